@@ -1,0 +1,13 @@
+"""Why a component stops a run: each carries one sentence for the person who reads it."""
+
+
+class RunStopped(Exception):
+    """A run ended on purpose; the message names the input, what was expected and received, and what to do next."""
+
+
+class BrokenInput(RunStopped):
+    """The config or the data cannot be used."""
+
+
+class AnomaliesFound(RunStopped):
+    """The data contradicts its schema."""

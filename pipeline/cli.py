@@ -1,0 +1,39 @@
+"""The console script `ingraph`."""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+# Each command is pipeline/commands/<name>.py; imported when it is used, since TensorFlow and TFX take seconds to load.
+COMMANDS = {
+    "run": "Train, check and publish the model that a config describes.",
+    "serve": "Serve published models over REST and gRPC.",
+    "predict": "Ask a served model for labels.",
+    "models": "List, withdraw, restore and prune published versions.",
+    "doctor": "Say whether this machine has what ingraph needs.",
+}
+
+
+class LazyGroup(click.Group):
+    """A command group that imports a command's module only when that command is used."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        command: click.Command = getattr(importlib.import_module(f"pipeline.commands.{name}"), name)
+        return command
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="ingraph")
+def main() -> None:
+    """Raw data in, a label out: train with TFX, serve with TensorFlow Serving."""
