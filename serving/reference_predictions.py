@@ -1,0 +1,56 @@
+"""What the training graph predicts for the eval split: the truth that a served answer is compared with."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import tensorflow as tf
+
+FILE_NAME = "reference_predictions.parquet"
+
+
+@dataclass(frozen=True)
+class ReferencePredictions:
+    """One row per example: ids and labels of length n, probabilities float32 [n, classes] in vocabulary order."""
+
+    ids: list[str]
+    labels: list[str]
+    probabilities: np.ndarray
+
+
+def example_id(serialized_example: bytes) -> str:
+    """The id of an example: SHA-256 of its serialized tf.Example, as hexadecimal digits."""
+    return hashlib.sha256(serialized_example).hexdigest()
+
+
+def write(path: str, predictions: ReferencePredictions) -> None:
+    """Write a Parquet file; `path` is anything that tf.io.gfile takes."""
+    table = pa.table(
+        {
+            "id": predictions.ids,
+            "label": predictions.labels,
+            "probabilities": pa.array(list(predictions.probabilities.astype(np.float32)), pa.list_(pa.float32())),
+        }
+    )
+    with tf.io.gfile.GFile(path, "wb") as file:
+        pq.write_table(table, file)
+
+
+def read(path: str) -> ReferencePredictions:
+    """Read what `write` wrote.
+
+    Raises:
+        tf.errors.NotFoundError: there is no such file.
+    """
+    with tf.io.gfile.GFile(path, "rb") as file:
+        table = pq.read_table(pa.BufferReader(file.read()))
+    rows = table.column("probabilities").to_pylist()
+    return ReferencePredictions(
+        ids=table.column("id").to_pylist(),
+        labels=table.column("label").to_pylist(),
+        probabilities=np.asarray(rows, np.float32).reshape(len(rows), -1),
+    )
