@@ -36,8 +36,10 @@ def write(path: str, predictions: ReferencePredictions) -> None:
             "probabilities": pa.array(list(predictions.probabilities.astype(np.float32)), pa.list_(pa.float32())),
         }
     )
+    buffer = pa.BufferOutputStream()  # pyarrow does not take a GFile for a file
+    pq.write_table(table, buffer)
     with tf.io.gfile.GFile(path, "wb") as file:
-        pq.write_table(table, file)
+        file.write(buffer.getvalue().to_pybytes())
 
 
 def read(path: str) -> ReferencePredictions:
