@@ -1,0 +1,1 @@
+"""Stop a run, in plain words, on data that contradicts its schema or cannot be learned from."""

@@ -1,0 +1,51 @@
+"""Stops a run on data that contradicts its schema or cannot be learned from."""
+
+from __future__ import annotations
+
+from tfx import types
+from tfx.dsl.components.base import base_component, executor_spec
+from tfx.types import standard_artifacts
+
+from components.data_gate.executor import Executor
+from components.data_gate.spec import DataGateSpec
+
+
+class DataGate(base_component.BaseComponent):
+    """Ends the run with a sentence per finding; what does not end it is a warning in the `verdict` artifact.
+
+    Args:
+        anomalies: ExampleValidator's.
+        statistics: StatisticsGen's.
+        schema: SchemaGen's, or the curated one.
+        label: the label column.
+        schema_is_curated: a person wrote or reviewed the schema, so every anomaly ends the run; an inferred schema has
+            seen the train split only, and what it did not see there is a warning.
+        minimum_examples: how many examples each split needs.
+        schema_path: the curated schema's own file, which messages tell to correct.
+    """
+
+    SPEC_CLASS = DataGateSpec
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
+
+    def __init__(
+        self,
+        anomalies: types.BaseChannel,
+        statistics: types.BaseChannel,
+        schema: types.BaseChannel,
+        label: str,
+        schema_is_curated: bool,
+        minimum_examples: int = 1,
+        schema_path: str = "",
+    ) -> None:
+        super().__init__(
+            DataGateSpec(
+                anomalies=anomalies,
+                statistics=statistics,
+                schema=schema,
+                label=label,
+                schema_is_curated=int(schema_is_curated),
+                minimum_examples=minimum_examples,
+                schema_path=schema_path,
+                verdict=types.Channel(type=standard_artifacts.ExampleAnomalies),
+            )
+        )
