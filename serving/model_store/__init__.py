@@ -1,0 +1,24 @@
+"""The model base path: where TensorFlow Serving finds the versions of one model.
+
+    version = publish("models/heart", "path/to/saved_model", {"data_fingerprint": "…", "code_fingerprint": "…"})
+    withdraw("models/heart", reason="wrong on new patients")
+
+A version becomes visible complete or not at all. docs/model-store.md says which guarantee holds where.
+"""
+
+from serving.model_store.errors import ModelStoreError, WithdrawnModelError
+from serving.model_store.model_version import ModelVersion
+from serving.model_store.operations import list_versions, prune, publish, restore, served_version, verify, withdraw
+
+__all__ = [
+    "ModelStoreError",
+    "ModelVersion",
+    "WithdrawnModelError",
+    "list_versions",
+    "prune",
+    "publish",
+    "restore",
+    "served_version",
+    "verify",
+    "withdraw",
+]

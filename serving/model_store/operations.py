@@ -1,0 +1,176 @@
+"""What can be done with a model base path, on a file system and on an object store alike."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any, BinaryIO
+
+from serving.model_store.errors import ModelStoreError, WithdrawnModelError
+from serving.model_store.failures import failures
+from serving.model_store.model_files import SAVED_MODEL_FILE, model_files, saved_model_files
+from serving.model_store.model_version import ModelVersion
+from serving.model_store.open_store import open_store
+from serving.model_store.provenance import (
+    PROVENANCE_FILE,
+    check_provenance,
+    encode,
+    fingerprints,
+    published_provenance,
+)
+
+_CHUNK_BYTES = 1 << 20
+
+
+def publish(base_path: str, saved_model: str, provenance: Mapping[str, Any]) -> ModelVersion:
+    """Copy a SavedModel into a model base path (made where it is missing) as its next version.
+
+    The copy is unchanged but for `assets.extra/provenance.json`: `provenance`, which must hold `data_fingerprint` and
+    `code_fingerprint`, with "version", "published_at" and "checksums" ({relative path: SHA-256 in hex}) added.
+
+    Raises:
+        WithdrawnModelError: a withdrawn version has the same two fingerprints.
+        ModelStoreError: `saved_model` is none, or the base path cannot take it.
+    """
+    check_provenance(provenance)
+    with failures(saved_model, "read"):
+        files = saved_model_files(saved_model)
+    with failures(base_path, "written"):
+        store = open_store(base_path)
+        store.create()
+        with store.writing():
+            _refuse_withdrawn(base_path, store.versions(), provenance)
+        with store.staging() as staging:
+            # saved_model.pb first: an object store takes back a publication by deleting it from the staging place.
+            names = sorted(files.keys() - {PROVENANCE_FILE}, key=lambda name: (name != SAVED_MODEL_FILE, name))
+            checksums = {}
+            for name in names:
+                with files[name]() as source, store.open(staging, name) as target:
+                    checksums[name] = _sha256(source, target.write)
+            with store.writing():
+                # Again: it may have been withdrawn while the files were copied.
+                _refuse_withdrawn(base_path, store.versions(), provenance)
+                number = store.reserve(staging)
+                published = published_provenance(provenance, number, checksums)
+                with store.open(staging, PROVENANCE_FILE) as target:
+                    target.write(encode(published))
+                path = store.commit(staging, number)
+    return ModelVersion(number, path, withdrawn=False, provenance=published)
+
+
+def list_versions(base_path: str) -> list[ModelVersion]:
+    """Every version, highest first, withdrawn ones included; [] where the base path does not exist."""
+    with failures(base_path, "read"):
+        store = open_store(base_path)
+        with store.reading():
+            return sorted(store.versions(), key=lambda version: (version.number, not version.withdrawn), reverse=True)
+
+
+def served_version(base_path: str) -> ModelVersion | None:
+    """The version that TensorFlow Serving serves by default: the highest that is not withdrawn."""
+    return _served(list_versions(base_path))
+
+
+def withdraw(base_path: str, number: int | None = None, reason: str = "") -> ModelVersion:
+    """Take a version (by default the served one) from the servers, and refuse to publish its like until `restore`.
+
+    Raises ModelStoreError where there is no such version to withdraw.
+    """
+    with failures(base_path, "written"):
+        store = open_store(base_path)
+        with store.writing():
+            versions = store.versions()
+            if number is None:
+                version = _served(versions)
+                if version is None:
+                    raise ModelStoreError(f"model base path {base_path} serves no version, there is none to withdraw.")
+            else:
+                version = _find(base_path, versions, number, withdrawn=False)
+            if any(other.withdrawn and other.number == version.number for other in versions):
+                raise ModelStoreError(
+                    f"version {version.number} in {base_path} was withdrawn before and something else has written it "
+                    f"again: move {version.path} away by hand."
+                )
+            return replace(version, path=store.hide(version, reason), withdrawn=True, reason=reason)
+
+
+def restore(base_path: str, number: int) -> ModelVersion:
+    """Give a withdrawn version back to the servers, under its own number.
+
+    Raises ModelStoreError where no withdrawn version has this number.
+    """
+    with failures(base_path, "written"):
+        store = open_store(base_path)
+        with store.writing():
+            version = _find(base_path, store.versions(), number, withdrawn=True)
+            return replace(version, path=store.show(version), withdrawn=False, reason="")
+
+
+def prune(base_path: str, keep: int) -> list[ModelVersion]:
+    """Remove the oldest visible versions but the newest `keep`; never the served one, never withdrawn ones.
+
+    Returns what was removed, highest first.
+    """
+    if keep < 0:
+        raise ModelStoreError(f"the number of versions to keep must not be negative, received {keep}.")
+    with failures(base_path, "written"):
+        store = open_store(base_path)
+        with store.writing():
+            visible = [version for version in store.versions() if not version.withdrawn]
+            visible.sort(key=lambda version: version.number, reverse=True)
+            removed = visible[max(keep, 1) :]
+            for version in reversed(removed):
+                store.remove(version)
+    return removed
+
+
+def verify(version: ModelVersion) -> list[str]:
+    """The files that are missing or whose checksum differs; [] when fine, and where no checksums were recorded."""
+    with failures(version.path, "read"):
+        files = model_files(version.path)
+        differing = []
+        for name, checksum in sorted(version.provenance.get("checksums", {}).items()):
+            if name in files:
+                with files[name]() as source:
+                    if _sha256(source) == checksum:
+                        continue
+            differing.append(name)
+    return differing
+
+
+def _refuse_withdrawn(base_path: str, versions: Iterable[ModelVersion], provenance: Mapping[str, Any]) -> None:
+    for version in versions:
+        if version.withdrawn and fingerprints(version.provenance) == fingerprints(provenance):
+            because = f" ({version.reason})" if version.reason else ""
+            raise WithdrawnModelError(
+                f"this model was withdrawn from {base_path} as version {version.number}{because} and comes from the "
+                "same data and code: change one of them, or bring it back with "
+                f"`ingraph models restore {base_path} {version.number}`."
+            )
+
+
+def _served(versions: Iterable[ModelVersion]) -> ModelVersion | None:
+    visible = [version for version in versions if not version.withdrawn]
+    return max(visible, key=lambda version: version.number, default=None)
+
+
+def _find(base_path: str, versions: Iterable[ModelVersion], number: int, withdrawn: bool) -> ModelVersion:
+    same_number = {version.withdrawn: version for version in versions if version.number == number}
+    if withdrawn and False in same_number:
+        raise ModelStoreError(f"version {number} in {base_path} is not withdrawn, there is nothing to restore.")
+    if not withdrawn and list(same_number) == [True]:
+        raise ModelStoreError(f"version {number} in {base_path} is withdrawn already.")
+    if withdrawn not in same_number:
+        known = ", ".join(str(version.number) for version in sorted(versions, key=lambda version: version.number))
+        raise ModelStoreError(f"there is no version {number} in {base_path}, it has {known or 'none'}.")
+    return same_number[withdrawn]
+
+
+def _sha256(source: BinaryIO, write: Callable[[bytes], Any] = lambda chunk: None) -> str:
+    """The SHA-256 of a file in hex, handing each chunk on to `write`."""
+    digest = hashlib.sha256()
+    while chunk := source.read(_CHUNK_BYTES):
+        digest.update(chunk)
+        write(chunk)
+    return digest.hexdigest()
