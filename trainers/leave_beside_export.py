@@ -1,0 +1,54 @@
+"""What a Trainer leaves beside its export for the steps that follow."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from serving import reference_predictions
+from serving.reference_predictions import ReferencePredictions
+
+MODEL_FILE = "model.keras"
+PROVENANCE_FILE = "provenance.json"
+LIBRARIES = ("tensorflow", "keras", "tensorflow-transform", "tfx")
+
+
+def leave_beside_export(
+    export_path: str,
+    model: keras.Model,
+    predictions: ReferencePredictions,
+    data_fingerprint: str,
+    code_fingerprint: str,
+    left_out: int,
+) -> None:
+    """Write `model.keras`, `reference_predictions.parquet` and `provenance.json` into the export's parent directory.
+
+    Args:
+        export_path: the SavedModel's directory.
+        model: the trained model; a frozen export has no variables to start another training from.
+        predictions: what the training graph says of the eval split.
+        data_fingerprint: of the examples trained and evaluated on.
+        code_fingerprint: of the config and the code that made the model.
+        left_out: how many examples of both splits had no usable label.
+    """
+    folder = os.path.dirname(export_path.rstrip("/"))  # noqa: PTH120 (may be an object store's path)
+    with tempfile.TemporaryDirectory() as local:
+        # Keras writes its zip file with seeks, which an object store does not offer.
+        file = Path(local) / MODEL_FILE
+        model.save(file)
+        tf.io.gfile.copy(str(file), f"{folder}/{MODEL_FILE}", overwrite=True)
+    reference_predictions.write(f"{folder}/{reference_predictions.FILE_NAME}", predictions)
+    provenance = {
+        "data_fingerprint": data_fingerprint,
+        "code_fingerprint": code_fingerprint,
+        "examples_left_out": left_out,
+        "libraries": {library: version(library) for library in LIBRARIES},
+    }
+    with tf.io.gfile.GFile(f"{folder}/{PROVENANCE_FILE}", "w") as provenance_file:
+        provenance_file.write(json.dumps(provenance, indent=2))

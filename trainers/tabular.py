@@ -1,0 +1,159 @@
+"""Training of a model of tables, and its export."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+import tensorflow as tf
+import tensorflow_transform as tft
+from tfx.components.trainer.fn_args_utils import FnArgs
+
+from serving.export import export, freeze
+from serving.labels import Labels
+from serving.signatures.tabular import served_model
+from trainers.leave_beside_export import leave_beside_export
+from trainers.tabular_options import TabularTrainerOptions
+from trainers.reference_predictions import reference_predictions
+from trainers.transformed_split import TransformedSplit, data_fingerprint, read_transformed_split
+from transform.label_ids import VOCABULARY
+from transform.tabular import CATEGORIES, CATEGORY_VOCABULARY, NUMBERS
+from transform.tabular_options import TabularOptions
+
+
+def run_fn(fn_args: FnArgs) -> None:
+    """Train on the train split, export, and leave the eval split's reference predictions beside the export.
+
+    `fn_args.custom_config` carries `preprocessing` and `trainer`, the JSON of TabularOptions and TabularTrainerOptions,
+    and `code_fingerprint`.
+    """
+    options = TabularTrainerOptions.model_validate_json(fn_args.custom_config["trainer"])
+    preprocessing = TabularOptions.model_validate_json(fn_args.custom_config["preprocessing"])
+    transform_output = tft.TFTransformOutput(fn_args.transform_output)
+    labels = [label.decode() for label in transform_output.vocabulary_by_name(VOCABULARY)]
+    train = read_transformed_split(fn_args.train_files, transform_output)
+    evaluation = read_transformed_split(fn_args.eval_files, transform_output)
+
+    keras.utils.set_random_seed(options.seed)
+    model = build_model(train.features, _vocabulary_size(transform_output, train.features), len(labels), options)
+    fit(model, train, options)
+    _export(model, transform_output, preprocessing.label.column, len(labels), fn_args.serving_model_dir)
+    leave_beside_export(
+        fn_args.serving_model_dir,
+        model=model,
+        predictions=reference_predictions(model, evaluation, labels),
+        data_fingerprint=data_fingerprint(train, evaluation),
+        code_fingerprint=fn_args.custom_config["code_fingerprint"],
+        left_out=train.left_out + evaluation.left_out,
+    )
+
+
+def build_model(
+    features: Mapping[str, np.ndarray], vocabulary_size: int, classes: int, options: TabularTrainerOptions
+) -> keras.Model:
+    """A Keras model from the features of transform/tabular.py to probabilities, float32 [batch, classes]."""
+    inputs, linear, network = {}, [], []
+    penalty = keras.regularizers.L2(options.l2)
+    if NUMBERS in features:
+        inputs[NUMBERS] = keras.Input([features[NUMBERS].shape[1]], name=NUMBERS, dtype="float32")
+        linear.append(keras.layers.Dense(classes, kernel_regularizer=penalty)(inputs[NUMBERS]))
+        network.append(inputs[NUMBERS])
+    if CATEGORIES in features:
+        inputs[CATEGORIES] = keras.Input([features[CATEGORIES].shape[1]], name=CATEGORIES, dtype="int64")
+        # Row 0 is the unknown category. It starts at zero and stays there unless training meets it: no information.
+        rows = inputs[CATEGORIES] + 1
+        weights = keras.layers.Embedding(
+            vocabulary_size + 1, classes, embeddings_initializer="zeros", embeddings_regularizer=penalty
+        )(rows)
+        linear.append(keras.ops.sum(weights, axis=1))
+        if options.hidden_units:
+            embedded = keras.layers.Embedding(vocabulary_size + 1, options.embedding_width)(rows)
+            network.append(keras.layers.Flatten()(embedded))
+    logits = linear[0] if len(linear) == 1 else keras.layers.add(linear)
+    if options.hidden_units:
+        hidden = network[0] if len(network) == 1 else keras.layers.concatenate(network)
+        for width in options.hidden_units:
+            hidden = keras.layers.Dense(width, activation="relu", kernel_regularizer=penalty)(hidden)
+            hidden = keras.layers.Dropout(options.dropout)(hidden)
+        logits = keras.layers.add([logits, keras.layers.Dense(classes)(hidden)])
+    return keras.Model(inputs, keras.layers.Softmax()(logits))
+
+
+def fit(model: keras.Model, train: TransformedSplit, options: TabularTrainerOptions) -> None:
+    """Train in place, by Adam with a cosine-decayed step size."""
+    order = np.random.default_rng(options.seed).permutation(len(train.labels))
+    held_out = order[: len(order) // 10] if options.early_stopping_patience else order[:0]
+    used = order[len(held_out) :]
+    batch_size = min(options.batch_size, len(used))
+    steps = -(-len(used) // batch_size)
+    step_size = keras.optimizers.schedules.CosineDecay(options.learning_rate, steps * options.epochs)
+    model.compile(
+        optimizer=keras.optimizers.Adam(step_size),
+        loss="sparse_categorical_crossentropy",
+        jit_compile=False,
+        steps_per_execution=min(steps, 32),
+    )
+    callbacks = []
+    if options.early_stopping_patience:
+        callbacks.append(
+            keras.callbacks.EarlyStopping(patience=options.early_stopping_patience, restore_best_weights=True)
+        )
+    model.fit(
+        shuffled_batches(_rows(train, used), batch_size, options.seed),
+        steps_per_epoch=steps,
+        epochs=options.epochs,
+        validation_data=_rows(train, held_out) if len(held_out) else None,
+        callbacks=callbacks,
+        verbose=0,
+    )
+
+
+Rows = tuple[dict[str, np.ndarray], np.ndarray]
+
+
+def shuffled_batches(rows: Rows, batch_size: int, seed: int) -> tf.data.Dataset:
+    """The rows in a new order in each pass, without end.
+
+    One iterator serves all epochs (given arrays, Keras makes a new one for each, which costs more than an epoch over
+    small data), and rows are gathered a batch at a time.
+    """
+    count = len(rows[1])
+    tensors = tf.nest.map_structure(tf.constant, rows)
+
+    def one_pass(_: tf.Tensor) -> tf.data.Dataset:
+        return tf.data.Dataset.from_tensor_slices(tf.random.shuffle(tf.range(count), seed=seed)).batch(batch_size)
+
+    batches = tf.data.Dataset.counter().flat_map(one_pass)
+    return batches.map(
+        lambda chosen: tf.nest.map_structure(lambda values: tf.gather(values, chosen), tensors)
+    ).prefetch(tf.data.AUTOTUNE)
+
+
+def _rows(split: TransformedSplit, rows: np.ndarray) -> Rows:
+    return {name: values[rows] for name, values in split.features.items()}, split.labels[rows]
+
+
+def _vocabulary_size(transform_output: tft.TFTransformOutput, features: Mapping[str, np.ndarray]) -> int:
+    return transform_output.vocabulary_size_by_name(CATEGORY_VOCABULARY) if CATEGORIES in features else 0
+
+
+def _export(
+    model: keras.Model, transform_output: tft.TFTransformOutput, label_column: str, classes: int, path: str
+) -> None:
+    names = list(model.input)
+    frozen = freeze(
+        lambda *values: model(dict(zip(names, values, strict=True)), training=False),
+        *(tf.TensorSpec([None, *model.input[name].shape[1:]], model.input[name].dtype) for name in names),
+    )
+    export(
+        served_model(
+            transform=transform_output.transform_features_layer(),
+            predict=lambda features: frozen(*(features[name] for name in names)),
+            labels=Labels(transform_output.vocabulary_file_by_name(VOCABULARY)),
+            raw_feature_spec=transform_output.raw_feature_spec(),
+            label_column=label_column,
+            classes=classes,
+        ),
+        path,
+    )
