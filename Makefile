@@ -1,0 +1,44 @@
+# What a person or CI types; `make help` lists it. Everything runs in .venv, which the first target makes.
+
+PYTHON ?= python3.11
+CONFIGS := configs/heart.yaml
+
+READY := .venv/.ready
+UV := .venv/tools/bin/uv
+LOCK_OPTIONS := --quiet --no-header --generate-hashes --python-version 3.11
+
+.PHONY: setup help run test lint lock doctor clean
+
+setup: $(READY)  ## make .venv: locked dependencies and ingraph itself (the default target)
+
+$(READY): requirements.lock requirements-setup.lock setup.py pipeline/bootstrap.py
+	@command -v "$(PYTHON)" >/dev/null || { \
+	    echo "set-up stopped: there is no $(PYTHON) on the PATH; install Python 3.11, or make PYTHON=/path/to/python3.11" >&2; \
+	    exit 1; }
+	@"$(PYTHON)" pipeline/bootstrap.py
+
+help:  ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+run: $(READY)  ## train, check and publish the demo models
+	@set -e; for config in $(CONFIGS); do .venv/bin/ingraph run "$$config"; done
+
+test: lint  ## lint, then all tests
+	.venv/bin/python -m pytest
+
+lint: $(READY)  ## ruff and mypy
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+doctor: $(READY)  ## say whether this machine has what ingraph needs
+	@.venv/bin/ingraph doctor
+
+lock: $(READY)  ## resolve the dependencies into the two lock files
+	$(UV) pip compile $(LOCK_OPTIONS) --output-file requirements-setup.lock requirements-setup.in
+	$(UV) pip compile $(LOCK_OPTIONS) --extra dev --override requirements-override.in \
+	    --python-platform x86_64-manylinux_2_39 --output-file requirements.lock setup.py
+
+clean:  ## remove what tests and tools leave; .venv, runs and models stay
+	rm -rf build .mypy_cache .pytest_cache .ruff_cache
+	find . -path ./.venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
