@@ -1,0 +1,1 @@
+"""Whether the exported model answers, as a server loads it, what the trained model says."""

@@ -1,0 +1,113 @@
+"""The candidate in a session, in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+import serving
+from components.serving_check.failures import ModelUnavailable, RequestRefused
+
+SHOWN_LINES = 5
+
+
+class ModelProcess:
+    """`serving.check_process` as a context manager; it starts to import TensorFlow at once.
+
+    Args:
+        timeout_seconds: how long the process may take for one answer, its start included in the first.
+    """
+
+    def __init__(self, timeout_seconds: float) -> None:
+        self._timeout_seconds = timeout_seconds
+        self._timed_out = False
+
+    def __enter__(self) -> ModelProcess:
+        self._errors = tempfile.TemporaryFile()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "serving.check_process"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            env=os.environ | {"PYTHONPATH": _this_code(), "TF_CPP_MIN_LOG_LEVEL": "2"},
+        )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # It holds nothing that needs an orderly end.
+        self._process.kill()
+        self._process.communicate()
+        self._errors.close()
+
+    def load(self, path: str) -> float:
+        """Load a SavedModel; how many seconds that took.
+
+        Raises:
+            ModelUnavailable: the session loader refuses it.
+        """
+        try:
+            return float(self._ask("load", path))
+        except RequestRefused as refusal:
+            raise ModelUnavailable(f"the model does not load in a session: {refusal}") from refusal
+
+    def run(self, signature: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The outputs of a signature.
+
+        Raises:
+            RequestRefused: the model fails on these inputs.
+            ModelUnavailable: the process has ended, or did not answer in time.
+        """
+        outputs: dict[str, np.ndarray] = self._ask("run", signature, inputs)
+        return outputs
+
+    def time(self, signature: str, inputs: Mapping[str, np.ndarray], at_most: int) -> list[float]:
+        """Seconds of up to `at_most` repeated runs; raises as `run` does."""
+        seconds: list[float] = self._ask("time", signature, inputs, at_most)
+        return seconds
+
+    def _ask(self, *question: Any) -> Any:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        deadline = threading.Timer(self._timeout_seconds, self._give_up)
+        deadline.start()
+        try:
+            pickle.dump(question, self._process.stdin)
+            self._process.stdin.flush()
+            kind, value = pickle.load(self._process.stdout)
+        except (EOFError, OSError, pickle.UnpicklingError) as ended:
+            raise ModelUnavailable(self._how_it_ended()) from ended
+        finally:
+            deadline.cancel()
+        if kind == "failed":
+            raise RequestRefused(value)
+        return value
+
+    def _give_up(self) -> None:
+        self._timed_out = True
+        self._process.kill()
+
+    def _how_it_ended(self) -> str:
+        if self._timed_out:
+            return f"the model's process gave no answer in {self._timeout_seconds:g} s"
+        status = self._process.wait()
+        self._errors.seek(0)
+        lines = self._errors.read().decode(errors="replace").strip().splitlines()[-SHOWN_LINES:]
+        return f"the model's process ended with status {status}: {' | '.join(lines) or 'it printed nothing'}"
+
+
+def _this_code() -> str:
+    """PYTHONPATH for the process to run the same `serving` package as this one."""
+    root = str(Path(serving.__path__[0]).parent)
+    return os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
