@@ -11,3 +11,7 @@ class BrokenInput(RunStopped):
 
 class AnomaliesFound(RunStopped):
     """The data contradicts its schema."""
+
+
+class NotPublished(RunStopped):
+    """The model base path could not be read, or did not take the model."""

@@ -13,11 +13,9 @@ from tfx.utils import io_utils, path_utils
 
 from components.serving_check.check import check
 from components.serving_check.model_process import ModelProcess
-from components.serving_check.report import Report
+from components.serving_check.report import REPORT_FILE, Report
 from serving.reference_predictions import FILE_NAME
 from transform.label_ids import VOCABULARY
-
-REPORT_FILE = "report.json"
 
 
 class Executor(base_executor.BaseExecutor):

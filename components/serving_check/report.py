@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+REPORT_FILE = "report.json"
+
 
 @dataclass(frozen=True)
 class Report:

@@ -1,0 +1,1 @@
+"""The model that is served now, for the candidate to be compared with."""

@@ -1,0 +1,38 @@
+"""Copies the served model into the artifact."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tfx import types
+from tfx.dsl.components.base import base_executor
+from tfx.types import artifact_utils
+from tfx.utils import path_utils
+
+from components.baseline.copy_served_model import copy_served_model
+from components.errors import NotPublished
+from serving.model_store import ModelStoreError
+
+
+class Executor(base_executor.BaseExecutor):
+    """Leaves the artifact empty where nothing is served."""
+
+    def Do(  # noqa: N802 (TFX's name)
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """Copy the served model.
+
+        Raises:
+            NotPublished: the model base path cannot be read, so nothing could be published into it either.
+        """
+        self._log_startup(input_dict, output_dict, exec_properties)
+        model = artifact_utils.get_single_instance(output_dict["model"])
+        try:
+            version = copy_served_model(exec_properties["base_path"], path_utils.serving_model_dir(model.uri))
+        except ModelStoreError as error:
+            raise NotPublished(str(error)) from error
+        model.set_int_custom_property("has_model", int(version is not None))
+        model.set_int_custom_property("served_version", version.number if version else 0)

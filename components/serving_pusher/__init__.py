@@ -1,0 +1,1 @@
+"""Publish a blessed model into the model base path."""

@@ -1,0 +1,53 @@
+"""Publishes a blessed model into the model base path."""
+
+from __future__ import annotations
+
+from tfx import types
+from tfx.dsl.components.base import base_component, executor_spec
+from tfx.orchestration import data_types
+from tfx.types import standard_artifacts
+
+from components.serving_pusher.executor import Executor
+from components.serving_pusher.spec import ServingPusherSpec
+
+
+class ServingPusher(base_component.BaseComponent):
+    """Pusher on `serving.model_store`: a version becomes visible complete or not at all, and nothing is pushed twice.
+
+    `pushed_model` has Pusher's properties (`pushed`, `pushed_destination`, `pushed_version`) and a `reason`.
+
+    Args:
+        model: the Trainer's, with its provenance.json.
+        base_path: the model base path.
+        run_id: a string that no earlier run had: a cached push would never look whether the model is still there.
+        model_name: what the model is called where it is served.
+        model_blessing: the Evaluator's; nothing is published where it did not bless.
+        infra_blessing: ServingCheck's; likewise, and the model with the warm-up requests in it is what is published.
+        evaluation: the Evaluator's metrics, for the provenance.
+    """
+
+    SPEC_CLASS = ServingPusherSpec
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
+
+    def __init__(
+        self,
+        model: types.BaseChannel,
+        base_path: str,
+        run_id: str | data_types.RuntimeParameter,
+        model_name: str,
+        model_blessing: types.BaseChannel | None = None,
+        infra_blessing: types.BaseChannel | None = None,
+        evaluation: types.BaseChannel | None = None,
+    ) -> None:
+        super().__init__(
+            ServingPusherSpec(
+                model=model,
+                model_blessing=model_blessing,
+                infra_blessing=infra_blessing,
+                evaluation=evaluation,
+                base_path=base_path,
+                run_id=run_id,
+                model_name=model_name,
+                pushed_model=types.Channel(type=standard_artifacts.PushedModel),
+            )
+        )

@@ -1,0 +1,109 @@
+"""Publishes the model where both blessings allow it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tfx import types
+from tfx.components.util import model_utils
+from tfx.dsl.components.base import base_executor
+from tfx.dsl.io import fileio
+from tfx.types import artifact_utils
+from tfx.utils import io_utils, path_utils
+
+from components.errors import NotPublished
+from components.serving_check.report import REPORT_FILE
+from components.serving_pusher.overall_metrics import overall_metrics
+from components.serving_pusher.publication import FINGERPRINTS, Publication, publish_once
+from serving.model_store import ModelStoreError
+
+PROVENANCE_FILE = "provenance.json"
+
+Artifacts = dict[str, list[types.Artifact]]
+
+
+class Executor(base_executor.BaseExecutor):
+    """Writes into the model base path; the artifact itself holds no second copy."""
+
+    def Do(  # noqa: N802 (TFX's name)
+        self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]
+    ) -> None:
+        """Publish the model, or say in `reason` why not.
+
+        Raises:
+            NotPublished: the base path cannot be read or written, or the model has no provenance.
+        """
+        self._log_startup(input_dict, output_dict, exec_properties)
+        pushed_model = artifact_utils.get_single_instance(output_dict["pushed_model"])
+        refusal = _not_blessed(input_dict)
+        publication = Publication(None, refusal) if refusal else _publish(input_dict, exec_properties)
+        pushed_model.set_int_custom_property("pushed", int(publication.version is not None))
+        pushed_model.set_string_custom_property("reason", publication.reason)
+        if publication.version is not None:
+            pushed_model.set_string_custom_property("pushed_destination", publication.version.path)
+            pushed_model.set_string_custom_property("pushed_version", str(publication.version.number))
+
+
+def _not_blessed(inputs: Artifacts) -> str:
+    """Why the model must not be published, by the rules of TFX's Pusher; "" where it may."""
+    if inputs.get("model_blessing"):
+        blessing = artifact_utils.get_single_instance(inputs["model_blessing"])
+        if not model_utils.is_model_blessed(blessing):
+            return "not published: the Evaluator did not bless the model, a metric missed its threshold"
+    if inputs.get("infra_blessing"):
+        blessing = artifact_utils.get_single_instance(inputs["infra_blessing"])
+        if not model_utils.is_infra_validated(blessing):
+            return f"not published: the serving check failed: {blessing.get_string_custom_property('reason')}"
+    return ""
+
+
+def _publish(inputs: Artifacts, exec_properties: dict[str, Any]) -> Publication:
+    trained = _trained(inputs)
+    base_path = exec_properties["base_path"]
+
+    def provenance() -> dict[str, Any]:
+        return trained | {
+            "model_name": exec_properties["model_name"],
+            "run_id": exec_properties["run_id"],
+            "metrics": _metrics(inputs),
+            "serving_check": _serving_check(inputs),
+        }
+
+    try:
+        return publish_once(base_path, _saved_model(inputs), trained, provenance)
+    except ModelStoreError as error:
+        raise NotPublished(str(error)) from error
+
+
+def _trained(inputs: Artifacts) -> dict[str, Any]:
+    path = f"{artifact_utils.get_single_uri(inputs['model'])}/{PROVENANCE_FILE}"
+    trained: dict[str, Any] = json.loads(io_utils.read_string_file(path)) if fileio.exists(path) else {}
+    missing = [key for key in FINGERPRINTS if key not in trained]
+    if missing:
+        raise NotPublished(
+            f"{path} should name the model's origin, but has no {' and no '.join(missing)}; train again."
+        )
+    return trained
+
+
+def _saved_model(inputs: Artifacts) -> str:
+    if inputs.get("infra_blessing"):
+        blessing = artifact_utils.get_single_instance(inputs["infra_blessing"])
+        if blessing.get_int_custom_property("has_model"):
+            return path_utils.stamped_model_path(blessing.uri)
+    model = artifact_utils.get_single_instance(inputs["model"])
+    return path_utils.serving_model_path(model.uri, path_utils.is_old_model_artifact(model))
+
+
+def _metrics(inputs: Artifacts) -> dict[str, float]:
+    return overall_metrics(artifact_utils.get_single_uri(inputs["evaluation"])) if inputs.get("evaluation") else {}
+
+
+def _serving_check(inputs: Artifacts) -> dict[str, Any]:
+    if not inputs.get("infra_blessing"):
+        return {}
+    report: dict[str, Any] = json.loads(
+        io_utils.read_string_file(f"{artifact_utils.get_single_uri(inputs['infra_blessing'])}/{REPORT_FILE}")
+    )
+    return report
