@@ -11,12 +11,13 @@ from tensorflow.core.protobuf import meta_graph_pb2
 
 from components.serving_check.eval_examples import choose_examples
 from components.serving_check.failures import ModelUnavailable
+from components.serving_check.read_signatures import read_signatures
 from components.serving_check.request_inputs import request_inputs, without_label
-from components.serving_check.saved_model_file import read_signatures, read_vocabulary
 from serving import reference_predictions
+from serving.export import SERVING_DEFAULT
+from serving.labels import read_labels
 from serving.reference_predictions import ReferencePredictions
 
-SERVING_DEFAULT = "serving_default"
 BATCH_SIZE = 32
 # Every example goes out in batches; alone, as most requests come, the first of them.
 SINGLE_REQUESTS = 100
@@ -39,16 +40,14 @@ class Candidate:
     left_out: int
 
     @staticmethod
-    def read(
-        saved_model: str, vocabulary: str, reference: str, example_files: Sequence[str], maximum_examples: int
-    ) -> Candidate:
+    def read(saved_model: str, reference: str, example_files: Sequence[str], maximum_examples: int) -> Candidate:
         """Read a model's signatures, labels and reference predictions, and choose the examples to send.
 
         Raises:
             ModelUnavailable: one of them is missing, or does not fit the others.
         """
         signatures = read_signatures(saved_model)
-        labels = read_vocabulary(saved_model, vocabulary)
+        labels = _read_labels(saved_model)
         predictions = _read_reference(reference, labels)
         chosen, total = choose_examples(example_files, maximum_examples)
         row_of = {example: row for row, example in enumerate(predictions.ids)}
@@ -91,6 +90,13 @@ def _rows(predictions: ReferencePredictions, rows: Sequence[int]) -> ReferencePr
         labels=[predictions.labels[row] for row in rows],
         probabilities=predictions.probabilities[list(rows)],
     )
+
+
+def _read_labels(saved_model: str) -> list[str]:
+    try:
+        return read_labels(saved_model)
+    except tf.errors.NotFoundError as error:
+        raise ModelUnavailable(f"the model has no label vocabulary among its assets: {error.message}") from error
 
 
 def _read_reference(path: str, vocabulary: Sequence[str]) -> ReferencePredictions:

@@ -7,17 +7,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from components.serving_check.candidate import BATCH_SIZE, SERVING_DEFAULT, Candidate
+from components.serving_check.candidate import BATCH_SIZE, Candidate
 from components.serving_check.failures import ModelUnavailable, RequestRefused
 from components.serving_check.mismatches import mismatches
 from components.serving_check.model_process import ModelProcess
 from components.serving_check.model_server import ModelServer
 from components.serving_check.report import Report
 from components.serving_check.warmup_requests import Request, read_warmup_requests, write_warmup_requests
+from serving.export import CLASSIFY, SERVE_EXAMPLES, SERVING_DEFAULT, TRANSFORM_FEATURES
 
-CLASSIFY = "classify"
-SERVE_EXAMPLES = "serve_examples"
-TRANSFORM_FEATURES = "transform_features"
 # Signature -> outputs that it must have.
 COMPARED = {SERVING_DEFAULT: ("output_0",), CLASSIFY: ("labels", "probabilities"), SERVE_EXAMPLES: ("probabilities",)}
 
@@ -31,7 +29,6 @@ Run = Callable[[str, Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
 def check(
     process: ModelProcess,
     saved_model: str,
-    vocabulary: str,
     reference: str,
     example_files: Sequence[str],
     tolerance: float,
@@ -43,7 +40,6 @@ def check(
     Args:
         process: a started process, for the model to be loaded in.
         saved_model: the model; it is given warm-up requests.
-        vocabulary: the name of the asset with the labels.
         reference: the file of reference predictions.
         example_files: TFRecord files of raw tf.Examples.
         tolerance: how far a probability may be from its reference.
@@ -56,7 +52,7 @@ def check(
     latency: dict[str, dict[str, dict[str, float]]] = {}
     warmup_requests, load_seconds = 0, None
     try:
-        candidate = Candidate.read(saved_model, vocabulary, reference, example_files, maximum_examples)
+        candidate = Candidate.read(saved_model, reference, example_files, maximum_examples)
         warmup_requests = write_warmup_requests(saved_model, _warmup(candidate))
         load_seconds = process.load(saved_model)
         loaders.append("session")

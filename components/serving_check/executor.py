@@ -15,7 +15,6 @@ from components.serving_check.check import check
 from components.serving_check.model_process import ModelProcess
 from components.serving_check.report import REPORT_FILE, Report
 from serving.reference_predictions import FILE_NAME
-from transform.label_ids import VOCABULARY
 
 
 class Executor(base_executor.BaseExecutor):
@@ -42,7 +41,6 @@ class Executor(base_executor.BaseExecutor):
             report = check(
                 process,
                 saved_model=stamped,
-                vocabulary=VOCABULARY,
                 reference=f"{model.uri}/{FILE_NAME}",
                 example_files=sorted(fileio.glob(f"{split}/*")),
                 tolerance=float(exec_properties["tolerance"]),

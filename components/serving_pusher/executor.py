@@ -15,10 +15,9 @@ from tfx.utils import io_utils, path_utils
 from components.errors import NotPublished
 from components.serving_check.report import REPORT_FILE
 from components.serving_pusher.overall_metrics import overall_metrics
-from components.serving_pusher.publication import FINGERPRINTS, Publication, publish_once
+from components.serving_pusher.publication import Publication, publish_once
 from serving.model_store import ModelStoreError
-
-PROVENANCE_FILE = "provenance.json"
+from trainers.leave_beside_export import PROVENANCE_FILE
 
 Artifacts = dict[str, list[types.Artifact]]
 
@@ -59,32 +58,22 @@ def _not_blessed(inputs: Artifacts) -> str:
 
 
 def _publish(inputs: Artifacts, exec_properties: dict[str, Any]) -> Publication:
-    trained = _trained(inputs)
-    base_path = exec_properties["base_path"]
-
-    def provenance() -> dict[str, Any]:
-        return trained | {
-            "model_name": exec_properties["model_name"],
-            "run_id": exec_properties["run_id"],
-            "metrics": _metrics(inputs),
-            "serving_check": _serving_check(inputs),
-        }
-
+    provenance = _trainer_provenance(inputs) | {
+        "model_name": exec_properties["model_name"],
+        "run_id": exec_properties["run_id"],
+        "metrics": _metrics(inputs),
+        "serving_check": _serving_check(inputs),
+    }
     try:
-        return publish_once(base_path, _saved_model(inputs), trained, provenance)
+        return publish_once(exec_properties["base_path"], _saved_model(inputs), provenance)
     except ModelStoreError as error:
         raise NotPublished(str(error)) from error
 
 
-def _trained(inputs: Artifacts) -> dict[str, Any]:
+def _trainer_provenance(inputs: Artifacts) -> dict[str, Any]:
     path = f"{artifact_utils.get_single_uri(inputs['model'])}/{PROVENANCE_FILE}"
-    trained: dict[str, Any] = json.loads(io_utils.read_string_file(path)) if fileio.exists(path) else {}
-    missing = [key for key in FINGERPRINTS if key not in trained]
-    if missing:
-        raise NotPublished(
-            f"{path} should name the model's origin, but has no {' and no '.join(missing)}; train again."
-        )
-    return trained
+    provenance: dict[str, Any] = json.loads(io_utils.read_string_file(path)) if fileio.exists(path) else {}
+    return provenance
 
 
 def _saved_model(inputs: Artifacts) -> str:

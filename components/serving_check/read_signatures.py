@@ -1,4 +1,4 @@
-"""What a SavedModel's own files say of it, without loading it."""
+"""The signatures of a SavedModel that is not loaded."""
 
 from __future__ import annotations
 
@@ -27,17 +27,3 @@ def read_signatures(path: str) -> Mapping[str, meta_graph_pb2.SignatureDef]:
         if set(meta_graph.meta_info_def.tags) == {"serve"}:
             return dict(meta_graph.signature_def)
     raise ModelUnavailable(f"{file} holds no graph tagged 'serve'; export the model with tf.saved_model.save")
-
-
-def read_vocabulary(path: str, name: str) -> list[str]:
-    """The label vocabulary, the model's asset `name`: one label a line, line i names class i.
-
-    Raises:
-        ModelUnavailable: the model has no such asset.
-    """
-    file = f"{path}/assets/{name}"
-    try:
-        with tf.io.gfile.GFile(file, "rb") as content:
-            return content.read().decode().splitlines()
-    except tf.errors.NotFoundError as error:
-        raise ModelUnavailable(f"the model has no label vocabulary at {file}; export it as an asset") from error
