@@ -1,0 +1,121 @@
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from pipeline.cli import main
+from pipeline.exit_status import ExitStatus
+from serving.model_store import publish, withdraw
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> str:
+    """Four versions: 4 withdrawn, 3 served, 2 and 1 kept."""
+    model = tmp_path / "saved_model"
+    model.mkdir()
+    (model / "saved_model.pb").write_text("graph")
+    base = str(tmp_path / "heart")
+    for number in range(1, 5):
+        provenance = {
+            "run_id": f"run-{number}",
+            "data_fingerprint": f"{number}" * 64,
+            "code_fingerprint": "c0de" * 16,
+            "metrics": {"example_count": 60.0, "accuracy": 0.81, "auc": 0.90 + number / 1000, "cross_entropy": 0.4},
+        }
+        publish(base, str(model), provenance)
+    withdraw(base, 4, "wrong on [new] patients")
+    return base
+
+
+def ingraph(*arguments: str) -> Result:
+    return CliRunner(env={"COLUMNS": "100"}).invoke(main, ["models", *arguments])
+
+
+def one_sentence(result: Result) -> str:
+    """What was printed on standard error by a command that the store refused."""
+    assert result.exit_code == ExitStatus.NOT_PUBLISHED
+    assert result.stderr.count("\n") == 1
+    return result.stderr
+
+
+def test_list_shows_state_time_run_metrics_and_shortened_fingerprints(base):
+    result = ingraph("list", base)
+    assert result.exit_code == 0
+    words = " ".join(result.stdout.split())
+    assert "4 withdrawn: wrong on [new] patients 20" in words
+    assert [f"{number} {state} 20" in words for number, state in ((3, "served"), (2, "kept"), (1, "kept"))] == [
+        True
+    ] * 3
+    assert "accuracy 0.81 run run-3 auc 0.903 data 33333333 cross_entropy 0.4 code c0dec0de" in words
+    assert "example_count" not in result.stdout
+
+
+def test_list_json_holds_everything_known(base):
+    described = json.loads(ingraph("list", base, "--json").stdout)
+    assert [(version["version"], version["state"], version["reason"]) for version in described] == [
+        (4, "withdrawn", "wrong on [new] patients"),
+        (3, "served", ""),
+        (2, "kept", ""),
+        (1, "kept", ""),
+    ]
+    assert described[1]["path"] == f"{base}/3"
+    assert described[1]["provenance"]["data_fingerprint"] == "3" * 64
+    assert "differing_files" not in described[1]
+
+
+def test_list_verify_names_damaged_files(base):
+    result = ingraph("list", base, "--verify")
+    assert (result.exit_code, result.stdout.count("as published")) == (0, 4)
+    Path(base, "2/saved_model.pb").write_text("something else")
+    result = ingraph("list", base, "--verify")
+    assert f"not as published: {base}/2/saved_model.pb;" in one_sentence(result)
+    assert (result.stdout.count("as published"), result.stdout.count("1 damaged")) == (3, 1)
+    result = ingraph("list", base, "--verify", "--json")
+    assert [version["differing_files"] for version in json.loads(result.stdout)] == [[], [], ["saved_model.pb"], []]
+
+
+def test_list_verify_says_where_nothing_can_be_compared(tmp_path):
+    (tmp_path / "5").mkdir()
+    (tmp_path / "5/saved_model.pb").write_text("pushed by something else")
+    result = ingraph("list", str(tmp_path), "--verify")
+    assert "no checksums" in result.stdout
+
+
+def test_list_of_a_base_path_without_versions(tmp_path):
+    assert ingraph("list", str(tmp_path)).stdout == f"No versions in {tmp_path}.\n"
+    assert json.loads(ingraph("list", str(tmp_path), "--json").stdout) == []
+
+
+def test_withdraw_rolls_back_and_restore_undoes_it(base):
+    assert ingraph("withdraw", base, "--reason", "too slow").stdout == (
+        "Version 3 is withdrawn. Version 2 is served now.\n"
+    )
+    assert ingraph("restore", base, "4").stdout == "Version 4 is restored. Version 4 is served now.\n"
+    assert ingraph("withdraw", base, "1").stdout == "Version 1 is withdrawn. Version 4 is served now.\n"
+    described = json.loads(ingraph("list", base, "--json").stdout)
+    assert [version["reason"] for version in described] == ["", "too slow", "", ""]
+
+
+def test_withdrawing_the_last_version_says_that_nothing_is_served(base):
+    for _ in range(2):
+        ingraph("withdraw", base)
+    assert ingraph("withdraw", base).stdout == "Version 1 is withdrawn. No version is left to serve.\n"
+    assert "serves no version" in one_sentence(ingraph("withdraw", base))
+
+
+def test_prune_says_what_it_removed(base):
+    assert ingraph("prune", base, "--keep", "1").stdout == "Removed: 2, 1.\n"
+    assert ingraph("prune", base, "--keep", "1").stdout == "Nothing to remove.\n"
+
+
+def test_what_the_store_refuses_is_one_sentence_with_its_own_exit_status(base):
+    assert "there is no version 9" in one_sentence(ingraph("withdraw", base, "9"))
+    assert "version 3 in" in one_sentence(ingraph("restore", base, "3"))
+    assert "a file is in its place" in one_sentence(ingraph("list", f"{base}/3/saved_model.pb"))
+    assert "there is no directory" in one_sentence(ingraph("prune", f"{base}t", "--keep", "1"))
+
+
+def test_a_wrong_command_line_is_broken_input(base):
+    for arguments in (["prune", base], ["prune", base, "--keep", "0"], ["restore", base, "newest"]):
+        assert ingraph(*arguments).exit_code == ExitStatus.BROKEN_INPUT
