@@ -1,0 +1,1 @@
+"""The pipeline: its config, its graph, its command line."""

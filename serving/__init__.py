@@ -1,0 +1,1 @@
+"""Serving: the model base path, the signatures, the embedded server and its clients. No TFX in here."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+# The file name of the vocabulary, among the assets of Transform's graph and of the export.
+VOCABULARY = "labels"
+
 
 class Labels(tf.Module):
     """The label vocabulary as an asset of the SavedModel, and the lookups on it.
@@ -27,3 +30,16 @@ class Labels(tf.Module):
         """The `count` best labels, string [batch, count], and their probabilities, float32 [batch, count]."""
         values, indices = tf.math.top_k(probabilities, k=count)
         return self._table.lookup(tf.cast(indices, tf.int64)), values
+
+
+def read_labels(saved_model: str) -> list[str]:
+    """The label vocabulary of an exported model, in the order of its probabilities.
+
+    Args:
+        saved_model: the directory that holds saved_model.pb.
+
+    Raises:
+        tf.errors.NotFoundError: the export has no label vocabulary.
+    """
+    with tf.io.gfile.GFile(f"{saved_model}/assets/{VOCABULARY}", "rb") as file:
+        return [line.decode() for line in file.read().splitlines()]

@@ -1,0 +1,1 @@
+"""Training of each task: run_fn and its options."""

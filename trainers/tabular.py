@@ -11,13 +11,12 @@ import tensorflow_transform as tft
 from tfx.components.trainer.fn_args_utils import FnArgs
 
 from serving.export import export, freeze
-from serving.labels import Labels
+from serving.labels import VOCABULARY, Labels
 from serving.signatures.tabular import served_model
 from trainers.leave_beside_export import leave_beside_export
-from trainers.tabular_options import TabularTrainerOptions
 from trainers.reference_predictions import reference_predictions
+from trainers.tabular_options import TabularTrainerOptions
 from trainers.transformed_split import TransformedSplit, data_fingerprint, read_transformed_split
-from transform.label_ids import VOCABULARY
 from transform.tabular import CATEGORIES, CATEGORY_VOCABULARY, NUMBERS
 from transform.tabular_options import TabularOptions
 

@@ -1,0 +1,1 @@
+"""Preprocessing of each task: preprocessing_fn and its options."""

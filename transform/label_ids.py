@@ -12,11 +12,10 @@ import tensorflow_transform as tft
 from tensorflow_transform import annotators
 from tensorflow_transform.beam import experimental as tft_beam
 
+from serving.labels import VOCABULARY
 from serving.missing_values import is_missing
 from transform.dense_column import dense_column
 from transform.label_options import LabelOptions
-
-VOCABULARY = "labels"
 
 
 def label_ids(values: tf.Tensor | tf.SparseTensor, options: LabelOptions) -> tf.Tensor:
@@ -46,10 +45,7 @@ def label_ids(values: tf.Tensor | tf.SparseTensor, options: LabelOptions) -> tf.
 def label_text(values: tf.Tensor | tf.SparseTensor, options: LabelOptions) -> tf.Tensor:
     """string [batch]: the label as people read it; "" where it is missing."""
     raw = dense_column(values)
-    if raw.dtype == tf.string:
-        text = raw
-    else:
-        text = tf.strings.as_string(raw, shortest=raw.dtype.is_floating)
+    text = raw if raw.dtype == tf.string else tf.strings.as_string(raw, shortest=raw.dtype.is_floating)
     names = text
     for value, name in options.names.items():
         names = tf.where(tf.equal(text, value), name, names)

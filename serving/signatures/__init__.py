@@ -1,0 +1,1 @@
+"""The signatures each task exports."""

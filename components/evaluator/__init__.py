@@ -1,0 +1,1 @@
+"""Metrics of the model that is served, against thresholds and against the model served now."""

@@ -1,0 +1,54 @@
+"""The Evaluator: TFMA's metrics of the graph that is served."""
+
+from __future__ import annotations
+
+from tfx import types
+from tfx.dsl.components.base import base_beam_component, executor_spec
+from tfx.types import standard_artifacts
+
+from components.evaluator.evaluation_options import EvaluationOptions
+from components.evaluator.executor import Executor
+from components.evaluator.spec import EvaluatorSpec
+
+
+class Evaluator(base_beam_component.BaseBeamComponent):
+    """Measures `model` on a split of raw examples, and blesses it where every threshold holds.
+
+    TFX's own Evaluator runs a model by Python's SavedModel loader; this one by a session, as TensorFlow Serving does,
+    so that what is measured is what is served. It leaves examples without a usable label out, and lines up the classes
+    of a baseline that knows other labels.
+
+    Args:
+        examples: raw examples.
+        model: the candidate.
+        baseline_model: the output of Baseline; one without a model (`has_model` 0) is no baseline.
+        options: thresholds and slices.
+        split: the split of `examples` to measure on.
+
+    Outputs:
+        evaluation: TFMA's files, as TFX's Evaluator writes them.
+        blessing: `blessed` 1 or 0, as TFX's Evaluator sets it, and `reason`, why not.
+    """
+
+    SPEC_CLASS = EvaluatorSpec
+    EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
+
+    def __init__(
+        self,
+        examples: types.BaseChannel,
+        model: types.BaseChannel,
+        baseline_model: types.BaseChannel,
+        options: EvaluationOptions,
+        split: str = "eval",
+    ) -> None:
+        super().__init__(
+            EvaluatorSpec(
+                examples=examples,
+                model=model,
+                baseline_model=baseline_model,
+                options=options.model_dump_json(),
+                split=split,
+                evaluation=types.Channel(type=standard_artifacts.ModelEvaluation),
+                blessing=types.Channel(type=standard_artifacts.ModelBlessing),
+            )
+        )

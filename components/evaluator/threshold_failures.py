@@ -1,0 +1,40 @@
+"""Why a model was not blessed, in words."""
+
+from __future__ import annotations
+
+from tensorflow_model_analysis.proto import config_pb2, validation_result_pb2
+
+
+def threshold_failures(result: validation_result_pb2.ValidationResult) -> list[str]:
+    """One sentence for each threshold that does not hold; none where all hold."""
+    failures = []
+    for slice_result in result.metric_validations_per_slice:
+        for failure in slice_result.failures:
+            failures.append(_sentence(failure) + _of_slice(slice_result.slice_key))
+    if not failures and not result.validation_ok:
+        failures.append("TFMA found no metric for a threshold; its slice has no examples")
+    return list(dict.fromkeys(failures))  # an aggregate and its only class say the same
+
+
+def _sentence(failure: validation_result_pb2.ValidationFailure) -> str:
+    metric = failure.metric_key.name
+    value = failure.metric_value.double_value.value
+    threshold = failure.metric_threshold
+    if failure.metric_key.is_diff:
+        bound = threshold.change_threshold
+        higher_is_better = bound.direction == config_pb2.MetricDirection.HIGHER_IS_BETTER
+        expected = f"at {'least' if higher_is_better else 'most'} {bound.absolute.value:+g}"
+        return f"{metric} changed by {value:+.4f} against the model served now, expected {expected}"
+    bounds = threshold.value_threshold
+    if bounds.HasField("lower_bound") and not value >= bounds.lower_bound.value:
+        return f"{metric} is {value:.4f}, expected at least {bounds.lower_bound.value:g}"
+    return f"{metric} is {value:.4f}, expected at most {bounds.upper_bound.value:g}"
+
+
+def _of_slice(key: validation_result_pb2.SliceKey) -> str:  # type: ignore[name-defined]
+    values = [
+        f"{single.column}={getattr(single, kind)}"
+        for single in key.single_slice_keys
+        if (kind := single.WhichOneof("kind"))
+    ]
+    return f" where {', '.join(values)}" if values else ""
