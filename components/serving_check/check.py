@@ -99,7 +99,7 @@ def disagreements(run: Run, candidate: Candidate, tolerance: float) -> list[str]
 
 def _lacking(candidate: Candidate, signature: str, outputs: Sequence[str]) -> str | None:
     if signature not in candidate.signatures:
-        names = ", ".join(sorted(candidate.signatures)) or "none"
+        names = ", ".join(sorted(name for name in candidate.signatures if not name.startswith("__"))) or "none"
         return f"the model has no signature {signature!r}; its signatures are {names}"
     for output in outputs:
         if output not in candidate.signatures[signature].outputs:
@@ -117,6 +117,8 @@ def _compare(run: Run, candidate: Candidate, signature: str, tolerance: float) -
         except RequestRefused as refusal:
             yield f"{signature}, batch of {size} from example {expected.ids[0]} on: {refusal}"
             return
+        except ModelUnavailable as end:
+            raise ModelUnavailable(f"{signature}, batch of {size} from example {expected.ids[0]} on: {end}") from end
         for difference in mismatches(outputs, expected, candidate.vocabulary, tolerance):
             yield f"{signature}, {difference} (in a batch of {size})"
 

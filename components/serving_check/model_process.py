@@ -103,7 +103,9 @@ class ModelProcess:
             return f"the model's process gave no answer in {self._timeout_seconds:g} s"
         status = self._process.wait()
         self._errors.seek(0)
-        lines = self._errors.read().decode(errors="replace").strip().splitlines()[-SHOWN_LINES:]
+        printed = self._errors.read().decode(errors="replace").splitlines()
+        # Frames of a C++ stack trace say nothing to a reader.
+        lines = [line for line in printed if line.strip() and not line.lstrip().startswith("@")][-SHOWN_LINES:]
         return f"the model's process ended with status {status}: {' | '.join(lines) or 'it printed nothing'}"
 
 

@@ -49,7 +49,8 @@ def _not_blessed(inputs: Artifacts) -> str:
     if inputs.get("model_blessing"):
         blessing = artifact_utils.get_single_instance(inputs["model_blessing"])
         if not model_utils.is_model_blessed(blessing):
-            return "not published: the Evaluator did not bless the model, a metric missed its threshold"
+            reason = blessing.get_string_custom_property("reason") or "a metric missed its threshold"
+            return f"not published: the Evaluator did not bless the model: {reason}"
     if inputs.get("infra_blessing"):
         blessing = artifact_utils.get_single_instance(inputs["infra_blessing"])
         if not model_utils.is_infra_validated(blessing):

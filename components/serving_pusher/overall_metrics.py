@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-BASELINE = "baseline"
+import tensorflow_model_analysis as tfma
+
+from components.evaluator.eval_config import BASELINE
 
 
 def overall_metrics(evaluation: str) -> dict[str, float]:
-    """Metric -> value on the whole eval split, from the directory that TFMA wrote."""
-    # Slow to import, and not needed by a run that publishes nothing.
-    import tensorflow_model_analysis as tfma
-
+    """Metric -> value on the whole eval split, from the directory that TFMA wrote; those of single classes left out."""
     return {
         metric.key.name: metric.value.double_value.value
         for metrics in tfma.load_metrics(evaluation)
@@ -18,4 +17,5 @@ def overall_metrics(evaluation: str) -> dict[str, float]:
         if metric.value.WhichOneof("type") == "double_value"
         and metric.key.model_name != BASELINE
         and not metric.key.is_diff
+        and not metric.key.HasField("sub_key")
     }

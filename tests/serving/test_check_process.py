@@ -1,0 +1,77 @@
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+
+@pytest.fixture
+def double(tmp_path):
+    module = tf.Module()
+    module.double = tf.function(
+        lambda x: {"y": 2 * x, "s": tf.strings.as_string(x)}, input_signature=[tf.TensorSpec([None], tf.int64, "x")]
+    )
+    tf.saved_model.save(module, str(tmp_path / "double"), {"double": module.double})
+    return str(tmp_path / "double")
+
+
+def answers(*questions, options=()):
+    """What the process answers, and what it writes to standard error."""
+    process = subprocess.run(
+        [sys.executable, *options, "-m", "serving.check_process"],
+        input=b"".join(map(pickle.dumps, questions)),
+        capture_output=True,
+        check=True,
+        timeout=120,
+    )
+    stream, found = process.stdout, []
+    while stream:
+        found.append(pickle.loads(stream))
+        stream = stream[len(pickle.dumps(found[-1])) :]
+    return found, process.stderr.decode()
+
+
+def test_it_loads_runs_and_times_a_model_and_goes_on_after_a_failure(double):
+    inputs = {"x": np.array([3, -4], np.int64)}
+    found, _ = answers(
+        ("run", "double", inputs),
+        ("load", double),
+        ("run", "triple", inputs),
+        ("run", "double", {"x": np.array([[1]])}),
+        ("run", "double", inputs),
+        ("time", "double", inputs, 7),
+        ("load", f"{double}/nowhere"),
+    )
+    assert [kind for kind, _ in found] == ["failed", "loaded", "failed", "failed", "outputs", "seconds", "failed"]
+    assert "load comes first" in found[0][1]
+    assert found[1][1] > 0
+    assert "triple" in found[2][1]
+    assert found[4][1]["y"].tolist() == [6, -8]
+    assert found[4][1]["s"].tolist() == [b"3", b"-4"]
+    assert len(found[5][1]) == 7
+    assert min(found[5][1]) > 0
+    assert "nowhere" in found[6][1]
+
+
+def test_it_imports_tensorflow_and_numpy_and_nothing_that_made_the_model(double):
+    _, imports = answers(("load", double), options=("-X", "importtime"))
+    names = {line.rpartition("|")[2].strip() for line in imports.splitlines() if line.startswith("import time:")}
+    packages = {name.partition(".")[0] for name in names}
+    assert {"tensorflow", "numpy", "serving"} <= packages
+    made_the_model = {
+        "keras",
+        "tf_keras",
+        "tfx",
+        "tfx_bsl",
+        "apache_beam",
+        "tensorflow_transform",
+        "tensorflow_serving",
+        "pipeline",
+        "components",
+        "transform",
+        "trainers",
+    }
+    assert packages & made_the_model == set()
+    assert {name for name in names if name.startswith("serving.")} == {"serving.session_model"}
