@@ -1,0 +1,1 @@
+"""The embedded server: models over REST and gRPC as TensorFlow Serving offers them."""

@@ -1,0 +1,162 @@
+"""The embedded server as a whole: two ports, several models."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+
+import grpc
+from aiohttp import web
+
+from serving.server.grpc_services import add_services
+from serving.server.model_manager import ModelManager
+from serving.server.rest_service import RestService
+from serving.server.served_model import LoadPolicy
+
+SHUTDOWN_SECONDS = 30.0  # what requests in flight are given when the server stops
+_GRPC_OPTIONS = [
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    # Without it a second server could open the same port, and each would get a part of the requests.
+    ("grpc.so_reuseport", 0),
+]
+
+
+class PortUnavailableError(OSError):
+    """A port cannot be opened."""
+
+
+class EmbeddedServer:
+    """Serves models over REST and gRPC as TensorFlow Serving does, from a thread of this process or as the process.
+
+    As a context manager it returns when both ports are open, which is when every model is available or has failed
+    for good:
+
+        with EmbeddedServer({"heart": "models/heart"}, rest_port=0, grpc_port=0) as server:
+            requests.get(f"http://{server.host}:{server.rest_port}/v1/models/heart")
+
+    Args:
+        models: the base path of each model, by the model's name.
+        host: the address to listen on.
+        rest_port: 0 picks a free one; the attribute of the same name then holds it.
+        grpc_port: likewise.
+        policy: how base paths are polled and loads are retried.
+
+    Raises:
+        PortUnavailableError: by `run` and on entering the context.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, str],
+        host: str = "127.0.0.1",
+        rest_port: int = 8501,
+        grpc_port: int = 8500,
+        policy: LoadPolicy | None = None,
+    ) -> None:
+        self.host = host
+        self.rest_port = rest_port
+        self.grpc_port = grpc_port
+        self._models = dict(models)
+        self._policy = policy or LoadPolicy()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
+        self._thread: threading.Thread | None = None
+
+    def run(self, on_ready: Callable[[], None]) -> None:
+        """Serve until SIGTERM or SIGINT, then let the requests in flight finish. Only in the main thread."""
+        asyncio.run(self._serve(on_ready, (signal.SIGTERM, signal.SIGINT)))
+
+    def __enter__(self) -> EmbeddedServer:
+        ready: Future[None] = Future()
+
+        def serve() -> None:
+            try:
+                asyncio.run(self._serve(lambda: ready.set_result(None), ()))
+            except BaseException as error:
+                if ready.done():
+                    raise
+                ready.set_exception(error)
+
+        self._thread = threading.Thread(target=serve, name="embedded-server", daemon=True)
+        self._thread.start()
+        try:
+            ready.result()
+        except BaseException:
+            self._request_stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._request_stop()
+        assert self._thread is not None
+        self._thread.join()
+
+    def _request_stop(self) -> None:
+        if self._loop is not None and self._stop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._stop.set)
+
+    async def _serve(self, on_ready: Callable[[], None], stop_signals: tuple[signal.Signals, ...]) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        for stop_signal in stop_signals:
+            self._loop.add_signal_handler(stop_signal, self._stop.set)
+        manager = ModelManager(self._models, self._policy)
+        manager.start()
+        # TensorFlow Serving's number of threads.
+        with ThreadPoolExecutor(4 * (os.cpu_count() or 1), thread_name_prefix="inference") as executor:
+            try:
+                if await self._settled_before_stop(manager):
+                    await self._listen(manager, executor, on_ready)
+            finally:
+                await manager.close()
+
+    async def _settled_before_stop(self, manager: ModelManager) -> bool:
+        assert self._stop is not None
+        settled = asyncio.create_task(manager.wait_until_settled())
+        stopped = asyncio.create_task(self._stop.wait())
+        await asyncio.wait((settled, stopped), return_when=asyncio.FIRST_COMPLETED)
+        for task in (settled, stopped):
+            task.cancel()
+        return not self._stop.is_set()
+
+    async def _listen(self, manager: ModelManager, executor: ThreadPoolExecutor, on_ready: Callable[[], None]) -> None:
+        assert self._stop is not None
+        grpc_server = grpc.aio.server(options=_GRPC_OPTIONS)
+        add_services(grpc_server, manager, executor)
+        runner = web.AppRunner(
+            RestService(manager, executor).application(), access_log=None, shutdown_timeout=SHUTDOWN_SECONDS
+        )
+        await runner.setup()
+        try:
+            self.rest_port = await _open_rest_port(runner, self.host, self.rest_port)
+            self.grpc_port = _open_grpc_port(grpc_server, self.host, self.grpc_port)
+            await grpc_server.start()
+            on_ready()
+            await self._stop.wait()
+        finally:
+            await asyncio.gather(grpc_server.stop(SHUTDOWN_SECONDS), runner.cleanup())
+
+
+async def _open_rest_port(runner: web.AppRunner, host: str, port: int) -> int:
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except OSError as error:
+        raise PortUnavailableError(f"REST port {port} of {host} cannot be opened: {error.strerror or error}") from error
+    opened: int = runner.addresses[0][1]
+    return opened
+
+
+def _open_grpc_port(server: grpc.aio.Server, host: str, port: int) -> int:
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    try:
+        opened: int = server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise PortUnavailableError(f"gRPC port {port} of {host} cannot be opened: is it in use?") from error
+    return opened

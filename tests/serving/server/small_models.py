@@ -1,0 +1,103 @@
+"""Small SavedModels for the tests of the server, its clients and their commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import tensorflow as tf
+
+
+def save_half_plus_two(version_path: Path, addend: float = 2.0) -> None:
+    """y = x / 2 + addend, as TensorFlow Serving's guides use it; with variables, as a real model has."""
+
+    class HalfPlusTwo(tf.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.addend = tf.Variable(addend, dtype=tf.float32)
+
+        @tf.function(input_signature=[tf.TensorSpec(None, tf.float32, name="x")])
+        def predict(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {"y": x / 2.0 + self.addend}
+
+    _save(HalfPlusTwo(), version_path, "predict")
+
+
+def save_greeting(version_path: Path) -> None:
+    """A string input and one string output, the label; and a `classify` signature with several outputs."""
+
+    class Greeting(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")])
+        def predict(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {"output_0": tf.strings.join(["hello ", text])}
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")])
+        def classify(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
+            count = tf.shape(text)[0]
+            return {
+                "labels": tf.tile([["good", "bad"]], [count, 1]),
+                "probabilities": tf.tile([[0.75, 0.25]], [count, 1]),
+                "raw_bytes": text,
+            }
+
+    greeting = Greeting()
+    _save(greeting, version_path, "predict", "classify")
+
+
+def save_patients(version_path: Path) -> None:
+    """Three columns of unknown rank, as a tabular model declares them: [-1] and [-1, 1] are both accepted."""
+
+    class Patients(tf.Module):
+        @tf.function(
+            input_signature=[
+                tf.TensorSpec(None, tf.int64, name="age"),
+                tf.TensorSpec(None, tf.float32, name="oldpeak"),
+                tf.TensorSpec(None, tf.string, name="thal"),
+            ]
+        )
+        def predict(self, age: tf.Tensor, oldpeak: tf.Tensor, thal: tf.Tensor) -> dict[str, tf.Tensor]:
+            columns = [tf.as_string(age), tf.as_string(oldpeak, precision=1), thal]
+            return {"output_0": tf.strings.join([tf.reshape(column, [-1]) for column in columns], separator="|")}
+
+    _save(Patients(), version_path, "predict")
+
+
+def save_types(version_path: Path) -> None:
+    """Each kind of number that JSON treats in its own way; `complex` and `half` have outputs that JSON cannot carry."""
+    names = ["bool", "double", "int32", "int64", "uint8"]
+    dtypes = [tf.bool, tf.float64, tf.int32, tf.int64, tf.uint8]
+
+    class Types(tf.Module):
+        @tf.function(
+            input_signature=[tf.TensorSpec(None, dtype, name=name) for name, dtype in zip(names, dtypes, strict=True)]
+        )
+        def predict(self, *values: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {f"{name}_out": tf.identity(value) for name, value in zip(names, values, strict=True)}
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
+        def complex(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {"z": tf.complex(x, x)}
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
+        def half(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {"z": tf.cast(x, tf.float16), "w": tf.cast(x, tf.bfloat16)}
+
+    _save(Types(), version_path, "predict", "complex", "half")
+
+
+def save_decoder(version_path: Path) -> None:
+    """The size of a JPEG; its graph fails on what is none."""
+
+    class Decoder(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
+        def predict(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+            size = tf.map_fn(
+                lambda image: tf.shape(tf.io.decode_jpeg(image)), image_bytes, fn_output_signature=tf.int32
+            )
+            return {"size": size}
+
+    _save(Decoder(), version_path, "predict")
+
+
+def _save(module: tf.Module, version_path: Path, default: str, *others: str) -> None:
+    signatures = {"serving_default": getattr(module, default)} | {name: getattr(module, name) for name in others}
+    tf.saved_model.save(module, str(version_path), signatures=signatures)
