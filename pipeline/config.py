@@ -1,0 +1,169 @@
+"""A run is a config: a YAML file and command-line overrides, validated and frozen."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from components.errors import BrokenInput
+from components.evaluator.evaluation_options import EvaluationOptions
+from trainers.tabular_options import TabularTrainerOptions
+from transform.tabular_options import TabularOptions
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataOptions(_Section):
+    """Where the examples come from.
+
+    Attributes:
+        path: a CSV file with a header, relative to the config file.
+        dataset: a demo data set instead, see pipeline/datasets.py.
+        schema_file: a curated schema (text proto), relative to the config file; without it one is inferred.
+        eval_share: the share of examples that is held out, by a hash of each example.
+        minimum_examples: how many examples each split needs.
+    """
+
+    path: str | None = None
+    dataset: Literal["hearts", "reviews", "digits"] | None = None
+    schema_file: str | None = None
+    eval_share: float = Field(0.2, gt=0, lt=1)
+    minimum_examples: int = Field(20, ge=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> DataOptions:
+        if (self.path is None) == (self.dataset is None):
+            raise ValueError("give either path (your own CSV file) or dataset (hearts, reviews, digits)")
+        return self
+
+
+class ServingCheckOptions(_Section):
+    """How closely a served answer must match the training graph's.
+
+    Attributes:
+        tolerance: how far a probability may be off.
+        maximum_examples: how many examples of the eval split are asked at most.
+    """
+
+    tolerance: float = Field(1e-6, gt=0)
+    maximum_examples: int = Field(1000, ge=1)
+
+
+class RunConfig(_Section):
+    """Everything that describes a run.
+
+    Attributes:
+        name: of the pipeline and the model: letters, digits, `-` and `_`.
+        task: which of the packages' files apply.
+        data: the examples.
+        preprocessing: see transform/tabular_options.py.
+        trainer: see trainers/tabular_options.py.
+        evaluation: see components/evaluator/evaluation_options.py.
+        serving_check: the last gate.
+        runs: the folder of runs and their metadata.
+        models: the folder that holds each model's base path; may be an object store's.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+    task: Literal["tabular"]
+    data: DataOptions
+    preprocessing: TabularOptions
+    trainer: TabularTrainerOptions = TabularTrainerOptions()
+    evaluation: EvaluationOptions
+    serving_check: ServingCheckOptions = ServingCheckOptions()
+    runs: str = "runs"
+    models: str = "models"
+
+    @field_validator("models", "runs")
+    @classmethod
+    def _no_trailing_slash(cls, path: str) -> str:
+        return path.rstrip("/") or "/"
+
+
+def load_config(path: str, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a config; paths of data in it become absolute.
+
+    Args:
+        path: the YAML file.
+        overrides: `key=value` with dots in the key, `trainer.epochs=10`; the value is YAML.
+
+    Raises:
+        BrokenInput: the file, a key or a value cannot be used; the message names it.
+    """
+    content = _read(path)
+    for override in overrides:
+        _override(content, override)
+    try:
+        config = RunConfig.model_validate(content)
+    except ValidationError as error:
+        raise BrokenInput("; ".join(_sentence(path, detail) for detail in error.errors())) from error
+    folder = Path(path).resolve().parent
+    absolute = {
+        key: value if "://" in value else str(folder / value)
+        for key in ("path", "schema_file")
+        if (value := getattr(config.data, key)) is not None
+    }
+    return config.model_copy(update={"data": config.data.model_copy(update=absolute)})
+
+
+def _read(path: str) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BrokenInput(f"{path}: no such config file; configs/ holds examples to start from") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise BrokenInput(f"{path}: the config cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise BrokenInput(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise BrokenInput(f"{path}: expected keys such as `name:` and `data:`, found {type(content).__name__}")
+    return content
+
+
+def _override(content: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise BrokenInput(f"--set {override}: expected key=value, `--set trainer.epochs=10` for example")
+    *parents, last = key.split(".")
+    for parent in parents:
+        content = content.setdefault(parent, {})
+        if not isinstance(content, dict):
+            raise BrokenInput(f"--set {override}: {parent!r} holds a value, not keys")
+    try:
+        content[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise BrokenInput(f"--set {override}: the value is not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def _sentence(path: str, detail: Any) -> str:
+    key = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        known = _known_keys(detail["loc"][:-1])
+        close = difflib.get_close_matches(str(detail["loc"][-1]), known, n=1)
+        advice = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
+        return f"{path}: unknown key {key!r}; {advice}"
+    if detail["type"] == "missing":
+        return f"{path}: the key {key!r} is missing"
+    message = detail["msg"].removeprefix("Value error, ")
+    received = detail["input"]
+    shown = "" if isinstance(received, dict | list | tuple) else f", received {received!r}"
+    return f"{path}: {key or 'the config'}: {message}{shown}"
+
+
+def _known_keys(location: Sequence[str | int]) -> list[str]:
+    section: Any = RunConfig
+    for part in location:
+        field = getattr(section, "model_fields", {}).get(part)
+        if field is None:  # inside a mapping such as `columns`, whose values are sections again
+            nested = [argument for argument in getattr(section, "__args__", ()) if hasattr(argument, "model_fields")]
+            section = nested[0] if nested else section
+        else:
+            section = field.annotation
+    return list(getattr(section, "model_fields", {}))

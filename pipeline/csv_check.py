@@ -1,0 +1,95 @@
+"""Find what is wrong with a CSV file before a pipeline does, and say in which line."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from components.errors import BrokenInput
+from transform.tabular_options import TabularOptions
+
+NUMERIC_KINDS = ("z_score", "quantiles", "boundaries")
+
+
+def check_csv(path: str, options: TabularOptions) -> None:
+    """Read the whole file once and compare it with what the config says of its columns.
+
+    CsvExampleGen takes a file without a header for one with, and answers a short row with a stack trace of Beam's.
+
+    Raises:
+        BrokenInput: the file is missing, empty, not UTF-8, has rows of another length than its header, lacks a column
+            that the config names, or holds text where the config says that there are numbers.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise BrokenInput(f"{path}: no such file; `data.path` in the config names the CSV file to learn from")
+    with file.open("rb") as lines:
+        rows = csv.reader(_decoded(path, lines))
+        try:
+            header = next(rows, None)
+            _check_header(path, header, options)
+            _check_rows(path, header or [], rows, options)
+        except csv.Error as error:
+            raise BrokenInput(f"{path}: line {rows.line_num} is not valid CSV: {error}") from error
+
+
+def _decoded(path: str, lines: Iterable[bytes]) -> Iterator[str]:
+    for number, line in enumerate(lines, start=1):
+        try:
+            yield line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise BrokenInput(
+                f"{path}: line {number} is not UTF-8 (byte {error.start + 1} is 0x{line[error.start]:02x}); "
+                "save the file as UTF-8"
+            ) from None
+
+
+def _check_header(path: str, header: Sequence[str] | None, options: TabularOptions) -> None:
+    if not header:
+        raise BrokenInput(f"{path}: the file is empty; expected a header line with the column names, then rows")
+    twice = sorted({name for name in header if header.count(name) > 1})
+    if twice:
+        raise BrokenInput(f"{path}: the header names the column {twice[0]!r} more than once; rename one of them")
+    named = {options.label.column: "preprocessing.label.column"}
+    named |= {name: f"preprocessing.columns.{name}" for name in options.columns}
+    named |= {name: "preprocessing.crosses" for cross in options.crosses for name in cross}
+    for name, key in named.items():
+        if name not in header:
+            raise BrokenInput(
+                f"{path}: there is no column {name!r}, which {key} in the config names; "
+                f"the columns are {', '.join(map(repr, header))}"
+            )
+
+
+def _check_rows(path: str, header: Sequence[str], rows: Iterator[list[str]], options: TabularOptions) -> None:
+    numeric = [
+        (index, name)
+        for index, name in enumerate(header)
+        if name in options.columns and options.columns[name].kind in NUMERIC_KINDS
+    ]
+    count = 0
+    for row in rows:
+        if not row:
+            continue
+        count += 1
+        line = rows.line_num  # type: ignore[attr-defined]
+        if len(row) != len(header):
+            raise BrokenInput(f"{path}: line {line} has {len(row)} fields, the header has {len(header)}; mend the line")
+        for index, name in numeric:
+            if row[index].strip() and not _is_number(row[index]):
+                raise BrokenInput(
+                    f"{path}: line {line}: column {name!r} is {row[index]!r}, expected a number "
+                    f"(preprocessing.columns.{name} in the config is {options.columns[name].kind}); "
+                    "mend the value, or call the column categorical"
+                )
+    if not count:
+        raise BrokenInput(f"{path}: the file has a header and no rows; expected at least one row for each class")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,173 @@
+"""The pipeline, from raw data to a published model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tfx import v1 as tfx
+
+from components.baseline.component import Baseline
+from components.data_gate.component import DataGate
+from components.evaluator.component import Evaluator
+from components.serving_check.component import ServingCheck
+from components.serving_pusher.component import ServingPusher
+from pipeline.code_fingerprint import TRAINER_SOURCES, TRANSFORM_SOURCES, code_fingerprint
+from pipeline.config import RunConfig
+
+HASH_BUCKETS = 100
+
+
+@dataclass(frozen=True)
+class Locations:
+    """Where one run reads and writes.
+
+    Attributes:
+        data: the CSV file.
+        schema_file: a copy of the curated schema under a name that changes with its content, or None.
+        artifacts: the pipeline root.
+        metadata: the SQLite file of ML Metadata.
+        base_path: the model base path.
+    """
+
+    data: str
+    schema_file: str | None
+    artifacts: str
+    metadata: str
+    base_path: str
+
+
+def create_pipeline(
+    config: RunConfig, locations: Locations, run_id: str, beam_pipeline_args: list[str]
+) -> tfx.dsl.Pipeline:
+    """The pipeline of one run.
+
+    Args:
+        config: what to run.
+        locations: where.
+        run_id: a string that no earlier run had.
+        beam_pipeline_args: Beam's runner and its options.
+    """
+    options = _module_options(config, locations)
+
+    example_gen = tfx.components.CsvExampleGen(
+        input_base=str(Path(locations.data).parent),
+        input_config=tfx.proto.Input(
+            splits=[tfx.proto.Input.Split(name="all", pattern=Path(locations.data).name)],
+        ),
+        output_config=_splits(config.data.eval_share),
+    )
+    examples = example_gen.outputs["examples"]
+    statistics_gen = tfx.components.StatisticsGen(examples=examples)
+    statistics = statistics_gen.outputs["statistics"]
+    if locations.schema_file:
+        schema_gen = tfx.components.ImportSchemaGen(schema_file=locations.schema_file)
+    else:
+        schema_gen = tfx.components.SchemaGen(statistics=statistics, infer_feature_shape=False, exclude_splits=["eval"])
+    schema = schema_gen.outputs["schema"]
+    example_validator = tfx.components.ExampleValidator(statistics=statistics, schema=schema)
+    data_gate = DataGate(
+        anomalies=example_validator.outputs["anomalies"],
+        statistics=statistics,
+        schema=schema,
+        label=config.preprocessing.label.column,
+        schema_is_curated=locations.schema_file is not None,
+        minimum_examples=config.data.minimum_examples,
+        schema_path=config.data.schema_file or "",
+    )
+    transform = tfx.components.Transform(
+        examples=examples,
+        schema=schema,
+        preprocessing_fn=f"transform.{config.task}.preprocessing_fn",
+        # Examples stay raw on disk; the Trainer applies the graph in its input pipeline.
+        materialize=False,
+        disable_statistics=True,
+        custom_config=options.transform,
+    )
+    transform.add_upstream_node(data_gate)
+    trainer = tfx.components.Trainer(
+        run_fn=f"trainers.{config.task}.run_fn",
+        examples=examples,
+        transform_graph=transform.outputs["transform_graph"],
+        schema=schema,
+        train_args=tfx.proto.TrainArgs(splits=["train"]),
+        eval_args=tfx.proto.EvalArgs(splits=["eval"]),
+        custom_config=options.trainer,
+    )
+    model = trainer.outputs["model"]
+    baseline = Baseline(base_path=locations.base_path, run_id=run_id)
+    evaluator = Evaluator(
+        examples=examples, model=model, baseline_model=baseline.outputs["model"], options=config.evaluation
+    )
+    serving_check = ServingCheck(
+        model=model,
+        examples=examples,
+        tolerance=config.serving_check.tolerance,
+        maximum_examples=config.serving_check.maximum_examples,
+    )
+    serving_pusher = ServingPusher(
+        model=model,
+        model_blessing=evaluator.outputs["blessing"],
+        infra_blessing=serving_check.outputs["blessing"],
+        evaluation=evaluator.outputs["evaluation"],
+        base_path=locations.base_path,
+        model_name=config.name,
+        run_id=run_id,
+    )
+    return tfx.dsl.Pipeline(
+        pipeline_name=config.name,
+        pipeline_root=locations.artifacts,
+        components=[
+            example_gen,
+            statistics_gen,
+            schema_gen,
+            example_validator,
+            data_gate,
+            transform,
+            trainer,
+            baseline,
+            evaluator,
+            serving_check,
+            serving_pusher,
+        ],
+        enable_cache=True,
+        metadata_connection_config=tfx.orchestration.metadata.sqlite_metadata_connection_config(locations.metadata),
+        beam_pipeline_args=beam_pipeline_args,
+    )
+
+
+@dataclass(frozen=True)
+class _ModuleOptions:
+    """The custom_config of each function of ours."""
+
+    transform: dict[str, str]
+    trainer: dict[str, str]
+
+
+def _module_options(config: RunConfig, locations: Locations) -> _ModuleOptions:
+    preprocessing = config.preprocessing.model_dump_json()
+    trainer = config.trainer.model_dump_json()
+    schema = Path(locations.schema_file).read_text(encoding="utf-8") if locations.schema_file else ""
+    return _ModuleOptions(
+        transform={
+            "preprocessing": preprocessing,
+            "code_fingerprint": code_fingerprint(TRANSFORM_SOURCES),
+        },
+        trainer={
+            "preprocessing": preprocessing,
+            "trainer": trainer,
+            "code_fingerprint": code_fingerprint(TRAINER_SOURCES, preprocessing, trainer, schema),
+        },
+    )
+
+
+def _splits(eval_share: float) -> tfx.proto.Output:
+    held_out = max(1, round(eval_share * HASH_BUCKETS))
+    return tfx.proto.Output(
+        split_config=tfx.proto.SplitConfig(
+            splits=[
+                tfx.proto.SplitConfig.Split(name="train", hash_buckets=HASH_BUCKETS - held_out),
+                tfx.proto.SplitConfig.Split(name="eval", hash_buckets=held_out),
+            ]
+        )
+    )

@@ -1,0 +1,156 @@
+"""Run a config from raw data to a published model."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import tempfile
+import time
+import traceback
+from datetime import UTC, datetime
+from pathlib import Path
+
+from components.errors import AnomaliesFound, BrokenInput, NotPublished, RunStopped
+from pipeline import datasets
+from pipeline.ask_once import ask_once
+from pipeline.config import RunConfig
+from pipeline.csv_check import check_csv
+from pipeline.exit_status import ExitStatus
+from pipeline.quiet_output import quiet_output
+from pipeline.run_screen import RunScreen
+
+_STATUS = {
+    BrokenInput: ExitStatus.BROKEN_INPUT,
+    AnomaliesFound: ExitStatus.ANOMALIES,
+    NotPublished: ExitStatus.NOT_PUBLISHED,
+}
+
+
+def run(config: RunConfig, workdir: str) -> ExitStatus:
+    """Run the pipeline in this process; say on the screen how it goes, and at the end why it went so.
+
+    Args:
+        config: what to run.
+        workdir: what relative `runs` and `models` of the config are relative to.
+    """
+    run_id = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")
+    folder = Path(workdir, config.runs, config.name).resolve()
+    log = folder / "logs" / f"{run_id}.log"
+    try:
+        _make_folders(log.parent, _base_path(config, workdir))
+    except RunStopped as stopped:
+        RunScreen.without_log().stopped(str(stopped))
+        return _status(stopped)
+    with quiet_output(log) as stream:
+        screen = RunScreen(stream, log)
+        try:
+            return _run(config, _base_path(config, workdir), folder, run_id, screen)
+        except KeyboardInterrupt:
+            screen.stopped("interrupted; run the same command again to go on, finished steps are not repeated")
+            return ExitStatus.UNEXPECTED
+        except Exception as error:  # the last place that can turn a trace into a sentence
+            traceback.print_exc()
+            screen.stopped(_reason(error))
+            return _status(error)
+
+
+def _run(config: RunConfig, base_path: str, folder: Path, run_id: str, screen: RunScreen) -> ExitStatus:
+    screen.begin(config.name, run_id)
+    data = config.data.path or str(datasets.fetch(config.data.dataset or ""))
+    check_csv(data, config.preprocessing)
+
+    screen.loading()
+    from pipeline.dag import Locations, create_pipeline
+    from pipeline.run_outcome import cached_nodes, read_outcome
+    from pipeline.runners.beam_introspection import remember_signatures
+    from pipeline.runners.local import BEAM_PIPELINE_ARGS, LocalRunner
+
+    locations = Locations(
+        data=data,
+        schema_file=_schema_copy(config.data.schema_file, folder),
+        artifacts=str(folder / "artifacts"),
+        metadata=str(folder / "metadata.sqlite"),
+        base_path=base_path,
+    )
+    remember_signatures()
+    started = time.monotonic()
+    pipeline = create_pipeline(config, locations, run_id, BEAM_PIPELINE_ARGS)
+
+    def node_ended(node: str, seconds: float) -> None:
+        screen.node_ended(node, seconds, node in cached_nodes(locations.metadata, run_id))
+
+    LocalRunner(run_id, screen.node_started, node_ended).run(pipeline)
+    outcome = read_outcome(locations.metadata, run_id)
+    screen.outcome(outcome, time.monotonic() - started)
+    if outcome.pushed:
+        ask_once(config.name, base_path, data, screen)
+        return ExitStatus.PUBLISHED
+    if not outcome.blessed:
+        return ExitStatus.NOT_BLESSED
+    return ExitStatus.NOT_PUBLISHED if outcome.infra_blessed else ExitStatus.SERVING_CHECK_FAILED
+
+
+def _base_path(config: RunConfig, workdir: str) -> str:
+    models = config.models if "://" in config.models else str(Path(workdir, config.models).resolve())
+    return f"{models}/{config.name}"
+
+
+def _make_folders(logs: Path, base_path: str) -> None:
+    """Make the folders of a run; better to learn now than after the training that one cannot be written to."""
+    try:
+        logs.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BrokenInput(f"{logs}: the run's folder cannot be made: {error.strerror}; --workdir moves it") from error
+    if "://" in base_path:
+        return
+    try:
+        Path(base_path).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=base_path):
+            pass
+    except OSError as error:
+        raise NotPublished(
+            f"{base_path}: the model base path cannot be written to: {error.strerror}; "
+            "`models` in the config (or --set models=DIR) moves it"
+        ) from error
+
+
+def _schema_copy(schema_file: str | None, folder: Path) -> str | None:
+    """A copy named after its content: TFX's cache knows an imported schema only by its path."""
+    if schema_file is None:
+        return None
+    try:
+        content = Path(schema_file).read_bytes()
+    except OSError as error:
+        raise BrokenInput(
+            f"{schema_file}: the schema file (data.schema_file) cannot be read: {error.strerror}"
+        ) from error
+    copy = folder / "schemas" / hashlib.sha256(content).hexdigest()[:16] / "schema.pbtxt"
+    if not copy.exists():
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(content)
+    return str(copy)
+
+
+def _status(error: BaseException) -> ExitStatus:
+    for kind, status in _STATUS.items():
+        if isinstance(error, kind):
+            return status
+    return ExitStatus.NOT_PUBLISHED if _disk_is_full(error) else ExitStatus.UNEXPECTED
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, RunStopped):
+        return str(error)
+    if _disk_is_full(error):
+        return "the disk is full; free some space and run the same command again, finished steps are not repeated"
+    return f"unexpected: {type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+
+
+def _disk_is_full(error: BaseException) -> bool:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    # Beam and TensorFlow wrap the error into others, of which only the text is left.
+    if os.strerror(errno.ENOSPC) in str(error):
+        return True
+    return error.__cause__ is not None and _disk_is_full(error.__cause__)

@@ -1,0 +1,85 @@
+"""What a person sees of a run."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from pipeline.run_outcome import RunOutcome
+
+STEP = "  {:<18}"
+
+
+class RunScreen:
+    """Prints the progress and the end of a run, a line at a time.
+
+    Args:
+        stream: where to print.
+        log: the file that the libraries write to.
+    """
+
+    def __init__(self, stream: TextIO, log: Path | None) -> None:
+        self._console = Console(file=stream, highlight=False, soft_wrap=True)
+        self._log = log
+
+    @classmethod
+    def without_log(cls) -> RunScreen:
+        """A screen for what goes wrong before there is a log file."""
+        return cls(sys.stdout, None)
+
+    def begin(self, name: str, run_id: str) -> None:
+        self._print(f"[bold]{name}[/bold]: run {run_id}")
+        self._print(f"the libraries' full log is {self._log}")
+
+    def loading(self) -> None:
+        self._print("loading TFX …")
+
+    def node_started(self, node: str) -> None:
+        if self._console.is_terminal:
+            self._console.print(STEP.format(node) + "…", end="\r")
+
+    def node_ended(self, node: str, seconds: float, cached: bool) -> None:
+        self._print(STEP.format(node) + ("unchanged" if cached else f"{seconds:6.1f} s"))
+
+    def outcome(self, outcome: RunOutcome, seconds: float) -> None:
+        """The verdicts, and where the model lies."""
+        self._print(STEP.format("pipeline") + f"{seconds:6.1f} s\n")
+        for warning in outcome.warnings:
+            self._print(f"[yellow]warning[/yellow]    {warning}")
+        metrics = ", ".join(f"{name} {value:.4g}" for name, value in sorted(outcome.metrics.items()))
+        self._print(f"metrics    {metrics}")
+        self._verdict("evaluation", outcome.blessed, "every threshold holds", outcome.evaluation_reason)
+        self._verdict("serving", outcome.infra_blessed, "answers as the training graph does", outcome.infra_reason)
+        if outcome.pushed:
+            self._print(f"[green]published[/green]  {outcome.pushed_reason}: {outcome.pushed_destination}")
+        else:
+            self._print(f"[red]published[/red]  no: {outcome.pushed_reason}")
+
+    def answer(self, protocol: str, inputs: dict[str, Any], label: str) -> None:
+        """What the served model said to a raw row."""
+        row = ", ".join(f"{name}={value}" for name, value in inputs.items())
+        self._print(f"{protocol:<10} {row} -> [bold green]{label}[/bold green]")
+
+    def what_next(self, name: str, base_path: str, example: str) -> None:
+        self._print(
+            f"\nnext:\n  ingraph serve --model {name}={base_path}\n  ingraph predict {name} {example}\n"
+            f"  ingraph models list {base_path}"
+        )
+
+    def stopped(self, reason: str) -> None:
+        """Why the run ended without a model."""
+        self._print(f"[red]stopped[/red]    {reason.replace('[', chr(92) + '[')}")
+        if self._log:
+            self._print(f"the full log is {self._log}")
+
+    def _verdict(self, gate: str, blessed: bool | None, fine: str, reason: str) -> None:
+        mark = "[green]" if blessed else "[red]"
+        self._print(f"{mark}{gate:<10}[/] {fine if blessed else f'no: {reason}'}")
+
+    def _print(self, line: str) -> None:
+        self._console.print(line)
+        self._console.file.flush()
