@@ -58,6 +58,18 @@ def data_type(number: int) -> DataType:
     return _BY_NUMBER[number]
 
 
+def data_type_named(name: str) -> DataType:
+    """The data type of a name in messages, such as "float".
+
+    Raises:
+        ValueError: no tensor of that type can be carried.
+    """
+    for known in _DATA_TYPES:
+        if known.name == name:
+            return known
+    raise ValueError(f"tensors of data type {name} cannot be sent")
+
+
 def data_type_of(array: np.ndarray) -> DataType:
     """The data type of an array; bytes and object arrays are strings.
 

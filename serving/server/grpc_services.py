@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
-from typing import Any, NoReturn
+from typing import Any
 
 import grpc
 from tensorflow_serving.apis import (
@@ -54,13 +54,13 @@ class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
 
         return await _answer(answer, context)
 
-    async def Classify(self, request: Any, context: grpc.aio.ServicerContext) -> NoReturn:  # noqa: N802
+    async def Classify(self, request: Any, context: grpc.aio.ServicerContext) -> None:  # noqa: N802
         await _refuse("Classify", context)
 
-    async def Regress(self, request: Any, context: grpc.aio.ServicerContext) -> NoReturn:  # noqa: N802
+    async def Regress(self, request: Any, context: grpc.aio.ServicerContext) -> None:  # noqa: N802
         await _refuse("Regress", context)
 
-    async def MultiInference(self, request: Any, context: grpc.aio.ServicerContext) -> NoReturn:  # noqa: N802
+    async def MultiInference(self, request: Any, context: grpc.aio.ServicerContext) -> None:  # noqa: N802
         await _refuse("MultiInference", context)
 
 
@@ -77,7 +77,7 @@ class _ModelService(model_service_pb2_grpc.ModelServiceServicer):
 
     async def HandleReloadConfigRequest(  # noqa: N802
         self, request: Any, context: grpc.aio.ServicerContext
-    ) -> NoReturn:
+    ) -> None:
         await _refuse("HandleReloadConfigRequest", context)
 
 
@@ -119,5 +119,5 @@ async def _answer(answer: Callable[[], Awaitable[Any]], context: grpc.aio.Servic
     return await context.abort(grpc.StatusCode[code.name], message)
 
 
-async def _refuse(method: str, context: grpc.aio.ServicerContext) -> NoReturn:
+async def _refuse(method: str, context: grpc.aio.ServicerContext) -> None:
     await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"The method {method} is not offered.")

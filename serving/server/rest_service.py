@@ -111,8 +111,8 @@ def _run(model: SessionModel, signature: str, document: dict[str, Any]) -> bytes
         raise ServingError(CanonicalCode.UNIMPLEMENTED, f"Signature {signature}: {error}") from error
     if "instances" in document and "inputs" in document:
         raise invalid_argument(
-            f"JSON Value: {debug_string(document)} Not formatted correctly expecting only one of 'inputs' or 'instances' "
-            "keys to exist "
+            f"JSON Value: {debug_string(document)} Not formatted correctly expecting only one of 'inputs' or "
+            "'instances' keys to exist "
         )
     if "instances" in document:
         tensors = tensors_from_rows(document["instances"], data_types, document)
