@@ -115,9 +115,10 @@ def main() -> int:
 
 def _check_machine() -> None:
     if sys.version_info[:2] != PYTHON_VERSION:
+        wanted = ".".join(map(str, PYTHON_VERSION))
         raise SetupError(
-            f"TFX 1.21 needs Python 3.11, {sys.executable} is {platform.python_version()}. "
-            "Name another interpreter: make PYTHON=/path/to/python3.11"
+            f"TFX 1.21 needs Python {wanted}, {sys.executable} is {platform.python_version()}. "
+            f"Name another interpreter: make PYTHON=/path/to/python{wanted}"
         )
     if sys.platform != "linux" or platform.machine() != "x86_64":
         raise SetupError(
