@@ -19,9 +19,11 @@ from pipeline.csv_check import check_csv
 from pipeline.exit_status import ExitStatus
 from pipeline.quiet_output import quiet_output
 from pipeline.run_screen import RunScreen
+from transform.preprocessing_error import PreprocessingError
 
 _STATUS = {
     BrokenInput: ExitStatus.BROKEN_INPUT,
+    PreprocessingError: ExitStatus.BROKEN_INPUT,
     AnomaliesFound: ExitStatus.ANOMALIES,
     NotPublished: ExitStatus.NOT_PUBLISHED,
 }
@@ -122,9 +124,7 @@ def _schema_copy(schema_file: str | None, folder: Path) -> str | None:
     try:
         content = Path(schema_file).read_bytes()
     except OSError as error:
-        raise BrokenInput(
-            f"{schema_file}: the schema file (data.schema_file) cannot be read: {error.strerror}"
-        ) from error
+        raise BrokenInput(f"{schema_file}: cannot read the schema (data.schema_file): {error.strerror}") from error
     copy = folder / "schemas" / hashlib.sha256(content).hexdigest()[:16] / "schema.pbtxt"
     if not copy.exists():
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -140,7 +140,7 @@ def _status(error: BaseException) -> ExitStatus:
 
 
 def _reason(error: BaseException) -> str:
-    if isinstance(error, RunStopped):
+    if isinstance(error, RunStopped | PreprocessingError):
         return str(error)
     if _disk_is_full(error):
         return "the disk is full; free some space and run the same command again, finished steps are not repeated"

@@ -12,6 +12,7 @@ from serving.export import LABEL
 from serving.missing_values import is_missing
 from transform.dense_column import dense_column
 from transform.label_ids import label_ids
+from transform.preprocessing_error import PreprocessingError
 from transform.tabular_options import Column, TabularOptions
 
 NUMBERS = "numbers"
@@ -39,7 +40,7 @@ def preprocessing_fn(
     """
     options = TabularOptions.model_validate_json(custom_config["preprocessing"])
     columns = {name: dense_column(inputs[name]) for name in sorted(inputs) if name != options.label.column}
-    plan = {name: options.columns.get(name) or default_column(values.dtype) for name, values in columns.items()}
+    plan = {name: column_plan(name, values.dtype, options) for name, values in columns.items()}
 
     outputs = {}
     numbers = {name: values for name, values in columns.items() if plan[name].kind == "z_score"}
@@ -54,9 +55,21 @@ def preprocessing_fn(
     return outputs
 
 
-def default_column(dtype: tf.DType) -> Column:
-    """What happens to a column that the config does not mention."""
-    return Column(kind="categorical" if dtype == tf.string else "z_score")
+def column_plan(name: str, dtype: tf.DType, options: TabularOptions) -> Column:
+    """What happens to a column: what the options say, else z-scores for numbers and categories for strings.
+
+    Raises:
+        PreprocessingError: the column holds text where the options say that there are numbers.
+    """
+    if name not in options.columns:
+        return Column(kind="categorical" if dtype == tf.string else "z_score")
+    column = options.columns[name]
+    if dtype == tf.string and column.kind not in ("categorical", "ignored"):
+        raise PreprocessingError(
+            f"the column {name!r} holds text, expected numbers (preprocessing.columns.{name} is {column.kind}); "
+            "mend the values, or call the column categorical"
+        )
+    return column
 
 
 def scaled_numbers(columns: Sequence[tf.Tensor]) -> tf.Tensor:
@@ -88,6 +101,11 @@ def category_text(values: tf.Tensor, column: Column) -> tf.Tensor:
 def category_tokens(texts: Mapping[str, tf.Tensor], crosses: Sequence[Sequence[str]]) -> list[tf.Tensor]:
     """The tokens `column=value` and, for each cross, `a=1&b=2`: string [batch] each."""
     single = {name: tf.strings.join([f"{name}=", text]) for name, text in texts.items()}
+    for name in (name for cross in crosses for name in cross if name not in single):
+        raise PreprocessingError(
+            f"preprocessing.crosses names the column {name!r}, which is no category; "
+            f"give it a kind under preprocessing.columns: categorical, quantiles or boundaries"
+        )
     return [*single.values(), *(tf.strings.join([single[name] for name in cross], "&") for cross in crosses)]
 
 

@@ -38,9 +38,8 @@ class LocalRunner(tfx.orchestration.LocalDagRunner):  # type: ignore[misc]
         self._on_end = on_end
 
     def run_with_ir(self, pipeline: pipeline_pb2.Pipeline, run_options: Any = None) -> None:
-        runtime_parameter_utils.substitute_runtime_parameter(
-            pipeline, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: self._run_id}
-        )
+        run_id = {constants.PIPELINE_RUN_ID_PARAMETER_NAME: self._run_id}
+        runtime_parameter_utils.substitute_runtime_parameter(pipeline, run_id)
         for node in pipeline.nodes:
             single = pipeline_pb2.Pipeline()
             single.CopyFrom(pipeline)
