@@ -1,0 +1,269 @@
+"""`ingraph predict`."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pipeline.exit_status import ExitStatus
+
+if TYPE_CHECKING:
+    from serving.client.grpc_client import GrpcClient
+    from serving.client.model_metadata import ModelMetadata, Signature, TensorDescription
+    from serving.client.rest_client import RestClient
+
+ROWS_PER_REQUEST = 64
+IMAGE_INPUTS = ("image", "image_bytes")  # the names of the image signatures' inputs
+TABLE_LABELS = 3  # how many of a row's labels the table shows
+
+
+class PredictFailed(click.ClickException):
+    """One sentence that says why there is no prediction."""
+
+    exit_code = int(ExitStatus.BROKEN_INPUT)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What is asked: a name for each row, and the columns that are sent."""
+
+    names: Sequence[str]
+    columns: Mapping[str, Sequence[Any]]
+
+
+@click.command()
+@click.argument("name")
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@click.option("--rest/--grpc", "rest", default=True, help="Which port of the server to ask.  [default: rest]")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The server.")
+@click.option("--port", type=click.IntRange(1, 65535), help="Its port.  [default: 8501, with --grpc 8500]")
+@click.option(
+    "--signature",
+    default="serving_default",
+    show_default=True,
+    help="serving_default answers with a label, classify with all labels and their probabilities.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per row.")
+def predict(
+    name: str, inputs: tuple[str, ...], rest: bool, host: str, port: int | None, signature: str, as_json: bool
+) -> None:
+    """Ask the served model NAME for labels.
+
+    INPUT is, depending on what the model takes: image files; CSV files with a header; column=value pairs that make up
+    one row; sentences, or text files of one sentence per line; - for the same from standard input.
+    An empty cell or value is a missing one.
+
+    \b
+    ingraph predict heart age=63 sex=1 cp=1 …
+    ingraph predict heart patients.csv --grpc
+    ingraph predict flowers rose.jpg tulip.jpg --signature classify
+
+    Exit status: 0 when every row was answered, 2 when not.
+    """
+    from serving.client.grpc_client import GrpcClient
+    from serving.client.prediction_error import PredictionError
+    from serving.client.rest_client import RestClient
+
+    client: RestClient | GrpcClient
+    client = RestClient(host, port or 8501) if rest else GrpcClient(host, port or 8500)
+    with client:
+        try:
+            taken = _signature(client.metadata(name), signature).inputs
+            rows = _read(inputs, taken)
+            answers = [
+                answer for part in _parts(rows) for answer in _rows(client.predict(name, part.columns, signature), part)
+            ]
+        except PredictionError as error:
+            raise PredictFailed(_explain(error, name)) from error
+        except ValueError as error:
+            raise PredictFailed(str(error)) from error
+    if as_json:
+        for answer in answers:
+            click.echo(json.dumps(answer, ensure_ascii=False, default=_bytes_to_json))
+    else:
+        _print_table(answers)
+
+
+def _signature(metadata: ModelMetadata, signature: str) -> Signature:
+    if signature not in metadata.signatures:
+        known = ", ".join(sorted(metadata.signatures))
+        raise ValueError(f"{metadata.name} version {metadata.version} has no signature {signature!r}; it has {known}")
+    return metadata.signatures[signature]
+
+
+def _explain(error: Exception, name: str) -> str:
+    from serving.client.canonical_code import CanonicalCode
+    from serving.client.prediction_error import PredictionError
+
+    assert isinstance(error, PredictionError)
+    if error.code is CanonicalCode.UNAVAILABLE:
+        return f"{error.message}; start one with: ingraph serve --model {name}=BASE_PATH"
+    if error.code is CanonicalCode.NOT_FOUND:
+        return f"the server has no model {name!r} ({error.message}); was it started with --model {name}=BASE_PATH?"
+    return error.message
+
+
+def _read(inputs: Sequence[str], taken: Mapping[str, TensorDescription]) -> Rows:
+    """The rows of all INPUTs together."""
+    if all(_is_pair(text, taken) for text in inputs):
+        return _read_pairs(inputs, taken)
+    parts = [_read_one(text, taken) for text in inputs]
+    return Rows(
+        [name for part in parts for name in part.names],
+        {column: [value for part in parts for value in part.columns[column]] for column in taken},
+    )
+
+
+def _is_pair(text: str, taken: Mapping[str, TensorDescription]) -> bool:
+    column, equals, _ = text.partition("=")
+    return column in taken and bool(equals) or len(taken) > 1 and bool(equals) and not _is_file(text)
+
+
+def _read_pairs(inputs: Sequence[str], taken: Mapping[str, TensorDescription]) -> Rows:
+    pairs = dict(text.partition("=")[::2] for text in inputs)
+    unknown = [column for column in pairs if column not in taken]
+    if unknown:
+        raise ValueError(f"the model takes no column {', '.join(unknown)}; it takes {', '.join(taken)}")
+    return _table([pairs], taken, "the request", ["1"])
+
+
+def _read_one(text: str, taken: Mapping[str, TensorDescription]) -> Rows:
+    column = next(iter(taken))
+    content = _content(text)
+    if len(taken) > 1 or (text.lower().endswith(".csv") and content is not None):
+        if content is None:
+            raise ValueError(f"{text!r} is neither a file nor a column=value pair; the model takes {', '.join(taken)}")
+        return _read_csv(content, taken, _source(text))
+    if column in IMAGE_INPUTS:
+        if content is None:
+            raise ValueError(f"there is no file {text!r}; the model takes image files")
+        return Rows([_source(text)], {column: [content]})
+    values = [text] if content is None else _decode(content, _source(text)).splitlines()
+    sources = values if content is None else [f"{_source(text)}:{number}" for number in range(1, len(values) + 1)]
+    return _table([{column: value} for value in values], taken, _source(text), sources)
+
+
+def _content(text: str) -> bytes | None:
+    """The bytes of a file or of standard input; None where the text is neither."""
+    if text == "-":
+        return sys.stdin.buffer.read()
+    try:
+        return Path(text).read_bytes() if _is_file(text) else None
+    except OSError as error:
+        raise ValueError(f"{text} cannot be read: {error.strerror}") from error
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):  # a sentence can be longer than a file name
+        return False
+
+
+def _read_csv(content: bytes, taken: Mapping[str, TensorDescription], source: str) -> Rows:
+    reader = csv.DictReader(io.StringIO(_decode(content, source), newline=""), restval="")
+    header = [column for column in reader.fieldnames or [] if column]
+    rows = [{column: row[column] for column in header} for row in reader]
+    if not rows:
+        raise ValueError(f"{source} holds no rows; expected a header line and at least one row")
+    ignored = [column for column in header if column not in taken]
+    if ignored:
+        click.echo(f"ignored columns of {source} that the model does not take: {', '.join(ignored)}", err=True)
+    return _table(rows, taken, source, [f"{source}:{number}" for number in range(1, len(rows) + 1)])
+
+
+def _table(
+    rows: Sequence[Mapping[str, str]], taken: Mapping[str, TensorDescription], source: str, names: Sequence[str]
+) -> Rows:
+    from serving.client.table_columns import table_columns
+
+    return Rows(names, table_columns(rows, taken, _missing_value, source))
+
+
+def _missing_value(dtype: str) -> Any:
+    # TensorFlow takes seconds to import: only where a value is missing.
+    from pipeline.quiet_output import quiet_output
+
+    with quiet_output(Path(os.devnull)):
+        import tensorflow as tf
+
+        from serving.missing_values import missing_value
+
+    return missing_value(tf.as_dtype(dtype))
+
+
+def _decode(content: bytes, source: str) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{source} is no UTF-8 text (byte {error.start}); expected text") from error
+
+
+def _source(text: str) -> str:
+    return "standard input" if text == "-" else text
+
+
+def _parts(rows: Rows) -> Iterator[Rows]:
+    for start in range(0, len(rows.names), ROWS_PER_REQUEST):
+        part = slice(start, start + ROWS_PER_REQUEST)
+        yield Rows(rows.names[part], {column: values[part] for column, values in rows.columns.items()})
+
+
+def _rows(outputs: Mapping[str, Any], part: Rows) -> list[dict[str, Any]]:
+    """Outputs by name -> one object per row."""
+    columns = {name: _plain(name, values) for name, values in outputs.items()}
+    return [
+        {"input": row} | {name: values[number] for name, values in columns.items()}
+        for number, row in enumerate(part.names)
+    ]
+
+
+def _plain(name: str, values: Any) -> Any:
+    """Lists instead of arrays, text instead of its bytes."""
+    if hasattr(values, "tolist"):
+        values = values.tolist()
+    if isinstance(values, list):
+        return [_plain(name, value) for value in values]
+    return values.decode("utf-8", "replace") if isinstance(values, bytes) and not name.endswith("_bytes") else values
+
+
+def _bytes_to_json(value: bytes) -> dict[str, str]:
+    return {"b64": base64.b64encode(value).decode()}
+
+
+def _print_table(answers: Sequence[Mapping[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("input")
+    rows = [_table_row(answer) for answer in answers]
+    # The reason why an image could not be used, mostly "".
+    names = [name for name in rows[0] if name != "error" or any(row["error"] for row in rows)]
+    for name in names:
+        table.add_column("label" if name == "output_0" else name)
+    for answer, row in zip(answers, rows, strict=True):
+        # Text: what comes from files and models is never read as rich's markup.
+        table.add_row(Text(answer["input"]), *(Text(row[name]) for name in names))
+    Console().print(table)
+
+
+def _table_row(answer: Mapping[str, Any]) -> dict[str, str]:
+    cells = {name: value for name, value in answer.items() if name != "input"}
+    if "labels" in cells and "probabilities" in cells:
+        pairs = list(zip(cells["labels"], cells.pop("probabilities"), strict=False))[:TABLE_LABELS]
+        cells["labels"] = ", ".join(f"{label} {probability:.3f}" for label, probability in pairs)
+    return {
+        name: value if isinstance(value, str) else json.dumps(value, default=_bytes_to_json)
+        for name, value in cells.items()
+    }
