@@ -1,0 +1,82 @@
+"""The command line as a person uses it, and one run of the demo that several tests look at."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a command ended."""
+
+    status: int
+    output: str
+    errors: str
+
+
+@dataclass(frozen=True)
+class HeartRun:
+    """The finished demo run."""
+
+    workdir: Path
+    finished: Finished
+
+    @property
+    def base_path(self) -> Path:
+        return self.workdir / "models/heart"
+
+    @property
+    def artifacts(self) -> Path:
+        return self.workdir / "runs/heart/artifacts"
+
+
+def ingraph(*arguments: str, project: Path = PROJECT) -> Finished:
+    """Run the command line in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", "from pipeline.cli import main; main()", *arguments],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    return Finished(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="session")
+def heart_run(tmp_path_factory) -> HeartRun:
+    """`ingraph run configs/heart.yaml`, once for all tests; none of them may change what it left."""
+    workdir = tmp_path_factory.mktemp("heart")
+    return HeartRun(workdir, ingraph("run", "configs/heart.yaml", "--workdir", str(workdir)))
+
+
+@pytest.fixture
+def config_file(tmp_path) -> Callable[..., str]:
+    """Writes a config and its CSV file, and answers the config's path."""
+
+    def write(csv: str | bytes | None, extra: str = "") -> str:
+        if csv is not None:
+            content = csv if isinstance(csv, bytes) else csv.encode()
+            (tmp_path / "data.csv").write_bytes(content)
+        path = tmp_path / "mine.yaml"
+        path.write_text(
+            "name: mine\n"
+            "task: tabular\n"
+            "data: {path: data.csv, minimum_examples: 5}\n"
+            "preprocessing:\n"
+            "  label: {column: bought}\n"
+            f"{extra}"
+            "trainer: {hidden_units: [], epochs: 60, learning_rate: 0.05}\n"
+            "evaluation: {at_least: {auc: 0.6}}\n"
+        )
+        return str(path)
+
+    return write

@@ -1,0 +1,226 @@
+"""The demo from its CSV file to a served label: what a newcomer sees, and that every way to ask gives one answer."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_transform as tft
+from conftest import PROJECT, HeartRun, ingraph
+
+from pipeline import datasets
+from serving.client.grpc_client import GrpcClient
+from serving.client.rest_client import RestClient
+from serving.missing_values import MISSING_FLOAT, MISSING_INTEGER, MISSING_STRING
+from serving.model_store import list_versions, served_version, verify
+from serving.server.embedded_server import EmbeddedServer
+
+FLOATS, STRINGS = {"oldpeak"}, {"thal"}
+LABELS = ["disease", "healthy"]
+
+
+def typed(row: dict[str, str]) -> dict[str, Any]:
+    return {
+        name: value if name in STRINGS else float(value) if name in FLOATS else int(value)
+        for name, value in row.items()
+        if name != "target"
+    }
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[dict[str, Any]]:
+    """All 303 patients, and one of them with each column missing, each category unseen, each number far out."""
+    with datasets.fetch("hearts").open(encoding="utf-8", newline="") as file:
+        patients = [typed(row) for row in csv.DictReader(file)]
+    assert len(patients) == 303
+    missing = dict.fromkeys(patients[0], MISSING_INTEGER) | {"oldpeak": MISSING_FLOAT, "thal": MISSING_STRING}
+    variants = [{**patients[0], name: value} for name, value in missing.items()]
+    variants += [{**patients[0], name: 99} for name in patients[0] if name not in STRINGS]
+    variants += [{**patients[0], "thal": "never seen"}, {**patients[0], "oldpeak": float("nan")}, missing]
+    return patients + variants
+
+
+@pytest.fixture(scope="module")
+def columns(rows) -> dict[str, list[Any]]:
+    return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+@pytest.fixture(scope="module")
+def serialized(rows) -> list[bytes]:
+    """The rows as examples; what is missing is left out of them, as CsvExampleGen does."""
+    return [example(row) for row in rows]
+
+
+def example(row: dict[str, Any]) -> bytes:
+    result = tf.train.Example()
+    for name, value in row.items():
+        if value in (MISSING_INTEGER, MISSING_FLOAT, MISSING_STRING):
+            continue
+        feature = result.features.feature[name]
+        if name in STRINGS:
+            feature.bytes_list.value.append(value.encode())
+        elif name in FLOATS:
+            feature.float_list.value.append(value)
+        else:
+            feature.int64_list.value.append(value)
+    return result.SerializeToString()
+
+
+@pytest.fixture(scope="module")
+def training_graph(heart_run: HeartRun, serialized) -> np.ndarray:
+    """What the Keras model says after Transform's graph: probabilities in the order of LABELS."""
+    (graph,) = (heart_run.artifacts / "Transform/transform_graph").iterdir()
+    (model,) = (heart_run.artifacts / "Trainer/model").iterdir()
+    transform = tft.TFTransformOutput(str(graph))
+    assert [label.decode() for label in transform.vocabulary_by_name("labels")] == LABELS
+    spec = {name: feature for name, feature in transform.raw_feature_spec().items() if name != "target"}
+    features = transform.transform_features_layer()(tf.io.parse_example(serialized, spec))
+    return keras.models.load_model(model / "model.keras").predict(dict(features), verbose=0)
+
+
+@pytest.fixture(scope="module")
+def server(heart_run: HeartRun) -> Iterator[EmbeddedServer]:
+    with EmbeddedServer({"heart": str(heart_run.base_path)}, rest_port=0, grpc_port=0) as running:
+        yield running
+
+
+@pytest.fixture(scope="module", params=["REST", "gRPC"])
+def client(request, server) -> Iterator[RestClient | GrpcClient]:
+    connected = RestClient(port=server.rest_port) if request.param == "REST" else GrpcClient(port=server.grpc_port)
+    with connected:
+        yield connected
+
+
+def text(values: Any) -> list[str]:
+    return [value.decode() if isinstance(value, bytes) else value for value in np.asarray(values).reshape(-1).tolist()]
+
+
+def test_a_newcomer_reads_the_verdicts_the_labels_and_what_to_type_next(heart_run: HeartRun):
+    output = heart_run.finished.output
+    assert heart_run.finished.status == 0, output + heart_run.finished.errors
+    for component in (
+        "CsvExampleGen",
+        "DataGate",
+        "Transform",
+        "Trainer",
+        "Evaluator",
+        "ServingCheck",
+        "ServingPusher",
+    ):
+        assert component in output
+    assert "'thal': '2' (1 row)" in output or "'thal': '1' (1 row)" in output
+    assert f"published as version 1: {heart_run.base_path}/1" in output
+    assert f"ingraph serve --model heart={heart_run.base_path}" in output
+    answers = [line.rpartition("-> ")[2] for line in output.splitlines() if line.startswith(("REST", "gRPC"))]
+    assert len(answers) == 2 and answers[0] == answers[1] and answers[0] in LABELS
+    assert heart_run.finished.errors == ""
+
+
+def test_the_label_of_serving_default_is_the_training_graphs(client, columns, training_graph):
+    answer = client.predict("heart", columns)
+    assert list(answer) == ["output_0"]
+    assert text(answer["output_0"]) == [LABELS[best] for best in training_graph.argmax(axis=1)]
+
+
+def test_classify_gives_the_training_graphs_labels_and_probabilities_best_first(client, columns, training_graph):
+    answer = client.predict("heart", columns, signature="classify")
+    order = np.argsort(-training_graph, axis=1, kind="stable")
+    labels = np.array(text(answer["labels"])).reshape(-1, 2)
+    np.testing.assert_array_equal(labels, np.array(LABELS)[order])
+    expected = np.take_along_axis(training_graph, order, axis=1)
+    np.testing.assert_allclose(np.asarray(answer["probabilities"], np.float32), expected, atol=1e-6)
+    assert set(text(answer["error"])) == {""}
+
+
+def test_serve_examples_gives_the_training_graphs_probabilities(client, serialized, training_graph):
+    answer = client.predict("heart", {"examples": serialized}, signature="serve_examples")
+    np.testing.assert_allclose(np.asarray(answer["probabilities"], np.float32), training_graph, atol=1e-6)
+
+
+def test_a_row_gets_the_same_answer_alone_and_as_a_column_of_one(client, columns, training_graph):
+    for row in (0, 150, 302):
+        alone = {name: [values[row]] for name, values in columns.items()}
+        nested = {name: [[values[row]]] for name, values in columns.items()}
+        expected = [LABELS[training_graph[row].argmax()]]
+        assert text(client.predict("heart", alone)["output_0"]) == expected
+        assert text(client.predict("heart", nested)["output_0"]) == expected
+
+
+def test_the_model_beats_chance_on_the_patients(rows, training_graph):
+    with datasets.fetch("hearts").open(encoding="utf-8", newline="") as file:
+        truth = ["disease" if row["target"] == "1" else "healthy" for row in csv.DictReader(file)]
+    predicted = [LABELS[best] for best in training_graph[:303].argmax(axis=1)]
+    assert np.mean([a == b for a, b in zip(truth, predicted, strict=True)]) > 0.8
+
+
+def test_the_export_runs_in_a_session_where_only_tensorflow_is_imported(heart_run: HeartRun, columns, training_graph):
+    script = (
+        "import json, sys\n"
+        "import tensorflow as tf\n"
+        "columns = json.load(sys.stdin)\n"
+        "with tf.compat.v1.Session(graph=tf.Graph()) as session:\n"
+        f"    meta = tf.compat.v1.saved_model.loader.load(session, ['serve'], {str(heart_run.base_path / '1')!r})\n"
+        "    signature = meta.signature_def['serving_default']\n"
+        "    feeds = {signature.inputs[name].name: values for name, values in columns.items()}\n"
+        "    labels = session.run(signature.outputs['output_0'].name, feeds)\n"
+        "loaded = [name for name in sys.modules if name.split('.')[0] in "
+        "('tfx', 'tensorflow_transform', 'serving', 'trainers', 'tfx_bsl')]\n"
+        "print(json.dumps([[label.decode() for label in labels], loaded]))\n"
+    )
+    finite = {name: values[:303] for name, values in columns.items()}
+    done = subprocess.run(
+        [sys.executable, "-c", script], input=json.dumps(finite), capture_output=True, text=True, check=True
+    )
+    labels, loaded = json.loads(done.stdout)
+    assert loaded == []
+    assert labels == [LABELS[best] for best in training_graph[:303].argmax(axis=1)]
+
+
+def test_the_published_version_carries_its_provenance_and_checksums(heart_run: HeartRun):
+    version = served_version(str(heart_run.base_path))
+    assert version is not None and version.number == 1
+    assert verify(version) == []
+    assert {"data_fingerprint", "code_fingerprint", "run_id", "metrics", "checksums"} <= set(version.provenance)
+    assert version.provenance["metrics"]["auc"] > 0.8
+
+
+def test_the_next_run_repeats_nothing_and_publishes_nothing_twice_until_the_base_path_is_wiped(
+    heart_run: HeartRun,
+):
+    again = ingraph("run", "configs/heart.yaml", "--workdir", str(heart_run.workdir))
+    assert again.status == 0, again.output
+    for component in ("CsvExampleGen", "StatisticsGen", "Transform", "Trainer", "ServingCheck"):
+        (line,) = [line for line in again.output.splitlines() if line.startswith(f"  {component} ")]
+        assert line.endswith("unchanged")
+    assert "already published as version 1" in again.output
+    assert [version.number for version in list_versions(str(heart_run.base_path))] == [1]
+
+    elsewhere = heart_run.workdir / "elsewhere"
+    moved = ingraph("run", "configs/heart.yaml", "--workdir", str(heart_run.workdir), "--set", f"models={elsewhere}")
+    assert moved.status == 0, moved.output
+    assert "Trainer           unchanged" in moved.output.replace("  Trainer", "Trainer")
+    assert f"published as version 1: {elsewhere}/heart/1" in moved.output
+
+
+def test_a_changed_line_of_the_preprocessing_runs_transform_and_training_again(heart_run: HeartRun, tmp_path):
+    project = tmp_path / "project"
+    shutil.copytree(
+        PROJECT, project, ignore=shutil.ignore_patterns(".venv", ".git", "runs", "models", "__pycache__", "*.egg-info")
+    )
+    source = project / "transform/tabular.py"
+    source.write_text(source.read_text() + "\n# A changed line.\n")
+    changed = ingraph("run", "configs/heart.yaml", "--workdir", str(heart_run.workdir), project=project)
+    assert changed.status == 0, changed.output
+    state = {line.split()[0]: line.split()[1] for line in changed.output.splitlines() if line.startswith("  ")}
+    assert state["CsvExampleGen"] == state["StatisticsGen"] == "unchanged"
+    assert state["Transform"] != "unchanged" and state["Trainer"] != "unchanged"
+    assert f"published as version 2: {heart_run.base_path}/2" in changed.output

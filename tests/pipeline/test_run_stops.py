@@ -1,0 +1,116 @@
+"""Bad input: one clear sentence, the right exit status, and the base path as it was."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import PROJECT, ingraph
+
+from pipeline import datasets
+
+
+def customers(rows: int = 200, seed: int = 0) -> list[str]:
+    """A table with strings, whole numbers, floats and gaps, whose label follows the columns."""
+    source = random.Random(seed)
+    lines = ["age,income,city,visits,bought"]
+    for _ in range(rows):
+        age, income = source.randint(18, 80), source.uniform(10, 90)
+        city = source.choice(["Oslo", "Rome", "Lima"])
+        bought = "yes" if income + (20 if city == "Rome" else 0) + source.gauss(0, 10) > 55 else "no"
+        income_text = "" if source.random() < 0.1 else f"{income:.2f}"
+        lines.append(f"{age},{income_text},{city},{source.randint(0, 9)},{bought}")
+    return lines
+
+
+def stopped(config: str, workdir: Path, *arguments: str, status: int) -> str:
+    """Run, expect the status and an untouched base path, and answer what was said."""
+    finished = ingraph("run", config, "--workdir", str(workdir), *arguments)
+    said = finished.output + finished.errors
+    assert finished.status == status, said
+    assert "Traceback" not in said
+    base_path = workdir / "models/mine"
+    assert [path for path in base_path.glob("*") if path.name.isdigit()] == []
+    return said
+
+
+def test_ones_own_csv_needs_only_a_config(config_file, tmp_path):
+    config = config_file(
+        "\n".join(customers(400)),
+        "  columns: {visits: {kind: quantiles, buckets: 3}, age: {kind: boundaries, boundaries: [30, 60]}}\n"
+        "  crosses: [[city, age]]\n",
+    )
+    finished = ingraph("run", config, "--workdir", str(tmp_path))
+    assert finished.status == 0, finished.output
+    assert f"published as version 1: {tmp_path}/models/mine/1" in finished.output
+    provenance = json.loads((tmp_path / "models/mine/1/assets.extra/provenance.json").read_text())
+    assert provenance["metrics"]["auc"] > 0.85
+
+
+def test_a_missing_config(tmp_path):
+    said = stopped(str(tmp_path / "no.yaml"), tmp_path, status=2)
+    assert "no such config file" in said
+
+
+def test_an_unknown_key_is_named_with_what_it_was_meant_to_be(config_file, tmp_path):
+    said = stopped(config_file("a,bought\n1,yes\n"), tmp_path, "--set", "trainer.epoch=3", status=2)
+    assert "unknown key 'trainer.epoch'; did you mean 'epochs'?" in said
+
+
+@pytest.mark.parametrize(
+    ("csv", "sentence"),
+    [
+        (None, "data.csv: no such file"),
+        ("", "data.csv: the file is empty"),
+        ("age,bought\n", "has a header and no rows"),
+        ("age,city\n1,Rome\n", "there is no column 'bought', which preprocessing.label.column in the config names"),
+        ("age,bought\n1,yes\n2\n", "line 3 has 1 fields, the header has 2"),
+        (b"age,bought\n1,yes\n\xff,no\n", "line 3 is not UTF-8 (byte 1 is 0xff)"),
+        ("age,age,bought\n1,1,yes\n", "names the column 'age' more than once"),
+    ],
+)
+def test_a_csv_file_that_cannot_be_used(config_file, tmp_path, csv, sentence):
+    assert sentence in stopped(config_file(csv), tmp_path, status=2)
+
+
+def test_text_among_the_numbers_of_the_second_half_is_named_with_its_line(config_file, tmp_path):
+    lines = customers(200)
+    lines[150] = "41,unknown,Rome,3,yes"
+    said = stopped(config_file("\n".join(lines), "  columns: {income: z_score}\n"), tmp_path, status=2)
+    assert "line 151: column 'income' is 'unknown', expected a number" in said
+
+
+def test_one_class_only(config_file, tmp_path):
+    lines = customers(200)
+    csv = "\n".join([lines[0], *(line.rpartition(",")[0] + ",yes" for line in lines[1:])])
+    said = stopped(config_file(csv), tmp_path, status=2)
+    assert "'bought'" in said and "'yes'" in said
+
+
+def test_an_anomaly_against_the_curated_schema(tmp_path):
+    lines = datasets.fetch("hearts").read_text(encoding="utf-8").splitlines()
+    lines[200] = lines[200].replace(lines[200].split(",")[0], "640", 1)
+    (tmp_path / "hearts.csv").write_text("\n".join(lines))
+    content = yaml.safe_load((PROJECT / "configs/heart.yaml").read_text())
+    content["data"] = {"path": "hearts.csv", "schema_file": str(PROJECT / "configs/schemas/hearts.pbtxt")}
+    content["name"] = "mine"
+    (tmp_path / "anomalous.yaml").write_text(yaml.safe_dump(content))
+    said = stopped(str(tmp_path / "anomalous.yaml"), tmp_path, status=3)
+    assert "'age'" in said and "640" in said
+
+
+def test_a_metric_under_its_threshold(config_file, tmp_path):
+    config = config_file("\n".join(customers(200)))
+    said = stopped(config, tmp_path, "--set", "evaluation.at_least.accuracy=1.01", status=4)
+    assert "accuracy is" in said and "expected at least 1.01" in said
+
+
+def test_an_unwritable_base_path_is_said_before_anything_runs(config_file, tmp_path):
+    (tmp_path / "file").write_text("")
+    config = config_file("\n".join(customers(200)))
+    said = stopped(config, tmp_path, "--set", f"models={tmp_path}/file/models", status=6)
+    assert "the model base path cannot be written to" in said
+    assert "Trainer" not in said
