@@ -29,8 +29,10 @@ TIMING_SECONDS = 0.5
 
 class _ModelProcess:
     def __init__(self) -> None:
-        # TensorFlow imports Keras when it finds it, which takes a third of the time; a server has none.
-        sys.modules["keras"] = None  # type: ignore[assignment]
+        # TensorFlow imports the Keras it finds (TF_USE_LEGACY_KERAS, which tensorflow_transform sets for its children
+        # too, says which), and spends a third of the time on it; a server has none.
+        for name in ("keras", "tf_keras"):
+            sys.modules[name] = None  # type: ignore[assignment]
         from serving.session_model import SessionModel
 
         self._session_model = SessionModel

@@ -55,7 +55,9 @@ def test_it_loads_runs_and_times_a_model_and_goes_on_after_a_failure(double):
     assert "nowhere" in found[6][1]
 
 
-def test_it_imports_tensorflow_and_numpy_and_nothing_that_made_the_model(double):
+@pytest.mark.parametrize("legacy_keras", ["0", "1"])
+def test_it_imports_tensorflow_and_numpy_and_nothing_that_made_the_model(double, monkeypatch, legacy_keras):
+    monkeypatch.setenv("TF_USE_LEGACY_KERAS", legacy_keras)
     _, imports = answers(("load", double), options=("-X", "importtime"))
     names = {line.rpartition("|")[2].strip() for line in imports.splitlines() if line.startswith("import time:")}
     packages = {name.partition(".")[0] for name in names}
