@@ -6,7 +6,6 @@ import base64
 import csv
 import io
 import json
-import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -126,11 +125,16 @@ def _read(inputs: Sequence[str], taken: Mapping[str, TensorDescription]) -> Rows
 
 def _is_pair(text: str, taken: Mapping[str, TensorDescription]) -> bool:
     column, equals, _ = text.partition("=")
-    return column in taken and bool(equals) or len(taken) > 1 and bool(equals) and not _is_file(text)
+    return bool(equals) and (column in taken or (len(taken) > 1 and not _is_file(text)))
 
 
 def _read_pairs(inputs: Sequence[str], taken: Mapping[str, TensorDescription]) -> Rows:
-    pairs = dict(text.partition("=")[::2] for text in inputs)
+    pairs: dict[str, str] = {}
+    for text in inputs:
+        column, _, value = text.partition("=")
+        if column in pairs:
+            raise ValueError(f"{column} is given twice, and column=value pairs make up one row; send a CSV for several")
+        pairs[column] = value
     unknown = [column for column in pairs if column not in taken]
     if unknown:
         raise ValueError(f"the model takes no column {', '.join(unknown)}; it takes {', '.join(taken)}")
@@ -187,19 +191,7 @@ def _table(
 ) -> Rows:
     from serving.client.table_columns import table_columns
 
-    return Rows(names, table_columns(rows, taken, _missing_value, source))
-
-
-def _missing_value(dtype: str) -> Any:
-    # TensorFlow takes seconds to import: only where a value is missing.
-    from pipeline.quiet_output import quiet_output
-
-    with quiet_output(Path(os.devnull)):
-        import tensorflow as tf
-
-        from serving.missing_values import missing_value
-
-    return missing_value(tf.as_dtype(dtype))
+    return Rows(names, table_columns(rows, taken, source))
 
 
 def _decode(content: bytes, source: str) -> str:

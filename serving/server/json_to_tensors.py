@@ -14,6 +14,8 @@ from serving.client.tensor_proto import DataType
 from serving.server.json_document import debug_string
 from serving.server.serving_error import ServingError, invalid_argument
 
+MAXIMUM_RANK = 64  # of a numpy array
+
 _INT32 = (-(2**31), 2**31 - 1)
 # The range that the JSON layer checks; narrow types are checked against int32 only and then wrap.
 _INTEGER_RANGES = {
@@ -141,6 +143,8 @@ def _shape_of(value: Any) -> tuple[int, ...]:
 def _convert(value: Any, shape: tuple[int, ...], data_type: DataType) -> np.ndarray | None:
     """The array of a value of that shape; None where the value has another shape or type."""
     leaves: Sequence[Any] = [value]
+    if len(shape) > MAXIMUM_RANK:
+        raise invalid_argument(f"Lists are nested {len(shape)} deep; a tensor has at most {MAXIMUM_RANK} dimensions")
     for size in shape:
         if not all(type(item) is list and len(item) == size for item in leaves):
             return None

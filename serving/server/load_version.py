@@ -25,26 +25,26 @@ def load_version(path: str) -> SessionModel:
     Raises:
         ServingError: the directory holds no model that a session can run, or a warm-up request failed.
     """
-    model = _load(path)
     try:
-        _warm_up(model, tf.io.gfile.join(path, WARM_UP_FILE))
-    except ServingError:
-        model.close()
-        raise
+        model = _load(path)
+        try:
+            _warm_up(model, tf.io.gfile.join(path, WARM_UP_FILE))
+        except BaseException:
+            model.close()
+            raise
     except tf.errors.OpError as error:
-        model.close()
         raise ServingError.from_tensorflow(error) from error
     return model
 
 
 def _load(path: str) -> SessionModel:
+    if not any(tf.io.gfile.exists(tf.io.gfile.join(path, f"saved_model.{kind}")) for kind in ("pb", "pbtxt")):
+        raise ServingError(
+            CanonicalCode.NOT_FOUND,
+            "Specified file path does not appear to contain a SavedModel bundle (should have a file called "
+            f"`saved_model.pb`)\nSpecified file path: {path}",
+        )
     try:
-        if not any(tf.io.gfile.exists(tf.io.gfile.join(path, f"saved_model.{kind}")) for kind in ("pb", "pbtxt")):
-            raise ServingError(
-                CanonicalCode.NOT_FOUND,
-                "Specified file path does not appear to contain a SavedModel bundle (should have a file called "
-                f"`saved_model.pb`)\nSpecified file path: {path}",
-            )
         return SessionModel(path)
     except tf.errors.OpError as error:
         raise ServingError.from_tensorflow(error) from error

@@ -44,7 +44,8 @@ class RestService:
         return application
 
     async def _answer(self, request: web.Request) -> web.Response:
-        path = request.raw_path.partition("?")[0]
+        # Bytes that are no UTF-8 cannot be part of any name.
+        path = request.raw_path.partition("?")[0].encode("utf-8", "surrogateescape").decode("utf-8", "replace")
         if not is_routed(path):
             return web.Response(status=404)
         try:

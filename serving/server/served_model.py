@@ -141,7 +141,9 @@ class ServedModel:
             try:
                 model = await asyncio.to_thread(load_version, version.path)
             except ServingError as error:
-                version.state, version.code, version.message = VersionState.END, error.code, error.message
+                version.state, version.code = VersionState.END, error.code
+                # The log is the operator's; the status is anybody's, and tells nothing of the file system.
+                version.message = error.message.replace(version.path, f"{self.name}/{version.number}")
                 logger.error("%s version %d cannot be loaded: %s", self.name, version.number, error.message)
                 continue
             if version.unwanted.is_set():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import tensorflow as tf
@@ -96,6 +97,11 @@ def save_decoder(version_path: Path) -> None:
             return {"size": size}
 
     _save(Decoder(), version_path, "predict")
+
+
+def copy_version(source: Path, target: Path) -> None:
+    """A copy of a version directory."""
+    shutil.copytree(source, target)
 
 
 def _save(module: tf.Module, version_path: Path, default: str, *others: str) -> None:

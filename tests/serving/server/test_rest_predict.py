@@ -1,0 +1,369 @@
+"""Predict over REST: rows and columns of JSON, dtypes, binary values, what is refused and how."""
+
+from __future__ import annotations
+
+import base64
+import math
+
+import pytest
+
+
+def predictions(rest, model, instances, **more):
+    answer = rest.predict(model, {"instances": instances, **more})
+    assert answer.status == 200, answer.text
+    return answer.json["predictions"]
+
+
+def outputs(rest, model, inputs, **more):
+    answer = rest.predict(model, {"inputs": inputs, **more})
+    assert answer.status == 200, answer.text
+    return answer.json["outputs"]
+
+
+def error(rest, model, body):
+    answer = rest.predict(model, body)
+    return answer.status, answer.error
+
+
+# Rows and columns.
+
+
+def test_rows_of_scalars_answer_row_by_row(rest):
+    assert predictions(rest, "half_plus_two", [1.0, 2.0, 5.0]) == [2.5, 3.0, 4.5]
+
+
+def test_rows_of_lists_keep_their_shape(rest):
+    assert predictions(rest, "half_plus_two", [[1.0, 2.0], [3.0, 4.0]]) == [[2.5, 3.0], [3.5, 4.0]]
+
+
+def test_rows_may_name_the_only_input(rest):
+    assert predictions(rest, "half_plus_two", [{"x": [1]}, {"x": [2]}]) == [[2.5], [3.0]]
+
+
+def test_rows_of_several_inputs_are_objects(rest):
+    rows = [{"age": 63, "oldpeak": 2.3, "thal": "fixed"}, {"thal": "normal", "age": 41, "oldpeak": 0}]
+
+    assert predictions(rest, "patients", rows) == ["63|2.3|fixed", "41|0.0|normal"]
+
+
+def test_columns_answer_with_outputs(rest):
+    assert outputs(rest, "half_plus_two", [3.0, 4.0]) == [3.5, 4.0]
+
+
+def test_columns_may_name_the_only_input(rest):
+    assert outputs(rest, "half_plus_two", {"x": [3.0]}) == [3.5]
+
+
+def test_a_scalar_column_is_a_tensor_without_dimensions(rest):
+    assert outputs(rest, "half_plus_two", 3.0) == 3.5
+
+
+def test_an_empty_column_is_a_tensor_of_no_rows(rest):
+    assert outputs(rest, "half_plus_two", []) == []
+
+
+@pytest.mark.parametrize("shape", ["[-1]", "[-1, 1]"])
+def test_columns_of_a_tabular_model_are_accepted_in_both_shapes(rest, shape):
+    columns = {"age": [63, 41], "oldpeak": [2.3, 0.0], "thal": ["fixed", "normal"]}
+    if shape == "[-1, 1]":
+        columns = {name: [[value] for value in values] for name, values in columns.items()}
+
+    assert outputs(rest, "patients", columns) == ["63|2.3|fixed", "41|0.0|normal"]
+
+
+def test_several_outputs_are_objects_by_row_and_lists_by_column(rest):
+    row = {"labels": ["good", "bad"], "probabilities": [0.75, 0.25], "raw_bytes": {"b64": "YQ=="}}
+
+    assert predictions(rest, "greeting", ["a"], signature_name="classify") == [row]
+    assert outputs(rest, "greeting", ["a"], signature_name="classify") == {name: [value] for name, value in row.items()}
+
+
+@pytest.mark.parametrize("signature", ["serving_default", ""])
+def test_the_default_signature_may_be_named_left_empty_or_left_out(rest, signature):
+    assert outputs(rest, "greeting", ["a"], signature_name=signature) == outputs(rest, "greeting", ["a"])
+
+
+# Dtypes.
+
+
+def test_every_dtype_comes_back_as_its_own_kind_of_json(rest):
+    columns = {"bool": [True], "double": [1e308], "int32": [-7], "int64": [2**53 + 1], "uint8": [255]}
+
+    assert outputs(rest, "types", columns) == {f"{name}_out": values for name, values in columns.items()}
+
+
+def test_a_narrow_integer_wraps_as_in_a_tensor_proto(rest):
+    columns = {"bool": [True], "double": [0.5], "int32": [0], "int64": [0], "uint8": [300]}
+
+    assert outputs(rest, "types", columns)["uint8_out"] == [44]
+
+
+@pytest.mark.parametrize("number", ["1", "1.0", "1e0", "-0"])
+def test_a_float_input_takes_any_json_number(rest, number):
+    answer = rest.predict("half_plus_two", f'{{"inputs": [{number}]}}'.encode())
+
+    assert answer.json["outputs"] == [float(number) / 2 + 2]
+
+
+def test_an_integer_loses_precision_in_a_float_input(rest):
+    assert outputs(rest, "half_plus_two", [1435774380]) == outputs(rest, "half_plus_two", [1435774380.0])
+
+
+def test_a_float_beyond_float32_is_infinite_and_one_below_is_zero(rest):
+    answer = rest.predict("half_plus_two", b'{"inputs": [1e308, -1e308, 2e-308]}')
+
+    assert answer.json["outputs"] == [math.inf, -math.inf, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("column", "text", "kind", "expected"),
+    [
+        ("int32", "1.0", "Number", "int32"),
+        ("int32", "2147483648", "Number", "int32"),
+        ("int64", "1.0", "Number", "int64"),
+        ("int64", "9223372036854775808", "Number", "int64"),
+        ("uint8", '"1"', "String", "uint8"),
+        ("bool", "1", "Number", "bool"),
+        ("double", "true", "True", "double"),
+        ("double", "null", "Null", "double"),
+        ("double", "false", "False", "double"),
+    ],
+)
+def test_a_value_of_another_type_is_named_in_the_error(rest, column, text, kind, expected):
+    columns = {"bool": "true", "double": "1.5", "int32": "1", "int64": "1", "uint8": "1", column: text}
+    body = ", ".join(f'"{name}": [{value}]' for name, value in columns.items())
+
+    status, message = error(rest, "types", f'{{"inputs": {{{body}}}}}'.encode())
+
+    assert (status, message) == (400, f"JSON Value: {text} Type: {kind} is not of expected type: {expected}")
+
+
+def test_a_number_is_no_string(rest):
+    assert error(rest, "greeting", {"inputs": [5]}) == (
+        400,
+        "JSON Value: 5 Type: Number is not of expected type: string",
+    )
+
+
+def test_a_type_error_in_a_row_says_which_row(rest):
+    status, message = error(rest, "half_plus_two", {"instances": [1.0, "x"]})
+
+    assert status == 400
+    assert message == (
+        "Failed to process element: 1 of 'instances' list. Error: INVALID_ARGUMENT: "
+        'JSON Value: "x" Type: String is not of expected type: float'
+    )
+
+
+@pytest.mark.parametrize(("signature", "name"), [("complex", "complex64"), ("half", "bfloat16")])
+def test_an_output_that_json_cannot_carry_is_refused(rest, signature, name):
+    status, message = error(rest, "types", {"signature_name": signature, "inputs": [1.0]})
+
+    assert (status, message) == (400, f"Failed to write JSON value for tensor type: {name}")
+
+
+# Strings and binary values.
+
+
+def test_strings_are_sent_as_utf_8(rest):
+    assert outputs(rest, "greeting", ["Zoë 🦊"]) == ["hello Zoë 🦊"]
+
+
+def test_base64_objects_are_decoded(rest):
+    assert predictions(rest, "greeting", [{"b64": "aGVsbG8="}, {"b64": "d29ybGQ="}]) == ["hello hello", "hello world"]
+
+
+def test_base64_may_lack_its_padding_and_hold_line_breaks(rest):
+    assert outputs(rest, "greeting", [{"b64": "aGVs\nbG8"}]) == ["hello hello"]
+
+
+def test_a_plain_string_is_never_decoded(rest):
+    assert outputs(rest, "greeting", ["aGVsbG8="]) == ["hello aGVsbG8="]
+
+
+@pytest.mark.parametrize("text", ["a", "!!!!", "aGVsbG8==", "_-8="])
+def test_what_is_no_standard_base64_is_refused(rest, text):
+    status, message = error(rest, "greeting", {"inputs": [{"b64": text}]})
+
+    assert (status, message) == (400, "Unable to base64 decode")
+
+
+def test_another_object_is_no_binary_value(rest):
+    status, message = error(rest, "greeting", {"inputs": {"text": [{"b65": "aGVsbG8="}]}})
+
+    assert status == 400
+    assert "not formatted correctly for base64 data" in message
+
+
+def test_a_binary_value_is_no_number(rest):
+    status, message = error(rest, "half_plus_two", {"inputs": [{"b64": "aGVsbG8="}]})
+
+    assert status == 400
+    assert message.endswith("Type: Object is not of expected type: float")
+
+
+def test_every_byte_survives_the_way_there_and_back(rest):
+    content = bytes(range(256))
+    encoded = base64.b64encode(content).decode()
+
+    row = outputs(rest, "greeting", [{"b64": encoded}], signature_name="classify")
+
+    assert row["raw_bytes"] == [{"b64": encoded}]
+
+
+# Numbers in answers.
+
+
+@pytest.mark.parametrize(
+    ("sent", "written"),
+    [
+        ("2", "3.0"),
+        ("-4", "0.0"),
+        ("0.2", "2.1"),
+        ("17999996", "9e+06"),
+        ("18000000", "9000002.0"),
+        ("1e20", "5e+19"),
+        ("1999994", "999999.0"),
+        ("0.66666666", "2.33333325"),
+        ("NaN", "NaN"),
+        ("Infinity", "Infinity"),
+        ("-Infinity", "-Infinity"),
+    ],
+)
+def test_floats_are_written_with_as_many_digits_as_they_need(rest, sent, written):
+    answer = rest.predict("half_plus_two", f'{{"inputs": {sent}}}'.encode())
+
+    assert answer.text == f'{{\n    "outputs": {written}\n}}'
+
+
+@pytest.mark.parametrize(("sent", "written"), [("0.1", "0.1"), ("1e-5", "1e-05"), ("0.30000000000000004",) * 2])
+def test_doubles_keep_all_their_digits(rest, sent, written):
+    body = f'{{"inputs": {{"bool": true, "double": {sent}, "int32": 1, "int64": 1, "uint8": 1}}}}'
+
+    assert f'"double_out": {written}' in rest.predict("types", body.encode()).text
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"", "JSON Parse error: The document is empty"),
+        (b" \n", "JSON Parse error: The document is empty. at offset: 2"),
+        (b"instances = [1, 2]", "JSON Parse error: Invalid value. at offset: 0"),
+        (b'{"instances" [1]}', "JSON Parse error: Missing a colon after a name of object member. at offset: 13"),
+        (b'{"inputs": 1e999}', "JSON Parse error: Number too big to be stored in double."),
+        (b"[1]", "JSON Value: [1] Is not object"),
+        (b"{}", "Missing 'inputs' or 'instances' key"),
+    ],
+)
+def test_a_body_that_is_no_request_is_refused(rest, body, message):
+    assert error(rest, "half_plus_two", body) == (400, message)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"signature_name": 100, "inputs": [1]}, "'signature_name' key must be a string value."),
+        ({"inputs": [1], "instances": [1]}, "expecting only one of 'inputs' or 'instances' keys to exist"),
+        ({"instances": 5}, "Expecting 'instances' to be an list/array"),
+        ({"instances": {"x": 1}}, "Expecting 'instances' to be an list/array"),
+        ({"instances": []}, "No values in 'instances' array"),
+        ({"signature_name": "zzz", "instances": [1]}, 'Serving signature name: "zzz" not found in signature def'),
+        ({"instances": [[1, 2], [3, 4], [5, 6, 7]]}, "Expecting tensor size: 2 but got: 3"),
+        ({"instances": [[1, 2], [3, 4], [[5, 6]]]}, "Expecting shape [2] but got: [1,2]"),
+        ({"instances": [1, [1]]}, "Expecting shape [] but got: [1]"),
+        ({"inputs": [[1, 2], [3]]}, "Encountered list at unexpected size: 1 at level: 1 expected size: 2"),
+        ({"inputs": [1, [2]]}, "Encountered list at unexpected level: 1 expected < 1"),
+        ({"inputs": [[1], 2]}, "found at incorrect level: 2 in the JSON DOM. Expected at level: 2"),
+        ({"instances": [{"x": 1}, [2]]}, "Expecting object but got list at item 1 of input list"),
+        ({"instances": [[1], {"x": 2}]}, "Expecting value/list but got object at item 1 of input list"),
+        ({"instances": [{"y": 1}]}, "JSON object: does not have named input: y"),
+        ({"inputs": {"y": 1}}, "Missing named input: x in 'inputs' object."),
+    ],
+)
+def test_a_request_that_does_not_fit_is_refused(rest, body, message):
+    status, received = error(rest, "half_plus_two", body)
+
+    assert status == 400
+    assert message in received
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"instances": [1]}, "instances is a plain list, but expecting list of objects as multiple input tensors"),
+        ({"inputs": [1]}, "inputs is a plain value/list, but expecting an object as multiple input tensors"),
+        ({"instances": [{"age": 1}]}, "keys must be equal to: age,oldpeak,thal"),
+        ({"inputs": {"age": [1], "thal": ["x"]}}, "Missing named input: oldpeak in 'inputs' object."),
+    ],
+)
+def test_a_request_that_lacks_inputs_is_refused(rest, body, message):
+    status, received = error(rest, "patients", body)
+
+    assert status == 400
+    assert message in received
+
+
+def test_columns_that_no_input_has_are_ignored(rest):
+    columns = {"age": [1], "oldpeak": [1], "thal": ["x"], "target": [1]}
+
+    assert outputs(rest, "patients", columns) == ["1|1.0|x"]
+
+
+def test_what_follows_the_first_document_is_ignored(rest):
+    assert rest.predict("half_plus_two", b'\xef\xbb\xbf {"instances": [[1,2],[3,4]]}X').json == {
+        "predictions": [[2.5, 3.0], [3.5, 4.0]]
+    }
+
+
+@pytest.mark.parametrize(
+    ("depth", "message"),
+    [(900, "Lists are nested 900 deep; a tensor has at most 64 dimensions"), (100_000, "JSON Parse error: ")],
+)
+def test_deep_nesting_is_refused_and_breaks_nothing(rest, depth, message):
+    status, received = error(rest, "half_plus_two", b'{"inputs": ' + b"[" * depth + b"1" + b"]" * depth + b"}")
+
+    assert status == 400
+    assert received.startswith(message)
+    assert outputs(rest, "half_plus_two", [1]) == [2.5]
+
+
+def test_an_op_that_fails_keeps_its_code_and_message(rest):
+    status, message = error(rest, "decoder", {"instances": [{"b64": "aGVsbG8="}]})
+
+    assert status == 400
+    assert message.startswith("Unknown image file format.")
+
+
+def test_errors_are_escaped_json(rest):
+    status, message = error(rest, "half_plus_two", {"signature_name": 'a"\nb', "inputs": [1]})
+
+    assert (status, message) == (400, 'Serving signature name: "a"\nb" not found in signature def')
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "message"),
+    [
+        ("foo", 404, "Servable not found for request: Latest(foo)"),
+        ("half_plus_two/versions/99", 404, "Servable not found for request: Specific(half_plus_two, 99)"),
+        ("half_plus_two/labels/stable", 400, "Unrecognized servable version label: stable"),
+    ],
+)
+def test_a_model_that_is_not_there_is_named(rest, path, status, message):
+    assert error(rest, path, {"instances": [1]}) == (status, message)
+
+
+def test_a_specific_version_answers(rest):
+    assert rest.predict("half_plus_two/versions/123", {"instances": [1.0]}).json == {"predictions": [2.5]}
+
+
+def test_a_body_is_read_before_its_model_is_looked_for(rest):
+    assert error(rest, "foo", b"") == (400, "JSON Parse error: The document is empty")
+
+
+def test_a_body_of_megabytes_is_answered(rest):
+    values = [float(number) for number in range(200_000)]
+
+    assert outputs(rest, "half_plus_two", values)[-1] == 199_999 / 2 + 2

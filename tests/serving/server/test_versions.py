@@ -1,0 +1,252 @@
+"""Versions that come, go and fail while the server runs."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+from tensorflow_serving.apis import prediction_log_pb2
+
+from serving.client.grpc_client import GrpcClient
+from serving.client.rest_client import RestClient
+from serving.server.embedded_server import EmbeddedServer
+from serving.server.served_model import LoadPolicy
+from tests.serving.server.conftest import QUICK, Rest
+
+PATIENCE_SECONDS = 30.0
+
+
+@contextmanager
+def serving(base_path: Path, policy: LoadPolicy = QUICK) -> Iterator[EmbeddedServer]:
+    with EmbeddedServer({"m": str(base_path)}, rest_port=0, grpc_port=0, policy=policy) as server:
+        yield server
+
+
+def statuses(server: EmbeddedServer) -> dict[int, tuple[str, str]]:
+    with RestClient(port=server.rest_port) as client:
+        return {status.version: (status.state, status.code.name) for status in client.status("m")}
+
+
+def answer_of(server: EmbeddedServer) -> float | str:
+    """What x = 0 is answered with, which is the version's number; or the error."""
+    answer = Rest(server.rest_port).predict("m", {"instances": [0.0]})
+    return answer.json["predictions"][0] if answer.status == 200 else answer.error
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.02)
+
+
+def test_the_numerically_largest_version_is_served(tmp_path, half_plus_two_versions):
+    for number in (9, 10):
+        half_plus_two_versions(tmp_path, number)
+    (tmp_path / "staged-11").mkdir()
+    (tmp_path / "99x").mkdir()
+
+    with serving(tmp_path) as server:
+        assert answer_of(server) == 10.0
+        assert statuses(server) == {10: ("AVAILABLE", "OK")}
+
+
+def test_a_new_version_takes_over_without_one_failed_request(tmp_path, half_plus_two_versions):
+    half_plus_two_versions(tmp_path, 1)
+    answers: dict[str, list[float]] = {"rest": [], "grpc": []}
+    done = threading.Event()
+
+    def ask(kind: str, client: RestClient | GrpcClient) -> None:
+        with client:
+            while not done.is_set():
+                answers[kind].append(float(client.predict("m", {"x": [0.0]})["y"][0]))
+
+    with serving(tmp_path) as server:
+        threads = [
+            threading.Thread(target=ask, args=("rest", RestClient(port=server.rest_port))),
+            threading.Thread(target=ask, args=("grpc", GrpcClient(port=server.grpc_port))),
+        ]
+        for thread in threads:
+            thread.start()
+        for number in (2, 3, 4):
+            half_plus_two_versions(tmp_path, number)
+            wait_until(lambda number=number: all(seen and seen[-1] == number for seen in answers.values()))
+        # An answer's version never goes back, and a thread that fails stops answering.
+        wait_until(lambda: statuses(server)[3] == ("END", "OK"))
+        before = {kind: len(seen) for kind, seen in answers.items()}
+        wait_until(lambda: all(len(seen) > before[kind] for kind, seen in answers.items()))
+        done.set()
+        for thread in threads:
+            thread.join()
+        assert statuses(server) == dict.fromkeys((1, 2, 3), ("END", "OK")) | {4: ("AVAILABLE", "OK")}
+
+    for seen in answers.values():
+        assert seen == sorted(seen)
+        assert set(seen) == {1.0, 2.0, 3.0, 4.0}
+
+
+def test_a_withdrawn_version_gives_way_to_the_one_before_it(tmp_path, half_plus_two_versions):
+    for number in (1, 2):
+        half_plus_two_versions(tmp_path, number)
+
+    with serving(tmp_path) as server:
+        assert answer_of(server) == 2.0
+        (tmp_path / "2").rename(tmp_path / "withdrawn-2")
+        wait_until(lambda: answer_of(server) == 1.0)
+        (tmp_path / "withdrawn-2").rename(tmp_path / "2")
+        wait_until(lambda: answer_of(server) == 2.0)
+
+
+def test_without_any_version_left_the_model_is_not_found(tmp_path, half_plus_two_versions):
+    half_plus_two_versions(tmp_path, 1)
+
+    with serving(tmp_path) as server:
+        shutil.rmtree(tmp_path / "1")
+        wait_until(lambda: answer_of(server) == "Servable not found for request: Latest(m)")
+        wait_until(lambda: statuses(server) == {1: ("END", "OK")})
+        half_plus_two_versions(tmp_path, 1)
+        wait_until(lambda: answer_of(server) == 1.0)
+
+
+def test_a_base_path_that_vanishes_unloads_nothing(tmp_path, half_plus_two_versions):
+    base_path = tmp_path / "base"
+    half_plus_two_versions(base_path, 1)
+
+    with serving(base_path) as server:
+        base_path.rename(tmp_path / "elsewhere")
+        time.sleep(10 * QUICK.poll_seconds)
+        assert answer_of(server) == 1.0
+        assert statuses(server) == {1: ("AVAILABLE", "OK")}
+        (tmp_path / "elsewhere").rename(base_path)
+        half_plus_two_versions(base_path, 2)
+        wait_until(lambda: answer_of(server) == 2.0)
+
+
+def test_a_version_that_cannot_be_loaded_is_named_in_the_status_and_the_old_one_stays(tmp_path, half_plus_two_versions):
+    half_plus_two_versions(tmp_path, 1)
+    with serving(tmp_path) as server:
+        (tmp_path / "2").mkdir()
+        wait_until(lambda: statuses(server).get(2) == ("END", "NOT_FOUND"))
+        (tmp_path / "3").mkdir()
+        (tmp_path / "3" / "saved_model.pb").write_bytes(b"noise" * 100)
+        wait_until(lambda: statuses(server).get(3) == ("END", "DATA_LOSS"))
+
+        assert answer_of(server) == 1.0
+        with RestClient(port=server.rest_port) as client:
+            messages = {status.version: status.message for status in client.status("m")}
+        assert "should have a file called `saved_model.pb`" in messages[2]
+        assert list(messages) == [3, 2, 1]
+        assert not any(str(tmp_path) in message for message in messages.values())
+
+
+def test_a_version_that_was_copied_slowly_is_loaded_at_the_next_try(tmp_path, half_plus_two_versions):
+    half_plus_two_versions(tmp_path, 1)
+    policy = LoadPolicy(poll_seconds=0.05, load_retries=100, load_retry_seconds=0.1)
+    with serving(tmp_path, policy) as server:
+        (tmp_path / "2").mkdir()
+        wait_until(lambda: statuses(server).get(2) == ("END", "NOT_FOUND"))
+        half_plus_two_versions(tmp_path / "other", 2)
+        (tmp_path / "other" / "2").rename(tmp_path / "2")
+
+        wait_until(lambda: answer_of(server) == 2.0)
+        assert statuses(server)[2] == ("AVAILABLE", "OK")
+
+
+def test_a_version_that_failed_for_good_is_tried_again_when_it_was_away(tmp_path, half_plus_two_versions):
+    half_plus_two_versions(tmp_path, 1)
+    with serving(tmp_path, LoadPolicy(poll_seconds=0.05, load_retries=0)) as server:
+        (tmp_path / "2").mkdir()
+        wait_until(lambda: statuses(server).get(2) == ("END", "NOT_FOUND"))
+        half_plus_two_versions(tmp_path / "other", 2)
+        (tmp_path / "2").rmdir()
+        time.sleep(10 * QUICK.poll_seconds)
+        (tmp_path / "other" / "2").rename(tmp_path / "2")
+
+        wait_until(lambda: answer_of(server) == 2.0)
+
+
+@pytest.mark.parametrize("damage", ["gone", "truncated"])
+def test_a_version_without_its_variables_never_takes_over(tmp_path, half_plus_two_versions, damage):
+    half_plus_two_versions(tmp_path, 1)
+    half_plus_two_versions(tmp_path / "other", 2)
+    variables = tmp_path / "other" / "2" / "variables"
+    if damage == "gone":
+        shutil.rmtree(variables)
+    else:
+        (variables / "variables.data-00000-of-00001").write_bytes(b"\0")
+
+    with serving(tmp_path) as server:
+        (tmp_path / "other" / "2").rename(tmp_path / "2")
+        wait_until(lambda: statuses(server).get(2, ("", ""))[0] == "END")
+
+        assert statuses(server)[2][1] != "OK"
+        assert answer_of(server) == 1.0
+
+
+def test_the_ports_open_when_a_version_appears(tmp_path, half_plus_two_versions):
+    ready = threading.Event()
+    stop = threading.Event()
+
+    def serve() -> None:
+        with serving(tmp_path) as server:
+            assert answer_of(server) == 1.0
+            ready.set()
+            stop.wait(PATIENCE_SECONDS)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    assert not ready.wait(0.5)
+    half_plus_two_versions(tmp_path, 1)
+    assert ready.wait(PATIENCE_SECONDS)
+    stop.set()
+    thread.join()
+
+
+def test_the_ports_open_when_the_only_version_has_failed_for_good(tmp_path):
+    (tmp_path / "1").mkdir()
+
+    with serving(tmp_path) as server:
+        assert statuses(server) == {1: ("END", "NOT_FOUND")}
+        assert answer_of(server) == "Servable not found for request: Latest(m)"
+
+
+def write_warm_up(version_path: Path, name: str) -> None:
+    log = prediction_log_pb2.PredictionLog()
+    log.predict_log.request.model_spec.name = "m"
+    log.predict_log.request.inputs[name].CopyFrom(tf.make_tensor_proto([1.0]))
+    (version_path / "assets.extra").mkdir()
+    with tf.io.TFRecordWriter(str(version_path / "assets.extra" / "tf_serving_warmup_requests")) as writer:
+        writer.write(log.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    ("name", "status"), [("x", ("AVAILABLE", "OK")), ("no_such_input", ("END", "INVALID_ARGUMENT"))]
+)
+def test_warm_up_requests_are_replayed_before_a_version_is_available(tmp_path, half_plus_two_versions, name, status):
+    half_plus_two_versions(tmp_path, 1)
+    write_warm_up(tmp_path / "1", name)
+
+    with serving(tmp_path) as server:
+        assert statuses(server) == {1: status}
+
+
+def test_two_models_are_served_side_by_side(tmp_path, half_plus_two_versions):
+    half_plus_two_versions(tmp_path / "a", 1)
+    half_plus_two_versions(tmp_path / "b", 2)
+    models = {"one": str(tmp_path / "a"), "two": str(tmp_path / "b")}
+
+    with (
+        EmbeddedServer(models, rest_port=0, grpc_port=0, policy=QUICK) as server,
+        RestClient(port=server.rest_port) as client,
+    ):
+        assert client.predict("one", {"x": [0.0]}) == {"y": [1.0]}
+        assert client.predict("two", {"x": [0.0]}) == {"y": [2.0]}
+        (tmp_path / "a" / "1").rename(tmp_path / "a" / "gone-1")
+        wait_until(lambda: client.status("one")[0].state == "END")
+        assert client.predict("two", {"x": [0.0]}) == {"y": [2.0]}
