@@ -1,11 +1,13 @@
 """A model base path in Google Cloud Storage, which has neither renames nor locks.
 
 A server takes `<number>/` for a version once it holds any object, and can load it once it holds saved_model.pb. So that
-object comes last and goes first, and what it needs is decided by single requests that the store answers in one order:
+object comes last and goes first, everywhere. What processes must agree on hangs on single requests, which the store
+answers one after the other:
 
-- A number is taken by creating `.number-<number>`, which only one process can. It names the staging place.
-- A publication is decided when the copying into `<number>/` begins. Any process may carry it on, as often as it likes,
-  while the staging place has its saved_model.pb; deleting that takes the publication back.
+- `.number-<number>` takes a number, and names the staging place its version comes from. It is created, and later
+  replaced, only as it was last seen.
+- Once copying from there into `<number>/` has begun, any process may carry it on, as often as it likes; deleting the
+  saved_model.pb of the staging place puts an end to it.
 - Objects are deleted only as they were when they were listed, never what another process has written since.
 """
 
@@ -68,7 +70,13 @@ class ObjectStore:
     @contextmanager
     def writing(self) -> Iterator[None]:
         self._finish_what_others_began()
-        yield
+        try:
+            yield
+        except (NotFound, PreconditionFailed) as error:
+            raise ModelStoreError(
+                f"another process is changing {self._base_path} at the same time: see what became of it with "
+                f"`ingraph models list {self._base_path}`, then try again."
+            ) from error
 
     def versions(self) -> list[ModelVersion]:
         while True:
@@ -114,7 +122,10 @@ class ObjectStore:
             arrived = False
             with suppress(*API_ERRORS):  # what is left is dealt with by the next command
                 self._discard(staging)
-                arrived = not self._remove_incomplete(str(number))
+                blobs = self._blobs(str(number))
+                arrived = SAVED_MODEL_FILE in blobs
+                if blobs and not arrived:
+                    self._finish_version(str(number), number, blobs)
             if not (arrived and isinstance(error, API_ERRORS)):  # or else only the answer got lost
                 raise
         return f"{self._base_path}/{number}"
@@ -130,16 +141,35 @@ class ObjectStore:
 
     def show(self, version: ModelVersion) -> str:
         hidden = version.path.rpartition("/")[2]
-        with self.staging() as staging:
-            self._copy_version(hidden, staging)
-            self._blob(f"{_NUMBER}{version.number}").upload_from_string(staging, retry=DEFAULT_RETRY)
+        # As they are now: once the version is visible, another process may withdraw it again.
+        reason, blobs = self._bucket.get_blob(f"{self._prefix}{hidden}.json"), self._blobs(hidden)
+        with self._staging_to_restore(version.number, hidden) as staging:
             path = self.commit(staging, version.number)
-        self._forget_withdrawn(version.number)
+        self._delete({"reason": reason, **blobs} if reason else blobs)
         return path
 
     def remove(self, version: ModelVersion) -> None:
-        self._forget_withdrawn(version.number)
+        # A restoration that was killed before its end may have left it; without the version it would count again.
+        reason = self._bucket.get_blob(f"{self._prefix}{_WITHDRAWN}{version.number}.json")
+        if reason:
+            self._delete({"reason": reason})
         self._take_down(version.number, self._blobs(version.path.rpartition("/")[2]))
+
+    @contextmanager
+    def _staging_to_restore(self, number: int, hidden: str) -> Iterator[str]:
+        """The staging place of a restoration that is under way, or one made from the hidden version."""
+        taken = self._bucket.get_blob(f"{self._prefix}{_NUMBER}{number}")
+        staging = taken.download_as_text() if taken else ""
+        if staging and self._blob(f"{staging}/{SAVED_MODEL_FILE}").exists(retry=DEFAULT_RETRY):
+            yield staging
+            self._discard(staging)
+            return
+        with self.staging() as staging:
+            self._copy_version(hidden, staging)
+            self._blob(f"{_NUMBER}{number}").upload_from_string(
+                staging, if_generation_match=taken.generation if taken else 0
+            )
+            yield staging
 
     def _versions(self, places: dict[str, dict[str, storage.Blob]]) -> list[ModelVersion]:
         visible: dict[int, ModelVersion] = {}
@@ -166,9 +196,10 @@ class ObjectStore:
             number = parse_version_number(place)
             if number is not None and SAVED_MODEL_FILE not in blobs:
                 self._finish_version(place, number, blobs)
-            newest = max(blob.updated for blob in blobs.values())
-            if place.startswith(_STAGING) and datetime.now(UTC) - newest > _ABANDONED_AFTER:
-                self._discard(place)
+            abandoned = datetime.now(UTC) - max(blob.updated for blob in blobs.values()) > _ABANDONED_AFTER
+            withdrawn = place.startswith(_WITHDRAWN) and (place.endswith(".json") or f"{place}.json" in places)
+            if abandoned and place.startswith((_STAGING, _WITHDRAWN)) and not withdrawn:
+                self._delete(blobs)
 
     def _finish_version(self, place: str, number: int, blobs: dict[str, storage.Blob]) -> None:
         """Carry on a publication or a removal that stopped half-way, or that another process is at right now."""
@@ -189,43 +220,49 @@ class ObjectStore:
         staging = self._read(f"{_NUMBER}{number}")
         if staging:  # nobody may carry on its publication any more
             self._delete_name(f"{staging}/{SAVED_MODEL_FILE}")
-        with suppress(NotFound):
-            blobs[SAVED_MODEL_FILE].delete(if_generation_match=blobs[SAVED_MODEL_FILE].generation)
-        self._delete(blobs)
-
-    def _remove_incomplete(self, place: str) -> bool:
-        """Whether there was no whole version, so that its objects were deleted."""
-        blobs = self._blobs(place)
         if SAVED_MODEL_FILE not in blobs:
-            self._delete(blobs)
-        return SAVED_MODEL_FILE not in blobs
+            raise NotFound(f"version {number} has lost its {SAVED_MODEL_FILE}")
+        with suppress(NotFound):
+            self._delete_as_listed(blobs[SAVED_MODEL_FILE])
+        self._delete(blobs)
 
     def _discard(self, staging: str) -> None:
         self._delete_name(f"{staging}/{SAVED_MODEL_FILE}")
         self._delete(self._blobs(staging))
 
-    def _forget_withdrawn(self, number: int) -> None:
-        self._delete_name(f"{_WITHDRAWN}{number}.json")
-        self._delete(self._blobs(f"{_WITHDRAWN}{number}"))
-
     def _copy_version(self, source: str, target: str) -> None:
-        """Copy a version within the bucket, saved_model.pb last; raises NotFound where the source has none."""
-        for name in sorted(self._blobs(source).keys() - {SAVED_MODEL_FILE}):
-            self._copy(f"{source}/{name}", f"{target}/{name}")
-        self._copy(f"{source}/{SAVED_MODEL_FILE}", f"{target}/{SAVED_MODEL_FILE}")
+        """Copy a whole version within the bucket; raises NotFound or PreconditionFailed where it is not whole.
 
-    def _copy(self, source: str, target: str) -> None:
-        """Copy an object within the bucket, over what is there."""
-        rewrite = partial(self._blob(target).rewrite, self._blob(source), retry=DEFAULT_RETRY)
+        Its saved_model.pb being the same object before the listing and after the copying, nothing came or went between.
+        """
+        saved_model = self._bucket.get_blob(f"{self._prefix}{source}/{SAVED_MODEL_FILE}")
+        if saved_model is None:
+            raise NotFound(f"{self._base_path}/{source} has no {SAVED_MODEL_FILE}")
+        for name in sorted(self._blobs(source).keys() - {SAVED_MODEL_FILE}):
+            self._copy(f"{source}/{name}", f"{target}/{name}", None)
+        self._copy(f"{source}/{SAVED_MODEL_FILE}", f"{target}/{SAVED_MODEL_FILE}", saved_model.generation)
+
+    def _copy(self, source: str, target: str, generation: int | None) -> None:
+        """Copy an object (of this generation, if any) within the bucket, over what is there."""
+        rewrite = partial(
+            self._blob(target).rewrite,
+            self._blob(source),
+            if_source_generation_match=generation,
+            retry=DEFAULT_RETRY,
+        )
         token, _, _ = rewrite()
         while token is not None:  # a large object takes several requests between storage classes
             token, _, _ = rewrite(token=token)
 
     def _delete(self, blobs: dict[str, storage.Blob]) -> None:
-        """Delete objects, but not what has been written under their names since they were listed."""
-        for blob in blobs.values():
+        """Delete objects, saved_model.pb first, but not what was written under their names since they were listed."""
+        for name in sorted(blobs, key=lambda name: name != SAVED_MODEL_FILE):
             with suppress(NotFound, PreconditionFailed):
-                blob.delete(if_generation_match=blob.generation)
+                self._delete_as_listed(blobs[name])
+
+    def _delete_as_listed(self, blob: storage.Blob) -> None:
+        # Not by blob.delete, which would leave no older generation where the bucket keeps them.
+        self._bucket.delete_blob(blob.name, if_generation_match=blob.generation)
 
     def _delete_name(self, name: str) -> None:
         with suppress(NotFound):

@@ -172,6 +172,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def rewrite(self, query: dict[str, str], body: bytes, source: str, target: str) -> None:
         stored = self.server.get(source, {})
+        self.server.check_generation(stored, query.get("ifSourceGenerationMatch", str(stored.generation)))
         if source.endswith("saved_model.pb") and "rewriteToken" not in query:  # as between storage classes
             size = str(len(stored.content))
             rewritten = {"done": False, "rewriteToken": "more", "totalBytesRewritten": "1", "objectSize": size}

@@ -17,9 +17,9 @@ FILES = {
 }
 
 
-def write_saved_model(folder: Path, content: str) -> str:
+def write_saved_model(folder: Path, content: str, files: dict[str, str] = FILES) -> str:
     """A directory with the files of a SavedModel; each holds its own name and `content`."""
-    for name, what in FILES.items():
+    for name, what in files.items():
         file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(f"{what} of {content}")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from fake_object_store import FakeObjectStore, StoredObject
-from model_store_testing import FILES, provenance_of, write_saved_model
+from model_store_testing import provenance_of, write_saved_model
 
 from serving.model_store import (
     ModelStoreError,
@@ -24,6 +24,8 @@ from serving.model_store import (
 
 BASE = "gs://bucket/models/heart"
 PREFIX = "models/heart/"
+# Few, since every request of every command is cut off.
+FILES = {"saved_model.pb": "graph", "variables/variables.index": "index", "assets/labels": "labels"}
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +56,7 @@ def server(running_server, monkeypatch):
 @pytest.fixture
 def publish_content(tmp_path):
     def publish_content(content: str) -> ModelVersion:
-        return publish(BASE, write_saved_model(tmp_path / f"model of {content}", content), provenance_of(content))
+        return publish(BASE, write_saved_model(tmp_path / content, content, FILES), provenance_of(content))
 
     return publish_content
 
@@ -226,12 +228,12 @@ def test_restore_cut_off_at_every_request_leaves_the_version_withdrawn_or_visibl
         state = {version.number: (version.withdrawn, version.reason) for version in list_versions(BASE)}
         states.add(state[2])
         assert state == {1: (False, ""), 2: state[2]}
-        prune(BASE, keep=9)
-        assert incomplete(server) == set()
-        if list_versions(BASE)[0].withdrawn:
-            assert content_of(server, ".withdrawn-2") == "b"
-            assert restore(BASE, 2).number == 2
+        try:
+            restore(BASE, 2)
+        except ModelStoreError as error:
+            assert "version 2 in gs://bucket/models/heart is not withdrawn" in str(error)
         assert visible_contents(server) == {1: "a", 2: "b"}
+        assert incomplete(server) == set()
     assert states == {(False, ""), (True, "wrong")}
 
 
@@ -325,6 +327,42 @@ def test_eight_publishers_at_once_lose_nothing_and_never_collide(server, publish
     assert sorted(visible_contents(server).values()) == sorted(contents)
     assert sorted(visible_contents(server)) == list(range(1, 17))
     assert incomplete(server) == leftovers(server) == set()
+
+
+def test_commands_of_several_processes_at_once_leave_every_version_whole(server, publish_content):
+    for content in "abc":
+        publish_content(content)
+    withdraw(BASE, 1)
+    calls = [
+        lambda: publish_content("d"),
+        lambda: restore(BASE, 1),
+        lambda: restore(BASE, 1),
+        lambda: withdraw(BASE, 3, "wrong"),
+        lambda: withdraw(BASE, 3, "wrong"),
+        lambda: restore(BASE, 3),
+        lambda: prune(BASE, 2),
+    ]
+    unexpected = []
+
+    def run(call) -> None:
+        try:
+            call()
+        except ModelStoreError:
+            pass  # another was quicker
+        except Exception as error:
+            unexpected.append(error)
+
+    threads = [threading.Thread(target=run, args=(call,)) for call in calls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    prune(BASE, 9)
+    assert unexpected == []
+    assert incomplete(server) == set()
+    versions = list_versions(BASE)
+    assert all(verify(version) == [] for version in versions)
+    assert {3, 4} <= {version.number for version in versions} <= {1, 2, 3, 4}
 
 
 @pytest.mark.parametrize(
