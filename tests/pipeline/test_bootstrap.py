@@ -1,5 +1,6 @@
 """When set-up makes a private C runtime, and what it says where it cannot go on."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -23,10 +24,9 @@ def clone(tmp_path):
     return folder
 
 
-def make(clone, *arguments, **environment):
-    return subprocess.run(
-        ["make", *arguments], cwd=clone, env=environment or None, capture_output=True, text=True, check=False
-    )
+def make(clone, *arguments):
+    outside = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+    return subprocess.run(["make", *arguments], cwd=clone, env=outside, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize(
@@ -97,12 +97,17 @@ def test_set_up_that_fails_names_the_step_and_leaves_nothing_that_looks_ready(cl
     assert not stamp.exists()
 
 
-def test_a_second_make_does_no_work_until_the_lock_changes(clone):
+@pytest.mark.parametrize(
+    "source", ["requirements.lock", "requirements-setup.lock", "setup.py", "pipeline/bootstrap.py"]
+)
+def test_a_second_make_does_no_work_until_what_set_up_is_made_from_changes(clone, source):
     (clone / ".venv").mkdir()
-    (clone / ".venv/.ready").touch()
+    stamp = clone / ".venv/.ready"
+    stamp.touch()
+    later = (clone / source).stat().st_mtime + 60
+    os.utime(stamp, (later, later))
     assert make(clone, "-q").returncode == 0
-    lock = clone / "requirements.lock"
-    lock.touch()
+    os.utime(clone / source, (later + 1, later + 1))
     assert make(clone, "-q").returncode == 1
 
 
