@@ -12,9 +12,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11,<3.12",
-    packages=find_packages(
-        include=["pipeline*", "components*", "transform*", "trainers*", "serving*"]
-    ),
+    packages=find_packages(include=["pipeline*", "components*", "transform*", "trainers*", "serving*"]),
     install_requires=[
         "tfx[kfp]~=1.21.0",
         "tensorflow~=2.21.0",

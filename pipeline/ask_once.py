@@ -1,7 +1,37 @@
 """Show that a published model answers."""
 
-from typing import Any
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from pipeline.run_screen import RunScreen
 
 
-def ask_once(name: str, base_path: str, data: str, screen: Any) -> None:
-    pass
+def ask_once(name: str, base_path: str, data: str, screen: RunScreen) -> None:
+    """Serve a model for a moment, and ask it for the first row of its data over REST and over gRPC.
+
+    Args:
+        name: what to call the model.
+        base_path: the model base path.
+        data: the CSV file.
+        screen: shows the answers.
+    """
+    from serving.client.grpc_client import GrpcClient
+    from serving.client.rest_client import RestClient
+    from serving.client.table_columns import table_columns
+    from serving.server.embedded_server import EmbeddedServer
+
+    with Path(data).open(encoding="utf-8-sig", newline="") as file:
+        row = next(csv.DictReader(file))
+    with (
+        EmbeddedServer({name: base_path}, rest_port=0, grpc_port=0) as server,
+        RestClient(server.host, server.rest_port) as rest,
+        GrpcClient(server.host, server.grpc_port) as grpc,
+    ):
+        inputs = rest.metadata(name).signatures["serving_default"].inputs
+        columns = table_columns([row], inputs, data)
+        asked = {column: row[column] for column in inputs}
+        screen.answer("REST", asked, rest.predict(name, columns)["output_0"][0])
+        screen.answer("gRPC", asked, grpc.predict(name, columns)["output_0"][0].decode())
+    screen.what_next(name, base_path, asked)

@@ -7,7 +7,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-TRANSFORM_SOURCES = ("transform", "serving/missing_values.py", "serving/labels.py", "serving/export.py")
+TRANSFORM_SOURCES = (
+    "transform",
+    "serving/missing_value.py",
+    "serving/is_missing.py",
+    "serving/labels.py",
+    "serving/export.py",
+)
 TRAINER_SOURCES = (
     *TRANSFORM_SOURCES,
     "trainers",

@@ -11,7 +11,7 @@ from ml_metadata.metadata_store import MetadataStore
 from ml_metadata.proto import metadata_store_pb2
 
 from components.data_gate.executor import VERDICT_FILE
-from components.serving_pusher.overall_metrics import overall_metrics
+from components.evaluator.overall_metrics import overall_metrics
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
+from rich.markup import escape
 
 if TYPE_CHECKING:
     from pipeline.run_outcome import RunOutcome
@@ -49,7 +52,7 @@ class RunScreen:
         """The verdicts, and where the model lies."""
         self._print(STEP.format("pipeline") + f"{seconds:6.1f} s\n")
         for warning in outcome.warnings:
-            self._print(f"[yellow]warning[/yellow]    {warning}")
+            self._print(f"[yellow]warning[/yellow]    {escape(warning)}")
         metrics = ", ".join(f"{name} {value:.4g}" for name, value in sorted(outcome.metrics.items()))
         self._print(f"metrics    {metrics}")
         self._verdict("evaluation", outcome.blessed, "every threshold holds", outcome.evaluation_reason)
@@ -59,27 +62,31 @@ class RunScreen:
         else:
             self._print(f"[red]published[/red]  no: {outcome.pushed_reason}")
 
-    def answer(self, protocol: str, inputs: dict[str, Any], label: str) -> None:
+    def answer(self, protocol: str, row: Mapping[str, str], label: str) -> None:
         """What the served model said to a raw row."""
-        row = ", ".join(f"{name}={value}" for name, value in inputs.items())
-        self._print(f"{protocol:<10} {row} -> [bold green]{label}[/bold green]")
+        self._print(f"{protocol:<10} {escape(_pairs(row))} -> [bold green]{escape(label)}[/bold green]")
 
-    def what_next(self, name: str, base_path: str, example: str) -> None:
+    def what_next(self, name: str, base_path: str, row: Mapping[str, str]) -> None:
+        """What to type next."""
         self._print(
-            f"\nnext:\n  ingraph serve --model {name}={base_path}\n  ingraph predict {name} {example}\n"
+            f"\nnext:\n  ingraph serve --model {name}={base_path}\n  ingraph predict {name} {escape(_pairs(row))}\n"
             f"  ingraph models list {base_path}"
         )
 
     def stopped(self, reason: str) -> None:
         """Why the run ended without a model."""
-        self._print(f"[red]stopped[/red]    {reason.replace('[', chr(92) + '[')}")
+        self._print(f"[red]stopped[/red]    {escape(reason)}")
         if self._log:
             self._print(f"the full log is {self._log}")
 
     def _verdict(self, gate: str, blessed: bool | None, fine: str, reason: str) -> None:
         mark = "[green]" if blessed else "[red]"
-        self._print(f"{mark}{gate:<10}[/] {fine if blessed else f'no: {reason}'}")
+        self._print(f"{mark}{gate:<10}[/] {fine if blessed else f'no: {escape(reason)}'}")
 
     def _print(self, line: str) -> None:
         self._console.print(line)
         self._console.file.flush()
+
+
+def _pairs(row: Mapping[str, str]) -> str:
+    return " ".join(shlex.quote(f"{name}={value}") for name, value in row.items())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from serving.missing_values import missing_value
+from serving.missing_value import missing_value
 
 
 def dense_column(values: tf.Tensor | tf.SparseTensor) -> tf.Tensor:
@@ -17,5 +17,5 @@ def dense_column(values: tf.Tensor | tf.SparseTensor) -> tf.Tensor:
         first = tf.sparse.slice(values, [0, 0], [values.dense_shape[0], 1])
         # A column that is missing from the whole batch has width 0: the slice must still be one wide.
         column = tf.SparseTensor(first.indices, first.values, [values.dense_shape[0], 1])
-        values = tf.sparse.to_dense(column, default_value=missing_value(values.dtype))
+        values = tf.sparse.to_dense(column, default_value=missing_value(values.dtype.name))
     return tf.reshape(values, [-1])

@@ -12,8 +12,8 @@ import tensorflow_transform as tft
 from tensorflow_transform import annotators
 from tensorflow_transform.beam import experimental as tft_beam
 
+from serving.is_missing import is_missing
 from serving.labels import VOCABULARY
-from serving.missing_values import is_missing
 from transform.dense_column import dense_column
 from transform.label_options import LabelOptions
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 import tensorflow_transform as tft
 
 from serving.export import LABEL
-from serving.missing_values import is_missing
+from serving.is_missing import is_missing
 from transform.dense_column import dense_column
 from transform.label_ids import label_ids
 from transform.preprocessing_error import PreprocessingError

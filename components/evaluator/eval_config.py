@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.proto import config_pb2
 
 from components.evaluator.evaluation_options import EvaluationOptions, Metric
@@ -23,16 +22,16 @@ _CLASS_NAMES: dict[Metric, str] = {
 }
 
 
-def eval_config(options: EvaluationOptions, classes: int, has_baseline: bool) -> tfma.EvalConfig:
+def eval_config(options: EvaluationOptions, classes: int, has_baseline: bool) -> config_pb2.EvalConfig:
     """Metrics of examples that carry predictions: their label in LABEL_KEY, probabilities in PREDICTION_KEY.
 
     TFMA: https://www.tensorflow.org/tfx/model_analysis/setup
     """
     models = [CANDIDATE, BASELINE] if has_baseline else [CANDIDATE]
     specs = [
-        tfma.MetricsSpec(
+        config_pb2.MetricsSpec(
             metrics=[
-                tfma.MetricConfig(class_name="ExampleCount", config='{"name": "example_count"}'),
+                config_pb2.MetricConfig(class_name="ExampleCount", config='{"name": "example_count"}'),
                 _metric("accuracy", options, has_baseline),
                 _metric("cross_entropy", options, has_baseline),
             ],
@@ -41,7 +40,7 @@ def eval_config(options: EvaluationOptions, classes: int, has_baseline: bool) ->
     ]
     if classes <= CLASSES_WITH_CURVES:
         specs.append(
-            tfma.MetricsSpec(
+            config_pb2.MetricsSpec(
                 metrics=[_metric("auc", options, has_baseline)],
                 # The curves of two classes mirror each other: one is enough.
                 binarize=config_pb2.BinarizationOptions(class_ids={"values": range(1 if classes == 2 else 0, classes)}),
@@ -51,9 +50,9 @@ def eval_config(options: EvaluationOptions, classes: int, has_baseline: bool) ->
                 model_names=models,
             )
         )
-    return tfma.EvalConfig(
+    return config_pb2.EvalConfig(
         model_specs=[
-            tfma.ModelSpec(
+            config_pb2.ModelSpec(
                 name=model,
                 is_baseline=model == BASELINE,
                 label_key=LABEL_KEY,
@@ -62,12 +61,15 @@ def eval_config(options: EvaluationOptions, classes: int, has_baseline: bool) ->
             for model in models
         ],
         metrics_specs=specs,
-        slicing_specs=[tfma.SlicingSpec(), *(tfma.SlicingSpec(feature_keys=keys) for keys in options.slices)],
+        slicing_specs=[
+            config_pb2.SlicingSpec(),
+            *(config_pb2.SlicingSpec(feature_keys=keys) for keys in options.slices),
+        ],
     )
 
 
-def _metric(metric: Metric, options: EvaluationOptions, has_baseline: bool) -> tfma.MetricConfig:
-    config = tfma.MetricConfig(class_name=_CLASS_NAMES[metric], config=json.dumps({"name": metric}))
+def _metric(metric: Metric, options: EvaluationOptions, has_baseline: bool) -> config_pb2.MetricConfig:
+    config = config_pb2.MetricConfig(class_name=_CLASS_NAMES[metric], config=json.dumps({"name": metric}))
     # Of all examples; `config.threshold` would hold for every slice as well.
     threshold = config_pb2.MetricThreshold()
     if metric in options.at_least:
@@ -77,11 +79,11 @@ def _metric(metric: Metric, options: EvaluationOptions, has_baseline: bool) -> t
     if has_baseline and metric in options.may_worsen_by:
         change = threshold.change_threshold
         if metric == "cross_entropy":
-            change.direction = tfma.MetricDirection.LOWER_IS_BETTER
+            change.direction = config_pb2.MetricDirection.LOWER_IS_BETTER
             change.absolute.value = options.may_worsen_by[metric]
         else:
-            change.direction = tfma.MetricDirection.HIGHER_IS_BETTER
+            change.direction = config_pb2.MetricDirection.HIGHER_IS_BETTER
             change.absolute.value = -options.may_worsen_by[metric]
     if threshold.ByteSize():
-        config.per_slice_thresholds.add(slicing_specs=[tfma.SlicingSpec()], threshold=threshold)
+        config.per_slice_thresholds.add(slicing_specs=[config_pb2.SlicingSpec()], threshold=threshold)
     return config

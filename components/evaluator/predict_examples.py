@@ -44,7 +44,7 @@ class PredictExamples(beam.DoFn):
         }
         if BASELINE in probabilities:
             probabilities[BASELINE] = aligned(probabilities[BASELINE], self._baseline_labels, self._labels)
-        for row in usable:
+        for row in usable.tolist():
             example = tf.train.Example.FromString(batch[row])
             example.features.feature[LABEL_KEY].int64_list.value.append(int(labels[row]))
             for name, values in probabilities.items():

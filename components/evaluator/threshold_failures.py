@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tensorflow_model_analysis.proto import config_pb2, validation_result_pb2
+from tensorflow_model_analysis.proto import config_pb2, metrics_for_slice_pb2, validation_result_pb2
 
 
 def threshold_failures(result: validation_result_pb2.ValidationResult) -> list[str]:
@@ -31,7 +31,7 @@ def _sentence(failure: validation_result_pb2.ValidationFailure) -> str:
     return f"{metric} is {value:.4f}, expected at most {bounds.upper_bound.value:g}"
 
 
-def _of_slice(key: validation_result_pb2.SliceKey) -> str:  # type: ignore[name-defined]
+def _of_slice(key: metrics_for_slice_pb2.SliceKey) -> str:
     values = [
         f"{single.column}={getattr(single, kind)}"
         for single in key.single_slice_keys

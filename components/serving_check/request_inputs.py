@@ -9,7 +9,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import meta_graph_pb2
 
 from components.serving_check.failures import RequestRefused
-from serving.missing_values import missing_value
+from serving.missing_value import missing_value
 
 SERIALIZED_EXAMPLES = "examples"
 # An image's bytes are a feature of one of these names, and an input of either.
@@ -30,7 +30,7 @@ def request_inputs(
 ) -> dict[str, np.ndarray]:
     """Input name -> values, [batch]: serialized examples, or the feature of the input's name.
 
-    A missing feature is sent in the form that `serving.missing_values` defines.
+    A missing feature is sent in the form that `serving.missing_value` defines.
 
     Raises:
         RequestRefused: an example has several values where the signature takes one.

@@ -13,8 +13,8 @@ from tfx.types import artifact_utils
 from tfx.utils import io_utils, path_utils
 
 from components.errors import NotPublished
+from components.evaluator.overall_metrics import overall_metrics
 from components.serving_check.report import REPORT_FILE
-from components.serving_pusher.overall_metrics import overall_metrics
 from components.serving_pusher.publication import Publication, publish_once
 from serving.model_store import ModelStoreError
 from trainers.leave_beside_export import PROVENANCE_FILE

@@ -22,7 +22,7 @@ OnStart = Callable[[str], None]
 OnEnd = Callable[[str, float], None]
 
 
-class LocalRunner(tfx.orchestration.LocalDagRunner):  # type: ignore[misc]
+class LocalRunner(tfx.orchestration.LocalDagRunner):
     """TFX's LocalDagRunner, a node at a time, saying which node runs.
 
     Args:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from serving.client.model_metadata import TensorDescription
+from serving.missing_value import missing_value
 
 _BOOLEANS = {"true": True, "false": False}
 
@@ -14,15 +15,13 @@ _BOOLEANS = {"true": True, "false": False}
 def table_columns(
     rows: Sequence[Mapping[str, str]],
     inputs: Mapping[str, TensorDescription],
-    missing_value: Callable[[str], Any],
     source: str,
 ) -> dict[str, list[Any]]:
-    """One list of values per input; columns that the signature does not take are left out.
+    """One list of values per input, missing values for empty cells, no columns that the signature lacks.
 
     Args:
         rows: one mapping per row, all with the same columns.
         inputs: the signature's inputs.
-        missing_value: the form of a missing value by dtype name, for empty cells.
         source: where the rows are from, for messages.
 
     Raises:
@@ -33,26 +32,26 @@ def table_columns(
         raise ValueError(f"{source} lacks {_columns(missing)}; the model takes {', '.join(inputs)}")
     return {
         name: [
-            _value(row[name], description.dtype, missing_value, f"{source}, row {number}, column {name}")
+            _value(row[name], description.dtype, f"{source}, row {number}, column {name}")
             for number, row in enumerate(rows, 1)
         ]
         for name, description in inputs.items()
     }
 
 
-def _value(cell: str, dtype: str, missing_value: Callable[[str], Any], place: str) -> Any:
-    if not cell.strip():
-        return missing_value(dtype)
-    if dtype == "string":
-        return cell
+def _value(cell: str, dtype: str, place: str) -> Any:
     try:
+        if not cell.strip():
+            return missing_value(dtype)
+        if dtype == "string":
+            return cell
         if dtype == "bool":
             return _BOOLEANS[cell.strip().lower()]
         number = float(cell)
         if "int" not in dtype:
             return number
         return int(cell) if "." not in cell and "e" not in cell.lower() else _whole(number)
-    except (ValueError, KeyError, OverflowError):
+    except (ValueError, TypeError, KeyError, OverflowError):
         raise ValueError(f"{place}: expected {dtype}, received {cell!r}") from None
 
 

@@ -8,8 +8,9 @@ from typing import Any
 import tensorflow as tf
 
 from serving.export import CLASSIFY, SERVE_EXAMPLES, SERVING_DEFAULT, TRANSFORM_FEATURES, ServedModel
+from serving.is_missing import is_missing
 from serving.labels import Labels
-from serving.missing_values import is_missing, missing_value
+from serving.missing_value import missing_value
 
 Features = Mapping[str, Any]
 FeatureSpec = Mapping[str, tf.io.FixedLenFeature | tf.io.VarLenFeature]
@@ -77,7 +78,7 @@ def raw_feature(values: tf.Tensor, spec: tf.io.FixedLenFeature | tf.io.VarLenFea
 def parse_examples(examples: tf.Tensor, spec: FeatureSpec) -> dict[str, tf.Tensor | tf.SparseTensor]:
     """Serialized tf.Examples as raw features; a feature that an example lacks is missing, never an error."""
     lenient = {
-        name: tf.io.FixedLenFeature(feature.shape, feature.dtype, default_value=missing_value(feature.dtype))
+        name: tf.io.FixedLenFeature(feature.shape, feature.dtype, default_value=missing_value(feature.dtype.name))
         if isinstance(feature, tf.io.FixedLenFeature) and not feature.shape
         else feature
         for name, feature in spec.items()

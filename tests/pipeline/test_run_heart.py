@@ -20,7 +20,7 @@ from conftest import PROJECT, HeartRun, ingraph
 from pipeline import datasets
 from serving.client.grpc_client import GrpcClient
 from serving.client.rest_client import RestClient
-from serving.missing_values import MISSING_FLOAT, MISSING_INTEGER, MISSING_STRING
+from serving.missing_value import MISSING_FLOAT, MISSING_INTEGER, MISSING_STRING
 from serving.model_store import list_versions, served_version, verify
 from serving.server.embedded_server import EmbeddedServer
 

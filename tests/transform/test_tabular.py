@@ -9,7 +9,7 @@ import tensorflow_transform.beam as tft_beam
 from tfx_bsl.public import tfxio
 
 from pipeline.runners.local import BEAM_PIPELINE_ARGS
-from serving.missing_values import is_missing
+from serving.is_missing import is_missing
 from transform.dense_column import dense_column
 from transform.label_ids import label_text
 from transform.label_options import LabelOptions
