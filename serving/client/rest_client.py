@@ -56,6 +56,7 @@ class RestClient:
             signature: which signature.
             version: which version; the newest where it is None.
         """
+        output_names = self._output_names(name, signature, version)
         body = {
             "signature_name": signature,
             "inputs": {alias: _to_json_value(values) for alias, values in inputs.items()},
@@ -63,9 +64,9 @@ class RestClient:
         path = f"{_path(name, version)}:predict"
         # Python's own writer: NaN and infinities leave as the bare tokens that the server reads.
         answer = self._request("POST", path, json.dumps(body, ensure_ascii=False).encode())["outputs"]
-        return {
-            alias: _from_json_value(alias, values) for alias, values in self._named(name, version, signature, answer)
-        }
+        # The server leaves the name out where there is only one output.
+        outputs = {output_names[0]: answer} if len(output_names) == 1 else answer
+        return {alias: _from_json_value(alias, values) for alias, values in outputs.items()}
 
     def metadata(self, name: str, version: int | None = None) -> ModelMetadata:
         """The signatures of a model."""
@@ -94,13 +95,12 @@ class RestClient:
     ) -> None:
         self.close()
 
-    def _named(self, name: str, version: int | None, signature: str, answer: Any) -> list[tuple[str, Any]]:
-        """The outputs with their names, which the server leaves out where there is only one."""
+    def _output_names(self, name: str, signature: str, version: int | None) -> list[str]:
         known = self._known.get((name, version))
         if known is None or signature not in known.signatures:
             known = self._known[name, version] = self.metadata(name, version)
-        outputs = list(known.signatures[signature].outputs)
-        return [(outputs[0], answer)] if len(outputs) == 1 else list(answer.items())
+        # The server itself refuses a signature that the model does not have.
+        return list(known.signatures[signature].outputs) if signature in known.signatures else []
 
     def _request(self, method: str, path: str, body: bytes | None = None) -> Any:
         headers = {"Content-Type": "application/json"} if body is not None else {}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,13 +57,7 @@ class Rest:
 
 @pytest.fixture(scope="session")
 def base_paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    root = tmp_path_factory.mktemp("models")
-    small_models.save_half_plus_two(root / "half_plus_two" / "123")
-    small_models.save_greeting(root / "greeting" / "1")
-    small_models.save_patients(root / "patients" / "1")
-    small_models.save_types(root / "types" / "1")
-    small_models.save_decoder(root / "decoder" / "1")
-    return {path.name: str(path) for path in sorted(root.iterdir())}
+    return small_models.save_all(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(scope="session")
@@ -87,7 +82,7 @@ def half_plus_two_versions(tmp_path_factory: pytest.TempPathFactory) -> Callable
             small_models.save_half_plus_two(saved, addend=float(number))
         base_path.mkdir(parents=True, exist_ok=True)
         staged = base_path / f"staged-{number}"
-        small_models.copy_version(saved, staged)
+        shutil.copytree(saved, staged)
         staged.rename(base_path / str(number))
 
     return publish

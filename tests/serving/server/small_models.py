@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import tensorflow as tf
+
+
+def save_all(root: Path) -> dict[str, str]:
+    """Every model of this module under a root, and their base paths by name."""
+    save_half_plus_two(root / "half_plus_two" / "123")
+    save_greeting(root / "greeting" / "1")
+    save_patients(root / "patients" / "1")
+    save_types(root / "types" / "1")
+    save_decoder(root / "decoder" / "1")
+    save_counter(root / "counter" / "1")
+    return {path.name: str(path) for path in sorted(root.iterdir())}
 
 
 def save_half_plus_two(version_path: Path, addend: float = 2.0) -> None:
@@ -99,9 +109,18 @@ def save_decoder(version_path: Path) -> None:
     _save(Decoder(), version_path, "predict")
 
 
-def copy_version(source: Path, target: Path) -> None:
-    """A copy of a version directory."""
-    shutil.copytree(source, target)
+def save_counter(version_path: Path) -> None:
+    """Counts to n one by one: as slow as the request wants it."""
+
+    class Counter(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([], tf.int64, name="n")])
+        def predict(self, n: tf.Tensor) -> dict[str, tf.Tensor]:
+            count = tf.while_loop(
+                lambda count: count < n, lambda count: [count + 1], [tf.constant(0, tf.int64)], parallel_iterations=1
+            )
+            return {"count": tf.reshape(count[0], [1])}
+
+    _save(Counter(), version_path, "predict")
 
 
 def _save(module: tf.Module, version_path: Path, default: str, *others: str) -> None:
