@@ -16,5 +16,6 @@ def is_missing(values: tf.Tensor) -> tf.Tensor:
         return tf.equal(tf.strings.length(tf.strings.strip(values)), 0)
     if values.dtype.is_integer:
         return tf.equal(values, tf.constant(MISSING_INTEGER, values.dtype))
-    # NaN compares false: it is missing as well.
-    return tf.logical_not(tf.less(tf.abs(values), tf.constant(-MISSING_FLOAT, values.dtype)))
+    # Not as "not smaller than": the graph optimizer turns that into "at least", which NaN is not.
+    far_out = tf.greater_equal(tf.abs(values), tf.constant(-MISSING_FLOAT, values.dtype))
+    return tf.logical_or(tf.math.is_nan(values), far_out)

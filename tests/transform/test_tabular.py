@@ -142,6 +142,12 @@ def test_a_column_missing_from_the_whole_batch_is_missing_in_each_row(transform_
 )
 def test_each_dtype_has_its_missing_values(values, missing):
     assert is_missing(values).numpy().tolist() == missing
+    assert tf.function(is_missing)(values).numpy().tolist() == missing
+
+
+def test_a_number_that_is_not_one_is_missing(transform_graph):
+    numbers = transformed(transform_graph, [{"age": 50, "oldpeak": float("nan")}])["numbers"]
+    assert numbers.tolist() == [[0, 0, 0, 1]]
 
 
 def test_a_sparse_column_becomes_a_vector_with_the_missing_value():
