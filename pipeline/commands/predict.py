@@ -19,6 +19,7 @@ from pipeline.exit_status import ExitStatus
 if TYPE_CHECKING:
     from serving.client.grpc_client import GrpcClient
     from serving.client.model_metadata import ModelMetadata, Signature, TensorDescription
+    from serving.client.prediction_error import PredictionError
     from serving.client.rest_client import RestClient
 
 ROWS_PER_REQUEST = 64
@@ -100,11 +101,9 @@ def _signature(metadata: ModelMetadata, signature: str) -> Signature:
     return metadata.signatures[signature]
 
 
-def _explain(error: Exception, name: str) -> str:
+def _explain(error: PredictionError, name: str) -> str:
     from serving.client.canonical_code import CanonicalCode
-    from serving.client.prediction_error import PredictionError
 
-    assert isinstance(error, PredictionError)
     if error.code is CanonicalCode.UNAVAILABLE:
         return f"{error.message}; start one with: ingraph serve --model {name}=BASE_PATH"
     if error.code is CanonicalCode.NOT_FOUND:
