@@ -34,7 +34,9 @@ lint: $(READY)  ## ruff and mypy
 doctor: $(READY)  ## say whether this machine has what ingraph needs
 	@.venv/bin/ingraph doctor
 
-lock: $(READY)  ## resolve the dependencies into the two lock files
+# Not after $(READY): a changed setup.py would have the old lock installed first.
+lock:  ## resolve the dependencies into the two lock files
+	@test -x $(UV) || $(MAKE) setup
 	$(UV) pip compile $(LOCK_OPTIONS) --output-file requirements-setup.lock requirements-setup.in
 	$(UV) pip compile $(LOCK_OPTIONS) --extra dev --override requirements-override.in \
 	    --python-platform x86_64-manylinux_2_39 --output-file requirements.lock setup.py
