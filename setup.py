@@ -24,6 +24,7 @@ setup(
         "ml-metadata~=1.21.0",
         "keras~=3.15",
         "numpy~=2.0",
+        "ml_dtypes",
         "pyarrow",
         "protobuf>=6,<7",
         "grpcio",

@@ -21,11 +21,12 @@ def ask_once(name: str, base_path: str, data: str, screen: RunScreen) -> None:
     from serving.client.rest_client import RestClient
     from serving.client.table_columns import table_columns
     from serving.server.embedded_server import EmbeddedServer
+    from serving.server.served_model import LoadPolicy
 
     with Path(data).open(encoding="utf-8-sig", newline="") as file:
         row = next(csv.DictReader(file))
     with (
-        EmbeddedServer({name: base_path}, rest_port=0, grpc_port=0) as server,
+        EmbeddedServer({name: base_path}, rest_port=0, grpc_port=0, policy=LoadPolicy(load_retries=0)) as server,
         RestClient(server.host, server.rest_port) as rest,
         GrpcClient(server.host, server.grpc_port) as grpc,
     ):
