@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -57,8 +58,9 @@ def test_a_library_with_its_own_search_path_gets_the_same_libstdcxx():
     assert subprocess.call([sys.executable, "-c", code], cwd=ROOT) == 0
 
 
-def test_set_up_compiles_every_package_of_the_project():
-    assert set(bootstrap.PACKAGES) == {path.parent.name for path in ROOT.glob("*/__init__.py")}
+def test_set_up_compiles_every_installed_package_of_the_project():
+    installed = metadata.distribution("ingraph").read_text("top_level.txt")
+    assert set(bootstrap.PACKAGES) == set(installed.split())
 
 
 def test_another_python_version_is_refused_by_name(monkeypatch):
