@@ -56,7 +56,7 @@ def _value(example: tf.train.Example, name: str, dtype: tf.DType) -> bytes | int
     if len(values) > 1:
         raise RequestRefused(f"feature {name!r} of an example has {len(values)} values, a request takes one")
     if not values:
-        missing = missing_value(dtype)
+        missing = missing_value(dtype.name)
         return missing.encode() if isinstance(missing, str) else missing
     fits = {"bytes_list": dtype == tf.string, "int64_list": dtype.is_integer, "float_list": dtype.is_floating}
     if not fits[kind]:
