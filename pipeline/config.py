@@ -13,7 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from components.errors import BrokenInput
 from components.evaluator.evaluation_options import EvaluationOptions
 from trainers.tabular_options import TabularTrainerOptions
+from trainers.text_options import TextTrainerOptions
 from transform.tabular_options import TabularOptions
+from transform.text_options import TextOptions
 
 
 class _Section(BaseModel):
@@ -61,10 +63,10 @@ class RunConfig(_Section):
 
     Attributes:
         name: of the pipeline and the model: letters, digits, `-` and `_`.
-        task: which of the packages' files apply.
+        task: which of the packages' files apply, and so which class of TASKS.
         data: the examples.
-        preprocessing: see transform/tabular_options.py.
-        trainer: see trainers/tabular_options.py.
+        preprocessing: see transform/<task>_options.py.
+        trainer: see trainers/<task>_options.py.
         evaluation: see components/evaluator/evaluation_options.py.
         serving_check: the last gate.
         runs: the folder of runs and their metadata.
@@ -72,10 +74,10 @@ class RunConfig(_Section):
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
-    task: Literal["tabular"]
+    task: str
     data: DataOptions
-    preprocessing: TabularOptions
-    trainer: TabularTrainerOptions = TabularTrainerOptions()
+    preprocessing: TabularOptions | TextOptions
+    trainer: TabularTrainerOptions | TextTrainerOptions
     evaluation: EvaluationOptions
     serving_check: ServingCheckOptions = ServingCheckOptions()
     runs: str = "runs"
@@ -85,6 +87,23 @@ class RunConfig(_Section):
     @classmethod
     def _no_trailing_slash(cls, path: str) -> str:
         return path.rstrip("/") or "/"
+
+
+class TabularRunConfig(RunConfig):
+    """A run on rows of a table."""
+
+    preprocessing: TabularOptions
+    trainer: TabularTrainerOptions = TabularTrainerOptions()
+
+
+class TextRunConfig(RunConfig):
+    """A run on texts."""
+
+    preprocessing: TextOptions
+    trainer: TextTrainerOptions = TextTrainerOptions()
+
+
+TASKS: dict[str, type[RunConfig]] = {"tabular": TabularRunConfig, "text": TextRunConfig}
 
 
 def load_config(path: str, overrides: Sequence[str] = ()) -> RunConfig:
@@ -100,10 +119,11 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> RunConfig:
     content = _read(path)
     for override in overrides:
         _override(content, override)
+    config_class = _config_class(path, content)
     try:
-        config = RunConfig.model_validate(content)
+        config = config_class.model_validate(content)
     except ValidationError as error:
-        raise BrokenInput("; ".join(_sentence(path, detail) for detail in error.errors())) from error
+        raise BrokenInput("; ".join(_sentence(path, detail, config_class) for detail in error.errors())) from error
     folder = Path(path).resolve().parent
     absolute = {
         key: value if "://" in value else str(folder / value)
@@ -127,6 +147,15 @@ def _read(path: str) -> dict[str, Any]:
     return content
 
 
+def _config_class(path: str, content: dict[str, Any]) -> type[RunConfig]:
+    if "task" not in content:
+        raise BrokenInput(f"{path}: the key 'task' is missing; expected one of {', '.join(TASKS)}")
+    task = content["task"]
+    if not isinstance(task, str) or task not in TASKS:
+        raise BrokenInput(f"{path}: task: expected one of {', '.join(TASKS)}, received {task!r}")
+    return TASKS[task]
+
+
 def _override(content: dict[str, Any], override: str) -> None:
     key, equals, value = override.partition("=")
     if not equals or not key:
@@ -142,10 +171,10 @@ def _override(content: dict[str, Any], override: str) -> None:
         raise BrokenInput(f"--set {override}: the value is not valid YAML: {' '.join(str(error).split())}") from error
 
 
-def _sentence(path: str, detail: Any) -> str:
+def _sentence(path: str, detail: Any, config_class: type[RunConfig]) -> str:
     key = ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
-        known = _known_keys(detail["loc"][:-1])
+        known = _known_keys(config_class, detail["loc"][:-1])
         close = difflib.get_close_matches(str(detail["loc"][-1]), known, n=1)
         advice = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
         return f"{path}: unknown key {key!r}; {advice}"
@@ -157,8 +186,8 @@ def _sentence(path: str, detail: Any) -> str:
     return f"{path}: {key or 'the config'}: {message}{shown}"
 
 
-def _known_keys(location: Sequence[str | int]) -> list[str]:
-    section: Any = RunConfig
+def _known_keys(config_class: type[RunConfig], location: Sequence[str | int]) -> list[str]:
+    section: Any = config_class
     for part in location:
         field = getattr(section, "model_fields", {}).get(part)
         if field is None:  # inside a mapping such as `columns`, whose values are sections again

@@ -8,11 +8,10 @@ from pathlib import Path
 
 from components.errors import BrokenInput
 from transform.tabular_options import TabularOptions
+from transform.text_options import TextOptions
 
-NUMERIC_KINDS = ("z_score", "quantiles", "boundaries")
 
-
-def check_csv(path: str, options: TabularOptions) -> None:
+def check_csv(path: str, options: TabularOptions | TextOptions) -> None:
     """Read the whole file once and compare it with what the config says of its columns.
 
     CsvExampleGen takes a file without a header for one with, and answers a short row with a stack trace of Beam's.
@@ -45,29 +44,25 @@ def _decoded(path: str, lines: Iterable[bytes]) -> Iterator[str]:
             ) from None
 
 
-def _check_header(path: str, header: Sequence[str] | None, options: TabularOptions) -> None:
+def _check_header(path: str, header: Sequence[str] | None, options: TabularOptions | TextOptions) -> None:
     if not header:
         raise BrokenInput(f"{path}: the file is empty; expected a header line with the column names, then rows")
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
         raise BrokenInput(f"{path}: the header names the column {twice[0]!r} more than once; rename one of them")
-    named = {options.label.column: "preprocessing.label.column"}
-    named |= {name: f"preprocessing.columns.{name}" for name in options.columns}
-    named |= {name: "preprocessing.crosses" for cross in options.crosses for name in cross}
-    for name, key in named.items():
+    for name, key in options.named_columns().items():
         if name not in header:
             raise BrokenInput(
-                f"{path}: there is no column {name!r}, which {key} in the config names; "
+                f"{path}: there is no column {name!r}, which preprocessing.{key} in the config names; "
                 f"the columns are {', '.join(map(repr, header))}"
             )
 
 
-def _check_rows(path: str, header: Sequence[str], rows: Iterator[list[str]], options: TabularOptions) -> None:
-    numeric = [
-        (index, name)
-        for index, name in enumerate(header)
-        if name in options.columns and options.columns[name].kind in NUMERIC_KINDS
-    ]
+def _check_rows(
+    path: str, header: Sequence[str], rows: Iterator[list[str]], options: TabularOptions | TextOptions
+) -> None:
+    kinds = options.numeric_columns()
+    numeric = [(index, name) for index, name in enumerate(header) if name in kinds]
     count = 0
     for row in rows:
         if not row:
@@ -80,7 +75,7 @@ def _check_rows(path: str, header: Sequence[str], rows: Iterator[list[str]], opt
             if row[index].strip() and not _is_number(row[index]):
                 raise BrokenInput(
                     f"{path}: line {line}: column {name!r} is {row[index]!r}, expected a number "
-                    f"(preprocessing.columns.{name} in the config is {options.columns[name].kind}); "
+                    f"(preprocessing.columns.{name} in the config is {kinds[name]}); "
                     "mend the value, or call the column categorical"
                 )
     if not count:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from transform.label_options import LabelOptions
 
 Kind = Literal["z_score", "quantiles", "boundaries", "categorical", "ignored"]
+NUMERIC_KINDS = ("z_score", "quantiles", "boundaries")
 
 
 class Column(BaseModel):
@@ -77,3 +78,12 @@ class TabularOptions(BaseModel):
                         f"crosses names {name!r}, which is {column.kind}; it must be a category or buckets"
                     )
         return self
+
+    def named_columns(self) -> dict[str, str]:
+        """Column -> the key that names it."""
+        crossed = {name: "crosses" for cross in self.crosses for name in cross}
+        return {self.label.column: "label.column"} | {name: f"columns.{name}" for name in self.columns} | crossed
+
+    def numeric_columns(self) -> dict[str, str]:
+        """Column -> its kind, of those that must hold numbers."""
+        return {name: column.kind for name, column in self.columns.items() if column.kind in NUMERIC_KINDS}

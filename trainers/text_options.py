@@ -1,0 +1,31 @@
+"""How a model of texts is trained."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class TextTrainerOptions(BaseModel):
+    """A linear model over the weighted terms, plus a network over their mean embedding.
+
+    Attributes:
+        embedding_width: the width of a term's embedding; 0 makes the model purely linear.
+        hidden_units: the width of the layer over the mean embedding.
+        dropout: the share of terms and of activations dropped in training.
+        l2: the weight of the squared linear weights in the loss (the loss is a mean over examples).
+        learning_rate: Adam's step size; it decays to zero along a cosine.
+        batch_size: examples per step.
+        epochs: passes over the training split.
+        seed: of the initial weights and the shuffling.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    embedding_width: int = Field(32, ge=0)
+    hidden_units: int = Field(32, ge=1)
+    dropout: float = Field(0.3, ge=0, lt=1)
+    l2: float = Field(1e-6, ge=0)
+    learning_rate: float = Field(3e-3, gt=0)
+    batch_size: int = Field(128, ge=1)
+    epochs: int = Field(10, ge=1)
+    seed: int = 0
