@@ -58,9 +58,9 @@ class RunScreen:
         self._verdict("evaluation", outcome.blessed, "every threshold holds", outcome.evaluation_reason)
         self._verdict("serving", outcome.infra_blessed, "answers as the training graph does", outcome.infra_reason)
         if outcome.pushed:
-            self._print(f"[green]published[/green]  {outcome.pushed_reason}: {outcome.pushed_destination}")
+            self._print(f"[green]publishing[/green] {outcome.pushed_reason}: {outcome.pushed_destination}")
         else:
-            self._print(f"[red]published[/red]  no: {outcome.pushed_reason}")
+            self._print(f"[red]publishing[/red] {escape(outcome.pushed_reason)}")
 
     def answer(self, protocol: str, row: Mapping[str, str], label: str) -> None:
         """What the served model said to a raw row."""
