@@ -142,23 +142,23 @@ class ObjectStore:
     def show(self, version: ModelVersion) -> str:
         hidden = version.path.rpartition("/")[2]
         # As they are now: once the version is visible, another process may withdraw it again.
-        reason, blobs = self._bucket.get_blob(f"{self._prefix}{hidden}.json"), self._blobs(hidden)
+        reason, blobs = self._listed(f"{hidden}.json"), self._blobs(hidden)
         with self._staging_to_restore(version.number, hidden) as staging:
             path = self.commit(staging, version.number)
-        self._delete({"reason": reason, **blobs} if reason else blobs)
+        self._delete(reason)
+        self._delete(blobs)
         return path
 
     def remove(self, version: ModelVersion) -> None:
         # A restoration that was killed before its end may have left it; without the version it would count again.
-        reason = self._bucket.get_blob(f"{self._prefix}{_WITHDRAWN}{version.number}.json")
-        if reason:
-            self._delete({"reason": reason})
+        self._delete(self._listed(f"{_WITHDRAWN}{version.number}.json"))
         self._take_down(version.number, self._blobs(version.path.rpartition("/")[2]))
 
     @contextmanager
     def _staging_to_restore(self, number: int, hidden: str) -> Iterator[str]:
         """The staging place of a restoration that is under way, or one made from the hidden version."""
         taken = self._bucket.get_blob(f"{self._prefix}{_NUMBER}{number}")
+        generation = taken.generation if taken else 0
         staging = taken.download_as_text() if taken else ""
         if staging and self._blob(f"{staging}/{SAVED_MODEL_FILE}").exists(retry=DEFAULT_RETRY):
             yield staging
@@ -166,9 +166,7 @@ class ObjectStore:
             return
         with self.staging() as staging:
             self._copy_version(hidden, staging)
-            self._blob(f"{_NUMBER}{number}").upload_from_string(
-                staging, if_generation_match=taken.generation if taken else 0
-            )
+            self._blob(f"{_NUMBER}{number}").upload_from_string(staging, if_generation_match=generation)
             yield staging
 
     def _versions(self, places: dict[str, dict[str, storage.Blob]]) -> list[ModelVersion]:
@@ -282,6 +280,11 @@ class ObjectStore:
         """The objects below `place`, by the rest of their names."""
         prefix = f"{self._prefix}{place}/"
         return {blob.name[len(prefix) :]: blob for blob in self._bucket.list_blobs(prefix=prefix)}
+
+    def _listed(self, name: str) -> dict[str, storage.Blob]:
+        """One object as it is now, {} where there is none."""
+        blob = self._bucket.get_blob(f"{self._prefix}{name}")
+        return {} if blob is None else {name: blob}
 
     def _places(self) -> dict[str, dict[str, storage.Blob]]:
         """All objects, by the first part of their names and the rest, which is "" for an object of the store's own."""

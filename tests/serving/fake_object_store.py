@@ -42,6 +42,7 @@ class FakeObjectStore(ThreadingHTTPServer):
         self.requests = 0
         self.refuse_after: int | None = None
         self.on_change: Callable[[], None] = lambda: None
+        self.before: Callable[[str, str], None] = lambda method, address: None
         self.address = f"http://127.0.0.1:{self.server_address[1]}"
 
     def __enter__(self) -> "FakeObjectStore":
@@ -109,6 +110,7 @@ class Handler(BaseHTTPRequestHandler):
         query = dict(parse_qsl(parts.query))
         if parts.path == "/storage/v1/b/bucket":  # the client asks in the background, for its telemetry
             return self.answer({"name": "bucket", "location": "EU", "projectNumber": "1"})
+        self.server.before(self.command, unquote(self.path))
         with self.server.lock:
             self.server.requests += 1
             try:
@@ -146,14 +148,17 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(self.server.describe(name))
 
     def download(self, query: dict[str, str], body: bytes, name: str) -> None:
-        content = self.server.get(name, query).content
+        stored = self.server.get(name, query)
+        content, headers = stored.content, {"X-Goog-Generation": str(stored.generation)}
         total, span = len(content), re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if span is None:
-            return self.answer(content)
+            return self.answer(content, 200, headers)
         first, last = int(span[1]), min(int(span[2] or total), total - 1)
         if first >= total:
             raise Refused(416)
-        return self.answer(content[first : last + 1], 206, {"Content-Range": f"bytes {first}-{last}/{total}"})
+        return self.answer(
+            content[first : last + 1], 206, {"Content-Range": f"bytes {first}-{last}/{total}", **headers}
+        )
 
     def begin_upload(self, query: dict[str, str], body: bytes) -> None:
         if query["uploadType"] == "multipart":

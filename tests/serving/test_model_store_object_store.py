@@ -48,6 +48,7 @@ def server(running_server, monkeypatch):
     running_server.objects = {}
     running_server.refuse_after = None
     running_server.on_change = watch
+    running_server.before = lambda method, address: None
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", running_server.address)
     yield running_server
     assert broken == []
@@ -181,7 +182,7 @@ def cut_off_at_every_request(server: FakeObjectStore, change):
         yield finished
         if requests <= step:
             assert finished
-            assert step > 10
+            assert step > 5
             return
 
 
@@ -263,6 +264,112 @@ def test_after_any_cut_off_a_publication_gets_a_number_of_its_own(server, publis
         assert publish_content(f"after {step}").number > largest
 
 
+def test_a_foreign_version_pruned_half_way_is_removed_by_the_next_command(server, publish_content):
+    publish_content("a")
+    server.on_change = lambda: None
+    for name in ("saved_model.pb", "variables/variables.index"):
+        server.put(f"{PREFIX}0/{name}", b"pushed by something else", {})
+    for _ in cut_off_at_every_request(server, lambda: prune(BASE, keep=1)):
+        prune(BASE, keep=9)
+        assert len([name for name in names(server) if name.startswith("0/")]) in (0, 2)
+
+
+def at_the_first(server: FakeObjectStore, method: str, what: str, call) -> None:
+    """Let another process do something right before the first such request."""
+
+    def before(actual_method: str, address: str) -> None:
+        if actual_method == method and what in address:
+            server.before = lambda method, address: None
+            call()
+
+    server.before = before
+
+
+def test_a_version_restored_while_its_withdrawal_still_deletes_stays_whole(server, publish_content):
+    publish_content("a")
+    at_the_first(server, "DELETE", "heart/1/variables", lambda: restore(BASE, 1))
+    withdraw(BASE, 1)
+    assert visible_contents(server) == {1: "a"}
+
+
+def test_a_version_withdrawn_while_its_restoration_still_tidies_up_is_kept(server, publish_content):
+    publish_content("a")
+    withdraw(BASE, 1)
+    at_the_first(server, "DELETE", "heart/.withdrawn-1", lambda: withdraw(BASE, 1, "wrong after all"))
+    restore(BASE, 1)
+    assert visible_contents(server) == {}
+    assert [(version.withdrawn, version.reason) for version in list_versions(BASE)] == [(True, "wrong after all")]
+    assert content_of(server, ".withdrawn-1") == "a"
+
+
+def test_a_publication_whose_staging_place_is_just_being_removed_is_not_shown(server, publish_content):
+    def remove_one_staged_object() -> None:
+        make_older(server, timedelta(hours=25))
+        at_the_first(server, "DELETE", "heart/.staging-", lambda: setattr(server, "refuse_after", server.requests + 1))
+        with pytest.raises(ModelStoreError):
+            prune(BASE, keep=9)
+        server.refuse_after = None
+
+    # Between the publisher's look at saved_model.pb and its listing of the rest.
+    at_the_first(server, "GET", "/o?projection=noAcl&prefix=models/heart/.staging-", remove_one_staged_object)
+    with pytest.raises(ModelStoreError, match="another process is changing gs://bucket/models/heart"):
+        publish_content("a")
+    assert visible_contents(server) == {}
+    assert incomplete(server) == leftovers(server) == set()
+
+
+def test_a_publication_refused_half_way_takes_itself_back(server, publish_content):
+    publish_content("a")
+
+    def refuse_this_one() -> None:
+        server.refuse_after = server.requests
+        server.before = lambda method, address: setattr(server, "refuse_after", None)
+
+    at_the_first(server, "POST", "variables/variables.index/rewriteTo", refuse_this_one)
+    with pytest.raises(ModelStoreError, match=r"cannot be written \(403"):
+        publish_content("b")
+    assert visible_contents(server) == {1: "a"}
+    assert incomplete(server) == leftovers(server) == set()
+
+
+def test_of_two_restorations_at_once_one_is_told_of_the_other(server, publish_content):
+    publish_content("a")
+    withdraw(BASE, 1)
+    # Before the first has said which staging place is the version's.
+    at_the_first(server, "POST", "/upload/", lambda: restore(BASE, 1))
+    with pytest.raises(ModelStoreError, match="another process is changing gs://bucket/models/heart"):
+        restore(BASE, 1)
+    assert visible_contents(server) == {1: "a"}
+    assert names(server) == {name for name in names(server) if name.startswith("1/")} | {".number-1"}
+
+
+def test_what_is_replaced_while_it_is_copied_is_not_shown(server, publish_content):
+    publish_content("a")
+    withdraw(BASE, 1)
+    saved_model = f"{PREFIX}.withdrawn-1/saved_model.pb"
+
+    def replace() -> None:
+        server.put(saved_model, server.objects[saved_model].content, {})
+
+    at_the_first(server, "POST", ".withdrawn-1/variables/variables.index/rewriteTo", replace)
+    with pytest.raises(ModelStoreError, match="another process is changing gs://bucket/models/heart"):
+        restore(BASE, 1)
+    assert visible_contents(server) == {}
+    assert content_of(server, ".withdrawn-1") == "a"
+
+
+def test_pruning_what_was_once_restored_half_way_does_not_withdraw_it(server, publish_content):
+    publish_content("a")
+    publish_content("b")
+    withdraw(BASE, 1, "wrong")
+    withdrawn = dict(server.objects)
+    restore(BASE, 1)
+    server.objects = withdrawn | server.objects  # as when the restoration was killed before its last requests
+    assert [version.withdrawn for version in list_versions(BASE)] == [False, False]
+    prune(BASE, 1)
+    assert [(version.number, version.withdrawn) for version in list_versions(BASE)] == [(2, False)]
+
+
 def make_older(server: FakeObjectStore, age: timedelta) -> None:
     for name, stored in server.objects.items():
         server.objects[name] = StoredObject(stored.content, stored.generation, datetime.now(UTC) - age)
@@ -275,6 +382,8 @@ def test_the_staged_objects_of_a_killed_process_are_removed_after_a_day_and_not_
     server.refuse_after = None
     staged = leftovers(server)
     assert len(staged) > 1
+    publish_content("withdrawn")
+    withdrawn = withdraw(BASE)
     make_older(server, timedelta(hours=23))
     publish_content("b")
     assert leftovers(server) == staged
@@ -282,29 +391,7 @@ def test_the_staged_objects_of_a_killed_process_are_removed_after_a_day_and_not_
     publish_content("c")
     assert leftovers(server) == set()
     assert set(visible_contents(server).values()) == {"b", "c"}
-
-
-def test_a_publication_taken_for_abandoned_while_it_went_on_is_not_shown(server, publish_content, tmp_path):
-    others = []
-
-    def take_back_when_all_is_staged() -> None:
-        if any(name.endswith("provenance.json") for name in leftovers(server)) and not others:
-            make_older(server, timedelta(hours=25))
-            others.append(threading.Thread(target=prune, args=(BASE, 1)))
-            server.on_change = lambda: None
-            others[0].start()
-
-    server.on_change = take_back_when_all_is_staged
-    try:
-        publish_content("a")
-        published = True
-    except ModelStoreError:
-        published = False
-    others[0].join()
-    publish_content("next")
-    # Whichever was quicker, nothing half is visible, and what was said is true.
-    assert ("a" in visible_contents(server).values()) == published
-    assert incomplete(server) == leftovers(server) == set()
+    assert content_of(server, f".withdrawn-{withdrawn.number}") == "withdrawn"
 
 
 def test_eight_publishers_at_once_lose_nothing_and_never_collide(server, publish_content):
