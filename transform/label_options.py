@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 
 class LabelOptions(BaseModel):
@@ -20,6 +22,14 @@ class LabelOptions(BaseModel):
     column: str
     names: dict[str, str] = {}
     order: tuple[str, ...] = ()
+
+    @field_validator("names", "order", mode="before")
+    @classmethod
+    def _refuse_booleans(cls, labels: Any) -> Any:
+        texts = [*labels, *labels.values()] if isinstance(labels, dict) else labels
+        if isinstance(texts, list | tuple) and any(isinstance(text, bool) for text in texts):
+            raise ValueError("YAML reads an unquoted yes, no, on or off as true or false; put the label in quotes")
+        return labels
 
     @model_validator(mode="after")
     def _check(self) -> LabelOptions:

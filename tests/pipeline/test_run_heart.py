@@ -211,6 +211,23 @@ def test_the_next_run_repeats_nothing_and_publishes_nothing_twice_until_the_base
     assert f"published as version 1: {elsewhere}/heart/1" in moved.output
 
 
+def test_a_full_disk_under_the_base_path_ends_in_a_sentence_and_leaves_no_version(heart_run: HeartRun, tmp_path):
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"no small file system can be mounted here: {mounted.stderr.strip()}")
+    try:
+        full = ingraph("run", "configs/heart.yaml", "--workdir", str(heart_run.workdir), "--set", f"models={tmp_path}")
+        versions = [path.name for path in (tmp_path / "heart").iterdir() if path.name.isdigit()]
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+    assert full.status == 6, full.output
+    assert "No space left" in full.output or "disk is full" in full.output
+    assert "Traceback" not in full.output
+    assert versions == []
+
+
 def test_a_changed_line_of_the_preprocessing_runs_transform_and_training_again(heart_run: HeartRun, tmp_path):
     project = tmp_path / "project"
     shutil.copytree(

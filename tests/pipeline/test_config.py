@@ -1,0 +1,100 @@
+"""Configs: what is accepted, what is refused, and in which words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from components.errors import BrokenInput
+from pipeline.config import load_config
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+
+CONTENT = {
+    "name": "mine",
+    "task": "tabular",
+    "data": {"path": "mine.csv"},
+    "preprocessing": {"label": {"column": "bought"}, "columns": {"age": "z_score"}},
+    "evaluation": {"at_least": {"auc": 0.8}},
+}
+
+
+@pytest.fixture
+def config_path(tmp_path) -> str:
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(CONTENT))
+    return str(path)
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)
+def test_every_config_that_ships_is_valid(path):
+    assert load_config(str(path)).name == path.stem
+
+
+def test_paths_are_relative_to_the_config_file(config_path, tmp_path):
+    assert load_config(config_path).data.path == str(tmp_path / "mine.csv")
+    assert load_config(config_path, ["data.path=gs://bucket/mine.csv"]).data.path == "gs://bucket/mine.csv"
+
+
+def test_an_override_reaches_a_nested_key_and_is_typed_as_yaml(config_path):
+    config = load_config(
+        config_path, ["trainer.epochs=7", "trainer.hidden_units=[8, 4]", "evaluation.at_least.auc=0.5"]
+    )
+    assert config.trainer.epochs == 7
+    assert config.trainer.hidden_units == (8, 4)
+    assert config.evaluation.at_least == {"auc": 0.5}
+
+
+def test_a_kind_alone_stands_for_the_column(config_path):
+    assert load_config(config_path).preprocessing.columns["age"].kind == "z_score"
+
+
+def test_a_config_is_frozen(config_path):
+    with pytest.raises(ValueError, match="frozen"):
+        load_config(config_path).name = "other"
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("trainer.epoch=3", "unknown key 'trainer.epoch'; did you mean 'epochs'?"),
+        ("nonsense=3", "unknown key 'nonsense'; known here: name, task, data"),
+        ("trainer.epochs=0", "trainer.epochs: Input should be greater than or equal to 1, received 0"),
+        ("data.dataset=hearts", "data: give either path (your own CSV file) or dataset"),
+        ("evaluation.at_least={}", "evaluation: no threshold"),
+        ("evaluation.at_least.f1=0.5", "evaluation.at_least.f1"),
+        ("preprocessing.columns.bought=categorical", "columns lists the label 'bought'"),
+        ("preprocessing.columns.age={kind: quantiles}", "buckets goes with kind: quantiles"),
+        ("preprocessing.columns.age={kind: boundaries, boundaries: [2, 1]}", "boundaries must ascend"),
+        ("preprocessing.crosses=[[age]]", "a cross takes two columns or more"),
+        ("preprocessing.crosses=[[age, city]]", "crosses names 'age', which is z_score"),
+        ('preprocessing.label.order=["yes", "yes"]', "order lists a label twice"),
+        ("preprocessing.label.order=[yes, no]", "put the label in quotes"),
+        ("preprocessing.label.names={1: yes}", "put the label in quotes"),
+        ("name=../up", "name: String should match pattern"),
+        ("trainer", "--set trainer: expected key=value"),
+        ("name.of=x", "'name' holds a value, not keys"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_by_its_key(config_path, override, sentence):
+    with pytest.raises(BrokenInput) as refused:
+        load_config(config_path, [override])
+    assert sentence in str(refused.value)
+
+
+def test_a_missing_key_is_named(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump({key: value for key, value in CONTENT.items() if key != "evaluation"}))
+    with pytest.raises(BrokenInput, match="the key 'evaluation' is missing"):
+        load_config(str(path))
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"), [("a: [1", "not valid YAML"), ("- 1", "found list"), ("", "found None")]
+)
+def test_a_file_that_is_no_config(tmp_path, content, sentence):
+    (tmp_path / "broken.yaml").write_text(content)
+    with pytest.raises(BrokenInput, match=sentence):
+        load_config(str(tmp_path / "broken.yaml"))
