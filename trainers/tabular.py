@@ -104,6 +104,7 @@ def fit(model: keras.Model, train: TransformedSplit, options: TabularTrainerOpti
         epochs=options.epochs,
         validation_data=_rows(train, held_out) if len(held_out) else None,
         callbacks=callbacks,
+        shuffle=False,  # the dataset is
         verbose=0,
     )
 
