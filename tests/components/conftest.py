@@ -2,7 +2,6 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import ml_metadata  # noqa: F401 (before TensorFlow, which would load an older libstdc++ where the private runtime is used)
 import pytest
 import tensorflow as tf
 from colour_model import LABELS, ColourModel, save_colour_model
