@@ -1,0 +1,1 @@
+"""Read photos from class folders or a list of them."""

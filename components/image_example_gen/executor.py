@@ -1,0 +1,129 @@
+"""Writes photos as examples, and stops the run where too many cannot be used."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import apache_beam as beam
+from tfx import types
+from tfx.components.util import examples_utils
+from tfx.dsl.components.base import base_beam_executor
+from tfx.dsl.io import fileio
+from tfx.proto import example_gen_pb2
+from tfx.types import artifact_utils
+from tfx.utils import io_utils
+
+from components.errors import BrokenInput
+from components.image_example_gen.copies_across_splits import CopiesAcrossSplits
+from components.image_example_gen.ingestion_report import IngestionReport, LeftOut, merged
+from components.image_example_gen.list_photos import list_photos
+from components.image_example_gen.photo import Photo
+from components.image_example_gen.write_shard import WriteShard
+
+REPORT_FILE = "ingestion.json"
+PHOTOS_PER_SHARD = 500
+MINIMUM_SHARDS = 4
+SHOWN_PHOTOS = 3
+
+
+class Executor(base_beam_executor.BaseBeamExecutor):
+    """Writes gzipped TFRecord files of tf.Examples as TFX's own ExampleGens do, and ingestion.json."""
+
+    def Do(  # noqa: N802 (TFX's name)
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """Read the photos.
+
+        Raises:
+            BrokenInput: there are no photos, too many cannot be used, or a split is left without any.
+        """
+        self._log_startup(input_dict, output_dict, exec_properties)
+        photos = list_photos(exec_properties["path"])
+        artifact = artifact_utils.get_single_instance(output_dict["examples"])
+        splits = sorted({"train", "eval", *(photo.split for photo in photos if photo.split)})
+        artifact.split_names = artifact_utils.encode_split_names(splits)
+        examples_utils.set_payload_format(artifact, example_gen_pb2.FORMAT_TF_EXAMPLE)
+        examples_utils.set_file_format(artifact, "tfrecords_gzip")
+
+        report = self._write(photos, artifact, splits, exec_properties)
+        _stop_on_too_many_unreadable(report, len(photos), exec_properties)
+        for split in splits:
+            if not sum(report.examples.get(split, {}).values()):
+                raise BrokenInput(
+                    f"{exec_properties['path']}: no photo is left for the {split} split, of {len(photos)}; add photos"
+                )
+
+    def _write(
+        self, photos: Sequence[Photo], artifact: types.Artifact, splits: Sequence[str], exec_properties: dict[str, Any]
+    ) -> IngestionReport:
+        shards = _shuffled_shards(photos)
+        folders = {split: artifact_utils.get_split_uri([artifact], split) for split in splits}
+        unfinished, report_file = f"{artifact.uri}/unfinished", f"{artifact.uri}/{REPORT_FILE}"
+        for folder in (*folders.values(), unfinished):
+            fileio.makedirs(folder)
+        write = WriteShard(
+            folders,
+            unfinished,
+            shards=len(shards),
+            eval_share=float(exec_properties["eval_share"]),
+            max_pixels=exec_properties["max_pixels"],
+        )
+        with self._make_beam_pipeline() as pipeline:
+            # Paths are spread over the workers, never photos: each is read by whoever writes it.
+            copies = _copies_across_splits(pipeline, photos)
+            _ = (
+                pipeline
+                | "Shards" >> beam.Create(list(enumerate(shards)))
+                | "Spread" >> beam.Reshuffle()
+                | "Write" >> beam.ParDo(write, copies=beam.pvalue.AsDict(copies))
+                | "Merge" >> beam.CombineGlobally(merged)
+                | "Report" >> beam.Map(_write_report, report_file)
+            )
+        fileio.rmtree(unfinished)
+        return _read_report(report_file)
+
+
+def _shuffled_shards(photos: Sequence[Photo]) -> list[list[Photo]]:
+    """The photos in an order that has nothing to do with their classes, the same in each run."""
+    shuffled = sorted(photos, key=lambda photo: hashlib.sha256(photo.path.encode()).digest())
+    count = min(len(photos), max(MINIMUM_SHARDS, -(-len(photos) // PHOTOS_PER_SHARD)))
+    return [shuffled[number::count] for number in range(count)]
+
+
+def _copies_across_splits(pipeline: beam.Pipeline, photos: Sequence[Photo]) -> beam.PCollection:
+    # Where content alone decides about the split, copies are in the same one.
+    candidates = photos if len({photo.split for photo in photos}) > 1 else []
+    return (
+        pipeline
+        | "Photos" >> beam.Create(candidates)
+        | "SpreadPhotos" >> beam.Reshuffle()
+        | "Copies" >> CopiesAcrossSplits()
+    )
+
+
+def _write_report(report: IngestionReport, path: str) -> None:
+    io_utils.write_string_file(path, json.dumps(report.as_json(), indent=2))
+
+
+def _read_report(path: str) -> IngestionReport:
+    with fileio.open(path, "r") as file:
+        content = json.loads(file.read())
+    return IngestionReport(content["examples"], tuple(LeftOut(**photo) for photo in content["left_out"]))
+
+
+def _stop_on_too_many_unreadable(report: IngestionReport, photos: int, exec_properties: dict[str, Any]) -> None:
+    unreadable = [photo for photo in report.left_out if photo.unreadable]
+    if len(unreadable) <= float(exec_properties["max_unreadable_share"]) * photos:
+        return
+    shown = "; ".join(f"{photo.path}: {photo.reason}" for photo in unreadable[:SHOWN_PHOTOS])
+    more = f"; and {len(unreadable) - SHOWN_PHOTOS} more" if len(unreadable) > SHOWN_PHOTOS else ""
+    raise BrokenInput(
+        f"{exec_properties['path']}: {len(unreadable)} of {photos} photos cannot be used, at most a share of "
+        f"{exec_properties['max_unreadable_share']} may be; remove or replace them ({shown}{more})"
+    )

@@ -1,0 +1,34 @@
+"""Photos as clients send them, as files."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from serving.map_each import map_each
+
+# How JPEG, PNG, GIF and BMP files begin. None of it can begin base64 text of such a file: that begins with
+# "/9j/" or "_9j_", "iVBOR", "R0lGO" or "Qk".
+FILE_BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM")
+
+
+def image_files(images: tf.Tensor) -> tf.Tensor:
+    """string [batch]: each photo's file; "" for what is neither the file of a photo nor base64 text.
+
+    Args:
+        images: string [batch], each an encoded file (what a REST `{"b64": ...}` delivers) or base64 text of one, in the
+            URL-safe or the standard alphabet, padded or not.
+    """
+    (files,), _ = map_each(lambda image: (_file(image),), images, (tf.TensorSpec([], tf.string),))
+    return files
+
+
+def _file(image: tf.Tensor) -> tf.Tensor:
+    is_file = tf.reduce_any(
+        [tf.equal(tf.strings.substr(image, 0, len(beginning)), beginning) for beginning in FILE_BEGINNINGS]
+    )
+    return tf.cond(is_file, lambda: image, lambda: tf.io.decode_base64(_url_safe(image)))
+
+
+def _url_safe(text: tf.Tensor) -> tf.Tensor:
+    """decode_base64 knows this alphabet only."""
+    return tf.strings.regex_replace(tf.strings.regex_replace(text, r"\+", "-"), "/", "_")
