@@ -6,15 +6,16 @@ from collections.abc import Mapping
 
 import keras
 import numpy as np
-import tensorflow as tf
 import tensorflow_transform as tft
 from tfx.components.trainer.fn_args_utils import FnArgs
 
-from serving.export import export, freeze
+from serving.export import export
 from serving.labels import VOCABULARY, Labels
 from serving.signatures.tabular import served_model
+from trainers.frozen_model import frozen_model
 from trainers.leave_beside_export import leave_beside_export
 from trainers.reference_predictions import reference_predictions
+from trainers.shuffled_batches import Rows, shuffled_batches
 from trainers.tabular_options import TabularTrainerOptions
 from trainers.transformed_split import TransformedSplit, data_fingerprint, read_transformed_split
 from transform.tabular import CATEGORIES, CATEGORY_VOCABULARY, NUMBERS
@@ -109,27 +110,6 @@ def fit(model: keras.Model, train: TransformedSplit, options: TabularTrainerOpti
     )
 
 
-Rows = tuple[dict[str, np.ndarray], np.ndarray]
-
-
-def shuffled_batches(rows: Rows, batch_size: int, seed: int) -> tf.data.Dataset:
-    """The rows in a new order in each pass, without end.
-
-    One iterator serves all epochs (given arrays, Keras makes a new one for each, which costs more than an epoch over
-    small data), and rows are gathered a batch at a time.
-    """
-    count = len(rows[1])
-    tensors = tf.nest.map_structure(tf.constant, rows)
-
-    def one_pass(_: tf.Tensor) -> tf.data.Dataset:
-        return tf.data.Dataset.from_tensor_slices(tf.random.shuffle(tf.range(count), seed=seed)).batch(batch_size)
-
-    batches = tf.data.Dataset.counter().flat_map(one_pass)
-    return batches.map(
-        lambda chosen: tf.nest.map_structure(lambda values: tf.gather(values, chosen), tensors)
-    ).prefetch(tf.data.AUTOTUNE)
-
-
 def _rows(split: TransformedSplit, rows: np.ndarray) -> Rows:
     return {name: values[rows] for name, values in split.features.items()}, split.labels[rows]
 
@@ -141,15 +121,10 @@ def _vocabulary_size(transform_output: tft.TFTransformOutput, features: Mapping[
 def _export(
     model: keras.Model, transform_output: tft.TFTransformOutput, label_column: str, classes: int, path: str
 ) -> None:
-    names = list(model.input)
-    frozen = freeze(
-        lambda *values: model(dict(zip(names, values, strict=True)), training=False),
-        *(tf.TensorSpec([None, *model.input[name].shape[1:]], model.input[name].dtype) for name in names),
-    )
     export(
         served_model(
             transform=transform_output.transform_features_layer(),
-            predict=lambda features: frozen(*(features[name] for name in names)),
+            predict=frozen_model(model),
             labels=Labels(transform_output.vocabulary_file_by_name(VOCABULARY)),
             raw_feature_spec=transform_output.raw_feature_spec(),
             label_column=label_column,

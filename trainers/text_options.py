@@ -9,9 +9,10 @@ class TextTrainerOptions(BaseModel):
     """A linear model over the weighted terms, plus a network over their mean embedding.
 
     Attributes:
-        embedding_width: the width of a term's embedding; 0 makes the model purely linear.
+        embedding_width: the width of a term's embedding.
         hidden_units: the width of the layer over the mean embedding.
-        dropout: the share of terms and of activations dropped in training.
+        term_dropout: the share of a text's terms dropped in training.
+        dropout: the share of activations dropped in training.
         l2: the weight of the squared linear weights in the loss (the loss is a mean over examples).
         learning_rate: Adam's step size; it decays to zero along a cosine.
         batch_size: examples per step.
@@ -21,11 +22,12 @@ class TextTrainerOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    embedding_width: int = Field(32, ge=0)
+    embedding_width: int = Field(32, ge=1)
     hidden_units: int = Field(32, ge=1)
+    term_dropout: float = Field(0.3, ge=0, lt=1)
     dropout: float = Field(0.3, ge=0, lt=1)
-    l2: float = Field(1e-6, ge=0)
-    learning_rate: float = Field(3e-3, gt=0)
+    l2: float = Field(5e-6, ge=0)
+    learning_rate: float = Field(1e-2, gt=0)
     batch_size: int = Field(128, ge=1)
-    epochs: int = Field(10, ge=1)
+    epochs: int = Field(8, ge=1)
     seed: int = 0

@@ -1,0 +1,63 @@
+"""The signatures of a model of texts: a text in, labels out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from serving.export import CLASSIFY, SERVE_EXAMPLES, SERVING_DEFAULT, TRANSFORM_FEATURES, ServedModel
+from serving.labels import Labels
+from serving.signatures.raw_features import Features, FeatureSpec, parse_examples, raw_feature
+
+# What the input is called, whatever the column is in the data.
+TEXT = "text"
+
+
+def served_model(
+    transform: Callable[[Features], dict[str, tf.Tensor]],
+    predict: Callable[[Features], tf.Tensor],
+    labels: Labels,
+    raw_feature_spec: FeatureSpec,
+    text_column: str,
+    classes: int,
+) -> ServedModel:
+    """Assemble what is exported.
+
+    Args:
+        transform: Transform's graph (a tft.TransformFeaturesLayer): raw features to model features.
+        predict: model features to probabilities, float32 [batch, classes].
+        labels: the label vocabulary.
+        raw_feature_spec: the raw features as the schema has them, the label included.
+        text_column: the raw feature that holds the text.
+        classes: how many labels there are.
+    """
+    text_spec = {text_column: raw_feature_spec[text_column]}
+    text_input = {TEXT: tf.TensorSpec(None, tf.string, name=TEXT)}
+    examples_input = {"examples": tf.TensorSpec([None], tf.string, name="examples")}
+
+    def probabilities_of_text(text: tf.Tensor) -> tf.Tensor:
+        return predict(transform({text_column: raw_feature(text, text_spec[text_column])}))
+
+    def serving_default(text: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"output_0": labels.best(probabilities_of_text(text))}
+
+    def classify(text: tf.Tensor) -> dict[str, tf.Tensor]:
+        ranked, probabilities = labels.ranked(probabilities_of_text(text), classes)
+        return {"labels": ranked, "probabilities": probabilities, "error": tf.fill([tf.shape(ranked)[0]], "")}
+
+    def serve_examples(examples: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"probabilities": predict(transform(parse_examples(examples, text_spec)))}
+
+    def transform_features(examples: tf.Tensor) -> dict[str, tf.Tensor]:
+        return dict(transform(parse_examples(examples, raw_feature_spec)))
+
+    return ServedModel(
+        signatures={
+            SERVING_DEFAULT: (serving_default, text_input),
+            CLASSIFY: (classify, text_input),
+            SERVE_EXAMPLES: (serve_examples, examples_input),
+            TRANSFORM_FEATURES: (transform_features, examples_input),
+        },
+        resources={"transform": transform, "labels": labels},
+    )

@@ -1,0 +1,54 @@
+"""The terms of a text: sequences of words and of characters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+# "!" and "?" say something; other punctuation separates.
+SEPARATORS = r"[^\pL\pM\pN'!?]+"
+LOOSE_APOSTROPHES = r"(^|[ !?])'+|'+([ !?]|$)"
+
+
+def words(texts: tf.Tensor) -> tf.RaggedTensor:
+    """string [batch, n]: runs of letters, marks and digits, with the apostrophes inside of them; "!" and "?" alone.
+
+    Args:
+        texts: normalised, see normalized_text.
+    """
+    spaced = tf.strings.regex_replace(texts, SEPARATORS, " ")
+    spaced = tf.strings.regex_replace(spaced, LOOSE_APOSTROPHES, r"\1 \2")
+    return tf.strings.split(tf.strings.regex_replace(spaced, "([!?])", r" \1 "))
+
+
+def terms(tokens: tf.RaggedTensor, word_ngrams: int, character_ngrams: Sequence[int] | None) -> tf.RaggedTensor:
+    """string [batch, n]: words, then pairs of words `a_b` and so on, then character sequences `#ab`, short ones first.
+
+    A character sequence may span words; the space in it is written `_`.
+    """
+    found = []
+    if word_ngrams:
+        found.append(tf.strings.ngrams(tokens, list(range(1, word_ngrams + 1)), separator="_"))
+    if character_ngrams is not None:
+        shortest, longest = character_ngrams
+        joined = tf.strings.reduce_join(tokens, axis=1, separator="_")
+        characters = tf.strings.unicode_split(joined, "UTF-8")
+        sequences = tf.strings.ngrams(characters, list(range(shortest, longest + 1)), separator="")
+        found.append(sequences.with_flat_values(tf.strings.join(["#", sequences.flat_values])))
+    return found[0] if len(found) == 1 else tf.concat(found, axis=1)
+
+
+def distinct(values: tf.RaggedTensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor]:
+    """The different strings of each row in the order in which they first occur, and how often each does (int64)."""
+    rows = values.value_rowids()
+    # One number for a row and a string; two strings of a row get the same one once in 10^12 pairs.
+    hashed = tf.strings.to_hash_bucket_fast(values.flat_values, 2**40)
+    keys = tf.bitwise.left_shift(rows, tf.constant(40, tf.int64)) + hashed
+    unique, places, counts = tf.unique_with_counts(keys, out_idx=tf.int64)
+    count = tf.size(unique, tf.int64)
+    first = tf.math.unsorted_segment_min(tf.range(tf.size(keys, tf.int64)), places, count)
+    distinct_values = tf.RaggedTensor.from_value_rowids(
+        tf.gather(values.flat_values, first), tf.gather(rows, first), nrows=values.nrows(), validate=False
+    )
+    return distinct_values, distinct_values.with_flat_values(counts)
