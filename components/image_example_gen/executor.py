@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -76,12 +76,11 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         )
         with self._make_beam_pipeline() as pipeline:
             # Paths are spread over the workers, never photos: each is read by whoever writes it.
-            copies = _copies_across_splits(pipeline, photos)
             _ = (
                 pipeline
                 | "Shards" >> beam.Create(list(enumerate(shards)))
                 | "Spread" >> beam.Reshuffle()
-                | "Write" >> beam.ParDo(write, copies=beam.pvalue.AsDict(copies))
+                | "Write" >> beam.ParDo(write, copies=_copies_across_splits(pipeline, photos))
                 | "Merge" >> beam.CombineGlobally(merged)
                 | "Report" >> beam.Map(_write_report, report_file)
             )
@@ -96,15 +95,18 @@ def _shuffled_shards(photos: Sequence[Photo]) -> list[list[Photo]]:
     return [shuffled[number::count] for number in range(count)]
 
 
-def _copies_across_splits(pipeline: beam.Pipeline, photos: Sequence[Photo]) -> beam.PCollection:
-    # Where content alone decides about the split, copies are in the same one.
-    candidates = photos if len({photo.split for photo in photos}) > 1 else []
-    return (
+def _copies_across_splits(
+    pipeline: beam.Pipeline, photos: Sequence[Photo]
+) -> Mapping[str, str] | beam.pvalue.AsSideInput:
+    if len({photo.split for photo in photos}) == 1:
+        return {}  # content alone decides about the split, so copies are in the same one
+    copies = (
         pipeline
-        | "Photos" >> beam.Create(candidates)
+        | "Photos" >> beam.Create(photos)
         | "SpreadPhotos" >> beam.Reshuffle()
         | "Copies" >> CopiesAcrossSplits()
     )
+    return beam.pvalue.AsDict(copies)
 
 
 def _write_report(report: IngestionReport, path: str) -> None:

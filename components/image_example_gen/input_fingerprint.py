@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 import tensorflow as tf
 
@@ -29,7 +30,11 @@ def input_fingerprint(path: str) -> str:
 
 def _version(file: str) -> str:
     try:
-        status = tf.io.gfile.stat(file)
-    except tf.errors.OpError:
+        if "://" not in file:
+            # TensorFlow knows the time of a local file to the second only.
+            local = Path(file).stat()
+            return f"{local.st_size}-{local.st_mtime_ns}"
+        remote = tf.io.gfile.stat(file)
+        return f"{remote.length}-{remote.mtime_nsec}"
+    except (OSError, tf.errors.OpError):
         return "unreadable"
-    return f"{status.length}-{status.mtime_nsec}"

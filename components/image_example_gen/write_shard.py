@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import apache_beam as beam
 import tensorflow as tf
@@ -44,7 +45,7 @@ class WriteShard(beam.DoFn):
         self._max_pixels = max_pixels
 
     def setup(self) -> None:
-        self._check = tf.function(lambda image: checked_image(image, self._max_pixels)[1], autograph=False)
+        self._check = _header_check(self._max_pixels)
 
     def process(self, shard: tuple[int, Sequence[Photo]], copies: Mapping[str, str]) -> Iterator[IngestionReport]:
         """Write one shard; `copies` says why, by path, photos are left out for another split's sake."""
@@ -84,6 +85,16 @@ class WriteShard(beam.DoFn):
             return image, self._check(tf.constant(image)).numpy().decode()
         except tf.errors.OpError:
             return b"", "image is damaged"
+
+
+@functools.cache  # traced once in a process, not for each bundle of shards
+def _header_check(max_pixels: int) -> Callable[[tf.Tensor], tf.Tensor]:
+    check: Callable[[tf.Tensor], tf.Tensor] = tf.function(
+        lambda image: checked_image(image, max_pixels)[1],
+        input_signature=[tf.TensorSpec([], tf.string)],
+        autograph=False,
+    )
+    return check
 
 
 def _example(photo: Photo, image: bytes, checksum: str) -> bytes:

@@ -1,0 +1,308 @@
+"""Photos to examples: which are found, which split they land in, what is left out, and what stops the run."""
+
+import csv
+import hashlib
+import itertools
+import json
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import ml_metadata  # noqa: F401 (before TensorFlow)
+import numpy as np
+import pytest
+import tensorflow as tf
+from tfx.dsl.components.base import base_beam_executor
+from tfx.types import artifact_utils, standard_artifacts
+
+from components.errors import BrokenInput
+from components.image_example_gen.component import ImageExampleGen
+from components.image_example_gen.executor import Executor
+from components.image_example_gen.input_fingerprint import input_fingerprint
+from components.image_example_gen.list_photos import list_photos
+from components.image_example_gen.split_by_content import split_by_content
+from pipeline.runners.beam_introspection import remember_signatures
+from pipeline.runners.local import BEAM_PIPELINE_ARGS
+
+
+def photo(seed: int) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, [8, 8, 3], np.uint8)
+    return tf.io.encode_png(pixels).numpy()
+
+
+def enormous_png() -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 20000, 20000, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+
+
+def write(folder: Path, files: dict[str, bytes]) -> Path:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
+
+
+@pytest.fixture
+def flowers(tmp_path) -> Path:
+    """Sixty photos in two class folders."""
+    names = {f"{('rose', 'tulip')[number % 2]}/{number:02}.png": photo(number) for number in range(60)}
+    return write(tmp_path / "flowers", names)
+
+
+@pytest.fixture
+def ingest(artifact):
+    """Runs the component's executor with its own parameters; answers the artifact's directory."""
+    remember_signatures()
+    runs = []
+
+    def run(path: Path, **options) -> Path:
+        component = ImageExampleGen(str(path), "unused", **options)
+        examples = artifact(standard_artifacts.Examples, f"examples-{len(runs)}")
+        runs.append(examples)
+        context = base_beam_executor.BaseBeamExecutor.Context(beam_pipeline_args=BEAM_PIPELINE_ARGS)
+        Executor(context).Do({}, {"examples": [examples]}, dict(component.spec.exec_properties))
+        run.split_names = artifact_utils.decode_split_names(examples.split_names)
+        return Path(examples.uri)
+
+    return run
+
+
+def records(examples: Path, split: str) -> dict[str, dict[str, bytes]]:
+    """Features by the path of the photo."""
+    found = {}
+    for file in sorted((examples / f"Split-{split}").iterdir()):
+        for record in tf.data.TFRecordDataset(str(file), compression_type="GZIP").as_numpy_iterator():
+            features = tf.train.Example.FromString(record).features.feature
+            values = {name: feature.bytes_list.value[0] for name, feature in features.items()}
+            assert values["path"].decode() not in found
+            found[values["path"].decode()] = values
+    return found
+
+
+def report(examples: Path) -> dict:
+    return json.loads((examples / "ingestion.json").read_text())
+
+
+def test_each_photo_is_in_one_split_with_its_bytes_label_and_checksum(flowers, ingest):
+    examples = ingest(flowers)
+    train, held_out = records(examples, "train"), records(examples, "eval")
+    assert ingest.split_names == ["eval", "train"]
+    assert train.keys() & held_out.keys() == set()
+    assert len(train) + len(held_out) == 60
+    for path, values in (train | held_out).items():
+        content = (flowers / path).read_bytes()
+        assert values == {
+            "image": content,
+            "label": path.split("/")[0].encode(),
+            "path": path.encode(),
+            "checksum": hashlib.sha256(content).hexdigest().encode(),
+        }
+
+
+def test_files_are_named_as_tfx_names_them_and_classes_are_mixed(flowers, ingest):
+    examples = ingest(flowers)
+    for split in ("train", "eval"):
+        assert sorted(path.name for path in (examples / f"Split-{split}").iterdir()) == [
+            f"data_tfrecord-{number:05}-of-00004.gz" for number in range(4)
+        ]
+    assert not (examples / "unfinished").exists()
+    labels = [values["label"] for values in records(examples, "train").values()]
+    assert sum(before != after for before, after in itertools.pairwise(labels)) > 10
+
+
+def test_the_report_counts_each_class_of_each_split(flowers, ingest):
+    examples = ingest(flowers)
+    counted = report(examples)
+    assert counted["left_out"] == []
+    for split in ("train", "eval"):
+        labels = [values["label"].decode() for values in records(examples, split).values()]
+        assert counted["examples"][split] == {label: labels.count(label) for label in ("rose", "tulip")}
+
+
+def test_the_same_photos_give_the_same_files(flowers, ingest):
+    first, second = ingest(flowers), ingest(flowers)
+    for split in ("train", "eval"):
+        assert list(records(first, split).items()) == list(records(second, split).items())
+
+
+def test_more_photos_and_other_names_move_no_photo_to_another_split(flowers, ingest):
+    before = records(ingest(flowers), "eval")
+    write(flowers, {f"rose/new-{number}.png": photo(1000 + number) for number in range(40)})
+    (flowers / "tulip").rename(flowers / "a tulip")
+    after = ingest(flowers)
+    checksums = {values["checksum"] for values in before.values()}
+    old = {values["checksum"] for path, values in records(after, "eval").items() if "new-" not in path}
+    assert checksums == old
+
+
+def test_copies_of_a_photo_land_in_the_same_split(flowers, ingest):
+    write(flowers, {f"rose/copy-{number:02}.png": photo(number) for number in range(60)})
+    examples = ingest(flowers)
+    checksums = [{values["checksum"] for values in records(examples, split).values()} for split in ("train", "eval")]
+    assert checksums[0] & checksums[1] == set()
+    assert len(checksums[0] | checksums[1]) == 60
+
+
+def test_the_share_held_out_is_the_one_given():
+    checksums = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(4000)]
+    splits = [split_by_content(checksum, 0.25) for checksum in checksums]
+    assert 900 < splits.count("eval") < 1100
+    # Whoever is held out at a smaller share is at a larger one.
+    assert all(split_by_content(checksum, 0.3) == "eval" for checksum in checksums[:500] if
+               split_by_content(checksum, 0.25) == "eval")  # fmt: skip
+
+
+def test_folders_of_splits_are_respected(tmp_path, ingest):
+    files = {f"{folder}/{label}/{number}.jpg": photo(zlib.crc32(f"{folder}{label}{number}".encode()))
+             for folder in ("train", "val", "test") for label in ("rose", "tulip") for number in range(3)}  # fmt: skip
+    examples = ingest(write(tmp_path / "data", files))
+    assert ingest.split_names == ["eval", "test", "train"]
+    for split, folder in {"train": "train", "eval": "val", "test": "test"}.items():
+        assert records(examples, split).keys() == {path for path in files if path.startswith(folder)}
+
+
+def test_without_a_folder_for_evaluation_a_share_of_the_training_photos_is_held_out(tmp_path, ingest):
+    files = {f"train/rose/{number}.png": photo(number) for number in range(40)}
+    files |= {f"test/rose/{number}.png": photo(100 + number) for number in range(3)}
+    examples = ingest(write(tmp_path / "data", files))
+    held_out = records(examples, "eval")
+    assert held_out and all(path.startswith("train/") for path in held_out)
+    assert len(held_out) + len(records(examples, "train")) == 40
+    assert len(records(examples, "test")) == 3
+
+
+def test_a_photo_that_is_also_in_the_folder_for_evaluation_is_not_learned_from(tmp_path, ingest):
+    files = {f"train/rose/{number}.png": photo(number) for number in range(4)}
+    files |= {"val/rose/a.png": photo(1), "val/rose/b.png": photo(50)}
+    examples = ingest(write(tmp_path / "data", files))
+    assert records(examples, "train").keys() == {f"train/rose/{number}.png" for number in (0, 2, 3)}
+    assert records(examples, "eval").keys() == {"val/rose/a.png", "val/rose/b.png"}
+    assert report(examples)["left_out"] == [
+        {
+            "path": "train/rose/1.png",
+            "reason": "the same photo as val/rose/a.png, which is in another split",
+            "unreadable": False,
+        }
+    ]
+
+
+def test_classes_may_be_called_like_splits(tmp_path):
+    write(tmp_path, {"train/1.png": b"", "bus/2.png": b""})
+    assert {(found.path, found.label, found.split) for found in list_photos(str(tmp_path))} == {
+        ("train/1.png", "train", None),
+        ("bus/2.png", "bus", None),
+    }
+
+
+def test_photos_are_known_by_their_extensions_in_either_case_and_hidden_files_are_none(tmp_path):
+    names = ["a.jpg", "b.JPEG", "c.Png", "d.gif", "e.BMP"]
+    others = ["._a.jpg", ".hidden.png", "notes.txt", "f.webp"]
+    write(tmp_path, {f"rose/{name}": b"" for name in names + others} | {".cache/x.png": b"", "loose.png": b""})
+    assert [found.path for found in list_photos(str(tmp_path))] == [f"rose/{name}" for name in names]
+
+
+def manifest(path: Path, rows: list[list[str]]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8-sig") as file:
+        csv.writer(file).writerows(rows)
+    return path
+
+
+def test_a_manifest_lists_photos_relative_to_itself_or_absolute(tmp_path, ingest):
+    write(tmp_path, {f"photos/{number}.png": photo(number) for number in range(30)})
+    rows = [["label", "path"], *(["größer" if number % 2 else "a, b", f"photos/{number}.png"] for number in range(29))]
+    rows.append(["absolute", str(tmp_path / "photos/29.png")])
+    examples = ingest(manifest(tmp_path / "list.csv", rows))
+    found = records(examples, "train") | records(examples, "eval")
+    assert {path: values["label"].decode() for path, values in found.items()} == {
+        path: label for label, path in rows[1:]
+    }
+    assert found["photos/3.png"]["image"] == photo(3)
+
+
+BROKEN = {
+    "rose/empty.png": (b"", "image is empty"),
+    "rose/text.jpg": (b"no photo", "not a JPEG, PNG, GIF or BMP image"),
+    "rose/cut.jpg": (b"\xff\xd8\xff\xe0\x00", "image is damaged"),
+    "rose/enormous.png": (enormous_png(), "image is 20000x20000, at most 50000000 pixels are allowed"),
+}
+
+
+def test_photos_that_cannot_be_used_are_left_out_and_listed(flowers, ingest):
+    write(flowers, {path: content for path, (content, _) in BROKEN.items()})
+    examples = ingest(flowers, max_unreadable_share=0.1)
+    assert len(records(examples, "train")) + len(records(examples, "eval")) == 60
+    assert report(examples)["left_out"] == [
+        {"path": path, "reason": reason, "unreadable": True} for path, (_, reason) in sorted(BROKEN.items())
+    ]
+
+
+def test_a_file_that_a_manifest_lists_and_that_is_not_there_is_left_out(tmp_path, ingest):
+    write(tmp_path, {f"{number}.png": photo(number) for number in range(30)})
+    rows = [["path", "label"], ["gone.png", "rose"], *([f"{number}.png", "rose"] for number in range(30))]
+    examples = ingest(manifest(tmp_path / "list.csv", rows), max_unreadable_share=0.1)
+    assert report(examples)["left_out"] == [{"path": "gone.png", "reason": "there is no such file", "unreadable": True}]
+
+
+def test_too_many_photos_that_cannot_be_used_stop_the_run(flowers, ingest):
+    write(flowers, {path: content for path, (content, _) in BROKEN.items()})
+    expected = (
+        rf"flowers: 4 of 64 photos cannot be used, at most a share of 0\.06 may be; remove or replace them "
+        rf"\(rose/cut\.jpg: image is damaged; rose/empty\.png: image is empty; "
+        rf"rose/enormous\.png: {BROKEN['rose/enormous.png'][1]}; and 1 more\)"
+    )
+    with pytest.raises(BrokenInput, match=expected):
+        ingest(flowers, max_unreadable_share=0.06)
+    ingest(flowers, max_unreadable_share=4 / 64)
+
+
+def test_a_split_without_photos_stops_the_run(tmp_path, ingest):
+    write(tmp_path, {"data/rose/1.png": photo(1)})
+    with pytest.raises(BrokenInput, match=r"data: no photo is left for the eval split, of 1; add photos"):
+        ingest(tmp_path / "data", eval_share=0.0001)
+
+
+@pytest.mark.parametrize(
+    ("files", "path", "message"),
+    [
+        ({}, "missing", "missing: no such folder or file; `data.path` in the config names a folder of class folders"),
+        ({"loose.png": b""}, "", "expected a folder for each class, <class>/<photo>, with .jpg"),
+        ({"list.csv": b"path,label\n"}, "list.csv", "list.csv: no photos are listed"),
+        ({"list.csv": b"file,label\na,b\n"}, "list.csv", "columns path and label, found 'file, label'; add path"),
+        ({"list.csv": b"path,label\na.png,x\nb.png\n"}, "list.csv", "list.csv, line 3: label is empty; fill it in"),
+        ({"list.csv": b"path,label\n\xff,x\n"}, "list.csv", "list.csv: not UTF-8 at byte 11"),
+    ],
+)  # fmt: skip
+def test_data_that_cannot_be_listed_is_refused_in_a_sentence(tmp_path, files, path, message):
+    with pytest.raises(BrokenInput) as refusal:
+        list_photos(str(write(tmp_path, files) / path))
+    assert message in str(refusal.value)
+
+
+def test_the_fingerprint_changes_with_content_names_and_labels_only(flowers):
+    original = input_fingerprint(str(flowers))
+    assert input_fingerprint(f"{flowers}/") == original
+
+    (flowers / "notes.txt").write_text("no photo")
+    assert input_fingerprint(str(flowers)) == original
+
+    (flowers / "rose/00.png").write_bytes(photo(5000) + b"longer")
+    changed = input_fingerprint(str(flowers))
+    (flowers / "rose/00.png").rename(flowers / "rose/renamed.png")
+    renamed = input_fingerprint(str(flowers))
+    (flowers / "rose/renamed.png").rename(flowers / "tulip/00.png")
+    moved = input_fingerprint(str(flowers))
+    assert len({original, changed, renamed, moved}) == 4
+
+
+def test_the_fingerprint_changes_with_a_file_of_the_same_size(flowers):
+    file = flowers / "rose/00.png"
+    original = input_fingerprint(str(flowers))
+    status = file.stat()
+    file.write_bytes(file.read_bytes()[::-1])
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns + 1_000_000))
+    assert input_fingerprint(str(flowers)) != original

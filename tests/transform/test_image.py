@@ -1,0 +1,294 @@
+"""The preprocessing of photos, by its values: eagerly, in Transform's graph, and in the graph reloaded from disk."""
+
+import io
+import struct
+import zlib
+
+import apache_beam as beam
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_transform as tft
+import tensorflow_transform.beam as tft_beam
+from PIL import Image
+from tfx_bsl.public import tfxio
+
+from pipeline.runners.local import BEAM_PIPELINE_ARGS
+from transform.checked_image import UNKNOWN_FORMAT, UNSUPPORTED_BMP, checked_image
+from transform.decode_image import decode_image
+from transform.first_gif_frame import first_gif_frame
+from transform.image import DAMAGED, preprocessing_fn, scale, usable_pixels
+from transform.image_options import ImageOptions
+from transform.label_options import LabelOptions
+from transform.preprocessing_error import PreprocessingError
+
+RED, BLUE, WHITE = (200, 30, 10), (10, 60, 220), (250, 250, 250)
+HEIGHT, WIDTH = 40, 60
+MAX_PIXELS = 10_000
+OPTIONS = ImageOptions(
+    label=LabelOptions(column="label", names={"r": "rose"}), height=4, width=6, scaling="raw", max_pixels=MAX_PIXELS
+)
+
+
+def flag() -> Image.Image:
+    """Left half red, right half blue above white."""
+    pixels = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    pixels[:, : WIDTH // 2] = RED
+    pixels[: HEIGHT // 2, WIDTH // 2 :] = BLUE
+    pixels[HEIGHT // 2 :, WIDTH // 2 :] = WHITE
+    return Image.fromarray(pixels)
+
+
+def encoded(image: Image.Image, image_format: str, **options) -> bytes:
+    file = io.BytesIO()
+    image.save(file, image_format, **options)
+    return file.getvalue()
+
+
+def png(width: int, height: int, data: bytes = b"") -> bytes:
+    """A PNG of eight bits a colour, whatever its data hold."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
+
+
+def jpeg_of_declared_size(width: int, height: int) -> bytes:
+    file = encoded(flag(), "JPEG")
+    size = file.index(b"\xff\xc0") + 5
+    return file[:size] + struct.pack(">HH", height, width) + file[size + 4 :]
+
+
+def gif_of_declared_size(width: int, height: int) -> bytes:
+    """The size of the frame, which is what is decoded; that of the screen stays."""
+    file = encoded(flag().convert("P"), "GIF")
+    size = file.index(b"\x2c\0\0\0\0") + 5
+    return file[:size] + struct.pack("<HH", width, height) + file[size + 4 :]
+
+
+def bmp_with(offset: int, content: bytes) -> bytes:
+    file = encoded(flag(), "BMP")
+    return file[:offset] + content + file[offset + len(content) :]
+
+
+def animation() -> bytes:
+    frames = [Image.new("RGB", (WIDTH, HEIGHT), colour) for colour in (WHITE, BLUE)]
+    return encoded(flag(), "GIF", save_all=True, append_images=frames)
+
+
+palette_flag = flag().quantize(8)
+GREY = flag().convert("L")
+GOOD = {
+    "JPEG": (encoded(flag(), "JPEG", quality=95), flag()),
+    "progressive JPEG": (encoded(flag(), "JPEG", quality=95, progressive=True), flag()),
+    "grey JPEG": (encoded(GREY, "JPEG"), GREY),
+    "CMYK JPEG": (encoded(flag().convert("CMYK"), "JPEG", quality=95), flag()),
+    "PNG": (encoded(flag(), "PNG"), flag()),
+    "grey PNG": (encoded(GREY, "PNG"), GREY),
+    "PNG with a palette": (encoded(palette_flag, "PNG"), palette_flag),
+    "PNG with transparency": (encoded(flag().convert("RGBA"), "PNG"), flag()),
+    "PNG with 16 bits": (encoded(Image.fromarray(np.asarray(GREY).astype(np.uint16) * 257), "PNG"), GREY),
+    "GIF": (encoded(palette_flag, "GIF"), palette_flag),
+    "interlaced GIF": (encoded(palette_flag, "GIF", interlace=1), palette_flag),
+    "animated GIF": (animation(), flag()),
+    "BMP": (encoded(flag(), "BMP"), flag()),
+    "grey BMP": (encoded(GREY, "BMP"), GREY),
+    "BMP with a palette": (encoded(palette_flag, "BMP"), palette_flag),
+    "BMP with transparency": (encoded(flag().convert("RGBA"), "BMP"), flag()),
+}
+TOO_LARGE = "image is 20000x20000, at most 10000 pixels are allowed"
+BAD = {
+    "empty": (b"", "image is empty"),
+    "text": (b"this is no image", UNKNOWN_FORMAT),
+    "TIFF": (encoded(flag(), "TIFF"), UNKNOWN_FORMAT),
+    "WebP": (encoded(flag(), "WEBP"), UNKNOWN_FORMAT),
+    "base64 text": (b"iVBORw0KGgoAAAANSUhEUgAAAAgAAAAI", UNKNOWN_FORMAT),
+    "JPEG cut off": (GOOD["JPEG"][0][:-100], DAMAGED),
+    "JPEG without a header": (b"\xff\xd8\xff", DAMAGED),
+    "PNG cut off": (GOOD["PNG"][0][:-30], DAMAGED),
+    "PNG without a header": (b"\x89PNG\r\n\x1a\n", DAMAGED),
+    "PNG with too few rows": (png(50, 50, b"\0" * 500), DAMAGED),
+    "PNG without pixels": (png(0, 0), DAMAGED),
+    "GIF without frames": (b"GIF89a" + b"\0" * 7 + b";", DAMAGED),
+    "GIF cut off": (GOOD["GIF"][0][:-60], DAMAGED),
+    "GIF that never ends": (b"GIF89a" + b"\0" * 7 + b"\x21\xf9", DAMAGED),
+    "BMP cut off": (GOOD["BMP"][0][:-100], DAMAGED),
+    "BMP with a palette cut short": (b"".join([GOOD["BMP with a palette"][0][:62], b"\xff" * 3000]), DAMAGED),
+    "BMP of one bit": (encoded(flag().convert("1"), "BMP"), UNSUPPORTED_BMP),
+    "compressed BMP": (bmp_with(30, struct.pack("<i", 1)), UNSUPPORTED_BMP),
+    "enormous JPEG": (jpeg_of_declared_size(20000, 20000), TOO_LARGE),
+    "enormous PNG": (png(20000, 20000), TOO_LARGE),
+    "enormous GIF": (gif_of_declared_size(20000, 20000), TOO_LARGE),
+    "enormous BMP": (bmp_with(18, struct.pack("<ii", 20000, 20000)), TOO_LARGE),
+    "enormous BMP from top to bottom": (bmp_with(18, struct.pack("<ii", 20000, -20000)), TOO_LARGE),
+    "PNG whose size overflows": (
+        png(2**31 - 1, 2**31 - 1),
+        "image is 2147483647x2147483647, at most 10000 pixels are allowed",
+    ),
+}
+
+
+def colours(image: Image.Image) -> np.ndarray:
+    """What the model should see of it: far from edges, so that resizing changes nothing."""
+    pixels = np.asarray(image.convert("RGB")).astype(np.float32)
+    return np.stack([pixels[10, 10], pixels[10, 50], pixels[30, 50]])
+
+
+def seen(pixels: np.ndarray) -> np.ndarray:
+    return np.stack([pixels[0, 0], pixels[0, 5], pixels[3, 5]])
+
+
+@pytest.fixture(scope="module")
+def prepare():
+    """usable_pixels as a function of serialized files."""
+    function = tf.function(lambda images: usable_pixels(images, OPTIONS), autograph=False)
+    concrete = function.get_concrete_function(tf.TensorSpec([None], tf.string))
+
+    def run(files: list[bytes]) -> tuple[np.ndarray, list[str]]:
+        pixels, errors = concrete(tf.constant(files, tf.string))
+        return pixels.numpy(), [error.decode() for error in errors.numpy()]
+
+    return run
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_each_format_gives_the_colours_of_the_photo(prepare, name):
+    file, expected = GOOD[name]
+    pixels, errors = prepare([file])
+    assert errors == [""]
+    np.testing.assert_allclose(seen(pixels[0]), colours(expected), atol=6)
+
+
+def test_the_first_frame_of_an_animation_is_found_without_the_others():
+    single, height, width = first_gif_frame(tf.constant(animation()))
+    with Image.open(io.BytesIO(single.numpy())) as gif:
+        assert gif.n_frames == 1
+    assert (int(height), int(width)) == (HEIGHT, WIDTH)
+    np.testing.assert_array_equal(
+        tf.io.decode_image(single, 3, expand_animations=False), tf.io.decode_image(animation(), 3)[0]
+    )
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_cannot_be_used_gives_zeros_and_a_reason(prepare, name):
+    file, reason = BAD[name]
+    pixels, errors = prepare([file])
+    assert errors == [reason]
+    assert pixels.shape == (1, 4, 6, 3) and not pixels.any()
+
+
+def test_bad_photos_leave_the_good_ones_of_their_batch_as_they_are(prepare):
+    good = [file for file, _ in GOOD.values()]
+    alone = np.concatenate([prepare([file])[0] for file in good])
+    mixed = [file for pair in zip(good, (file for file, _ in BAD.values()), strict=False) for file in pair]
+    pixels, errors = prepare(mixed)
+    np.testing.assert_array_equal(pixels[::2], alone)
+    assert errors[::2] == [""] * len(good)
+    assert errors[1::2] == [reason for _, reason in list(BAD.values())[: len(good)]]
+
+
+def test_no_photo_at_all_is_an_empty_batch(prepare):
+    pixels, errors = prepare([])
+    assert pixels.shape == (0, 4, 6, 3) and errors == []
+
+
+def test_pixels_are_those_of_decode_image_and_resize(prepare):
+    file = GOOD["JPEG"][0]
+    expected = tf.image.resize(tf.io.decode_image(file, 3, expand_animations=False), [4, 6])
+    np.testing.assert_array_equal(prepare([file])[0][0], expected)
+
+
+def test_a_photo_of_exactly_the_allowed_size_is_decoded():
+    file = GOOD["PNG"][0]
+    assert decode_image(tf.constant(file), HEIGHT * WIDTH)[1] == b""
+    assert decode_image(tf.constant(file), HEIGHT * WIDTH - 1)[1] == b"image is 60x40, at most 2399 pixels are allowed"
+
+
+def test_a_header_is_enough_for_the_check():
+    assert checked_image(tf.constant(png(100, 100)), MAX_PIXELS)[1] == b""
+    assert checked_image(tf.constant(png(100, 101)), MAX_PIXELS)[1] != b""
+
+
+@pytest.mark.parametrize(
+    ("scaling", "expected"),
+    [("minus_one_to_one", [-1.0, 0.0, 1.0]), ("zero_to_one", [0.0, 0.5, 1.0]), ("raw", [0.0, 127.5, 255.0])],
+)
+def test_colours_are_scaled_to_the_range_asked_for(scaling, expected):
+    np.testing.assert_array_equal(scale(tf.constant([0.0, 127.5, 255.0]), scaling), expected)
+
+
+ROWS = [
+    {"image": GOOD["PNG"][0], "label": b"tulip"},
+    {"image": GOOD["JPEG"][0], "label": b"r"},
+    {"image": BAD["text"][0], "label": b"aster"},
+    {"image": GOOD["GIF"][0]},
+    {"label": b"r"},
+]
+RAW_FEATURES = {name: tf.io.VarLenFeature(tf.string) for name in ("image", "label", "path", "checksum")}
+
+
+def example(row: dict[str, bytes]) -> bytes:
+    features = {name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value])) for name, value in row.items()}
+    return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+
+
+@pytest.fixture(scope="module")
+def transform_graph(tmp_path_factory) -> str:
+    """The directory of Transform's graph, made of ROWS."""
+    metadata = tft.DatasetMetadata.from_feature_spec(RAW_FEATURES)
+    source = tfxio.TFExampleBeamRecord(physical_format="inmem", telemetry_descriptors=["test"], schema=metadata.schema)
+    path = str(tmp_path_factory.mktemp("transform") / "graph")
+    with (
+        beam.Pipeline(argv=BEAM_PIPELINE_ARGS) as pipeline,
+        tft_beam.Context(temp_dir=str(tmp_path_factory.mktemp("temporary"))),
+    ):
+        data = pipeline | beam.Create([example(row) for row in ROWS]) | source.BeamSource()
+        function = (data, source.TensorAdapterConfig()) | tft_beam.AnalyzeDataset(
+            lambda inputs: preprocessing_fn(inputs, {"preprocessing": OPTIONS.model_dump_json()})
+        )
+        _ = function | tft_beam.WriteTransformFn(path)
+    return path
+
+
+def transformed(path: str, columns: tuple[str, ...]) -> dict[str, np.ndarray]:
+    layer = tft.TFTransformOutput(path).transform_features_layer()
+    features = tf.io.parse_example([example(row) for row in ROWS], {name: RAW_FEATURES[name] for name in columns})
+    return {name: values.numpy() for name, values in layer(features).items()}
+
+
+def test_the_reloaded_graph_gives_pixels_reasons_and_labels(transform_graph, prepare):
+    output = transformed(transform_graph, ("image", "label"))
+    pixels, errors = prepare([row.get("image", b"") for row in ROWS])
+    assert errors == ["", "", UNKNOWN_FORMAT, "", "image is empty"]
+    np.testing.assert_array_equal(output["image"], pixels)
+    assert [error.decode() for error in output["error"]] == errors
+    assert tft.TFTransformOutput(transform_graph).vocabulary_by_name("labels") == [b"aster", b"rose", b"tulip"]
+    assert output["label"].tolist() == [2, 1, 0, -1, 1]
+
+
+def test_the_reloaded_graph_needs_the_photo_only(transform_graph):
+    output = transformed(transform_graph, ("image",))
+    assert set(output) == {"image", "error"}
+    np.testing.assert_array_equal(output["image"], transformed(transform_graph, ("image", "label"))["image"])
+
+
+def test_the_transformed_features_have_known_shapes(transform_graph):
+    spec = tft.TFTransformOutput(transform_graph).transformed_feature_spec()
+    assert spec["image"] == tf.io.FixedLenFeature([4, 6, 3], tf.float32)
+    assert spec["error"] == tf.io.FixedLenFeature([], tf.string)
+
+
+def test_the_graph_runs_in_an_input_pipeline(transform_graph):
+    layer = tft.TFTransformOutput(transform_graph).transform_features_layer()
+    batches = tf.data.Dataset.from_tensor_slices([example(row) for row in ROWS]).batch(2)
+    parsed = batches.map(lambda rows: layer(tf.io.parse_example(rows, RAW_FEATURES)), num_parallel_calls=2)
+    errors = [error.decode() for batch in parsed for error in batch["error"].numpy()]
+    assert errors == ["", "", UNKNOWN_FORMAT, "", "image is empty"]
+
+
+@pytest.mark.parametrize("inputs", [{"photo": tf.constant([b"x"])}, {"image": tf.constant([1.0])}])
+def test_examples_without_the_bytes_of_a_photo_are_refused(inputs):
+    with pytest.raises(PreprocessingError, match="need a feature 'image' with the bytes of each photo"):
+        preprocessing_fn(inputs, {"preprocessing": OPTIONS.model_dump_json()})
