@@ -66,6 +66,7 @@ def _run(config: RunConfig, base_path: str, folder: Path, run_id: str, screen: R
     from pipeline.dag import Locations, create_pipeline
     from pipeline.run_outcome import cached_nodes, read_outcome
     from pipeline.runners.beam_introspection import remember_signatures
+    from pipeline.runners.beam_options import remember_parsed_options
     from pipeline.runners.local import BEAM_PIPELINE_ARGS, LocalRunner
 
     locations = Locations(
@@ -76,6 +77,7 @@ def _run(config: RunConfig, base_path: str, folder: Path, run_id: str, screen: R
         base_path=base_path,
     )
     remember_signatures()
+    remember_parsed_options()
     started = time.monotonic()
     pipeline = create_pipeline(config, locations, run_id, BEAM_PIPELINE_ARGS)
 
