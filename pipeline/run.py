@@ -8,6 +8,7 @@ import os
 import tempfile
 import time
 import traceback
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -52,7 +53,8 @@ def run(config: RunConfig, workdir: str) -> ExitStatus:
             screen.stopped("interrupted; run the same command again to go on, finished steps are not repeated")
             return ExitStatus.UNEXPECTED
         except Exception as error:  # the last place that can turn a trace into a sentence
-            traceback.print_exc()
+            with suppress(OSError):  # the disk with the log may be what is full
+                traceback.print_exc()
             screen.stopped(_reason(error))
             return _status(error)
 
@@ -152,7 +154,7 @@ def _reason(error: BaseException) -> str:
 def _disk_is_full(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
-    # Beam and TensorFlow wrap the error into others, of which only the text is left.
-    if os.strerror(errno.ENOSPC) in str(error):
+    # Beam, TensorFlow and SQLite leave only the text.
+    if os.strerror(errno.ENOSPC) in str(error) or "database or disk is full" in str(error):
         return True
     return error.__cause__ is not None and _disk_is_full(error.__cause__)
