@@ -1,0 +1,308 @@
+"""The signatures of a model of photos, in a SavedModel that is loaded as TensorFlow Serving loads it."""
+
+import base64
+import io
+import json
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import apache_beam as beam
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_transform as tft
+import tensorflow_transform.beam as tft_beam
+from PIL import Image
+from tfx_bsl.public import tfxio
+
+from pipeline.runners.local import BEAM_PIPELINE_ARGS
+from serving.export import export, freeze
+from serving.labels import VOCABULARY, Labels
+from serving.session_model import SessionModel
+from serving.signatures.image import served_model
+from transform.image import preprocessing_fn
+from transform.image_options import ImageOptions
+
+MAX_PIXELS = 1_000_000
+OPTIONS = ImageOptions(height=8, width=8, max_pixels=MAX_PIXELS)
+COLOURS = {"black": (0, 0, 0), "blue": (0, 0, 255), "green": (0, 255, 0), "red": (255, 0, 0), "white": (255, 255, 255),
+           "yellow": (255, 255, 0)}  # fmt: skip
+LABELS = sorted(COLOURS)
+RAW_FEATURES = {name: tf.io.VarLenFeature(tf.string) for name in ("image", "label", "path", "checksum")}
+
+
+def photo(colour: str, image_format: str = "PNG", width: int = 40, height: int = 32) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (width, height), COLOURS[colour]).save(file, image_format)
+    return file.getvalue()
+
+
+def enormous_png(width: int, height: int, rows: int = 0) -> bytes:
+    """A PNG that declares a size and carries so many rows of zeros."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    compressor = zlib.compressobj(1)
+    data = b"".join(compressor.compress(b"\0" * (1 + 3 * width)) for _ in range(rows)) + compressor.flush()
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+def enormous_jpeg() -> bytes:
+    file = photo("red", "JPEG")
+    size = file.index(b"\xff\xc0") + 5
+    return file[:size] + struct.pack(">HH", 20000, 20000) + file[size + 4 :]
+
+
+def animation_with_an_enormous_frame() -> bytes:
+    """A small first frame, and a second one of 12000 x 12000 pixels."""
+    first, second = io.BytesIO(), io.BytesIO()
+    Image.new("L", (40, 32), 255).save(first, "GIF")
+    Image.new("L", (12000, 12000)).save(second, "GIF")
+    frame = second.getvalue()[second.getvalue().index(b"\x2c\0\0\0\0") :]
+    return first.getvalue()[:-1] + frame
+
+
+UNKNOWN = "not a JPEG, PNG, GIF or BMP image"
+TOO_LARGE = f"image is 20000x20000, at most {MAX_PIXELS} pixels are allowed"
+BAD = {
+    "empty": (b"", "image is empty"),
+    "text": (b"hello, world!", UNKNOWN),
+    "TIFF": (photo("red", "TIFF"), UNKNOWN),
+    "WebP": (photo("red", "WEBP"), UNKNOWN),
+    "JPEG cut off": (photo("red", "JPEG")[:-60], "image is damaged"),
+    "PNG with a broken checksum": (photo("red")[:40] + b"\0\0" + photo("red")[42:], "image is damaged"),
+    "enormous PNG": (enormous_png(20000, 20000), TOO_LARGE),
+    "enormous JPEG": (enormous_jpeg(), TOO_LARGE),
+}
+BROKEN_TEXT = {
+    "a character of no alphabet": b"iVBORw0K*GgoAAAANSUhEUg",
+    "of a length that cannot be": base64.b64encode(photo("red")).rstrip(b"=")[:41],
+    "cut off": base64.b64encode(photo("red"))[:40],
+    "of a text": base64.b64encode(b"hello, world"),
+    "of an enormous photo": base64.b64encode(enormous_png(20000, 20000)),
+    "of base64 text": base64.b64encode(base64.b64encode(photo("red"))),
+    "not of the whole": b"==",
+}
+
+
+def example(**features: bytes) -> bytes:
+    made = {name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value])) for name, value in features.items()}
+    return tf.train.Example(features=tf.train.Features(feature=made)).SerializeToString()
+
+
+def nearest_colour(images: tf.Tensor) -> tf.Tensor:
+    """Probabilities, float32 [batch, classes], of the colours by their distance from the average one."""
+    average = tf.reduce_mean(images, [1, 2])
+    colours = tf.constant([COLOURS[label] for label in LABELS], tf.float32) / 127.5 - 1
+    return tf.nn.softmax(-tf.reduce_sum((average[:, None] - colours[None]) ** 2, axis=2))
+
+
+@pytest.fixture(scope="module")
+def saved_model(tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("model")
+    metadata = tft.DatasetMetadata.from_feature_spec(RAW_FEATURES)
+    source = tfxio.TFExampleBeamRecord(physical_format="inmem", telemetry_descriptors=["test"], schema=metadata.schema)
+    rows = [example(image=photo(label), label=label.encode(), path=b"x", checksum=b"y") for label in LABELS]
+    with beam.Pipeline(argv=BEAM_PIPELINE_ARGS) as pipeline, tft_beam.Context(temp_dir=str(folder / "temporary")):
+        data = pipeline | beam.Create(rows) | source.BeamSource()
+        function = (data, source.TensorAdapterConfig()) | tft_beam.AnalyzeDataset(
+            lambda inputs: preprocessing_fn(inputs, {"preprocessing": OPTIONS.model_dump_json()})
+        )
+        _ = function | tft_beam.WriteTransformFn(str(folder / "transform"))
+    transform_output = tft.TFTransformOutput(str(folder / "transform"))
+    frozen = freeze(nearest_colour, tf.TensorSpec([None, OPTIONS.height, OPTIONS.width, 3]))
+    model = served_model(
+        transform=transform_output.transform_features_layer(),
+        predict=lambda features: frozen(features["image"]),
+        labels=Labels(transform_output.vocabulary_file_by_name(VOCABULARY)),
+        raw_feature_spec=RAW_FEATURES,
+        label_column="label",
+        classes=len(LABELS),
+    )
+    export(model, str(folder / "export"))
+    return str(folder / "export")
+
+
+@pytest.fixture(scope="module")
+def model(saved_model):
+    loaded = SessionModel(saved_model)
+    yield loaded
+    loaded.close()
+
+
+def array(items: list[bytes]) -> np.ndarray:
+    return np.array(items, dtype=object)
+
+
+def served(model: SessionModel, images: list[bytes]) -> list[str]:
+    return [label.decode() for label in model.run("serving_default", {"image": array(images)})["output_0"]]
+
+
+def classified(model: SessionModel, files: list[bytes]) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    answer = model.run("classify", {"image_bytes": array(files)})
+    return answer["labels"], answer["probabilities"], [error.decode() for error in answer["error"]]
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "GIF", "BMP"])
+def test_bytes_are_answered_with_their_label(model, image_format):
+    assert served(model, [photo(label, image_format) for label in LABELS]) == LABELS
+
+
+def test_base64_text_of_either_alphabet_padded_or_not_is_answered_with_its_label(model):
+    rng = np.random.default_rng(0)
+    file = io.BytesIO()
+    Image.fromarray(rng.integers(200, 256, [31, 33, 3], np.uint8)).save(file, "JPEG")
+    standard = base64.b64encode(file.getvalue())
+    url_safe = base64.urlsafe_b64encode(file.getvalue())
+    # Both alphabets are really used.
+    assert {b"+", b"/"} <= {bytes([byte]) for byte in standard}
+    assert {b"-", b"_"} <= {bytes([byte]) for byte in url_safe}
+    texts = [standard, url_safe, standard.rstrip(b"="), url_safe.rstrip(b"=")]
+    others = [photo(label) for label in LABELS[:3]]  # with one, two and no characters of padding
+    texts += [text for other in others for text in (base64.b64encode(other), base64.b64encode(other).rstrip(b"="))]
+    expected = ["white"] * 4 + [label for label in LABELS[:3] for _ in range(2)]
+    assert served(model, texts) == expected
+    assert [served(model, [text])[0] for text in texts] == expected
+
+
+@pytest.mark.parametrize("extra", [0, 1, 2])
+def test_every_length_of_padding_is_read(model, extra):
+    # What follows the end of a PNG is not looked at, so the length can be chosen.
+    file = photo("green") + b"\0" * extra
+    assert served(model, [base64.b64encode(file), base64.b64encode(file).rstrip(b"=")]) == ["green", "green"]
+
+
+def test_a_text_and_bytes_of_the_same_photo_share_a_batch(model):
+    assert served(model, [photo("red"), base64.b64encode(photo("blue")), photo("yellow", "JPEG")]) == [
+        "red",
+        "blue",
+        "yellow",
+    ]
+
+
+def test_classify_ranks_the_best_labels_with_their_probabilities(model):
+    labels, probabilities, errors = classified(model, [photo("yellow"), photo("blue")])
+    images = tf.constant([[[COLOURS[label]]] for label in ("yellow", "blue")], tf.float32) / 127.5 - 1
+    expected = nearest_colour(images).numpy()
+    assert errors == ["", ""]
+    assert labels.shape == probabilities.shape == (2, 5)
+    for row in range(2):
+        order = np.argsort(-expected[row], kind="stable")[:5]
+        np.testing.assert_allclose(probabilities[row], expected[row][order], rtol=1e-5)
+        assert [label.decode() for label in labels[row]] == [LABELS[number] for number in order]
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_photo_has_no_label_no_probabilities_and_a_reason(model, name):
+    file, reason = BAD[name]
+    labels, probabilities, errors = classified(model, [file])
+    assert errors == [reason]
+    assert set(labels.ravel()) == {b""} and not probabilities.any()
+    assert served(model, [file]) == [""]
+    assert served(model, [base64.b64encode(file)]) == [""]
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_photo_among_eight_good_ones_changes_none_of_their_answers(model, name):
+    file, reason = BAD[name]
+    good = [photo(LABELS[number % len(LABELS)], ("PNG", "JPEG")[number % 2]) for number in range(8)]
+    batch = [*good[:3], file, *good[3:]]
+    labels, probabilities, errors = classified(model, batch)
+    good_labels, good_probabilities, _ = classified(model, good)
+    rows = [row for row in range(9) if row != 3]
+    assert errors == [""] * 3 + [reason] + [""] * 5
+    np.testing.assert_array_equal(labels[rows], good_labels)
+    np.testing.assert_allclose(probabilities[rows], good_probabilities, rtol=1e-6)
+    expected = [LABELS[number % len(LABELS)] for number in range(8)]
+    assert served(model, batch) == [*expected[:3], "", *expected[3:]]
+
+
+@pytest.mark.parametrize("name", BROKEN_TEXT)
+def test_broken_base64_has_no_label_and_leaves_its_batch_alone(model, name):
+    good = [base64.urlsafe_b64encode(photo(LABELS[number % len(LABELS)])) for number in range(8)]
+    expected = [LABELS[number % len(LABELS)] for number in range(8)]
+    assert served(model, [BROKEN_TEXT[name]]) == [""]
+    assert served(model, [*good[:5], BROKEN_TEXT[name], *good[5:]]) == [*expected[:5], "", *expected[5:]]
+
+
+def test_a_batch_of_bad_photos_only_is_answered(model):
+    assert served(model, [file for file, _ in BAD.values()]) == [""] * len(BAD)
+
+
+def test_an_empty_batch_is_answered(model):
+    assert served(model, []) == []
+
+
+def test_examples_are_answered_in_the_order_of_the_vocabulary(model):
+    files = [photo("red"), b"text", photo("black")]
+    answer = model.run("serve_examples", {"examples": array([example(image=file) for file in files])})["probabilities"]
+    assert answer.shape == (3, len(LABELS))
+    assert [LABELS[best] for best in answer[[0, 2]].argmax(axis=1)] == ["red", "black"]
+    np.testing.assert_allclose(answer[[0, 2]].sum(axis=1), 1, rtol=1e-5)
+    assert not answer[1].any()
+
+
+def test_transformed_features_carry_pixels_reasons_and_the_label_where_there_is_one(model):
+    rows = [example(image=photo("blue"), label=b"blue", path=b"p", checksum=b"c"), example(image=b"text"), example()]
+    features = model.run("transform_features", {"examples": array(rows)})
+    np.testing.assert_array_equal(features["image"][0], np.broadcast_to([-1.0, -1.0, 1.0], [8, 8, 3]))
+    assert not features["image"][1:].any()
+    assert features["error"].tolist() == [b"", UNKNOWN.encode(), b"image is empty"]
+    assert features["label"].tolist() == [LABELS.index("blue"), -1, -1]
+
+
+def test_the_inputs_and_outputs_are_those_of_the_contract(model):
+    described = {
+        name: (sorted(model.signatures[name].inputs), sorted(model.signatures[name].outputs))
+        for name in ("serving_default", "classify", "serve_examples", "transform_features")
+    }
+    assert described == {
+        "serving_default": (["image"], ["output_0"]),
+        "classify": (["image_bytes"], ["error", "labels", "probabilities"]),
+        "serve_examples": (["examples"], ["probabilities"]),
+        "transform_features": (["examples"], ["error", "image", "label"]),
+    }
+
+
+MEASURE = """
+import json, resource, sys
+import numpy as np
+from serving.session_model import SessionModel
+
+path, *files = sys.argv[1:]
+model = SessionModel(path)
+
+def classify(files):
+    images = np.array([open(file, "rb").read() for file in files], dtype=object)
+    return [error.decode() for error in model.run("classify", {"image_bytes": images})["error"]]
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+classify(files[:1] * 8)
+before = peak()
+errors = classify(files)
+print(json.dumps({"errors": errors, "growth": peak() - before, "modules": sorted(sys.modules)}))
+"""
+
+
+def test_photos_that_would_take_too_much_memory_when_decoded_take_none(saved_model, tmp_path):
+    # Each takes more than 400 MiB once decoded, and is complete but for the JPEG.
+    bombs = [enormous_png(12000, 12000, rows=12000), enormous_jpeg(), animation_with_an_enormous_frame()]
+    photos = [photo("red"), *bombs, photo("blue", width=1000, height=999)]
+    paths = []
+    for number, content in enumerate(photos):
+        paths.append(str(tmp_path / f"{number}"))
+        Path(paths[-1]).write_bytes(content)
+    root = Path(__file__).parents[2]
+    output = subprocess.check_output([sys.executable, "-c", MEASURE, saved_model, *paths], cwd=root, text=True)
+    measured = json.loads(output)
+    too_large = f"image is 12000x12000, at most {MAX_PIXELS} pixels are allowed"
+    assert measured["errors"] == ["", too_large, TOO_LARGE, "", ""]
+    assert measured["growth"] < 100  # MiB; the largest photo that is allowed takes 3
+    assert not {"keras", "tfx", "tensorflow_transform"} & {name.split(".")[0] for name in measured["modules"]}
