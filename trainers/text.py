@@ -22,6 +22,9 @@ from transform.term_vocabulary import TERM_VOCABULARY
 from transform.text import TERMS, WEIGHTS
 from transform.text_options import TextOptions
 
+# The linear weights of tf-idf grow to about 10; Adam moves every number by its step size, so these are kept smaller.
+LINEAR_SCALE = 20.0
+
 
 def run_fn(fn_args: FnArgs) -> None:
     """Train on the train split, export, and leave the eval split's reference predictions beside the export.
@@ -57,7 +60,6 @@ def build_model(vocabulary_size: int, classes: int, options: TextTrainerOptions)
     """
     terms = keras.Input([None], name=TERMS, dtype="int64")
     weights = keras.Input([None], name=WEIGHTS, dtype="float32")
-    kept = keras.layers.Dropout(options.term_dropout)(weights)
     linear = keras.layers.Embedding(
         vocabulary_size + 1,
         classes,
@@ -65,10 +67,12 @@ def build_model(vocabulary_size: int, classes: int, options: TextTrainerOptions)
         embeddings_regularizer=keras.regularizers.L2(options.l2),
     )
     embedding = keras.layers.Embedding(vocabulary_size + 1, options.embedding_width)
-    hidden = keras.layers.Dropout(options.dropout)(weighted_sum(embedding(terms), kept))
+    linear_sum = weighted_sum(linear(terms), keras.layers.Dropout(options.term_dropout)(weights))
+    hidden = weighted_sum(embedding(terms), keras.layers.Dropout(options.dropout)(weights))
+    hidden = keras.layers.Dropout(options.dropout)(hidden)
     hidden = keras.layers.Dense(options.hidden_units, activation="relu")(hidden)
     hidden = keras.layers.Dropout(options.dropout)(hidden)
-    logits = keras.layers.add([weighted_sum(linear(terms), kept), keras.layers.Dense(classes)(hidden)])
+    logits = keras.layers.add([linear_sum * LINEAR_SCALE, keras.layers.Dense(classes)(hidden)])
     return keras.Model({TERMS: terms, WEIGHTS: weights}, keras.layers.Softmax()(logits))
 
 

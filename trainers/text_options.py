@@ -11,8 +11,8 @@ class TextTrainerOptions(BaseModel):
     Attributes:
         embedding_width: the width of a term's embedding.
         hidden_units: the width of the layer over the mean embedding.
-        term_dropout: the share of a text's terms dropped in training.
-        dropout: the share of activations dropped in training.
+        term_dropout: the share of a text's terms that the linear part does without, in training.
+        dropout: the share of terms and of activations that the network does without, in training.
         l2: the weight of the squared linear weights in the loss (the loss is a mean over examples).
         learning_rate: Adam's step size; it decays to zero along a cosine.
         batch_size: examples per step.
@@ -25,9 +25,9 @@ class TextTrainerOptions(BaseModel):
     embedding_width: int = Field(32, ge=1)
     hidden_units: int = Field(32, ge=1)
     term_dropout: float = Field(0.3, ge=0, lt=1)
-    dropout: float = Field(0.3, ge=0, lt=1)
-    l2: float = Field(5e-6, ge=0)
-    learning_rate: float = Field(1e-2, gt=0)
+    dropout: float = Field(0.5, ge=0, lt=1)
+    l2: float = Field(5e-4, ge=0)
+    learning_rate: float = Field(1e-3, gt=0)
     batch_size: int = Field(128, ge=1)
-    epochs: int = Field(8, ge=1)
+    epochs: int = Field(6, ge=1)
     seed: int = 0

@@ -1,0 +1,109 @@
+"""Accuracy and ROC AUC on the film reviews, ingraph beside scikit-learn, on the same five splits.
+
+    .venv/bin/python -m benchmarks.text_quality [--data FILE.csv.gz]
+
+Uses the project's own preprocessing_fn, model and training with the options of configs/reviews.yaml; scikit-learn's
+side is a logistic regression on tf-idf of words and pairs of words. `--data` takes another CSV file with the columns
+text and label, of two classes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import gzip
+import os
+import tempfile
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import tensorflow as tf
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score, roc_auc_score
+from sklearn.model_selection import StratifiedShuffleSplit
+from sklearn.pipeline import make_pipeline
+
+from benchmarks.transform_graph import transform_graph
+from pipeline import datasets
+from pipeline.config import RunConfig, load_config
+from pipeline.runners.beam_introspection import remember_signatures
+from serving.labels import VOCABULARY
+from trainers.text import build_model, fit
+from trainers.transformed_split import read_transformed_split
+from transform.term_vocabulary import TERM_VOCABULARY
+from transform.text import preprocessing_fn
+
+CONFIG = Path(__file__).resolve().parent.parent / "configs/reviews.yaml"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, help="a CSV file, may be gzipped; the reviews where it is not given")
+    remember_signatures()
+    texts, labels = read_texts(parser.parse_args().data or datasets.fetch("reviews"))
+    config = load_config(str(CONFIG))
+    print(f"{'':>4} {'ingraph':<17} scikit-learn\nseed {'accuracy':>8} {'auc':>8} {'accuracy':>8} {'auc':>8}")
+    scores = []
+    for seed in range(5):
+        train, test = next(StratifiedShuffleSplit(n_splits=1, test_size=0.2, random_state=seed).split(texts, labels))
+        split = texts[train], labels[train], texts[test]
+        found = (ingraph_probabilities(config, *split), scikit_learn_probabilities(*split))
+        scores.append([score for probabilities in found for score in accuracy_and_auc(labels[test], probabilities)])
+        print_row(str(seed), scores[-1])
+    print_row("mean", list(np.mean(scores, axis=0)))
+
+
+def read_texts(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The texts, and whether each has the last of the labels in lexicographic order."""
+    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    positive = max(row["label"] for row in rows)
+    return np.array([row["text"] for row in rows], object), np.array([row["label"] == positive for row in rows])
+
+
+def accuracy_and_auc(truth: np.ndarray, probabilities: np.ndarray) -> tuple[float, float]:
+    return float(accuracy_score(truth, probabilities > 0.5)), float(roc_auc_score(truth, probabilities))
+
+
+def ingraph_probabilities(config: RunConfig, texts: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.ndarray:
+    """Of the positive class, for each text of `test`; preprocessing analysed and model trained on the others."""
+    options = {"preprocessing": config.preprocessing.model_dump_json()}
+    spec = {name: tf.io.VarLenFeature(tf.string) for name in ("text", "label")}
+    with tempfile.TemporaryDirectory() as folder:
+        train_file = write_examples(f"{folder}/train.gz", texts, labels)
+        test_file = write_examples(f"{folder}/test.gz", test, np.zeros(len(test), bool))
+        graph = transform_graph(preprocessing_fn, options, spec, train_file, folder)
+        split = read_transformed_split([train_file], graph)
+        keras.utils.set_random_seed(config.trainer.seed)
+        classes = graph.vocabulary_size_by_name(VOCABULARY)
+        model = build_model(graph.vocabulary_size_by_name(TERM_VOCABULARY), classes, config.trainer)
+        fit(model, split, config.trainer)
+        held_out = read_transformed_split([test_file], graph)
+    return model.predict(held_out.features, batch_size=1024, verbose=0)[:, 1]
+
+
+def write_examples(path: str, texts: np.ndarray, labels: np.ndarray) -> str:
+    with tf.io.TFRecordWriter(path, "GZIP") as writer:
+        for text, label in zip(texts, labels, strict=True):
+            example = tf.train.Example()
+            example.features.feature["text"].bytes_list.value.append(text.encode())
+            example.features.feature["label"].bytes_list.value.append(b"1" if label else b"0")
+            writer.write(example.SerializeToString())
+    return path
+
+
+def scikit_learn_probabilities(texts: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.ndarray:
+    model = make_pipeline(TfidfVectorizer(ngram_range=(1, 2)), LogisticRegression(max_iter=1000))
+    return model.fit(texts, labels).predict_proba(test)[:, 1]
+
+
+def print_row(name: str, scores: list[float]) -> None:
+    print(f"{name:>4} " + " ".join(f"{score:>8.4f}" for score in scores), flush=True)
+
+
+if __name__ == "__main__":
+    main()
