@@ -9,11 +9,13 @@ import struct
 import zlib
 from pathlib import Path
 
-import ml_metadata  # noqa: F401 (before TensorFlow)
+import ml_metadata
 import numpy as np
 import pytest
 import tensorflow as tf
 from tfx.dsl.components.base import base_beam_executor
+from tfx.orchestration import metadata, pipeline
+from tfx.orchestration.local.local_dag_runner import LocalDagRunner
 from tfx.types import artifact_utils, standard_artifacts
 
 from components.errors import BrokenInput
@@ -306,3 +308,29 @@ def test_the_fingerprint_changes_with_a_file_of_the_same_size(flowers):
     file.write_bytes(file.read_bytes()[::-1])
     os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns + 1_000_000))
     assert input_fingerprint(str(flowers)) != original
+
+
+def test_a_pipeline_reads_photos_again_when_they_have_changed_and_only_then(flowers, tmp_path):
+    remember_signatures()
+    database = metadata.sqlite_metadata_connection_config(str(tmp_path / "metadata.sqlite"))
+
+    def run() -> list[int]:
+        """Runs with caching on; answers the number of training examples of each artifact so far."""
+        example_gen = ImageExampleGen(str(flowers), input_fingerprint(str(flowers)))
+        LocalDagRunner().run(
+            pipeline.Pipeline(
+                pipeline_name="flowers",
+                pipeline_root=str(tmp_path / "root"),
+                components=[example_gen],
+                enable_cache=True,
+                metadata_connection_config=database,
+                beam_pipeline_args=BEAM_PIPELINE_ARGS,
+            )
+        )
+        artifacts = ml_metadata.MetadataStore(database).get_artifacts_by_type("Examples")
+        return [len(records(Path(found.uri), "train")) + len(records(Path(found.uri), "eval")) for found in artifacts]
+
+    assert run() == [60]
+    assert run() == [60]
+    write(flowers, {"rose/new.png": photo(1000)})
+    assert run() == [60, 61]
