@@ -1,7 +1,7 @@
 # What a person or CI types; `make help` lists it. Everything runs in .venv, which the first target makes.
 
 PYTHON ?= python3.11
-CONFIGS := configs/heart.yaml
+CONFIGS := configs/heart.yaml configs/reviews.yaml
 
 READY := .venv/.ready
 UV := .venv/tools/bin/uv

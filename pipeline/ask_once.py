@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.run_screen import RunScreen
 
 
-def ask_once(name: str, base_path: str, data: str, screen: RunScreen) -> None:
+def ask_once(name: str, base_path: str, data: str, renamed_inputs: Mapping[str, str], screen: RunScreen) -> None:
     """Serve a model for a moment, and ask it for the first row of its data over REST and over gRPC.
 
     Args:
         name: what to call the model.
         base_path: the model base path.
         data: the CSV file.
+        renamed_inputs: the column behind each input of another name.
         screen: shows the answers.
     """
     from serving.client.grpc_client import GrpcClient
@@ -25,6 +27,7 @@ def ask_once(name: str, base_path: str, data: str, screen: RunScreen) -> None:
 
     with Path(data).open(encoding="utf-8-sig", newline="") as file:
         row = next(csv.DictReader(file))
+    row |= {name: row[column] for name, column in renamed_inputs.items()}
     with (
         EmbeddedServer({name: base_path}, rest_port=0, grpc_port=0, policy=LoadPolicy(load_retries=0)) as server,
         RestClient(server.host, server.rest_port) as rest,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from components.errors import BrokenInput
@@ -11,7 +12,26 @@ from transform.tabular_options import TabularOptions
 from transform.text_options import TextOptions
 
 
-def check_csv(path: str, options: TabularOptions | TextOptions) -> None:
+@dataclass(frozen=True)
+class CsvFindings:
+    """What is in a CSV file that can be used.
+
+    Attributes:
+        rows: how many, the header apart.
+        duplicates: how many of them repeat an earlier row.
+        empty: column -> how many rows have nothing in it, of the columns that the config names.
+    """
+
+    rows: int
+    duplicates: int
+    empty: dict[str, int]
+
+    def __str__(self) -> str:
+        counts = [f"{self.rows:,} rows", *([f"{self.duplicates:,} repeat an earlier one"] if self.duplicates else [])]
+        return ", ".join(counts + [f"{name!r} is empty in {count:,}" for name, count in self.empty.items() if count])
+
+
+def check_csv(path: str, options: TabularOptions | TextOptions) -> CsvFindings:
     """Read the whole file once and compare it with what the config says of its columns.
 
     CsvExampleGen takes a file without a header for one with, and answers a short row with a stack trace of Beam's.
@@ -28,7 +48,7 @@ def check_csv(path: str, options: TabularOptions | TextOptions) -> None:
         try:
             header = next(rows, None)
             _check_header(path, header, options)
-            _check_rows(path, header or [], rows, options)
+            return _check_rows(path, header or [], rows, options)
         except csv.Error as error:
             raise BrokenInput(f"{path}: line {rows.line_num} is not valid CSV: {error}") from error
 
@@ -36,7 +56,7 @@ def check_csv(path: str, options: TabularOptions | TextOptions) -> None:
 def _decoded(path: str, lines: Iterable[bytes]) -> Iterator[str]:
     for number, line in enumerate(lines, start=1):
         try:
-            yield line.decode("utf-8")
+            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
             raise BrokenInput(
                 f"{path}: line {number} is not UTF-8 (byte {error.start + 1} is 0x{line[error.start]:02x}); "
@@ -60,10 +80,12 @@ def _check_header(path: str, header: Sequence[str] | None, options: TabularOptio
 
 def _check_rows(
     path: str, header: Sequence[str], rows: Iterator[list[str]], options: TabularOptions | TextOptions
-) -> None:
+) -> CsvFindings:
     kinds = options.numeric_columns()
     numeric = [(index, name) for index, name in enumerate(header) if name in kinds]
-    count = 0
+    named = [(index, name) for index, name in enumerate(header) if name in options.named_columns()]
+    empty: dict[str, int] = {name: 0 for _, name in named}
+    count, seen = 0, set()
     for row in rows:
         if not row:
             continue
@@ -71,6 +93,9 @@ def _check_rows(
         line = rows.line_num  # type: ignore[attr-defined]
         if len(row) != len(header):
             raise BrokenInput(f"{path}: line {line} has {len(row)} fields, the header has {len(header)}; mend the line")
+        seen.add(hash(tuple(row)))
+        for index, name in named:
+            empty[name] += not row[index].strip()
         for index, name in numeric:
             if row[index].strip() and not _is_number(row[index]):
                 raise BrokenInput(
@@ -80,6 +105,7 @@ def _check_rows(
                 )
     if not count:
         raise BrokenInput(f"{path}: the file has a header and no rows; expected at least one row for each class")
+    return CsvFindings(rows=count, duplicates=count - len(seen), empty=empty)
 
 
 def _is_number(text: str) -> bool:

@@ -104,6 +104,7 @@ def create_pipeline(
         examples=examples,
         tolerance=config.serving_check.tolerance,
         maximum_examples=config.serving_check.maximum_examples,
+        feature_of_input=config.preprocessing.renamed_inputs(),
     )
     serving_pusher = ServingPusher(
         model=model,

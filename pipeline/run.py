@@ -18,6 +18,7 @@ from pipeline.ask_once import ask_once
 from pipeline.config import RunConfig
 from pipeline.csv_check import check_csv
 from pipeline.exit_status import ExitStatus
+from pipeline.plain_csv import plain_csv
 from pipeline.quiet_output import quiet_output
 from pipeline.run_screen import RunScreen
 from transform.preprocessing_error import PreprocessingError
@@ -62,7 +63,8 @@ def run(config: RunConfig, workdir: str) -> ExitStatus:
 def _run(config: RunConfig, base_path: str, folder: Path, run_id: str, screen: RunScreen) -> ExitStatus:
     screen.begin(config.name, run_id)
     data = config.data.path or str(datasets.fetch(config.data.dataset or ""))
-    check_csv(data, config.preprocessing)
+    screen.data(str(check_csv(data, config.preprocessing)))
+    data = plain_csv(data, folder / "data")
 
     screen.loading()
     from pipeline.dag import Locations, create_pipeline
@@ -90,7 +92,7 @@ def _run(config: RunConfig, base_path: str, folder: Path, run_id: str, screen: R
     outcome = read_outcome(locations.metadata, run_id)
     screen.outcome(outcome, time.monotonic() - started)
     if outcome.pushed:
-        ask_once(config.name, base_path, data, screen)
+        ask_once(config.name, base_path, data, config.preprocessing.renamed_inputs(), screen)
         return ExitStatus.PUBLISHED
     if not outcome.blessed:
         return ExitStatus.NOT_BLESSED

@@ -38,6 +38,10 @@ class RunScreen:
         self._print(f"[bold]{name}[/bold]: run {run_id}")
         self._print(f"the libraries' full log is {self._log}")
 
+    def data(self, findings: str) -> None:
+        """What the data file holds."""
+        self._print(f"data: {escape(findings)}")
+
     def loading(self) -> None:
         self._print("loading TFX …")
 

@@ -87,3 +87,7 @@ class TabularOptions(BaseModel):
     def numeric_columns(self) -> dict[str, str]:
         """Column -> its kind, of those that must hold numbers."""
         return {name: column.kind for name, column in self.columns.items() if column.kind in NUMERIC_KINDS}
+
+    def renamed_inputs(self) -> dict[str, str]:
+        """Input of the signatures -> the column behind it: each column is an input of its own name."""
+        return {}

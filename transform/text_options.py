@@ -50,3 +50,7 @@ class TextOptions(BaseModel):
     def numeric_columns(self) -> dict[str, str]:
         """Column -> its kind; a text holds no numbers."""
         return {}
+
+    def renamed_inputs(self) -> dict[str, str]:
+        """Input of the signatures -> the column behind it, where the two have different names."""
+        return {"text": self.column} if self.column != "text" else {}

@@ -40,8 +40,16 @@ class Candidate:
     left_out: int
 
     @staticmethod
-    def read(saved_model: str, reference: str, example_files: Sequence[str], maximum_examples: int) -> Candidate:
+    def read(
+        saved_model: str,
+        reference: str,
+        example_files: Sequence[str],
+        maximum_examples: int,
+        feature_of_input: Mapping[str, str] | None = None,
+    ) -> Candidate:
         """Read a model's signatures, labels and reference predictions, and choose the examples to send.
+
+        `feature_of_input` names the feature behind each input of another name.
 
         Raises:
             ModelUnavailable: one of them is missing, or does not fit the others.
@@ -62,7 +70,9 @@ class Candidate:
         return Candidate(
             signatures=signatures,
             vocabulary=labels,
-            examples=[without_label(tf.train.Example.FromString(record), inputs) for _, record in usable],
+            examples=[
+                without_label(tf.train.Example.FromString(record), inputs, feature_of_input) for _, record in usable
+            ],
             expected=_rows(predictions, rows),
             examples_in_split=total,
             left_out=len(chosen) - len(usable),

@@ -34,6 +34,7 @@ def check(
     tolerance: float,
     maximum_examples: int,
     timeout_seconds: float,
+    feature_of_input: Mapping[str, str] | None = None,
 ) -> Report:
     """Ask the model and compare; what goes wrong is a reason in the report, never an exception.
 
@@ -45,6 +46,7 @@ def check(
         tolerance: how far a probability may be from its reference.
         maximum_examples: how many examples are sent at most.
         timeout_seconds: how long a model server may take to start, and for each answer.
+        feature_of_input: the feature behind each input of another name.
     """
     candidate: Candidate | None = None
     reasons: list[str] = []
@@ -52,7 +54,7 @@ def check(
     latency: dict[str, dict[str, dict[str, float]]] = {}
     warmup_requests, load_seconds = 0, None
     try:
-        candidate = Candidate.read(saved_model, reference, example_files, maximum_examples)
+        candidate = Candidate.read(saved_model, reference, example_files, maximum_examples, feature_of_input)
         warmup_requests = write_warmup_requests(saved_model, _warmup(candidate))
         load_seconds = process.load(saved_model)
         loaders.append("session")

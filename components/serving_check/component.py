@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+
 from tfx import types
 from tfx.dsl.components.base import base_component, executor_spec
 from tfx.types import standard_artifacts
@@ -27,6 +30,7 @@ class ServingCheck(base_component.BaseComponent):
             reference probabilities are closer to each other than that.
         maximum_examples: how many examples are sent at most; of more, the same choice in each run.
         timeout_seconds: how long the model may take to load, and for each answer.
+        feature_of_input: the feature behind each input of another name.
     """
 
     SPEC_CLASS = ServingCheckSpec
@@ -40,6 +44,7 @@ class ServingCheck(base_component.BaseComponent):
         tolerance: float = TOLERANCE,
         maximum_examples: int = 1000,
         timeout_seconds: int = 300,
+        feature_of_input: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(
             ServingCheckSpec(
@@ -49,6 +54,7 @@ class ServingCheck(base_component.BaseComponent):
                 tolerance=repr(float(tolerance)),
                 maximum_examples=maximum_examples,
                 timeout_seconds=timeout_seconds,
+                feature_of_input=json.dumps(feature_of_input or {}),
                 blessing=types.Channel(type=standard_artifacts.InfraBlessing),
             )
         )

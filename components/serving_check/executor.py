@@ -46,6 +46,7 @@ class Executor(base_executor.BaseExecutor):
                 tolerance=float(exec_properties["tolerance"]),
                 maximum_examples=exec_properties["maximum_examples"],
                 timeout_seconds=timeout_seconds,
+                feature_of_input=json.loads(exec_properties["feature_of_input"]),
             )
         _bless(blessing, report)
         if not report.blessed:

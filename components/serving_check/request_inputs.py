@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -16,12 +16,25 @@ SERIALIZED_EXAMPLES = "examples"
 IMAGE_BYTES = ("image_bytes", "image")
 
 
-def without_label(example: tf.train.Example, inputs: Iterable[str]) -> tf.train.Example:
-    """The features that a client sends: those that are inputs of serving_default."""
+def without_label(
+    example: tf.train.Example, inputs: Iterable[str], feature_of_input: Mapping[str, str] | None = None
+) -> tf.train.Example:
+    """The features that a client sends: those that are inputs of serving_default.
+
+    Args:
+        example: a raw example.
+        inputs: the names of the inputs.
+        feature_of_input: the feature behind an input of another name; it is kept under both names.
+    """
     kept = set(inputs)
     if kept & set(IMAGE_BYTES):
         kept |= set(IMAGE_BYTES)
-    features = {name: feature for name, feature in example.features.feature.items() if name in kept}
+    renamed = feature_of_input or {}
+    given = example.features.feature
+    features = {name: given[name] for name in kept - set(renamed) if name in given}
+    for name, feature in renamed.items():
+        if feature in given:
+            features |= {name: given[feature], feature: given[feature]}
     return tf.train.Example(features=tf.train.Features(feature=features))
 
 

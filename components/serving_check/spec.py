@@ -14,6 +14,7 @@ class ServingCheckSpec(ComponentSpec):
         "tolerance": ExecutionParameter(type=str),
         "maximum_examples": ExecutionParameter(type=int),
         "timeout_seconds": ExecutionParameter(type=int),
+        "feature_of_input": ExecutionParameter(type=str),
     }
     INPUTS = {
         "model": ChannelParameter(type=standard_artifacts.Model),

@@ -50,6 +50,15 @@ def test_serialized_examples_carry_no_label():
     assert tf.train.Example.FromString(record) == example(age=[63])
 
 
+def test_an_input_of_another_name_takes_its_feature_which_serialized_examples_keep():
+    given = without_label(example(review=[b"fine"], label=[b"fresh"]), ["text"], {"text": "review"})
+    assert request_inputs(signature(text=tf.string), [given])["text"].tolist() == [b"fine"]
+    (record,) = request_inputs(signature(examples=tf.string), [given])["examples"]
+    features = tf.train.Example.FromString(record).features.feature
+    assert features["review"].bytes_list.value == [b"fine"]
+    assert "label" not in features
+
+
 def test_an_image_goes_to_either_input_as_bytes():
     photo = without_label(example(image_bytes=[b"png"], label=[b"cat"]), ["image"])
     assert request_inputs(signature(image=tf.string), [photo])["image"].tolist() == [b"png"]

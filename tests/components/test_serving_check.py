@@ -27,6 +27,7 @@ def check(artifact, eval_examples):
                 "tolerance": "1e-05",
                 "maximum_examples": 1000,
                 "timeout_seconds": timeout_seconds,
+                "feature_of_input": "{}",
             },
         )
         return blessing, json.loads(Path(blessing.uri, "report.json").read_text())
@@ -146,11 +147,13 @@ def test_the_component_hands_its_tolerance_on_exactly():
         model=channel_utils.as_channel([standard_artifacts.Model()]),
         examples=channel_utils.as_channel([standard_artifacts.Examples()]),
         tolerance=2.5e-06,
+        feature_of_input={"text": "review"},
     )
     assert component.exec_properties == {
         "eval_split": "eval",
         "tolerance": "2.5e-06",
         "maximum_examples": 1000,
         "timeout_seconds": 300,
+        "feature_of_input": '{"text": "review"}',
     }
     assert component.outputs["blessing"].type == standard_artifacts.InfraBlessing

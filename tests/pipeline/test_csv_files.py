@@ -1,0 +1,60 @@
+"""What CSV files hold: counted, and made readable for CsvExampleGen."""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from components.errors import BrokenInput
+from pipeline.csv_check import check_csv
+from pipeline.plain_csv import plain_csv
+from transform.label_options import LabelOptions
+from transform.text_options import TextOptions
+
+OPTIONS = TextOptions(label=LabelOptions(column="opinion"), column="review")
+
+
+def written(folder: Path, content: str | bytes) -> str:
+    path = folder / "reviews.csv"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return str(path)
+
+
+def rows_of(path: str) -> list[list[str]]:
+    with Path(path).open(encoding="utf-8", newline="") as file:
+        return list(csv.reader(file))
+
+
+def test_rows_duplicates_and_empty_texts_are_counted(tmp_path):
+    path = written(tmp_path, 'review,opinion\n"good, really",fresh\n,rotten\n  ,rotten\n"good, really",fresh\nbad,\n')
+    findings = check_csv(path, OPTIONS)
+    assert (findings.rows, findings.duplicates, findings.empty) == (5, 1, {"review": 2, "opinion": 1})
+    assert str(findings) == "5 rows, 1 repeat an earlier one, 'review' is empty in 2, 'opinion' is empty in 1"
+
+
+def test_a_byte_order_mark_and_line_breaks_in_fields_are_taken_out(tmp_path):
+    path = written(tmp_path, '\ufeffreview,opinion\r\n"one\r\ntwo ""three""\nfour",fresh\r\nfive,rotten\r\n')
+    assert check_csv(path, OPTIONS).rows == 2
+    plain = plain_csv(path, tmp_path / "data")
+    assert rows_of(plain) == [["review", "opinion"], ['one two "three" four', "fresh"], ["five", "rotten"]]
+    assert len(Path(plain).read_bytes().splitlines()) == 3
+
+
+def test_a_file_that_needs_no_change_is_used_as_it_is(tmp_path):
+    path = written(tmp_path, 'review,opinion\n"a, b",fresh\n')
+    assert plain_csv(path, tmp_path / "data") == path
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("text,opinion\na,b\n", "no column 'review', which preprocessing.column in the config names"),
+        ("review,label\na,b\n", "no column 'opinion', which preprocessing.label.column in the config names"),
+        (b"review,opinion\nfine,fresh\ncaf\xe9,fresh\n", r"line 3 is not UTF-8 \(byte 4 is 0xe9\)"),
+        ("review,opinion\nfine\n", "line 2 has 1 fields, the header has 2"),
+    ],
+)
+def test_what_cannot_be_used_is_named_with_its_place(tmp_path, content, sentence):
+    with pytest.raises(BrokenInput, match=sentence):
+        check_csv(written(tmp_path, content), OPTIONS)
