@@ -31,6 +31,7 @@ setup(
         "aiohttp~=3.9",
         "orjson~=3.9",
         "requests",
+        "google-cloud-storage",
         "click~=8.1",
         "rich>=13",
         "pydantic~=2.7",
