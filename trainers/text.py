@@ -56,7 +56,7 @@ def run_fn(fn_args: FnArgs) -> None:
 def build_model(vocabulary_size: int, classes: int, options: TextTrainerOptions) -> keras.Model:
     """A Keras model from the features of transform/text.py to probabilities, float32 [batch, classes].
 
-    A text without a known term gets what the biases say: about the shares of the classes in the training data.
+    A text without a known term gets what the biases say: always the same answer, which leans to the frequent classes.
     """
     terms = keras.Input([None], name=TERMS, dtype="int64")
     weights = keras.Input([None], name=WEIGHTS, dtype="float32")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from transform.kept_values import kept_values
 from transform.unicode_tables import PAGE, compositions, lower_case_compatibility_mapping
 
 # What authors of HTML write most; other entities become a space.
@@ -83,4 +84,4 @@ def composed(code_points: tf.RaggedTensor) -> tf.RaggedTensor:
     values = tf.where(composes, tf.cast(tf.gather(tf.constant(table.composed), place), tf.int32), flat)
     # A mark that went into its base is gone.
     kept = tf.concat([[True], ~composes[:-1]], axis=0)[: tf.size(flat)]
-    return tf.ragged.boolean_mask(code_points.with_flat_values(values), code_points.with_flat_values(kept))
+    return kept_values(code_points.with_flat_values(values), kept)

@@ -10,6 +10,7 @@ import tensorflow_transform as tft
 
 from serving.export import LABEL
 from transform.dense_column import dense_column
+from transform.kept_values import kept_values
 from transform.label_ids import label_ids
 from transform.normalized_text import normalized_text
 from transform.preprocessing_error import PreprocessingError
@@ -62,16 +63,13 @@ def weighted_terms(texts: tf.Tensor, options: TextOptions) -> dict[str, tf.Tenso
     ids = _vocabulary_table(vocabulary, tf.lookup.TextFileIndex.LINE_NUMBER, -1).lookup(found.flat_values)
     text_counts = _vocabulary_table(vocabulary, 0, 0).lookup(found.flat_values)
 
-    known = counts.with_flat_values(ids >= 0)
-    ids = tf.ragged.boolean_mask(counts.with_flat_values(ids + 1), known)
-    weights = tf.ragged.boolean_mask(
-        counts.with_flat_values(tf_idf(counts.flat_values, text_counts, text_count)), known
-    )
+    known = ids >= 0
+    weights = tf_idf(counts.flat_values, text_counts, text_count)
     shape = [None, options.maximum_length]
-    dense_weights = weights.to_tensor(shape=shape)
+    dense_weights = kept_values(counts.with_flat_values(weights), known).to_tensor(shape=shape)
     return {
-        TERMS: ids.to_tensor(shape=shape),
-        # Without the l2_normalize of TensorFlow, the square of which may underflow: an empty text stays all 0.
+        TERMS: kept_values(counts.with_flat_values(ids + 1), known).to_tensor(shape=shape),
+        # Of a text without a known term, 0 / 0: it stays 0.
         WEIGHTS: tf.math.divide_no_nan(dense_weights, tf.norm(dense_weights, axis=1, keepdims=True)),
     }
 
