@@ -52,6 +52,8 @@ def example(review: str | bytes | None, opinion: str | None = None) -> bytes:
 
 
 def transform_graph(folder, rows: list[tuple[str | None, str | None]], options: TextOptions) -> str:
+    # What tests of other modules call eagerly (tft.apply_buckets) leaves annotations there, which tft would read.
+    tf.compat.v1.reset_default_graph()
     metadata = tft.DatasetMetadata.from_feature_spec(RAW_FEATURES)
     source = tfxio.TFExampleBeamRecord(physical_format="inmem", telemetry_descriptors=["test"], schema=metadata.schema)
     with beam.Pipeline(argv=BEAM_PIPELINE_ARGS) as pipeline, tft_beam.Context(temp_dir=f"{folder}/temporary"):
