@@ -76,7 +76,13 @@ def test_a_binary_on_the_path_is_asked_the_same(trained, eval_examples, artifact
     Executor().Do(
         {"model": [trained(NeedsTheLabel)], "examples": [eval_examples]},
         {"blessing": [blessing]},
-        {"eval_split": "eval", "tolerance": "1e-05", "maximum_examples": 1000, "timeout_seconds": 60},
+        {
+            "eval_split": "eval",
+            "tolerance": "1e-05",
+            "maximum_examples": 1000,
+            "feature_of_input": "{}",
+            "timeout_seconds": 60,
+        },
     )
     report = json.loads(Path(blessing.uri, "report.json").read_text())
     assert report["loaders"] == ["session", stand_in]
