@@ -15,24 +15,20 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import apache_beam as beam
 import keras
 import numpy as np
 import tensorflow as tf
-import tensorflow_transform as tft
-import tensorflow_transform.beam as tft_beam
 from sklearn.compose import make_column_transformer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedShuffleSplit
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
-from tfx_bsl.public import tfxio
 
+from benchmarks.transform_graph import transform_graph
 from pipeline import datasets
 from pipeline.config import RunConfig, load_config
 from pipeline.runners.beam_introspection import remember_signatures
-from pipeline.runners.local import BEAM_PIPELINE_ARGS
 from trainers.tabular import build_model, fit
 from trainers.transformed_split import TransformedSplit, read_transformed_split
 from transform.tabular import CATEGORY_VOCABULARY, preprocessing_fn
@@ -63,7 +59,8 @@ def ingraph_auc(config: RunConfig, train: Rows, test: Rows) -> float:
     """AUC of the class "disease" on `test`, preprocessing analysed and model trained on `train`."""
     with tempfile.TemporaryDirectory() as folder:
         files = {name: write_examples(f"{folder}/{name}.gz", rows) for name, rows in (("train", train), ("test", test))}
-        graph = tft.TFTransformOutput(transform_graph(config, files["train"], folder))
+        options = {"preprocessing": config.preprocessing.model_dump_json()}
+        graph = transform_graph(preprocessing_fn, options, feature_spec(), files["train"], folder)
         split = read_transformed_split([files["train"]], graph)
         keras.utils.set_random_seed(config.trainer.seed)
         vocabulary = graph.vocabulary_size_by_name(CATEGORY_VOCABULARY)
@@ -76,19 +73,6 @@ def ingraph_auc(config: RunConfig, train: Rows, test: Rows) -> float:
 
 def auc(model: keras.Model, split: TransformedSplit, positive: int) -> float:
     return float(roc_auc_score(split.labels == positive, model.predict(split.features, verbose=0)[:, positive]))
-
-
-def transform_graph(config: RunConfig, examples: str, folder: str) -> str:
-    """Analyse the train split with the project's preprocessing_fn; the directory of the graph."""
-    metadata = tft.DatasetMetadata.from_feature_spec(feature_spec())
-    source = tfxio.TFExampleRecord(examples, schema=metadata.schema, telemetry_descriptors=["benchmark"])
-    options = {"preprocessing": config.preprocessing.model_dump_json()}
-    with beam.Pipeline(argv=BEAM_PIPELINE_ARGS) as pipeline, tft_beam.Context(temp_dir=f"{folder}/temporary"):
-        data = (pipeline | source.BeamSource(), source.TensorAdapterConfig())
-        function = data | tft_beam.AnalyzeDataset(lambda inputs: preprocessing_fn(inputs, options))
-        _ = function | tft_beam.WriteTransformFn(f"{folder}/graph")
-        _ = metadata | tft_beam.WriteMetadata(f"{folder}/graph/{tft.TFTransformOutput.RAW_METADATA_DIR}", pipeline)
-    return f"{folder}/graph"
 
 
 def feature_spec() -> dict[str, tf.io.VarLenFeature]:
