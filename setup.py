@@ -28,6 +28,9 @@ setup(
         "pyarrow",
         "protobuf>=6,<7",
         "grpcio",
+        "grpcio-health-checking",
+        "grpcio-reflection",
+        "prometheus-client",
         "aiohttp~=3.9",
         "orjson~=3.9",
         "requests",
@@ -41,6 +44,10 @@ setup(
     ],
     extras_require={
         "dev": [
+            "check-jsonschema",
+            "cryptography",
+            "hypothesis",
+            "kubernetes-validate",
             "mypy",
             "pytest",
             "ruff",
