@@ -32,6 +32,7 @@ from rich.table import Table
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from serving.server.embedded_server import EmbeddedServer
+from serving.server.server_options import ServerOptions
 from serving.session_model import SessionModel
 
 COLUMNS = 13
@@ -79,7 +80,7 @@ def _server(base_path: str) -> Iterator[tuple[int, int]]:
 
 
 def _serve(base_path: str, connection: Connection) -> None:
-    with EmbeddedServer({"sum": base_path}, rest_port=0, grpc_port=0) as server:
+    with EmbeddedServer({"sum": base_path}, ServerOptions(rest_port=0, grpc_port=0)) as server:
         connection.send((server.rest_port, server.grpc_port))
         connection.recv()
 

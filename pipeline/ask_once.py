@@ -23,13 +23,15 @@ def ask_once(name: str, base_path: str, data: str, renamed_inputs: Mapping[str, 
     from serving.client.rest_client import RestClient
     from serving.client.table_columns import table_columns
     from serving.server.embedded_server import EmbeddedServer
-    from serving.server.served_model import LoadPolicy
+    from serving.server.load_policy import LoadPolicy
+    from serving.server.server_options import ServerOptions
 
     with Path(data).open(encoding="utf-8-sig", newline="") as file:
         row = next(csv.DictReader(file))
     row |= {name: row[column] for name, column in renamed_inputs.items()}
+    options = ServerOptions(rest_port=0, grpc_port=0, load_policy=LoadPolicy(load_retries=0))
     with (
-        EmbeddedServer({name: base_path}, rest_port=0, grpc_port=0, policy=LoadPolicy(load_retries=0)) as server,
+        EmbeddedServer({name: base_path}, options) as server,
         RestClient(server.host, server.rest_port) as rest,
         GrpcClient(server.host, server.grpc_port) as grpc,
     ):

@@ -51,9 +51,13 @@ def serve(models: tuple[str, ...], rest_port: int, grpc_port: int, host: str, po
     logging.getLogger("serving").setLevel(logging.INFO)
     _import_tensorflow_quietly()
     from serving.server.embedded_server import EmbeddedServer, PortUnavailableError
-    from serving.server.served_model import LoadPolicy
+    from serving.server.load_policy import LoadPolicy
+    from serving.server.server_options import ServerOptions
 
-    server = EmbeddedServer(base_paths, host, rest_port, grpc_port, LoadPolicy(poll_seconds=poll_seconds))
+    options = ServerOptions(
+        host=host, rest_port=rest_port, grpc_port=grpc_port, load_policy=LoadPolicy(poll_seconds=poll_seconds)
+    )
+    server = EmbeddedServer(base_paths, options)
 
     def announce() -> None:
         click.echo(

@@ -16,7 +16,7 @@ from aiohttp import web
 from serving.server.grpc_services import add_services
 from serving.server.model_manager import ModelManager
 from serving.server.rest_service import RestService
-from serving.server.served_model import LoadPolicy
+from serving.server.server_options import ServerOptions
 
 SHUTDOWN_SECONDS = 30.0  # what requests in flight are given when the server stops
 _GRPC_OPTIONS = [
@@ -37,33 +37,23 @@ class EmbeddedServer:
     As a context manager it returns when both ports are open, which is when every model is available or has failed
     for good:
 
-        with EmbeddedServer({"heart": "models/heart"}, rest_port=0, grpc_port=0) as server:
+        with EmbeddedServer({"heart": "models/heart"}, ServerOptions(rest_port=0, grpc_port=0)) as server:
             requests.get(f"http://{server.host}:{server.rest_port}/v1/models/heart")
 
     Args:
         models: the base path of each model, by the model's name.
-        host: the address to listen on.
-        rest_port: 0 picks a free one; the attribute of the same name then holds it.
-        grpc_port: likewise.
-        policy: how base paths are polled and loads are retried.
+        options: everything else. Where a port is 0, the attribute of the same name holds the one that was picked.
 
     Raises:
         PortUnavailableError: by `run` and on entering the context.
     """
 
-    def __init__(
-        self,
-        models: Mapping[str, str],
-        host: str = "127.0.0.1",
-        rest_port: int = 8501,
-        grpc_port: int = 8500,
-        policy: LoadPolicy | None = None,
-    ) -> None:
-        self.host = host
-        self.rest_port = rest_port
-        self.grpc_port = grpc_port
+    def __init__(self, models: Mapping[str, str], options: ServerOptions | None = None) -> None:
         self._models = dict(models)
-        self._policy = policy or LoadPolicy()
+        self._options = options or ServerOptions()
+        self.host = self._options.host
+        self.rest_port = self._options.rest_port
+        self.grpc_port = self._options.grpc_port
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
         self._thread: threading.Thread | None = None
@@ -107,7 +97,7 @@ class EmbeddedServer:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         for stop_signal in stop_signals:
             self._loop.add_signal_handler(stop_signal, self._stop.set)
-        manager = ModelManager(self._models, self._policy)
+        manager = ModelManager(self._models, self._options.load_policy)
         manager.start()
         # TensorFlow Serving's number of threads.
         with ThreadPoolExecutor(4 * (os.cpu_count() or 1), thread_name_prefix="inference") as executor:

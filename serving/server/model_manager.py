@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from tensorflow_serving.apis import model_pb2
 
 from serving.client.canonical_code import CanonicalCode
-from serving.server.served_model import LoadPolicy, ServedModel, ServedVersion
+from serving.server.load_policy import LoadPolicy
+from serving.server.served_model import ServedModel, ServedVersion
 from serving.server.serving_error import ServingError, invalid_argument
 from serving.session_model import SessionModel
 

@@ -11,6 +11,7 @@ from enum import IntEnum
 
 from serving.client.canonical_code import CanonicalCode
 from serving.server.latest_version import BasePathMissingError, latest_version
+from serving.server.load_policy import LoadPolicy
 from serving.server.load_version import load_version
 from serving.server.serving_error import ServingError
 from serving.session_model import SessionModel
@@ -26,15 +27,6 @@ class VersionState(IntEnum):
     AVAILABLE = 30
     UNLOADING = 40
     END = 50
-
-
-@dataclass(frozen=True)
-class LoadPolicy:
-    """When base paths are looked at, and how often a load is tried; the defaults are TensorFlow Serving's."""
-
-    poll_seconds: float = 1.0
-    load_retries: int = 5
-    load_retry_seconds: float = 60.0
 
 
 @dataclass(eq=False)

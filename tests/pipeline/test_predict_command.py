@@ -12,13 +12,14 @@ from click.testing import CliRunner, Result
 from pipeline.cli import main
 from serving.missing_value import missing_value
 from serving.server.embedded_server import EmbeddedServer
+from serving.server.server_options import ServerOptions
 from tests.serving.server import small_models
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
     models = small_models.save_all(tmp_path_factory.mktemp("models"))
-    with EmbeddedServer(models, rest_port=0, grpc_port=0) as server:
+    with EmbeddedServer(models, ServerOptions(rest_port=0, grpc_port=0)) as server:
         yield server
 
 

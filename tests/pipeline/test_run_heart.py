@@ -23,6 +23,7 @@ from serving.client.rest_client import RestClient
 from serving.missing_value import MISSING_FLOAT, MISSING_INTEGER, MISSING_STRING
 from serving.model_store import list_versions, served_version, verify
 from serving.server.embedded_server import EmbeddedServer
+from serving.server.server_options import ServerOptions
 
 FLOATS, STRINGS = {"oldpeak"}, {"thal"}
 LABELS = ["disease", "healthy"]
@@ -89,7 +90,7 @@ def training_graph(heart_run: HeartRun, serialized) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def server(heart_run: HeartRun) -> Iterator[EmbeddedServer]:
-    with EmbeddedServer({"heart": str(heart_run.base_path)}, rest_port=0, grpc_port=0) as running:
+    with EmbeddedServer({"heart": str(heart_run.base_path)}, ServerOptions(rest_port=0, grpc_port=0)) as running:
         yield running
 
 

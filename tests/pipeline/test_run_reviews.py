@@ -21,6 +21,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 from serving.client.grpc_client import GrpcClient
 from serving.client.rest_client import RestClient
 from serving.server.embedded_server import EmbeddedServer
+from serving.server.server_options import ServerOptions
 
 LABELS = ["fresh", "rotten"]
 ODD_TEXTS = [
@@ -88,7 +89,9 @@ def training_graph(finished, workdir, serialized) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def server(finished, workdir) -> Iterator[EmbeddedServer]:
-    with EmbeddedServer({"reviews": str(workdir / "models/reviews")}, rest_port=0, grpc_port=0) as running:
+    with EmbeddedServer(
+        {"reviews": str(workdir / "models/reviews")}, ServerOptions(rest_port=0, grpc_port=0)
+    ) as running:
         yield running
 
 
@@ -198,7 +201,9 @@ def test_ones_own_sentences_of_three_classes_need_only_a_config(tmp_path):
     done = ingraph("run", str(tmp_path / "feelings.yaml"), "--workdir", str(tmp_path))
     assert done.status == 0, done.output
     with (
-        EmbeddedServer({"feelings": str(tmp_path / "models/feelings")}, rest_port=0, grpc_port=0) as server,
+        EmbeddedServer(
+            {"feelings": str(tmp_path / "models/feelings")}, ServerOptions(rest_port=0, grpc_port=0)
+        ) as server,
         RestClient(port=server.rest_port) as client,
     ):
         asked = ["楽しい", "許せない", "恐ろしい"]

@@ -7,13 +7,14 @@ import pytest
 from serving.client.grpc_client import GrpcClient
 from serving.client.rest_client import RestClient
 from serving.server.embedded_server import EmbeddedServer
+from serving.server.server_options import ServerOptions
 from tests.serving.server import small_models
 
 
 @pytest.fixture(scope="session")
 def client_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
     models = small_models.save_all(tmp_path_factory.mktemp("models"))
-    with EmbeddedServer(models, rest_port=0, grpc_port=0) as server:
+    with EmbeddedServer(models, ServerOptions(rest_port=0, grpc_port=0)) as server:
         yield server
 
 

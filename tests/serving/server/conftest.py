@@ -11,10 +11,12 @@ import pytest
 import requests
 
 from serving.server.embedded_server import EmbeddedServer
-from serving.server.served_model import LoadPolicy
+from serving.server.load_policy import LoadPolicy
+from serving.server.server_options import ServerOptions
 from tests.serving.server import small_models
 
 QUICK = LoadPolicy(poll_seconds=0.05, load_retries=1, load_retry_seconds=0.2)
+QUICK_OPTIONS = ServerOptions(rest_port=0, grpc_port=0, load_policy=QUICK)
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def base_paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def server(base_paths: dict[str, str]) -> Iterator[EmbeddedServer]:
-    with EmbeddedServer(base_paths, rest_port=0, grpc_port=0, policy=QUICK) as server:
+    with EmbeddedServer(base_paths, QUICK_OPTIONS) as server:
         yield server
 
 

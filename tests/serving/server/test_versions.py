@@ -16,15 +16,16 @@ from tensorflow_serving.apis import prediction_log_pb2
 from serving.client.grpc_client import GrpcClient
 from serving.client.rest_client import RestClient
 from serving.server.embedded_server import EmbeddedServer
-from serving.server.served_model import LoadPolicy
-from tests.serving.server.conftest import QUICK, Rest
+from serving.server.load_policy import LoadPolicy
+from serving.server.server_options import ServerOptions
+from tests.serving.server.conftest import QUICK, QUICK_OPTIONS, Rest
 
 PATIENCE_SECONDS = 30.0
 
 
 @contextmanager
 def serving(base_path: Path, policy: LoadPolicy = QUICK) -> Iterator[EmbeddedServer]:
-    with EmbeddedServer({"m": str(base_path)}, rest_port=0, grpc_port=0, policy=policy) as server:
+    with EmbeddedServer({"m": str(base_path)}, ServerOptions(rest_port=0, grpc_port=0, load_policy=policy)) as server:
         yield server
 
 
@@ -242,7 +243,7 @@ def test_two_models_are_served_side_by_side(tmp_path, half_plus_two_versions):
     models = {"one": str(tmp_path / "a"), "two": str(tmp_path / "b")}
 
     with (
-        EmbeddedServer(models, rest_port=0, grpc_port=0, policy=QUICK) as server,
+        EmbeddedServer(models, QUICK_OPTIONS) as server,
         RestClient(port=server.rest_port) as client,
     ):
         assert client.predict("one", {"x": [0.0]}) == {"y": [1.0]}
