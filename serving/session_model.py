@@ -39,9 +39,15 @@ class SessionModel:
         self._callables: dict[tuple[str, tuple[str, ...], tuple[str, ...]], Callable[..., Sequence[Any]]] = {}
 
     def run(
-        self, signature: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None
+        self,
+        signature: str,
+        inputs: Mapping[str, np.ndarray],
+        outputs: Sequence[str] | None = None,
+        timeout_seconds: float | None = None,
     ) -> dict[str, np.ndarray]:
         """The outputs of one signature, all of them or those named; strings are object arrays of bytes.
+
+        A graph that takes longer than the time-out is stopped between two of its ops.
 
         Raises:
             KeyError: the model has no such signature, input or output.
@@ -50,7 +56,8 @@ class SessionModel:
         feeds = tuple(sorted(inputs))
         fetches = tuple(sorted(self.signatures[signature].outputs if outputs is None else outputs))
         run = self._callables.get((signature, feeds, fetches)) or self._make_callable(signature, feeds, fetches)
-        values = run(*(inputs[name] for name in feeds))
+        options = _run_options(timeout_seconds)
+        values = run(*(inputs[name] for name in feeds), options=options)
         return {name: _as_array(value) for name, value in zip(fetches, values, strict=True)}
 
     def close(self) -> None:
@@ -69,6 +76,12 @@ class SessionModel:
             self._callables.clear()
         self._callables[signature, feeds, fetches] = run
         return run
+
+
+def _run_options(timeout_seconds: float | None) -> Any:
+    return (
+        None if timeout_seconds is None else tf.compat.v1.RunOptions(timeout_in_ms=max(1, int(timeout_seconds * 1000)))
+    )
 
 
 def _tensor_name(tensors: Mapping[str, meta_graph_pb2.TensorInfo], name: str) -> str:

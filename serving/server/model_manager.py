@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 from tensorflow_serving.apis import model_pb2
@@ -23,6 +23,7 @@ class ModelInUse:
     name: str
     number: int
     model: SessionModel
+    hold: Callable[[], AbstractContextManager[SessionModel]]  # keeps it loaded for longer than the block
 
 
 class ModelManager:
@@ -56,7 +57,7 @@ class ModelManager:
         """
         version = self._find(spec)
         with version.use() as model:
-            yield ModelInUse(spec.name, version.number, model)
+            yield ModelInUse(spec.name, version.number, model, version.use)
 
     def status(self, spec: model_pb2.ModelSpec) -> list[ServedVersion]:
         """The versions of a model, highest first, or the one that the spec names.

@@ -16,23 +16,54 @@ DEFAULT_SIGNATURE = "serving_default"
 
 
 def run_signature(
-    model: SessionModel, name: str, inputs: Mapping[str, np.ndarray], output_filter: Sequence[str] = ()
+    model: SessionModel,
+    name: str,
+    inputs: Mapping[str, np.ndarray],
+    output_filter: Sequence[str] = (),
+    timeout_seconds: float | None = None,
 ) -> dict[str, np.ndarray]:
     """The outputs that the filter names, or all of the signature's, in the signature's order.
 
     Raises:
-        ServingError: INVALID_ARGUMENT, inputs or filter do not fit the signature; or the op's own code and message.
+        ServingError: INVALID_ARGUMENT, inputs or filter do not fit the signature; DEADLINE_EXCEEDED, the graph did not
+            finish in time; or the op's own code and message.
         KeyError: the model has no such signature.
     """
-    signature = model.signatures[name]
+    feeds, fetches = checked_request(model.signatures[name], inputs, output_filter)
+    return run_checked(model, name, feeds, fetches, timeout_seconds)
+
+
+def checked_request(
+    signature: meta_graph_pb2.SignatureDef, inputs: Mapping[str, np.ndarray], output_filter: Sequence[str] = ()
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """What to feed, the signature's defaults included, and which outputs to fetch, in the order of the answer.
+
+    Raises:
+        ServingError: INVALID_ARGUMENT, inputs or filter do not fit the signature.
+    """
     feeds = _with_defaults(signature, inputs)
     _check_data_types(signature, feeds)
     _check_output_filter(signature, output_filter)
+    return feeds, tuple(output_filter or sorted(signature.outputs))
+
+
+def run_checked(
+    model: SessionModel,
+    name: str,
+    feeds: Mapping[str, np.ndarray],
+    fetches: Sequence[str],
+    timeout_seconds: float | None = None,
+) -> dict[str, np.ndarray]:
+    """Run what `checked_request` has returned.
+
+    Raises:
+        ServingError: the code and message of the op that fails; DEADLINE_EXCEEDED, the graph did not finish in time.
+    """
     try:
-        outputs = model.run(name, feeds, output_filter or None)
+        outputs = model.run(name, feeds, fetches, timeout_seconds)
     except tf.errors.OpError as error:
         raise ServingError.from_tensorflow(error) from error
-    return {alias: outputs[alias] for alias in output_filter or sorted(signature.outputs)}
+    return {alias: outputs[alias] for alias in fetches}
 
 
 def _with_defaults(signature: meta_graph_pb2.SignatureDef, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
