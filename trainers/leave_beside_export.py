@@ -21,7 +21,7 @@ LIBRARIES = ("tensorflow", "keras", "tensorflow-transform", "tfx")
 
 def leave_beside_export(
     export_path: str,
-    model: keras.Model,
+    model: keras.Model | None,
     predictions: ReferencePredictions,
     data_fingerprint: str,
     code_fingerprint: str,
@@ -31,18 +31,16 @@ def leave_beside_export(
 
     Args:
         export_path: the SavedModel's directory.
-        model: the trained model; a frozen export has no variables to start another training from.
+        model: the trained model; a frozen export has no variables to start another training from. None where no Keras
+            model was made, and so no model.keras is.
         predictions: what the training graph says of the eval split.
         data_fingerprint: of the examples trained and evaluated on.
         code_fingerprint: of the config and the code that made the model.
         left_out: how many examples of both splits had no usable label.
     """
     folder = os.path.dirname(export_path.rstrip("/"))  # noqa: PTH120 (may be an object store's path)
-    with tempfile.TemporaryDirectory() as local:
-        # Keras writes its zip file with seeks, which an object store does not offer.
-        file = Path(local) / MODEL_FILE
-        model.save(file)
-        tf.io.gfile.copy(str(file), f"{folder}/{MODEL_FILE}", overwrite=True)
+    if model is not None:
+        _save(model, f"{folder}/{MODEL_FILE}")
     reference_predictions.write(f"{folder}/{reference_predictions.FILE_NAME}", predictions)
     provenance = {
         "data_fingerprint": data_fingerprint,
@@ -52,3 +50,11 @@ def leave_beside_export(
     }
     with tf.io.gfile.GFile(f"{folder}/{PROVENANCE_FILE}", "w") as provenance_file:
         provenance_file.write(json.dumps(provenance, indent=2))
+
+
+def _save(model: keras.Model, path: str) -> None:
+    with tempfile.TemporaryDirectory() as local:
+        # Keras writes its zip file with seeks, which an object store does not offer.
+        file = Path(local) / MODEL_FILE
+        model.save(file)
+        tf.io.gfile.copy(str(file), path, overwrite=True)

@@ -12,12 +12,13 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 from serving.export import export
 from serving.labels import VOCABULARY, Labels
 from serving.signatures.tabular import served_model
+from trainers.data_fingerprint import data_fingerprint
 from trainers.frozen_model import frozen_model
 from trainers.leave_beside_export import leave_beside_export
 from trainers.reference_predictions import reference_predictions
 from trainers.shuffled_batches import Rows, shuffled_batches
 from trainers.tabular_options import TabularTrainerOptions
-from trainers.transformed_split import TransformedSplit, data_fingerprint, read_transformed_split
+from trainers.transformed_split import TransformedSplit, read_transformed_split
 from transform.tabular import CATEGORIES, CATEGORY_VOCABULARY, NUMBERS
 from transform.tabular_options import TabularOptions
 
@@ -43,7 +44,7 @@ def run_fn(fn_args: FnArgs) -> None:
         fn_args.serving_model_dir,
         model=model,
         predictions=reference_predictions(model, evaluation, labels),
-        data_fingerprint=data_fingerprint(train, evaluation),
+        data_fingerprint=data_fingerprint(train.fingerprint, evaluation.fingerprint),
         code_fingerprint=fn_args.custom_config["code_fingerprint"],
         left_out=train.left_out + evaluation.left_out,
     )

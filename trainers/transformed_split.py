@@ -65,8 +65,3 @@ def read_transformed_split(
         left_out=int((~usable).sum()),
         fingerprint=hashlib.sha256("".join(sorted(ids)).encode()).hexdigest(),
     )
-
-
-def data_fingerprint(*splits: TransformedSplit) -> str:
-    """SHA-256 over the examples of the splits, in the order in which the splits are given."""
-    return hashlib.sha256("".join(split.fingerprint for split in splits).encode()).hexdigest()

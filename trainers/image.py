@@ -1,0 +1,75 @@
+"""Training of a model of photos, or the wrapping of one that exists, and its export."""
+
+from __future__ import annotations
+
+import tensorflow_transform as tft
+from tfx.components.trainer.fn_args_utils import FnArgs
+
+from serving.export import export
+from serving.labels import VOCABULARY, Labels
+from serving.signatures.image import served_model
+from trainers.data_fingerprint import data_fingerprint
+from trainers.fine_tune import fine_tuned
+from trainers.fine_tune_options import FineTuneOptions
+from trainers.frozen_classifier import frozen_classifier
+from trainers.image_classifier import ImageClassifier
+from trainers.image_options import read_trainer_options
+from trainers.leave_beside_export import leave_beside_export
+from trainers.photo_predictions import photo_predictions
+from trainers.photo_split import read_photo_split
+from trainers.precision import Precision
+from trainers.transformed_photos import transformed_photos
+from trainers.wrapped_classifier import wrapped_classifier
+from transform.image_options import ImageOptions
+
+BATCH_SIZE = 32
+
+
+def run_fn(fn_args: FnArgs) -> None:
+    """Train on the train split or wrap what exists, export, and leave the eval split's reference predictions beside it.
+
+    `fn_args.custom_config` carries `preprocessing` and `trainer`, the JSON of ImageOptions and ImageTrainerOptions,
+    `code_fingerprint`, and `checkpoints`, the folder in which a training that was killed goes on.
+    """
+    options = read_trainer_options(fn_args.custom_config["trainer"])
+    preprocessing = ImageOptions.model_validate_json(fn_args.custom_config["preprocessing"])
+    transform_output = tft.TFTransformOutput(fn_args.transform_output)
+    labels = [label.decode() for label in transform_output.vocabulary_by_name(VOCABULARY)]
+    train_photos = transformed_photos(fn_args.train_files, transform_output, BATCH_SIZE)
+    eval_photos = transformed_photos(fn_args.eval_files, transform_output, BATCH_SIZE)
+    train, evaluation = read_photo_split(train_photos), read_photo_split(eval_photos)
+
+    if isinstance(options, FineTuneOptions):
+        classifier = fine_tuned(train_photos, train, preprocessing, len(labels), options)
+    else:
+        classifier = wrapped_classifier(options, preprocessing, len(labels))
+    _export(classifier, options.precision, transform_output, preprocessing, len(labels), fn_args.serving_model_dir)
+    leave_beside_export(
+        fn_args.serving_model_dir,
+        model=classifier.model,
+        predictions=photo_predictions(classifier, eval_photos, labels),
+        data_fingerprint=data_fingerprint(train.fingerprint, evaluation.fingerprint),
+        code_fingerprint=fn_args.custom_config["code_fingerprint"],
+        left_out=train.left_out + evaluation.left_out,
+    )
+
+
+def _export(
+    classifier: ImageClassifier,
+    precision: Precision,
+    transform_output: tft.TFTransformOutput,
+    preprocessing: ImageOptions,
+    classes: int,
+    path: str,
+) -> None:
+    export(
+        served_model(
+            transform=transform_output.transform_features_layer(),
+            predict=frozen_classifier(classifier, preprocessing.height, preprocessing.width, precision),
+            labels=Labels(transform_output.vocabulary_file_by_name(VOCABULARY)),
+            raw_feature_spec=transform_output.raw_feature_spec(),
+            label_column=preprocessing.label.column,
+            classes=classes,
+        ),
+        path,
+    )
