@@ -14,7 +14,10 @@ from components.serving_check.failures import ModelUnavailable
 from components.serving_check.model_server import ModelServer
 
 # The binary is in no Python package: this stands in for it, with its flags, over the same session loader.
-STAND_IN = """#!{python}
+# Its first lines are shell and Python at once, since a path with a space cannot stand behind `#!`.
+STAND_IN = """#!/bin/sh
+'''exec' "{python}" "$0" "$@"
+' '''
 import argparse, os, sys
 from concurrent.futures import ThreadPoolExecutor
 import grpc
