@@ -12,8 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from components.errors import BrokenInput
 from components.evaluator.evaluation_options import EvaluationOptions
+from components.table_file import TableFormat
+from trainers.fine_tune_options import FineTuneOptions
+from trainers.image_options import ImageTrainerOptions
 from trainers.tabular_options import TabularTrainerOptions
 from trainers.text_options import TextTrainerOptions
+from trainers.wrap_options import WrapOptions
+from transform.image_options import ImageOptions
 from transform.tabular_options import TabularOptions
 from transform.text_options import TextOptions
 
@@ -26,7 +31,8 @@ class DataOptions(_Section):
     """Where the examples come from.
 
     Attributes:
-        path: a CSV file with a header, relative to the config file.
+        path: a CSV or TSV file with a header or a JSON lines file, relative to the config file.
+        format: of that file, where the ending of its name does not say it, see components/table_file.py.
         dataset: a demo data set instead, see pipeline/datasets.py.
         schema_file: a curated schema (text proto), relative to the config file; without it one is inferred.
         eval_share: the share of examples that is held out, by a hash of each example.
@@ -34,6 +40,7 @@ class DataOptions(_Section):
     """
 
     path: str | None = None
+    format: TableFormat | None = None
     dataset: Literal["hearts", "reviews", "digits"] | None = None
     schema_file: str | None = None
     eval_share: float = Field(0.2, gt=0, lt=1)
@@ -42,8 +49,18 @@ class DataOptions(_Section):
     @model_validator(mode="after")
     def _check(self) -> DataOptions:
         if (self.path is None) == (self.dataset is None):
-            raise ValueError("give either path (your own CSV file) or dataset (hearts, reviews, digits)")
+            raise ValueError("give either path (your own file) or dataset (hearts, reviews, digits)")
         return self
+
+
+class PhotoDataOptions(DataOptions):
+    """Where photos come from.
+
+    Attributes:
+        max_unreadable_share: the run stops where more photos than that cannot be used.
+    """
+
+    max_unreadable_share: float = Field(0.01, ge=0, lt=1)
 
 
 class ServingCheckOptions(_Section):
@@ -76,8 +93,8 @@ class RunConfig(_Section):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
     task: str
     data: DataOptions
-    preprocessing: TabularOptions | TextOptions
-    trainer: TabularTrainerOptions | TextTrainerOptions
+    preprocessing: TabularOptions | TextOptions | ImageOptions
+    trainer: TabularTrainerOptions | TextTrainerOptions | FineTuneOptions | WrapOptions
     evaluation: EvaluationOptions
     serving_check: ServingCheckOptions = ServingCheckOptions()
     runs: str = "runs"
@@ -103,7 +120,23 @@ class TextRunConfig(RunConfig):
     trainer: TextTrainerOptions = TextTrainerOptions()
 
 
-TASKS: dict[str, type[RunConfig]] = {"tabular": TabularRunConfig, "text": TextRunConfig}
+class ImageRunConfig(RunConfig):
+    """A run on photos; the model decides about the pixels, and about its labels, where the config does not."""
+
+    data: PhotoDataOptions
+    preprocessing: ImageOptions = ImageOptions()
+    trainer: ImageTrainerOptions
+    # The sums of a network's many layers are rounded in another order in batches of other sizes.
+    serving_check: ServingCheckOptions = ServingCheckOptions(tolerance=1e-4)
+
+    @model_validator(mode="after")
+    def _complete_preprocessing(self) -> ImageRunConfig:
+        completed = self.preprocessing.completed(self.trainer.pixel_format(), self.trainer.label_order())
+        object.__setattr__(self, "preprocessing", completed)
+        return self
+
+
+TASKS: dict[str, type[RunConfig]] = {"tabular": TabularRunConfig, "text": TextRunConfig, "image": ImageRunConfig}
 
 
 def load_config(path: str, overrides: Sequence[str] = ()) -> RunConfig:

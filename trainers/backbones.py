@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trainers.pixel_format import PixelFormat
+from transform.image_options import PixelFormat
 
 DEFAULT_BACKBONE = "InceptionV3"
 

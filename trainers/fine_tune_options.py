@@ -7,8 +7,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from trainers.backbones import BACKBONES, DEFAULT_BACKBONE
-from trainers.pixel_format import PixelFormat
 from trainers.precision import Precision
+from transform.image_options import PixelFormat
 
 
 class FineTuneOptions(BaseModel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -9,6 +10,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from transform.label_options import LabelOptions
 
 Scaling = Literal["minus_one_to_one", "zero_to_one", "raw"]
+
+
+@dataclass(frozen=True)
+class PixelFormat:
+    """The pixels that a model takes: height and width, and the range of a colour value."""
+
+    height: int
+    width: int
+    scaling: Scaling
 
 
 class ImageOptions(BaseModel):
@@ -30,3 +40,14 @@ class ImageOptions(BaseModel):
     width: int = Field(299, ge=1)
     scaling: Scaling = "minus_one_to_one"
     max_pixels: int = Field(50_000_000, ge=1)
+
+    def completed(self, expected: PixelFormat, labels: tuple[str, ...]) -> ImageOptions:
+        """These options, with what a model expects where nothing was given.
+
+        Args:
+            expected: the pixels that the model was made for.
+            labels: its labels in the order of its probabilities; () where the data decide about them.
+        """
+        pixels = {name: value for name, value in asdict(expected).items() if name not in self.model_fields_set}
+        label = self.label.model_copy(update={} if self.label.order else {"order": labels})
+        return self.model_copy(update={**pixels, "label": label})
