@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator, mod
 from trainers.backbones import BACKBONES, DEFAULT_BACKBONE
 from trainers.beside_config import beside_config
 from trainers.label_file import IMAGENET, read_label_file
-from trainers.pixel_format import PixelFormat
 from trainers.precision import Precision
+from transform.image_options import PixelFormat
 
 KERAS_FILE = ".keras"
 WEIGHTS_FILE = ".weights.h5"
