@@ -15,6 +15,7 @@ from components.evaluator.evaluation_options import EvaluationOptions
 from components.table_file import TableFormat
 from trainers.fine_tune_options import FineTuneOptions
 from trainers.image_options import ImageTrainerOptions
+from trainers.precision import TOLERANCES
 from trainers.tabular_options import TabularTrainerOptions
 from trainers.text_options import TextTrainerOptions
 from trainers.wrap_options import WrapOptions
@@ -126,13 +127,21 @@ class ImageRunConfig(RunConfig):
     data: PhotoDataOptions
     preprocessing: ImageOptions = ImageOptions()
     trainer: ImageTrainerOptions
-    # The sums of a network's many layers are rounded in another order in batches of other sizes.
-    serving_check: ServingCheckOptions = ServingCheckOptions(tolerance=1e-4)
 
     @model_validator(mode="after")
     def _complete_preprocessing(self) -> ImageRunConfig:
-        completed = self.preprocessing.completed(self.trainer.pixel_format(), self.trainer.label_order())
+        labels = self.trainer.label_order()
+        if labels and self.preprocessing.label.order:
+            raise ValueError("preprocessing.label.order: trainer.labels lists the labels of a classifier; give one")
+        completed = self.preprocessing.completed(self.trainer.pixel_format(), labels)
         object.__setattr__(self, "preprocessing", completed)
+        return self
+
+    @model_validator(mode="after")
+    def _complete_tolerance(self) -> ImageRunConfig:
+        if "tolerance" not in self.serving_check.model_fields_set:
+            tolerance = {"tolerance": TOLERANCES[self.trainer.precision]}
+            object.__setattr__(self, "serving_check", self.serving_check.model_copy(update=tolerance))
         return self
 
 
@@ -153,11 +162,11 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> RunConfig:
     for override in overrides:
         _override(content, override)
     config_class = _config_class(path, content)
+    folder = Path(path).resolve().parent
     try:
-        config = config_class.model_validate(content)
+        config = config_class.model_validate(content, context={"folder": str(folder)})
     except ValidationError as error:
         raise BrokenInput("; ".join(_sentence(path, detail, config_class) for detail in error.errors())) from error
-    folder = Path(path).resolve().parent
     absolute = {
         key: value if "://" in value else str(folder / value)
         for key in ("path", "schema_file")
