@@ -105,8 +105,12 @@ def to_proto(array: np.ndarray, proto: Any, as_content: bool) -> None:
         getattr(proto, kind.field).extend(_as_field_values(array, kind).tolist())
 
 
-def from_proto(proto: Any) -> np.ndarray:
+def from_proto(proto: Any, maximum_bytes: int = MAXIMUM_BYTES) -> np.ndarray:
     """The array of a TensorProto: from `tensor_content`, or from `*_val`, whose last value then fills the shape.
+
+    Args:
+        proto: the message.
+        maximum_bytes: of the array.
 
     Raises:
         ValueError: the message describes no tensor.
@@ -116,7 +120,7 @@ def from_proto(proto: Any) -> np.ndarray:
         raise ValueError("the tensor's shape is unknown")
     shape = tuple(dim.size for dim in proto.tensor_shape.dim)
     size = math.prod(shape)
-    if any(dim < 0 for dim in shape) or size * kind.dtype.itemsize > MAXIMUM_BYTES:
+    if any(dim < 0 for dim in shape) or size * kind.dtype.itemsize > maximum_bytes:
         raise ValueError(f"the tensor's shape {list(shape)} is negative or too large")
     if proto.tensor_content:
         if kind.name == "string" or len(proto.tensor_content) != size * kind.dtype.itemsize:

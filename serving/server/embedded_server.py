@@ -13,14 +13,16 @@ from types import TracebackType
 import grpc
 from aiohttp import web
 
+from serving.server.access_log import AccessLog
 from serving.server.grpc_services import add_services
+from serving.server.inference import Inference
 from serving.server.model_manager import ModelManager
 from serving.server.rest_service import RestService
 from serving.server.server_options import ServerOptions
+from serving.server.tls_files import TlsFiles
 
 SHUTDOWN_SECONDS = 30.0  # what requests in flight are given when the server stops
 _GRPC_OPTIONS = [
-    ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
     # Without it a second server could open the same port, and each would get a part of the requests.
     ("grpc.so_reuseport", 0),
@@ -45,7 +47,7 @@ class EmbeddedServer:
         options: everything else. Where a port is 0, the attribute of the same name holds the one that was picked.
 
     Raises:
-        PortUnavailableError: by `run` and on entering the context.
+        PortUnavailableError, TlsError: by `run` and on entering the context.
     """
 
     def __init__(self, models: Mapping[str, str], options: ServerOptions | None = None) -> None:
@@ -118,35 +120,46 @@ class EmbeddedServer:
 
     async def _listen(self, manager: ModelManager, executor: ThreadPoolExecutor, on_ready: Callable[[], None]) -> None:
         assert self._stop is not None
-        grpc_server = grpc.aio.server(options=_GRPC_OPTIONS)
-        add_services(grpc_server, manager, executor)
-        runner = web.AppRunner(
-            RestService(manager, executor).application(), access_log=None, shutdown_timeout=SHUTDOWN_SECONDS
+        options = self._options
+        inference = Inference(executor)
+        access_log = AccessLog(options.access_log) if options.access_log else None
+        observers = [access_log] if access_log is not None else []
+        grpc_server = grpc.aio.server(
+            options=[*_GRPC_OPTIONS, ("grpc.max_receive_message_length", options.limits.body_bytes)]
         )
+        await add_services(grpc_server, manager, inference, options, observers)
+        application = RestService(manager, inference, options, observers).application()
+        runner = web.AppRunner(application, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
         await runner.setup()
         try:
-            self.rest_port = await _open_rest_port(runner, self.host, self.rest_port)
-            self.grpc_port = _open_grpc_port(grpc_server, self.host, self.grpc_port)
+            self.rest_port = await _open_rest_port(runner, self.host, self.rest_port, options.tls)
+            self.grpc_port = _open_grpc_port(grpc_server, self.host, self.grpc_port, options.tls)
             await grpc_server.start()
             on_ready()
             await self._stop.wait()
         finally:
             await asyncio.gather(grpc_server.stop(SHUTDOWN_SECONDS), runner.cleanup())
+            if access_log is not None:
+                access_log.close()
 
 
-async def _open_rest_port(runner: web.AppRunner, host: str, port: int) -> int:
+async def _open_rest_port(runner: web.AppRunner, host: str, port: int, tls: TlsFiles | None) -> int:
+    context = tls.ssl_context() if tls is not None else None
     try:
-        await web.TCPSite(runner, host, port).start()
+        await web.TCPSite(runner, host, port, ssl_context=context).start()
     except OSError as error:
         raise PortUnavailableError(f"REST port {port} of {host} cannot be opened: {error.strerror or error}") from error
     opened: int = runner.addresses[0][1]
     return opened
 
 
-def _open_grpc_port(server: grpc.aio.Server, host: str, port: int) -> int:
+def _open_grpc_port(server: grpc.aio.Server, host: str, port: int, tls: TlsFiles | None) -> int:
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
-        opened: int = server.add_insecure_port(address)
+        if tls is None:
+            opened: int = server.add_insecure_port(address)
+        else:
+            opened = server.add_secure_port(address, tls.grpc_credentials())
     except RuntimeError as error:
         raise PortUnavailableError(f"gRPC port {port} of {host} cannot be opened: is it in use?") from error
     return opened

@@ -59,6 +59,12 @@ def debug_string(value: Any) -> str:
     return "".join(kept)[:DEBUG_CHARACTERS].encode("utf-8", "replace").decode()
 
 
+def json_type(value: Any) -> str:
+    """RapidJSON's word for the type of a JSON value."""
+    names = {bool: str(value), int: "Number", float: "Number", str: "String", dict: "Object", list: "Array"}
+    return names.get(type(value), "Null")
+
+
 def _parse_leniently(body: bytes) -> Any:
     text = body.removeprefix(_BYTE_ORDER_MARK).lstrip(_WHITESPACE).decode("utf-8", "surrogateescape")
     offset = len(body) - len(text.encode("utf-8", "surrogateescape"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import binascii
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any, NoReturn
@@ -11,7 +10,8 @@ import numpy as np
 
 from serving.client.canonical_code import CanonicalCode
 from serving.client.tensor_proto import DataType
-from serving.server.json_document import debug_string
+from serving.server.base64_value import decode_base64, is_base64_value
+from serving.server.json_document import debug_string, json_type
 from serving.server.serving_error import ServingError, invalid_argument
 
 MAXIMUM_RANK = 64  # of a numpy array
@@ -81,12 +81,8 @@ def tensors_from_columns(inputs: Any, data_types: Mapping[str, DataType]) -> dic
     return {name: _to_array(inputs, data_type)}
 
 
-def _is_base64(value: Any) -> bool:
-    return isinstance(value, dict) and len(value) == 1 and isinstance(value.get("b64"), str)
-
-
 def _is_named_row(value: Any) -> bool:
-    return isinstance(value, dict) and not _is_base64(value)
+    return isinstance(value, dict) and not is_base64_value(value)
 
 
 def _check_kinds_of_rows(instances: Sequence[Any]) -> None:
@@ -182,17 +178,7 @@ def _string_bytes(value: Any) -> bytes | None:
             return value.encode("utf-8", "surrogateescape")
         except UnicodeEncodeError:
             return None
-    return _decode_base64(value["b64"]) if _is_base64(value) else None
-
-
-def _decode_base64(text: str) -> bytes | None:
-    """Standard alphabet; padding may be left out, whitespace is skipped (absl::Base64Unescape)."""
-    for candidate in (text, "".join(text.split())):
-        try:
-            return binascii.a2b_base64(candidate + "=" * (-len(candidate) % 4), strict_mode=True)
-        except ValueError:
-            continue
-    return None
+    return decode_base64(value["b64"]) if is_base64_value(value) else None
 
 
 def _refuse_rows(rows: Sequence[Any], data_type: DataType, key: str) -> NoReturn:
@@ -239,7 +225,7 @@ def _check_value(value: Any, shape: tuple[int, ...], data_type: DataType, level:
 
 def _leaf_error(value: Any, data_type: DataType) -> ServingError:
     if data_type.name == "string" and isinstance(value, dict):
-        if _is_base64(value):
+        if is_base64_value(value):
             return invalid_argument("Unable to base64 decode")
         return invalid_argument(f"JSON Value: {debug_string(value)} not formatted correctly for base64 data")
     if data_type.name not in ("float", "double", "bool", "string", *_INTEGER_RANGES) and not isinstance(value, dict):
@@ -248,13 +234,8 @@ def _leaf_error(value: Any, data_type: DataType) -> ServingError:
             f"Conversion of JSON Value: {debug_string(value)} to type: {data_type.name}",
         )
     return invalid_argument(
-        f"JSON Value: {debug_string(value)} Type: {_type_name(value)} is not of expected type: {data_type.name}"
+        f"JSON Value: {debug_string(value)} Type: {json_type(value)} is not of expected type: {data_type.name}"
     )
-
-
-def _type_name(value: Any) -> str:
-    names = {bool: str(value), int: "Number", float: "Number", str: "String", dict: "Object", list: "Array"}
-    return names.get(type(value), "Null")
 
 
 def _text(shape: tuple[int, ...]) -> str:

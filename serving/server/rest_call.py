@@ -17,14 +17,14 @@ _GRAMMAR = {
     "POST": re.compile(rf"/v1/models/(?P<name>[^/:]+){_VERSION}:(?P<verb>classify|regress|predict)", _FLAGS),
     "GET": re.compile(rf"/v1/models(?:/(?P<name>[^/:]+))?{_VERSION}(?:/(?P<verb>metadata))?", _FLAGS),
 }
-_VERBS = ("classify", "regress", "predict", "metadata", "")
+_METHODS = {"predict": "Predict", "classify": "Classify", "regress": "Regress"}
 
 
 @dataclass(frozen=True)
 class RestCall:
-    """What a request asks of a model: "predict", "classify", "regress", "metadata" or, for the status, ""."""
+    """What a request asks of a model, as the gRPC method that asks the same: "Predict", "GetModelStatus" …"""
 
-    verb: str
+    method: str
     spec: model_pb2.ModelSpec
 
 
@@ -45,15 +45,16 @@ def parse_call(method: str, path: str) -> RestCall:
         raise malformed
     spec = model_pb2.ModelSpec(name=unquote(match["name"] or ""))
     if match["version"]:
-        if int(match["version"]) >= 2**63:
+        if len(match["version"].lstrip("0")) > 19 or int(match["version"]) >= 2**63:
             raise invalid_argument(f"Failed to convert version: {match['version']} to numeric.")
         spec.version.value = int(match["version"])
     if match["label"]:
         spec.version_label = unquote(match["label"])
-    verb = match["verb"] or ""
-    # The path is matched in any case, the verb is then compared as it is.
-    if method == "POST" and verb not in _VERBS:
-        raise malformed
+    if method == "POST":
+        # The path is matched in any case, the verb is then compared as it is.
+        if match["verb"] not in _METHODS:
+            raise malformed
+        return RestCall(_METHODS[match["verb"]], spec)
     if not spec.name:
         raise invalid_argument("Missing model name in request.")
-    return RestCall("metadata" if verb == "metadata" else "" if method == "GET" else verb, spec)
+    return RestCall("GetModelMetadata" if match["verb"] == "metadata" else "GetModelStatus", spec)

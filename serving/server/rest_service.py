@@ -4,89 +4,162 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from concurrent.futures import Executor
+import time
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import aiohttp
+import numpy as np
 from aiohttp import web
 from google.protobuf import json_format, message
-from tensorflow_serving.apis import get_model_metadata_pb2, model_pb2
+from tensorflow_serving.apis import classification_pb2, get_model_metadata_pb2, model_pb2, regression_pb2
 
 from serving.client.canonical_code import CanonicalCode
-from serving.client.tensor_proto import data_type
+from serving.client.tensor_proto import DataType, data_type
+from serving.server.example_inference import ExampleInference
+from serving.server.inference import Inference
 from serving.server.json_document import debug_string, parse_document
+from serving.server.json_examples import input_from_json
 from serving.server.json_to_tensors import tensors_from_columns, tensors_from_rows
 from serving.server.model_info import SIGNATURE_FIELD, model_metadata, model_status
+from serving.server.model_in_use import ModelInUse
 from serving.server.model_manager import ModelManager
+from serving.server.request_record import RequestRecord
 from serving.server.rest_call import RestCall, is_routed, parse_call
-from serving.server.run_signature import DEFAULT_SIGNATURE, run_signature
+from serving.server.results_to_json import classifications_to_json, regressions_to_json
+from serving.server.run_signature import DEFAULT_SIGNATURE
+from serving.server.server_options import ServerOptions
 from serving.server.serving_error import ServingError, invalid_argument
 from serving.server.tensors_to_json import columns_to_json, error_to_json, rows_to_json
-from serving.session_model import SessionModel
 
-MAXIMUM_BODY_BYTES = 2**31 - 1
-# Smaller bodies are parsed on the event loop: in less time than handing them to a thread and back takes.
-PARSED_AT_ONCE_BYTES = 64 * 1024
+BODY_SECONDS = 60.0  # in which a body has to arrive: a client that stops in the middle of one holds a connection
+COMPRESSED_FROM_BYTES = 1024  # smaller answers grow by compression, or gain nothing
+_CORS = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Allow-Methods": "POST, GET",
+    "Access-Control-Allow-Headers": "Content-Type",
+}
 
 logger = logging.getLogger(__name__)
 
 
 class RestService:
-    """Answers HTTP requests; inference and large documents are worked on in `executor`."""
+    """Answers HTTP requests.
 
-    def __init__(self, manager: ModelManager, executor: Executor) -> None:
+    Args:
+        manager: the models.
+        inference: runs them, and converts large documents.
+        options: of the server.
+        observers: told of every request under /v1/ that was answered.
+    """
+
+    def __init__(
+        self,
+        manager: ModelManager,
+        inference: Inference,
+        options: ServerOptions,
+        observers: Iterable[Callable[[RequestRecord], None]] = (),
+    ) -> None:
         self._manager = manager
-        self._executor = executor
+        self._inference = inference
+        self._options = options
+        self._observers = tuple(observers)
+        self._examples = ExampleInference(manager, inference, options.limits)
 
     def application(self) -> web.Application:
         """The aiohttp application with the one route there is."""
-        application = web.Application(client_max_size=MAXIMUM_BODY_BYTES)
-        application.router.add_route("*", "/{path:.*}", self._answer)
+        application = web.Application(client_max_size=self._options.limits.body_bytes)
+        application.router.add_route("*", "/{path:.*}", self._respond)
         return application
 
-    async def _answer(self, request: web.Request) -> web.Response:
+    async def _respond(self, request: web.Request) -> web.Response:
         # Bytes that are no UTF-8 cannot be part of any name.
         path = request.raw_path.partition("?")[0].encode("utf-8", "surrogateescape").decode("utf-8", "replace")
         if not is_routed(path):
             return web.Response(status=404)
+        started = time.perf_counter()
+        exchange = _Exchange()
+        response = await self._answer(request, path, exchange)
+        if self._options.cors:
+            response.headers.update(_CORS)
+        if "gzip" in request.headers.get("Accept-Encoding", "") and exchange.response_bytes >= COMPRESSED_FROM_BYTES:
+            response.enable_compression(web.ContentCoding.gzip)
+        record = RequestRecord(
+            "REST",
+            exchange.method,
+            exchange.model,
+            exchange.code,
+            time.perf_counter() - started,
+            request.remote or "",
+            exchange.request_bytes,
+            exchange.response_bytes,
+        )
+        for observe in self._observers:
+            observe(record)
+        return response
+
+    async def _answer(self, request: web.Request, path: str, exchange: _Exchange) -> web.Response:
+        if request.method == "OPTIONS":
+            return _preflight(request, exchange)
+        status = None
         try:
-            body = await self._dispatch(parse_call(request.method, path), request)
-            code = CanonicalCode.OK
+            call = parse_call(request.method, path)
+            exchange.method, exchange.model = call.method, call.spec.name
+            body = await self._dispatch(call, request, exchange)
         except ServingError as error:
-            body, code = error_to_json(error.message), error.code
-        except (asyncio.CancelledError, web.HTTPException):
-            raise
+            body, exchange.code = error_to_json(error.message), error.code
+        except _BodyError as error:
+            body, exchange.code, status = error_to_json(error.message), error.code, error.status
+        except ConnectionError:
+            raise  # nobody is there to read an answer
         except Exception:
             logger.exception("%s %s failed", request.method, path)
-            body, code = error_to_json("Internal error; the server's log says more."), CanonicalCode.INTERNAL
-        return web.Response(body=body, status=code.http_status, content_type="application/json")
+            body = error_to_json("Internal error; the server's log says more.")
+            exchange.code = CanonicalCode.INTERNAL
+        exchange.response_bytes = len(body)
+        response = web.Response(
+            body=body, status=status or exchange.code.http_status, content_type="application/json", zlib_executor_size=1
+        )
+        if status is not None:
+            response.force_close()  # the rest of the body is still on its way
+        return response
 
-    async def _dispatch(self, call: RestCall, request: web.Request) -> bytes:
-        match call.verb:
-            case "predict":
-                return await self._predict(call.spec, await request.read())
-            case "metadata":
-                return self._metadata(call.spec)
-            case "":
-                return _to_json(model_status(self._manager, call.spec)).encode()
-            case _:
-                raise ServingError(CanonicalCode.UNIMPLEMENTED, f"The method {call.verb} is not offered.")
+    async def _dispatch(self, call: RestCall, request: web.Request, exchange: _Exchange) -> bytes:
+        if call.method == "GetModelMetadata":
+            return self._metadata(call.spec)
+        if call.method == "GetModelStatus":
+            return _to_json(model_status(self._manager, call.spec)).encode()
+        body = await _read(request, self._options.limits.body_bytes)
+        exchange.request_bytes = len(body)
+        document = await self._inference.convert(len(body), parse_document, body)
+        call.spec.signature_name = _signature_name(document)
+        if call.method == "Predict":
+            return await self._predict(call.spec, document, len(body))
+        return await self._infer_examples(call, document, len(body))
 
-    async def _predict(self, spec: model_pb2.ModelSpec, body: bytes) -> bytes:
-        loop = asyncio.get_running_loop()
-        if len(body) <= PARSED_AT_ONCE_BYTES:
-            document = parse_document(body)
-        else:
-            document = await loop.run_in_executor(self._executor, parse_document, body)
-        signature = document.get("signature_name", "")
-        if not isinstance(signature, str):
-            raise invalid_argument(
-                f"JSON Value: {debug_string(document)} not formatted correctly. 'signature_name' key must be a string "
-                "value."
-            )
+    async def _predict(self, spec: model_pb2.ModelSpec, document: dict[str, Any], size: int) -> bytes:
+        convert = self._inference.convert
         with self._manager.use(spec) as served:
-            return await loop.run_in_executor(
-                self._executor, _run, served.model, signature or DEFAULT_SIGNATURE, document
+            signature = spec.signature_name or DEFAULT_SIGNATURE
+            data_types = _input_types(served, signature)
+            tensors = await convert(size, _to_tensors, document, data_types)
+            self._options.limits.check(tensors)
+            outputs = await self._inference.run(
+                served, signature, tensors, timeout_seconds=self._options.rest_timeout_seconds
             )
+        written = rows_to_json if "instances" in document else columns_to_json
+        return await convert(sum(array.size * 8 for array in outputs.values()), written, outputs)
+
+    async def _infer_examples(self, call: RestCall, document: dict[str, Any], size: int) -> bytes:
+        timeout = self._options.rest_timeout_seconds
+        input_ = await self._inference.convert(size, input_from_json, document)
+        if call.method == "Classify":
+            asked = classification_pb2.ClassificationRequest(model_spec=call.spec, input=input_)
+            classified = (await self._examples.classify(asked, timeout)).result
+            return await self._inference.convert(classified.ByteSize(), classifications_to_json, classified)
+        request = regression_pb2.RegressionRequest(model_spec=call.spec, input=input_)
+        regressed = (await self._examples.regress(request, timeout)).result
+        return await self._inference.convert(regressed.ByteSize(), regressions_to_json, regressed)
 
     def _metadata(self, spec: model_pb2.ModelSpec) -> bytes:
         request = get_model_metadata_pb2.GetModelMetadataRequest(model_spec=spec, metadata_field=[SIGNATURE_FIELD])
@@ -99,28 +172,84 @@ class RestService:
         ).encode()
 
 
-def _run(model: SessionModel, signature: str, document: dict[str, Any]) -> bytes:
-    """A parsed request -> the body of its answer."""
-    if signature not in model.signatures:
+class _Exchange:
+    """What a request turns out to be while it is answered."""
+
+    method = ""
+    model = ""
+    code = CanonicalCode.OK
+    request_bytes = 0
+    response_bytes = 0
+
+
+class _BodyError(Exception):
+    """A body that cannot be read, for which HTTP has a status of its own."""
+
+    def __init__(self, status: int, code: CanonicalCode, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+
+
+def _preflight(request: web.Request, exchange: _Exchange) -> web.Response:
+    """What a browser asks before it sends another site's request (http_server.cc)."""
+    if not request.headers.get("Origin", "").startswith(("http://", "https://")):
+        exchange.code = CanonicalCode.FAILED_PRECONDITION
+    return web.Response(status=exchange.code.http_status)
+
+
+async def _read(request: web.Request, limit: int) -> bytes:
+    too_large = _BodyError(
+        413, CanonicalCode.RESOURCE_EXHAUSTED, f"The request's body is too large; this server takes {limit} bytes."
+    )
+    if (request.content_length or 0) > limit:
+        raise too_large
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            return await request.read()
+    except web.HTTPRequestEntityTooLarge:
+        raise too_large from None
+    except TimeoutError:
+        message = f"The request's body did not arrive within {BODY_SECONDS:g} s."
+        raise _BodyError(408, CanonicalCode.DEADLINE_EXCEEDED, message) from None
+    except (aiohttp.ClientPayloadError, web.RequestPayloadError, aiohttp.http_exceptions.PayloadEncodingError):
+        message = "The request's body is not encoded as its headers say."
+        raise _BodyError(400, CanonicalCode.INVALID_ARGUMENT, message) from None
+
+
+def _signature_name(document: Mapping[str, Any]) -> str:
+    name = document.get("signature_name", "")
+    if not isinstance(name, str):
+        raise invalid_argument(
+            f"JSON Value: {debug_string(document)} not formatted correctly. 'signature_name' key must be a string value."
+        )
+    # Half a surrogate pair is no character of a name.
+    return name.encode("utf-8", "replace").decode()
+
+
+def _input_types(served: ModelInUse, signature: str) -> dict[str, DataType]:
+    if signature not in served.model.signatures:
         raise invalid_argument(f'Serving signature name: "{signature}" not found in signature def')
-    infos = model.signatures[signature].inputs
+    infos = served.model.signatures[signature].inputs
     if not infos:
         raise invalid_argument(f"Failed to get input map for signature: {signature}")
     try:
-        data_types = {name: data_type(infos[name].dtype) for name in sorted(infos)}
+        return {name: data_type(infos[name].dtype) for name in sorted(infos)}
     except ValueError as error:
         raise ServingError(CanonicalCode.UNIMPLEMENTED, f"Signature {signature}: {error}") from error
+
+
+def _to_tensors(document: Mapping[str, Any], data_types: Mapping[str, DataType]) -> dict[str, np.ndarray]:
     if "instances" in document and "inputs" in document:
         raise invalid_argument(
             f"JSON Value: {debug_string(document)} Not formatted correctly expecting only one of 'inputs' or "
             "'instances' keys to exist "
         )
     if "instances" in document:
-        tensors = tensors_from_rows(document["instances"], data_types, document)
-        return rows_to_json(run_signature(model, signature, tensors))
+        return tensors_from_rows(document["instances"], data_types, document)
     if "inputs" in document:
-        tensors = tensors_from_columns(document["inputs"], data_types)
-        return columns_to_json(run_signature(model, signature, tensors))
+        return tensors_from_columns(document["inputs"], data_types)
     raise invalid_argument("Missing 'inputs' or 'instances' key")
 
 

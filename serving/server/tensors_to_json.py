@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from serving.client.tensor_proto import data_type_of
+from serving.server.float_texts import float_texts
 from serving.server.serving_error import invalid_argument
 
 BYTES_SUFFIX = "_bytes"  # string outputs of such a name are binary: {"b64": "…"}
-_SIGNIFICANT_DIGITS = {np.dtype(np.float32): 9, np.dtype(np.float64): 17}
+_WRITTEN_FLOATS = {np.dtype(np.float32), np.dtype(np.float64)}
 _WRITTEN_INTEGERS = {np.dtype(name) for name in ("int8", "int16", "int32", "int64", "uint8", "uint32", "uint64")}
 
 
@@ -80,8 +81,8 @@ def _nested_texts(name: str, array: np.ndarray, depth: int) -> list[str]:
 
 def _value_texts(name: str, array: np.ndarray) -> list[str]:
     values = array.ravel()
-    if array.dtype in _SIGNIFICANT_DIGITS:
-        return _float_texts(values)
+    if array.dtype in _WRITTEN_FLOATS:
+        return float_texts(values)
     if array.dtype == np.bool_:
         return ["true" if value else "false" for value in values.tolist()]
     if array.dtype in _WRITTEN_INTEGERS:
@@ -95,21 +96,6 @@ def _string_text(value: bytes, binary: bool) -> str:
     if binary:
         return f'{{"b64": "{base64.b64encode(value).decode()}"}}'
     return json.dumps(value.decode("utf-8", "surrogateescape"), ensure_ascii=False)
-
-
-def _float_texts(values: np.ndarray) -> list[str]:
-    """Six digits where they name the value exactly, else all; whole numbers get ".0", so that they read as floats."""
-    texts = [f"{value:g}" for value in values.tolist()]
-    if not texts:
-        return texts
-    read_back = np.array(texts).astype(values.dtype)
-    digits = _SIGNIFICANT_DIGITS[values.dtype]
-    for position in np.flatnonzero(read_back != values):
-        texts[position] = f"{float(values[position]):.{digits}g}"
-    return [_NON_FINITE.get(text, text if "." in text or "e" in text else f"{text}.0") for text in texts]
-
-
-_NON_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
 
 def _encode(text: str) -> bytes:
