@@ -12,6 +12,7 @@ from components.data_gate.component import DataGate
 from components.evaluator.component import Evaluator
 from components.serving_check.component import ServingCheck
 from components.serving_pusher.component import ServingPusher
+from components.text_example_gen.component import TextExampleGen
 from pipeline.code_fingerprint import TRAINER_SOURCES, TRANSFORM_SOURCES, code_fingerprint
 from pipeline.config import RunConfig
 
@@ -23,7 +24,7 @@ class Locations:
     """Where one run reads and writes.
 
     Attributes:
-        data: the CSV file.
+        data: the file of the table.
         schema_file: a copy of the curated schema under a name that changes with its content, or None.
         artifacts: the pipeline root.
         metadata: the SQLite file of ML Metadata.
@@ -50,13 +51,7 @@ def create_pipeline(
     """
     options = _module_options(config, locations)
 
-    example_gen = tfx.components.CsvExampleGen(
-        input_base=str(Path(locations.data).parent),
-        input_config=tfx.proto.Input(
-            splits=[tfx.proto.Input.Split(name="all", pattern=Path(locations.data).name)],
-        ),
-        output_config=_splits(config.data.eval_share),
-    )
+    example_gen = _example_gen(config, locations.data)
     examples = example_gen.outputs["examples"]
     statistics_gen = tfx.components.StatisticsGen(examples=examples)
     statistics = statistics_gen.outputs["statistics"]
@@ -135,6 +130,17 @@ def create_pipeline(
         metadata_connection_config=tfx.orchestration.metadata.sqlite_metadata_connection_config(locations.metadata),
         beam_pipeline_args=beam_pipeline_args,
     )
+
+
+def _example_gen(config: RunConfig, data: str) -> tfx.dsl.components.BaseComponent:
+    where = {
+        "input_base": str(Path(data).parent),
+        "input_config": tfx.proto.Input(splits=[tfx.proto.Input.Split(name="all", pattern=Path(data).name)]),
+        "output_config": _splits(config.data.eval_share),
+    }
+    if config.task == "text":
+        return TextExampleGen(**where, table_format=config.data.format)
+    return tfx.components.CsvExampleGen(**where)
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from components.errors import AnomaliesFound, BrokenInput, NotPublished, RunStopped
+from components.table_file import TableFile
 from pipeline import datasets
 from pipeline.ask_once import ask_once
+from pipeline.check_table import check_table
 from pipeline.config import RunConfig
-from pipeline.csv_check import check_csv
 from pipeline.exit_status import ExitStatus
 from pipeline.plain_csv import plain_csv
 from pipeline.quiet_output import quiet_output
@@ -63,8 +64,10 @@ def run(config: RunConfig, workdir: str) -> ExitStatus:
 def _run(config: RunConfig, base_path: str, folder: Path, run_id: str, screen: RunScreen) -> ExitStatus:
     screen.begin(config.name, run_id)
     data = config.data.path or str(datasets.fetch(config.data.dataset or ""))
-    screen.data(str(check_csv(data, config.preprocessing)))
-    data = plain_csv(data, folder / "data")
+    table = TableFile(data, config.data.format)
+    screen.data(str(check_table(table, config.preprocessing)))
+    if config.task != "text":  # texts go in as they are
+        table = plain_csv(table, folder / "data")
 
     screen.loading()
     from pipeline.dag import Locations, create_pipeline
@@ -74,7 +77,7 @@ def _run(config: RunConfig, base_path: str, folder: Path, run_id: str, screen: R
     from pipeline.runners.local import BEAM_PIPELINE_ARGS, LocalRunner
 
     locations = Locations(
-        data=data,
+        data=table.path,
         schema_file=_schema_copy(config.data.schema_file, folder),
         artifacts=str(folder / "artifacts"),
         metadata=str(folder / "metadata.sqlite"),
@@ -92,7 +95,7 @@ def _run(config: RunConfig, base_path: str, folder: Path, run_id: str, screen: R
     outcome = read_outcome(locations.metadata, run_id)
     screen.outcome(outcome, time.monotonic() - started)
     if outcome.pushed:
-        ask_once(config.name, base_path, data, config.preprocessing.renamed_inputs(), screen)
+        ask_once(config.name, base_path, table, config.preprocessing.renamed_inputs(), screen)
         return ExitStatus.PUBLISHED
     if not outcome.blessed:
         return ExitStatus.NOT_BLESSED

@@ -62,7 +62,7 @@ def test_a_config_is_frozen(config_path):
         ("trainer.epoch=3", "unknown key 'trainer.epoch'; did you mean 'epochs'?"),
         ("nonsense=3", "unknown key 'nonsense'; known here: name, task, data"),
         ("trainer.epochs=0", "trainer.epochs: Input should be greater than or equal to 1, received 0"),
-        ("data.dataset=hearts", "data: give either path (your own CSV file) or dataset"),
+        ("data.dataset=hearts", "data: give either path (your own file) or dataset"),
         ("evaluation.at_least={}", "evaluation: no threshold"),
         ("evaluation.at_least.f1=0.5", "evaluation.at_least.f1"),
         ("preprocessing.columns.bought=categorical", "columns lists the label 'bought'"),

@@ -1,0 +1,1 @@
+"""Reads texts and their labels into examples."""

@@ -1,0 +1,98 @@
+"""What tables in files hold, read as it was written, and what is said of those that cannot be read."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from components.errors import BrokenInput
+from components.table_file import TableFile
+
+HARD_TEXT = 'one\r\ntwo\nthree\tfour, "five" \u2028six\x00 \\n café 👍'
+
+
+def table(folder: Path, content: str | bytes, name: str = "table.csv", **options) -> TableFile:
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return TableFile(str(path), **options)
+
+
+def quoted(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"'
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", f"text,label\r\n{quoted(HARD_TEXT)},good\r\nplain,bad\r\n"),
+        ("a.tsv", f"text\tlabel\n{quoted(HARD_TEXT)}\tgood\nplain\tbad"),
+        ("a.jsonl", f"{json.dumps({'text': HARD_TEXT, 'label': 'good'})}\n\n{{'text': 'plain', 'label': 'bad'}}"),
+    ],
+)
+@pytest.mark.parametrize("byte_order_mark", ["", "\ufeff"])
+@pytest.mark.parametrize("compress", [bytes, gzip.compress])
+def test_a_text_comes_out_of_every_format_as_it_was_written(tmp_path, name, content, byte_order_mark, compress):
+    content = content.replace("'", '"') if name.endswith("jsonl") else content
+    suffix = "" if compress is bytes else ".gz"
+    read = table(tmp_path, compress((byte_order_mark + content).encode()), name + suffix)
+    assert read.columns() == ["text", "label"]
+    assert [row.fields for row in read.rows()] == [
+        {"text": HARD_TEXT, "label": "good"},
+        {"text": "plain", "label": "bad"},
+    ]
+
+
+def test_rows_know_the_line_in_which_they_begin(tmp_path):
+    read = table(tmp_path, 'text,label\n"one\ntwo",a\n\nthree,b\n')
+    assert [(row.line, row.fields["text"]) for row in read.rows()] == [(2, "one\ntwo"), (5, "three")]
+
+
+def test_the_config_may_say_what_the_name_does_not(tmp_path):
+    assert table(tmp_path, "text\tlabel\na, b\tx\n", "data.txt", table_format="tsv").columns() == ["text", "label"]
+
+
+def test_json_lines_may_leave_keys_out_and_hold_other_values_than_text(tmp_path):
+    read = table(tmp_path, '{"text": "a"}\n{"text": null, "stars": 4, "sure": true, "tags": ["x", "é"]}\n', "a.jsonl")
+    assert read.columns() == ["text", "stars", "sure", "tags"]
+    assert [list(row.fields.values()) for row in read.rows()] == [["a", "", "", ""], ["", "4", "true", '["x","é"]']]
+
+
+def test_a_text_of_a_megabyte_is_read(tmp_path):
+    (row,) = table(tmp_path, "text,label\n" + "word " * 200_000 + ",x\n").rows()
+    assert len(row.fields["text"]) == 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("a.csv", "", "the file is empty; expected a header line"),
+        ("a.jsonl", "\n", "the file is empty; expected a JSON object on each line"),
+        ("a.csv", "text,text\na,b\n", "names the column 'text' more than once"),
+        ("a.csv", "text,label\na\n", "line 2 has 1 fields, the header has 2"),
+        ("a.csv", 'text,label\n"a,b\nc,d\n', "row that begins in line 2 is not valid CSV: unexpected end of data"),
+        ("a.tsv", 'text\tlabel\na\tb\n"a" b\tc\n', "the row that begins in line 3 is not valid TSV"),
+        (
+            "a.csv",
+            b"text,label\nfine,x\ncaf\xe9,x\n",
+            r"line 3 is not UTF-8 \(byte 4 is 0xe9\); save the file as UTF-8",
+        ),
+        ("a.csv", b'text,label\n"one\ntw\xff",x\n', r"line 3 is not UTF-8 \(byte 3 is 0xff\)"),
+        ("a.tsv", "text\tlabel\n".encode("utf-16"), r"line 1 is not UTF-8 \(byte 1 is 0xff\)"),
+        ("a.jsonl", b'{"text": "a"}\n{"text": "\xe9"}\n', r"line 2 is not UTF-8 \(byte 11 is 0xe9\)"),
+        ("a.jsonl", '{"text": "a"}\n{"text": \n', "line 2 is not valid JSON"),
+        ("a.jsonl", '{"text": "\\ud800"}\n', "line 1 is not valid JSON"),
+        ("a.jsonl", '["a"]\n', "line 1 holds no JSON object"),
+        ("a.csv.gz", gzip.compress(b"text,label\n" + b"a,b\n" * 1000)[:-20], "the gzip file is damaged"),
+    ],
+)
+def test_what_cannot_be_read_is_named_with_its_line(tmp_path, name, content, sentence):
+    with pytest.raises(BrokenInput, match=sentence):
+        list(table(tmp_path, content, name).rows())
+
+
+def test_a_file_that_is_not_there_is_named():
+    with pytest.raises(BrokenInput, match=r"/nowhere\.csv: no such file; `data\.path` in the config names"):
+        TableFile("/nowhere.csv").columns()
