@@ -40,7 +40,7 @@ class Row:
 class TableFile:
     """A file that holds a table.
 
-    CSV and TSV: UTF-8 with or without a byte order mark, a header, fields quoted as spreadsheets do it: such a field may
+    CSV and TSV: UTF-8 with or without a byte order mark, a header, fields quoted as spreadsheets do it: these may
     hold separators, quotes and line breaks. JSON lines: an object on each line; strings are taken as they are, null is
     nothing, any other value is its JSON text, and the columns are the keys of all lines.
 
