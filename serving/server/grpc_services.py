@@ -12,10 +12,8 @@ import numpy as np
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from tensorflow_serving.apis import (
-    model_service_pb2,
     model_service_pb2_grpc,
     predict_pb2,
-    prediction_service_pb2,
     prediction_service_pb2_grpc,
 )
 
@@ -23,12 +21,13 @@ from serving.client.canonical_code import CanonicalCode
 from serving.client.tensor_proto import from_proto, to_proto
 from serving.server.example_inference import ExampleInference
 from serving.server.inference import Inference
-from serving.server.model_info import model_metadata, model_status
 from serving.server.model_in_use import ModelInUse
+from serving.server.model_info import model_metadata, model_status
 from serving.server.model_manager import ModelManager
 from serving.server.request_record import RequestRecord
 from serving.server.run_signature import DEFAULT_SIGNATURE
 from serving.server.server_options import ServerOptions
+from serving.server.service_descriptors import register_service_descriptors
 from serving.server.serving_error import ServingError, invalid_argument
 
 MAXIMUM_MESSAGE_BYTES = 1024  # of an error, as in grpc_status_util.cc
@@ -63,8 +62,7 @@ async def add_services(
         health_pb2_grpc.add_HealthServicer_to_server(await _healthy(), server)
     if options.grpc_reflection:
         services = [
-            prediction_service_pb2.DESCRIPTOR.services_by_name["PredictionService"].full_name,
-            model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
+            *register_service_descriptors(),
             *([health.SERVICE_NAME] if options.grpc_health else []),
             reflection.SERVICE_NAME,
         ]

@@ -69,7 +69,7 @@ def _add(value: Any, name: str, feature: tf.train.Feature) -> None:
     if kind == "int64_list":
         if value >= 2**63:
             raise invalid_argument(f"Feature: {name} has uint64_t element. Only int64_t is supported.")
-        feature.int64_list.value.append(value)
+        feature.int64_list.value.append(int(value))
     elif kind == "float_list":
         feature.float_list.value.append(value)
     else:

@@ -21,8 +21,8 @@ from serving.server.inference import Inference
 from serving.server.json_document import debug_string, parse_document
 from serving.server.json_examples import input_from_json
 from serving.server.json_to_tensors import tensors_from_columns, tensors_from_rows
-from serving.server.model_info import SIGNATURE_FIELD, model_metadata, model_status
 from serving.server.model_in_use import ModelInUse
+from serving.server.model_info import SIGNATURE_FIELD, model_metadata, model_status
 from serving.server.model_manager import ModelManager
 from serving.server.request_record import RequestRecord
 from serving.server.rest_call import RestCall, is_routed, parse_call
@@ -222,7 +222,8 @@ def _signature_name(document: Mapping[str, Any]) -> str:
     name = document.get("signature_name", "")
     if not isinstance(name, str):
         raise invalid_argument(
-            f"JSON Value: {debug_string(document)} not formatted correctly. 'signature_name' key must be a string value."
+            f"JSON Value: {debug_string(document)} not formatted correctly. "
+            "'signature_name' key must be a string value."
         )
     # Half a surrogate pair is no character of a name.
     return name.encode("utf-8", "replace").decode()

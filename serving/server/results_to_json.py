@@ -1,4 +1,4 @@
-"""Classifications and regressions -> the JSON that TensorFlow Serving's REST port answers with (util/json_tensor.cc)."""
+"""Classifications and regressions -> the JSON that TensorFlow Serving answers with (util/json_tensor.cc)."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ def save_all(root: Path) -> dict[str, str]:
     save_types(root / "types" / "1")
     save_decoder(root / "decoder" / "1")
     save_counter(root / "counter" / "1")
+    save_examples(root / "examples" / "7")
     return {path.name: str(path) for path in sorted(root.iterdir())}
 
 
@@ -121,6 +122,44 @@ def save_counter(version_path: Path) -> None:
             return {"count": tf.reshape(count[0], [1])}
 
     _save(Counter(), version_path, "predict")
+
+
+def save_examples(version_path: Path) -> None:
+    """Classify and regress signatures on tf.Examples with the feature x, and x2 where it is there."""
+    signature, constants = tf.compat.v1.saved_model, tf.compat.v1.saved_model.signature_constants
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        serialized = tf.compat.v1.placeholder(tf.string, [None])
+        features = {"x": tf.io.FixedLenFeature([1], tf.float32), "x2": tf.io.FixedLenFeature([1], tf.float32, [0.0])}
+        parsed = tf.io.parse_example(serialized, features)
+        half_plus_two = tf.identity(parsed["x"] / 2.0 + 2.0)
+        half_plus_three = tf.identity(parsed["x2"] / 2.0 + 3.0)
+        scores = tf.concat([half_plus_two, half_plus_three], axis=1)
+        classes = tf.where(scores > 0.0, tf.fill(tf.shape(scores), "above"), tf.fill(tf.shape(scores), "below"))
+        flat = tf.fill(tf.shape(serialized), 1.0)
+
+        def described(method: str, **tensors: tf.Tensor) -> object:
+            infos = {name: signature.build_tensor_info(tensor) for name, tensor in tensors.items()}
+            inputs = {"inputs": signature.build_tensor_info(serialized)}
+            return signature.build_signature_def(inputs, infos, method)
+
+        classify, regress = constants.CLASSIFY_METHOD_NAME, constants.REGRESS_METHOD_NAME
+        builder = signature.Builder(str(version_path))
+        builder.add_meta_graph_and_variables(
+            session,
+            ["serve"],
+            signature_def_map={
+                "serving_default": described(regress, outputs=half_plus_two),
+                "regress_x_to_y": described(regress, outputs=half_plus_two),
+                "regress_x2_to_y3": described(regress, outputs=half_plus_three),
+                "regress_two": described(regress, outputs=scores),
+                "classify_x_to_y": described(classify, scores=half_plus_two),
+                "classify_both": described(classify, classes=classes, scores=scores),
+                "classify_classes": described(classify, classes=classes),
+                "classify_flat": described(classify, scores=flat),
+                "predict": described(constants.PREDICT_METHOD_NAME, y=half_plus_two),
+            },
+        )
+        builder.save()
 
 
 def _save(module: tf.Module, version_path: Path, default: str, *others: str) -> None:

@@ -243,11 +243,3 @@ def test_the_model_service_tells_the_state_of_versions(channel):
     request.model_spec.name = "foo"
     code, message = refusal(service.GetModelStatus, request)
     assert (code.name, message) == ("NOT_FOUND", "Could not find any versions of model foo")
-
-
-def test_what_is_not_offered_says_so(prediction):
-    from tensorflow_serving.apis import classification_pb2
-
-    code, message = refusal(prediction.Classify, classification_pb2.ClassificationRequest())
-
-    assert (code.name, message) == ("UNIMPLEMENTED", "The method Classify is not offered.")

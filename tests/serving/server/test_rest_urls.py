@@ -90,13 +90,6 @@ def test_any_content_type_is_read(rest):
     assert answer.json == {"predictions": [2.5]}
 
 
-@pytest.mark.parametrize("verb", ["classify", "regress"])
-def test_classify_and_regress_are_answered_as_not_offered(rest, verb):
-    answer = rest.call("POST", f"/v1/models/half_plus_two:{verb}", {"examples": [{"x": 1.0}]})
-
-    assert (answer.status, answer.error) == (501, f"The method {verb} is not offered.")
-
-
 def test_one_connection_serves_many_requests(server: EmbeddedServer):
     connection = http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=30)
     local_ports = set()
