@@ -37,6 +37,8 @@ setup(
         "google-cloud-storage",
         "click~=8.1",
         "rich>=13",
+        "Jinja2~=3.1",
+        "matplotlib~=3.9",
         "pydantic~=2.7",
         "PyYAML~=6.0",
         # tensorflow-hub still imports pkg_resources.
