@@ -8,17 +8,33 @@ A version becomes visible complete or not at all. docs/model-store.md says which
 
 from serving.model_store.errors import ModelStoreError, WithdrawnModelError
 from serving.model_store.model_version import ModelVersion
-from serving.model_store.operations import list_versions, prune, publish, restore, served_version, verify, withdraw
+from serving.model_store.operations import (
+    label,
+    labels,
+    list_versions,
+    promote,
+    prune,
+    publish,
+    restore,
+    served_version,
+    unlabel,
+    verify,
+    withdraw,
+)
 
 __all__ = [
     "ModelStoreError",
     "ModelVersion",
     "WithdrawnModelError",
+    "label",
+    "labels",
     "list_versions",
+    "promote",
     "prune",
     "publish",
     "restore",
     "served_version",
+    "unlabel",
     "verify",
     "withdraw",
 ]

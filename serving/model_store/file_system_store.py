@@ -6,12 +6,13 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from serving.model_store.errors import ModelStoreError
+from serving.model_store.label_file import LABELS_FILE, decode_labels, encode_labels
 from serving.model_store.model_files import SAVED_MODEL_FILE
 from serving.model_store.model_version import ModelVersion
 from serving.model_store.provenance import PROVENANCE_FILE, decode, encode
@@ -66,6 +67,13 @@ class FileSystemStore:
                 reason = str(decode(_read(self._reason_file(number))).get("reason", ""))
                 withdrawn.append(ModelVersion(number, str(path), True, _provenance(path), reason))
         return [*visible.values(), *withdrawn]
+
+    def labels(self) -> dict[str, int]:
+        return decode_labels(str(self._base), _read(self._base / LABELS_FILE))
+
+    def change_labels(self, change: Callable[[dict[str, int]], dict[str, int]]) -> None:
+        self._write(self._base / LABELS_FILE, encode_labels(change(self.labels())))
+        _flush_folder(self._base)
 
     @contextmanager
     def staging(self) -> Iterator[str]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import secrets
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -29,6 +29,7 @@ from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
 from google.cloud.storage.retry import DEFAULT_RETRY
 
 from serving.model_store.errors import ModelStoreError
+from serving.model_store.label_file import LABELS_FILE, decode_labels, encode_labels
 from serving.model_store.model_files import SAVED_MODEL_FILE
 from serving.model_store.model_version import ModelVersion
 from serving.model_store.provenance import PROVENANCE_FILE, decode, encode
@@ -84,6 +85,16 @@ class ObjectStore:
             # Only an object that another process has just removed is not found: then look again.
             with suppress(NotFound):
                 return self._versions(places)
+
+    def labels(self) -> dict[str, int]:
+        return decode_labels(self._base_path, (self._read(LABELS_FILE) or "").encode())
+
+    def change_labels(self, change: Callable[[dict[str, int]], dict[str, int]]) -> None:
+        taken = self._bucket.get_blob(f"{self._prefix}{LABELS_FILE}")
+        labels = decode_labels(self._base_path, taken.download_as_bytes() if taken else b"")
+        self._blob(LABELS_FILE).upload_from_string(
+            encode_labels(change(labels)), if_generation_match=taken.generation if taken else 0
+        )
 
     @contextmanager
     def staging(self) -> Iterator[str]:

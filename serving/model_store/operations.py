@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 
 from serving.model_store.errors import ModelStoreError, WithdrawnModelError
 from serving.model_store.failures import failures
+from serving.model_store.label_file import check_label
 from serving.model_store.model_files import SAVED_MODEL_FILE, model_files, saved_model_files
 from serving.model_store.model_version import ModelVersion
 from serving.model_store.open_store import open_store
@@ -75,7 +76,7 @@ def served_version(base_path: str) -> ModelVersion | None:
 def withdraw(base_path: str, number: int | None = None, reason: str = "") -> ModelVersion:
     """Take a version (by default the served one) from the servers, and refuse to publish its like until `restore`.
 
-    Raises ModelStoreError where there is no such version to withdraw.
+    Raises ModelStoreError where there is no such version to withdraw, or a label points to it.
     """
     with failures(base_path, "written"):
         store = open_store(base_path)
@@ -87,6 +88,7 @@ def withdraw(base_path: str, number: int | None = None, reason: str = "") -> Mod
                     raise ModelStoreError(f"model base path {base_path} serves no version, there is none to withdraw.")
             else:
                 version = _find(base_path, versions, number, withdrawn=False)
+            _refuse_labelled(base_path, store.labels(), version.number)
             if any(other.withdrawn and other.number == version.number for other in versions):
                 raise ModelStoreError(
                     f"version {version.number} in {base_path} was withdrawn before and something else has written it "
@@ -108,7 +110,7 @@ def restore(base_path: str, number: int) -> ModelVersion:
 
 
 def prune(base_path: str, keep: int) -> list[ModelVersion]:
-    """Remove the oldest visible versions but the newest `keep`; never the served one, never withdrawn ones.
+    """Remove the oldest visible versions but the newest `keep`; never the served one, labelled or withdrawn ones.
 
     Returns what was removed, highest first.
     """
@@ -119,10 +121,55 @@ def prune(base_path: str, keep: int) -> list[ModelVersion]:
         with store.writing():
             visible = [version for version in store.versions() if not version.withdrawn]
             visible.sort(key=lambda version: version.number, reverse=True)
-            removed = visible[max(keep, 1) :]
+            labelled = set(store.labels().values())
+            removed = [version for version in visible[max(keep, 1) :] if version.number not in labelled]
             for version in reversed(removed):
                 store.remove(version)
     return removed
+
+
+def labels(base_path: str) -> dict[str, int]:
+    """The version that each label points to.
+
+    Raises ModelStoreError where the labels cannot be read.
+    """
+    with failures(base_path, "read"):
+        return open_store(base_path).labels()
+
+
+def label(base_path: str, name: str, number: int) -> ModelVersion:
+    """Let a label point to a visible version, whatever it pointed to before.
+
+    Raises ModelStoreError where there is no such version, or the name is none that a request can carry.
+    """
+    check_label(name)
+    with failures(base_path, "written"):
+        store = open_store(base_path)
+        with store.writing():
+            version = _find(base_path, store.versions(), number, withdrawn=False)
+            store.change_labels(lambda before: before | {name: version.number})
+    return version
+
+
+def unlabel(base_path: str, name: str) -> int:
+    """Remove a label; returns the version it pointed to.
+
+    Raises ModelStoreError where there is no such label.
+    """
+    with failures(base_path, "written"):
+        store = open_store(base_path)
+        with store.writing():
+            number = _labelled(base_path, store.labels(), name)
+            store.change_labels(lambda before: {other: before[other] for other in before if other != name})
+    return number
+
+
+def promote(base_path: str, source: str = "canary", target: str = "stable") -> ModelVersion:
+    """Let the label `target` point to what `source` points to, which it keeps pointing to.
+
+    Raises ModelStoreError where there is no label `source`.
+    """
+    return label(base_path, target, _labelled(base_path, labels(base_path), source))
 
 
 def verify(version: ModelVersion) -> list[str]:
@@ -148,6 +195,25 @@ def _refuse_withdrawn(base_path: str, versions: Iterable[ModelVersion], provenan
                 "same data and code: change one of them, or bring it back with "
                 f"`ingraph models restore {base_path} {version.number}`."
             )
+
+
+def _refuse_labelled(base_path: str, labels: Mapping[str, int], number: int) -> None:
+    names = sorted(name for name, labelled in labels.items() if labelled == number)
+    if names:
+        raise ModelStoreError(
+            f"version {number} in {base_path} is labelled {' and '.join(names)}, and requests for that label would "
+            f"fail: move the label first, with `ingraph models label {base_path} {names[0]} VERSION`."
+        )
+
+
+def _labelled(base_path: str, labels: Mapping[str, int], name: str) -> int:
+    if name not in labels:
+        known = ", ".join(sorted(labels))
+        raise ModelStoreError(
+            f"there is no label {name} in {base_path}, it has {known or 'none'}: give it to a version with "
+            f"`ingraph models label {base_path} {name} VERSION`."
+        )
+    return labels[name]
 
 
 def _served(versions: Iterable[ModelVersion]) -> ModelVersion | None:

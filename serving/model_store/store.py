@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import BinaryIO, Protocol
 
@@ -22,6 +23,12 @@ class Store(Protocol):
 
     def versions(self) -> list[ModelVersion]:
         """Every complete version, in no particular order."""
+
+    def labels(self) -> dict[str, int]:
+        """The version that each label points to, as it is at one moment; needs no block."""
+
+    def change_labels(self, change: Callable[[dict[str, int]], dict[str, int]]) -> None:
+        """Replace the labels as a whole by what `change` makes of them."""
 
     def staging(self) -> AbstractContextManager[str]:
         """A place that no server looks at, gone at the end of the block. Not inside a writing() block."""

@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 
@@ -14,10 +14,15 @@ import grpc
 from aiohttp import web
 
 from serving.server.access_log import AccessLog
+from serving.server.batch_scheduler import BatchScheduler
 from serving.server.grpc_services import add_services
 from serving.server.inference import Inference
+from serving.server.model_config import ModelConfig
+from serving.server.model_config_file import poll_model_config_file, read_model_config_file
 from serving.server.model_manager import ModelManager
+from serving.server.request_record import RequestRecord
 from serving.server.rest_service import RestService
+from serving.server.server_metrics import CONTENT_TYPE, ServerMetrics
 from serving.server.server_options import ServerOptions
 from serving.server.tls_files import TlsFiles
 
@@ -43,16 +48,22 @@ class EmbeddedServer:
             requests.get(f"http://{server.host}:{server.rest_port}/v1/models/heart")
 
     Args:
-        models: the base path of each model, by the model's name.
+        models: the base path of each model, by the model's name; not looked at where the options name a config file.
         options: everything else. Where a port is 0, the attribute of the same name holds the one that was picked.
 
     Raises:
+        ConfigFileError: the model config file cannot be used.
         PortUnavailableError, TlsError: by `run` and on entering the context.
+        ServingError: likewise; the config gives a label to a version that is not available yet, which the options do
+            not allow.
     """
 
     def __init__(self, models: Mapping[str, str], options: ServerOptions | None = None) -> None:
-        self._models = dict(models)
         self._options = options or ServerOptions()
+        if self._options.model_config_file is not None:
+            self._configs = read_model_config_file(self._options.model_config_file)
+        else:
+            self._configs = [ModelConfig(name, base_path) for name, base_path in models.items()]
         self.host = self._options.host
         self.rest_port = self._options.rest_port
         self.grpc_port = self._options.grpc_port
@@ -99,38 +110,57 @@ class EmbeddedServer:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         for stop_signal in stop_signals:
             self._loop.add_signal_handler(stop_signal, self._stop.set)
-        manager = ModelManager(self._models, self._options.load_policy)
-        manager.start()
+        manager = ModelManager(self._options.load_policy, self._options.labels_may_wait)
+        batching = BatchScheduler(self._options.batching) if self._options.batching is not None else None
         # TensorFlow Serving's number of threads.
         with ThreadPoolExecutor(4 * (os.cpu_count() or 1), thread_name_prefix="inference") as executor:
             try:
                 if await self._settled_before_stop(manager):
-                    await self._listen(manager, executor, on_ready)
+                    await self._listen(manager, executor, batching, on_ready)
             finally:
                 await manager.close()
+                if batching is not None:
+                    batching.close()
 
     async def _settled_before_stop(self, manager: ModelManager) -> bool:
         assert self._stop is not None
-        settled = asyncio.create_task(manager.wait_until_settled())
+        settled = asyncio.create_task(_settle(manager, self._configs))
         stopped = asyncio.create_task(self._stop.wait())
         await asyncio.wait((settled, stopped), return_when=asyncio.FIRST_COMPLETED)
-        for task in (settled, stopped):
-            task.cancel()
-        return not self._stop.is_set()
+        stopped.cancel()
+        if not settled.done():
+            settled.cancel()
+            return False
+        settled.result()
+        return True
 
-    async def _listen(self, manager: ModelManager, executor: ThreadPoolExecutor, on_ready: Callable[[], None]) -> None:
+    async def _listen(
+        self,
+        manager: ModelManager,
+        executor: ThreadPoolExecutor,
+        batching: BatchScheduler | None,
+        on_ready: Callable[[], None],
+    ) -> None:
         assert self._stop is not None
         options = self._options
-        inference = Inference(executor)
+        metrics = ServerMetrics(manager.models, batching) if options.metrics_path else None
         access_log = AccessLog(options.access_log) if options.access_log else None
-        observers = [access_log] if access_log is not None else []
+        observers: list[Callable[[RequestRecord], None]] = []
+        if metrics is not None:
+            observers.append(metrics.observe_request)
+        if access_log is not None:
+            observers.append(access_log)
+        inference = Inference(executor, batching, metrics)
         grpc_server = grpc.aio.server(
             options=[*_GRPC_OPTIONS, ("grpc.max_receive_message_length", options.limits.body_bytes)]
         )
         await add_services(grpc_server, manager, inference, options, observers)
         application = RestService(manager, inference, options, observers).application()
+        if metrics is not None and options.metrics_path:
+            application.router.add_get(options.metrics_path, _metrics_handler(metrics))
         runner = web.AppRunner(application, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
         await runner.setup()
+        polling = self._poll_model_config_file(manager)
         try:
             self.rest_port = await _open_rest_port(runner, self.host, self.rest_port, options.tls)
             self.grpc_port = _open_grpc_port(grpc_server, self.host, self.grpc_port, options.tls)
@@ -138,9 +168,30 @@ class EmbeddedServer:
             on_ready()
             await self._stop.wait()
         finally:
+            if polling is not None:
+                polling.cancel()
             await asyncio.gather(grpc_server.stop(SHUTDOWN_SECONDS), runner.cleanup())
             if access_log is not None:
                 access_log.close()
+
+    def _poll_model_config_file(self, manager: ModelManager) -> asyncio.Task[None] | None:
+        file, seconds = self._options.model_config_file, self._options.model_config_file_poll_seconds
+        if file is None or not seconds:
+            return None
+        return asyncio.create_task(poll_model_config_file(file, seconds, manager))
+
+
+async def _settle(manager: ModelManager, configs: Sequence[ModelConfig]) -> None:
+    """Wait until every version that is to be served is available or has failed for good."""
+    for model in manager.configure(configs):
+        await model.wait_until_settled()
+
+
+def _metrics_handler(metrics: ServerMetrics) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def show(request: web.Request) -> web.Response:
+        return web.Response(body=metrics.render(), headers={"Content-Type": CONTENT_TYPE})
+
+    return show
 
 
 async def _open_rest_port(runner: web.AppRunner, host: str, port: int, tls: TlsFiles | None) -> int:

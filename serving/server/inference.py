@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import TypeVar
 
 import numpy as np
 
 from serving.client.canonical_code import CanonicalCode
-from serving.server.model_manager import ModelInUse
-from serving.server.run_signature import run_signature
+from serving.server.batch_scheduler import BatchScheduler
+from serving.server.model_in_use import ModelInUse
+from serving.server.run_signature import checked_request, run_checked
+from serving.server.server_metrics import ServerMetrics
 from serving.server.serving_error import ServingError
 
 # Smaller documents are converted on the event loop: in less time than handing them to a thread and back takes.
@@ -21,10 +24,20 @@ Result = TypeVar("Result")
 
 
 class Inference:
-    """Runs signatures in the threads of `executor`, and gives up waiting for them at the caller's deadline."""
+    """Runs signatures in threads, and gives up waiting for them at the caller's deadline.
 
-    def __init__(self, executor: Executor) -> None:
+    Args:
+        executor: the threads for what runs alone, and for conversions.
+        batching: merges requests; None where each runs alone.
+        metrics: notes what is answered; None where nothing does.
+    """
+
+    def __init__(
+        self, executor: Executor, batching: BatchScheduler | None = None, metrics: ServerMetrics | None = None
+    ) -> None:
         self._executor = executor
+        self._batching = batching
+        self._metrics = metrics
 
     async def run(
         self,
@@ -34,21 +47,34 @@ class Inference:
         output_filter: Sequence[str] = (),
         timeout_seconds: float | None = None,
     ) -> dict[str, np.ndarray]:
-        """The outputs of one signature, as `run_signature` gives them.
+        """The outputs that the filter names, or all of the signature's, in the signature's order.
 
         Raises:
-            ServingError: as `run_signature`; DEADLINE_EXCEEDED after the time-out. The model then stays loaded until
-                the graph, which is told to stop, has stopped.
+            ServingError: INVALID_ARGUMENT, inputs or filter do not fit the signature; UNAVAILABLE, too many requests
+                wait already; DEADLINE_EXCEEDED after the time-out, while the model stays loaded until the graph, which
+                is told to stop, has stopped; or the op's own code and message.
+            KeyError: the model has no such signature.
         """
-        work = self._executor.submit(run_signature, served.model, signature, inputs, output_filter, timeout_seconds)
-        loop = asyncio.get_running_loop()
-        hold = served.hold()
-        hold.__enter__()
-        work.add_done_callback(lambda _: loop.call_soon_threadsafe(hold.__exit__, None, None, None))
+        feeds, fetches = checked_request(served.model.signatures[signature], inputs, output_filter)
+        started = time.perf_counter()
+        work: Awaitable[dict[str, np.ndarray]]
+        if self._batching is not None:
+            work = self._batching.run(served, signature, feeds, fetches, timeout_seconds)
+        else:
+            # The caller may leave; the thread cannot.
+            work = asyncio.shield(
+                served.version.start(
+                    self._executor, run_checked, served.model, signature, feeds, fetches, timeout_seconds
+                )
+            )
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(work), timeout_seconds)
+            outputs = await asyncio.wait_for(work, timeout_seconds)
         except TimeoutError:
             raise ServingError(CanonicalCode.DEADLINE_EXCEEDED, "Timed out waiting for notification") from None
+        if self._metrics is not None:
+            seconds = time.perf_counter() - started
+            self._metrics.observe_outputs(served.name, served.number, signature, outputs, seconds)
+        return outputs
 
     async def convert(self, size: int, function: Callable[..., Result], *arguments: object) -> Result:
         """The function's result; called in a thread where what it converts is large.

@@ -4,113 +4,141 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from enum import IntEnum
+from collections.abc import Coroutine, Mapping
 
+from serving import model_store
 from serving.client.canonical_code import CanonicalCode
-from serving.server.latest_version import BasePathMissingError, latest_version
+from serving.model_store import ModelStoreError
 from serving.server.load_policy import LoadPolicy
 from serving.server.load_version import load_version
+from serving.server.model_config import ModelConfig
+from serving.server.served_version import ServedVersion, VersionState
 from serving.server.serving_error import ServingError
-from serving.session_model import SessionModel
+from serving.server.version_paths import BasePathMissingError, version_paths
+
+# Of versions that are gone, the status names so many; without an end a server would grow with every publication.
+REMEMBERED_VERSIONS = 100
+
+_COMING_OR_THERE = (VersionState.START, VersionState.LOADING, VersionState.AVAILABLE)
 
 logger = logging.getLogger(__name__)
-
-
-class VersionState(IntEnum):
-    """The states of tensorflow.serving.ModelVersionStatus, with its numbers."""
-
-    START = 10
-    LOADING = 20
-    AVAILABLE = 30
-    UNLOADING = 40
-    END = 50
-
-
-@dataclass(eq=False)
-class ServedVersion:
-    """A version that is, was or is to be served."""
-
-    number: int
-    path: str
-    state: VersionState = VersionState.START
-    code: CanonicalCode = CanonicalCode.OK
-    message: str = ""
-    model: SessionModel | None = None
-    unwanted: asyncio.Event = field(default_factory=asyncio.Event)
-    in_flight: int = 0
-    idle: asyncio.Event = field(default_factory=asyncio.Event)
-
-    @contextmanager
-    def use(self) -> Iterator[SessionModel]:
-        """The model, which is not closed before the end of the block. Only for the event loop's own thread."""
-        assert self.model is not None
-        self.in_flight += 1
-        self.idle.clear()
-        try:
-            yield self.model
-        finally:
-            self.in_flight -= 1
-            if not self.in_flight:
-                self.idle.set()
 
 
 class ServedModel:
     """The versions of one base path. Its methods run on the event loop; loading and unloading run in threads."""
 
-    def __init__(self, name: str, base_path: str, policy: LoadPolicy) -> None:
-        self.name = name
-        self.base_path = base_path
+    def __init__(self, config: ModelConfig, policy: LoadPolicy) -> None:
+        self._config = config
         self._policy = policy
         self._versions: dict[int, ServedVersion] = {}
+        self._labels: dict[str, int] = {}
+        self._published_labels: Mapping[str, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._polling: asyncio.Task[None] | None = None
         self._settled = asyncio.Event()
         self._last_trouble = ""
 
     @property
+    def name(self) -> str:
+        """What requests call the model."""
+        return self._config.name
+
+    @property
     def versions(self) -> list[ServedVersion]:
-        """Every version that was ever seen, highest first."""
+        """The versions that were seen, highest first."""
         return [self._versions[number] for number in sorted(self._versions, reverse=True)]
 
-    def version(self, number: int | None) -> ServedVersion | None:
+    @property
+    def labels(self) -> Mapping[str, int]:
+        """The version that each label means now."""
+        return self._labels
+
+    def available(self, number: int | None) -> ServedVersion | None:
         """The available version of that number, or the highest available one."""
-        available = [version for version in self.versions if version.state is VersionState.AVAILABLE]
-        return next((version for version in available if number in (None, version.number)), None)
+        if number is None:
+            return next((version for version in self.versions if version.state is VersionState.AVAILABLE), None)
+        version = self._versions.get(number)
+        return version if version is not None and version.state is VersionState.AVAILABLE else None
+
+    def start(self, config: ModelConfig) -> None:
+        """Begin to serve, or go on with another config."""
+        if self._polling is not None and config == self._config:
+            return
+        if config.base_path != self._config.base_path:
+            self._published_labels = {}
+        self._config = config
+        if config.labels is not None:
+            self._labels = dict(config.labels)
+        if self._polling is None:
+            self._settled = asyncio.Event()
+        else:
+            self._polling.cancel()
+        self._polling = asyncio.create_task(self._poll_forever())
+
+    def stop(self) -> None:
+        """Begin to unload everything, each version once the requests in flight are done."""
+        if self._polling is not None:
+            self._polling.cancel()
+            self._polling = None
+        self._labels = {}
+        self._want({})
+        self._settled.set()  # nobody needs to wait any longer
 
     async def wait_until_settled(self) -> None:
-        """Return when a version is available, or the wanted one has failed for good."""
+        """Return when at least one version is wanted, and each one is available or has failed for good."""
         await self._settled.wait()
 
-    async def poll_forever(self) -> None:
-        """Look at the base path every `poll_seconds`; once only where that is 0."""
+    async def wait_until_unloaded(self) -> None:
+        """Return when nothing is loaded or being loaded any more, after `stop`."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _poll_forever(self) -> None:
         while True:
-            await self.poll()
+            try:
+                await self._poll()
+            except Exception:  # else the model would never change again
+                logger.exception("%s: the base path could not be looked at", self.name)
             if not self._policy.poll_seconds:
                 return
             await asyncio.sleep(self._policy.poll_seconds)
 
-    async def poll(self) -> None:
-        """Look at the base path once, and start what has to change."""
+    async def _poll(self) -> None:
+        base_path = self._config.base_path
         try:
-            wanted = await asyncio.to_thread(latest_version, self.base_path)
-        except BasePathMissingError as error:
+            paths = await asyncio.to_thread(version_paths, base_path)
+            if self._config.labels is None:
+                self._published_labels = await asyncio.to_thread(model_store.labels, base_path)
+        except (BasePathMissingError, ModelStoreError) as error:
             self._report(f"{error}; what is loaded stays loaded, and the path is looked at again")
             return
-        self._report(
-            ""
-            if wanted
-            else f"{self.base_path} holds no version yet: a version is a directory named by a number, "
-            f"such as {self.base_path}/1, with the SavedModel directly in it"
-        )
-        self._want(wanted)
+        if self._config.labels is None:
+            self._move_published_labels()
+        numbers = self._config.policy.choose(paths)
+        if self._config.labels is None:
+            numbers |= {*self._published_labels.values(), *self._labels.values()} & paths.keys()
+        self._report(self._trouble(paths, numbers))
+        self._want({number: paths[number] for number in numbers})
 
-    async def close(self) -> None:
-        """Unload everything, once the requests in flight are done."""
-        self._want({})
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+    def _trouble(self, paths: Mapping[int, str], numbers: set[int]) -> str:
+        """What an operator should hear of what was found in the base path; "" where all is well."""
+        base_path = self._config.base_path
+        if not paths:
+            return (
+                f"{base_path} holds no version yet: a version is a directory named by a number, "
+                f"such as {base_path}/1, with the SavedModel directly in it"
+            )
+        missing = sorted({*self._config.policy.specific, *self._published_labels.values()} - paths.keys())
+        return f"{base_path} has no version {', '.join(map(str, missing))}, which is asked for" if missing else ""
+
+    def _move_published_labels(self) -> None:
+        """Let each label mean its new version once that is available, and the old one until then."""
+        for label in [*self._labels]:
+            if label not in self._published_labels:
+                del self._labels[label]
+        for label, number in self._published_labels.items():
+            if label not in self._labels or self.available(number) or not self.available(self._labels[label]):
+                self._labels[label] = number
 
     def _want(self, wanted: dict[int, str]) -> None:
         for version in self._versions.values():
@@ -118,11 +146,13 @@ class ServedModel:
                 version.unwanted.set()
         for number, path in wanted.items():
             known = self._versions.get(number)
-            if known is not None and (known.state is VersionState.AVAILABLE or not known.unwanted.is_set()):
+            if known is not None and (known.state in _COMING_OR_THERE or not known.unwanted.is_set()):
                 known.unwanted.clear()
             else:
                 self._versions[number] = ServedVersion(number, path)
                 self._start(self._load(self._versions[number]))
+        self._forget_the_oldest()
+        self._note_if_settled()
         self._retire_unwanted()
 
     async def _load(self, version: ServedVersion) -> None:
@@ -147,12 +177,23 @@ class ServedModel:
             version.code, version.message = CanonicalCode.OK, ""
             logger.info("%s version %d is available", self.name, version.number)
             break
-        self._settled.set()
+        version.tried = True
+        if self._config.labels is None:
+            self._move_published_labels()
+        self._note_if_settled()
         self._retire_unwanted()
+
+    def _note_if_settled(self) -> None:
+        wanted = self._wanted()
+        if wanted and all(version.tried for version in wanted):
+            self._settled.set()
+
+    def _wanted(self) -> list[ServedVersion]:
+        return [version for version in self._versions.values() if not version.unwanted.is_set()]
 
     def _retire_unwanted(self) -> None:
         """Unload what is not wanted, but the last available version only when nothing is wanted any more."""
-        wanted = [version for version in self._versions.values() if not version.unwanted.is_set()]
+        wanted = self._wanted()
         if wanted and not any(version.state is VersionState.AVAILABLE for version in wanted):
             return
         for version in self._versions.values():
@@ -161,13 +202,21 @@ class ServedModel:
                 self._start(self._unload(version))
 
     async def _unload(self, version: ServedVersion) -> None:
+        await version.wait_until_idle()
         model, version.model = version.model, None
-        if version.in_flight:
-            await version.idle.wait()
         if model is not None:
             await asyncio.to_thread(model.close)
         version.state = VersionState.END
         logger.info("%s version %d is unloaded", self.name, version.number)
+
+    def _forget_the_oldest(self) -> None:
+        gone = [
+            version.number
+            for version in self.versions
+            if version.state is VersionState.END and version.unwanted.is_set()
+        ]
+        for number in gone[REMEMBERED_VERSIONS:]:
+            del self._versions[number]
 
     def _start(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)

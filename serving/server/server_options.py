@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from serving.server.batching_parameters import BatchingParameters
 from serving.server.load_policy import LoadPolicy
 from serving.server.request_limits import RequestLimits
 from serving.server.tls_files import TlsFiles
@@ -18,6 +19,11 @@ class ServerOptions:
         rest_port: 0 picks a free one.
         grpc_port: likewise.
         load_policy: how base paths are polled and loads are retried.
+        model_config_file: a text file of ModelServerConfig that lists the models, instead of base paths by name.
+        model_config_file_poll_seconds: how often that file is looked at again; 0 is never.
+        labels_may_wait: whether a config may give a label that is not in use to a version that is not available yet.
+        batching: how requests are merged; None where each runs alone.
+        metrics_path: where the REST port shows metrics to Prometheus; None where nothing is counted.
         rest_timeout_seconds: how long a model may take over a REST request; over gRPC the client's deadline counts.
         limits: how large a request may be.
         cors: whether pages of other sites may send requests by a browser.
@@ -31,6 +37,11 @@ class ServerOptions:
     rest_port: int = 8501
     grpc_port: int = 8500
     load_policy: LoadPolicy = field(default_factory=LoadPolicy)
+    model_config_file: str | None = None
+    model_config_file_poll_seconds: float = 0.0
+    labels_may_wait: bool = False
+    batching: BatchingParameters | None = None
+    metrics_path: str | None = None
     rest_timeout_seconds: float = 30.0
     limits: RequestLimits = field(default_factory=RequestLimits)
     cors: bool = False

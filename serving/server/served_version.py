@@ -1,0 +1,75 @@
+"""One version of a model, from its first sight to its end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any
+
+from serving.client.canonical_code import CanonicalCode
+from serving.session_model import SessionModel
+
+
+class VersionState(IntEnum):
+    """The states of tensorflow.serving.ModelVersionStatus, with its numbers."""
+
+    START = 10
+    LOADING = 20
+    AVAILABLE = 30
+    UNLOADING = 40
+    END = 50
+
+
+@dataclass(eq=False)
+class ServedVersion:
+    """A version that is, was or is to be served; for the event loop's own thread only.
+
+    Attributes:
+        users: requests, and work in threads, that keep the model loaded.
+        tried: whether it has been available, or its load has failed for good.
+        unwanted: set when it is to go.
+    """
+
+    number: int
+    path: str
+    state: VersionState = VersionState.START
+    code: CanonicalCode = CanonicalCode.OK
+    message: str = ""
+    model: SessionModel | None = None
+    tried: bool = False
+    unwanted: asyncio.Event = field(default_factory=asyncio.Event)
+    users: int = 0
+    _idle: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @contextmanager
+    def use(self) -> Iterator[SessionModel]:
+        """The model, which is not closed before the end of the block."""
+        assert self.model is not None
+        self.users += 1
+        try:
+            yield self.model
+        finally:
+            self._release()
+
+    def start(self, executor: Executor, work: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
+        """Call `work(*arguments)` in a thread; the model is not closed before it is done, whoever waits for it."""
+        done = asyncio.get_running_loop().run_in_executor(executor, work, *arguments)
+        self.users += 1
+        done.add_done_callback(self._release)
+        return done
+
+    async def wait_until_idle(self) -> None:
+        """Return when nobody uses the model any more."""
+        while self.users:
+            self._idle.clear()
+            await self._idle.wait()
+
+    def _release(self, done: asyncio.Future[Any] | None = None) -> None:
+        self.users -= 1
+        self._idle.set()
+        if done is not None and not done.cancelled():
+            done.exception()  # it is looked at, even if whoever has started it has gone
