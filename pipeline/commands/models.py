@@ -1,9 +1,10 @@
-"""`ingraph models`: what was published, and taking it back."""
+"""`ingraph models`: what was published, taking it back, and giving it labels."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
@@ -20,7 +21,7 @@ _MINUTES = len("2026-01-31T12:00")
 
 @click.group()
 def models() -> None:
-    """List, withdraw, restore and prune published versions.
+    """List, withdraw, restore, prune and label published versions.
 
     BASE_PATH is the directory that TensorFlow Serving is given for one model, such as models/heart, or gs://bucket/heart.
 
@@ -30,6 +31,9 @@ def models() -> None:
       ingraph models withdraw models/heart --reason "wrong on new patients"
       ingraph models restore models/heart 3
       ingraph models prune models/heart --keep 5
+      ingraph models label models/heart canary 4
+      ingraph models promote models/heart
+      ingraph models config models/heart models/reviews > models.config
     """
 
 
@@ -44,11 +48,12 @@ def list_command(base_path: str, as_json: bool, verify: bool) -> None:
     """
     with _store_errors():
         versions = model_store.list_versions(base_path)
+        labels = model_store.labels(base_path)
         differing = {version.path: model_store.verify(version) for version in versions} if verify else {}
     if as_json:
-        click.echo(orjson.dumps(_described(versions, differing), option=orjson.OPT_INDENT_2))
+        click.echo(orjson.dumps(_described(versions, labels, differing), option=orjson.OPT_INDENT_2))
     elif versions:
-        _print_table(base_path, versions, differing)
+        _print_table(base_path, versions, labels, differing)
     else:
         click.echo(f"No versions in {base_path}.")
     damaged = [f"{path}/{name}" for path, names in differing.items() for name in names]
@@ -65,6 +70,7 @@ def withdraw(base_path: str, version: int | None, reason: str) -> None:
 
     VERSION is by default the served one. Servers go back to the version before it at their next poll. The version is
     kept, and a run that would produce the same model again publishes nothing, until `ingraph models restore`.
+    A version that has a label is not withdrawn before the label is moved.
     """
     with _store_errors():
         withdrawn = model_store.withdraw(base_path, version, reason)
@@ -90,12 +96,72 @@ def restore(base_path: str, version: int) -> None:
 def prune(base_path: str, keep: int) -> None:
     """Remove the oldest visible versions for good.
 
-    The served version and withdrawn ones always stay. Numbers are never used again.
+    The served version, labelled and withdrawn ones always stay. Numbers are never used again.
     """
     with _store_errors():
         removed = model_store.prune(base_path, keep)
     numbers = ", ".join(str(version.number) for version in removed)
     click.echo(f"Removed: {numbers}." if removed else "Nothing to remove.")
+
+
+@models.command()
+@click.argument("base_path")
+@click.argument("label")
+@click.argument("version", type=click.IntRange(min=0), required=False)
+@click.option("--remove", is_flag=True, help="Take the label away instead of giving it to VERSION.")
+def label(base_path: str, label: str, version: int | None, remove: bool) -> None:
+    """Give LABEL, such as canary or stable, to VERSION.
+
+    Requests ask for a label by /v1/models/NAME/labels/LABEL:predict. `ingraph serve --model` keeps labelled versions
+    loaded and moves a label once its new version can answer; for TensorFlow Serving see `ingraph models config`.
+    """
+    if remove == (version is not None):
+        raise click.UsageError("expected either VERSION or --remove.")
+    with _store_errors():
+        if version is None:
+            click.echo(f"{label} no longer points to version {model_store.unlabel(base_path, label)}.")
+        else:
+            click.echo(f"{label} points to version {model_store.label(base_path, label, version).number}.")
+
+
+@models.command()
+@click.argument("base_path")
+@click.option("--from", "source", default="canary", show_default=True, metavar="LABEL", help="Whose version is taken.")
+@click.option("--to", "target", default="stable", show_default=True, metavar="LABEL", help="The label that is moved.")
+def promote(base_path: str, source: str, target: str) -> None:
+    """Make the canary the stable version: let one label point to what another one points to."""
+    with _store_errors():
+        before = model_store.labels(base_path).get(target)
+        promoted = model_store.promote(base_path, source, target)
+    instead = "" if before in (None, promoted.number) else f" instead of version {before}"
+    click.echo(f"{target} points to version {promoted.number}{instead}.")
+
+
+@models.command()
+@click.argument("base_paths", metavar="[NAME=]BASE_PATH...", nargs=-1, required=True)
+@click.option(
+    "--mounted-at",
+    metavar="DIRECTORY",
+    help="Where the server finds the base paths, each under its model's name, such as /models in a container.",
+)
+def config(base_paths: tuple[str, ...], mounted_at: str | None) -> None:
+    """Print the config file with which TensorFlow Serving serves these models under their labels.
+
+    For its --model_config_file and for that of `ingraph serve`. A model's name is by default the last part of its path.
+    """
+    from serving.model_store.model_server_config import ConfiguredModel, model_server_config
+
+    configured: dict[str, ConfiguredModel] = {}
+    for given in base_paths:
+        name, _, base_path = given.rpartition("=")
+        name = name or base_path.rstrip("/").rpartition("/")[2]
+        if name in configured:
+            raise click.UsageError(f"{name} is given twice, and a name stands for one base path.")
+        absolute = base_path if "://" in base_path else str(Path(base_path).resolve())
+        served_path = f"{mounted_at.rstrip('/')}/{name}" if mounted_at else absolute
+        configured[name] = ConfiguredModel(name, base_path, served_path)
+    with _store_errors():
+        click.echo(model_server_config(configured.values()), nl=False)
 
 
 class _StoreFailure(click.ClickException):
@@ -121,11 +187,18 @@ def _state(version: ModelVersion, versions: Sequence[ModelVersion]) -> str:
     return "served" if version.number == max(other.number for other in versions if not other.withdrawn) else "kept"
 
 
-def _described(versions: Sequence[ModelVersion], differing: dict[str, list[str]]) -> list[dict[str, Any]]:
+def _labels_of(version: ModelVersion, labels: Mapping[str, int]) -> list[str]:
+    return sorted(label for label, number in labels.items() if number == version.number and not version.withdrawn)
+
+
+def _described(
+    versions: Sequence[ModelVersion], labels: Mapping[str, int], differing: dict[str, list[str]]
+) -> list[dict[str, Any]]:
     return [
         {
             "version": version.number,
             "state": _state(version, versions),
+            "labels": _labels_of(version, labels),
             "reason": version.reason,
             "path": version.path,
             **({"differing_files": differing[version.path]} if differing else {}),
@@ -135,7 +208,9 @@ def _described(versions: Sequence[ModelVersion], differing: dict[str, list[str]]
     ]
 
 
-def _print_table(base_path: str, versions: Sequence[ModelVersion], differing: dict[str, list[str]]) -> None:
+def _print_table(
+    base_path: str, versions: Sequence[ModelVersion], labels: Mapping[str, int], differing: dict[str, list[str]]
+) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
@@ -148,7 +223,8 @@ def _print_table(base_path: str, versions: Sequence[ModelVersion], differing: di
     table.add_column("metrics", no_wrap=True)
     table.add_column("made by and from", overflow="fold")
     for version in versions:
-        state = _state(version, versions) + (f": {version.reason}" if version.reason else "")
+        state = ", ".join([_state(version, versions), *_labels_of(version, labels)])
+        state += f": {version.reason}" if version.reason else ""
         cells = [
             str(version.number),
             f"{state}\n{_verdict(version, differing[version.path])}" if differing else state,

@@ -5,11 +5,17 @@ from __future__ import annotations
 import logging
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from pipeline.exit_status import ExitStatus
+
+if TYPE_CHECKING:
+    from serving.server.embedded_server import EmbeddedServer
+    from serving.server.server_options import ServerOptions
 
 _NAME = re.compile(r"[^/:=\s]+")
 
@@ -20,8 +26,24 @@ _NAME = re.compile(r"[^/:=\s]+")
     "models",
     metavar="NAME=BASE_PATH",
     multiple=True,
-    required=True,
     help="A model and its base path, the directory that holds <version>/saved_model.pb. May be given several times.",
+)
+@click.option(
+    "--model-config-file",
+    type=click.Path(),
+    help="Instead of --model: a text file of tensorflow.serving.ModelServerConfig, as `ingraph models config` prints.",
+)
+@click.option(
+    "--model-config-file-poll-wait-seconds",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    show_default=True,
+    help="How often that file is looked at again; 0 is never.",
+)
+@click.option(
+    "--allow-version-labels-for-unavailable-models",
+    is_flag=True,
+    help="Let that file give labels that are not in use yet to versions that are still to be loaded, as at the start.",
 )
 @click.option("--rest-port", type=click.IntRange(0, 65535), default=8501, show_default=True, help="0 picks a free one.")
 @click.option("--grpc-port", type=click.IntRange(0, 65535), default=8500, show_default=True, help="0 picks a free one.")
@@ -33,44 +55,93 @@ _NAME = re.compile(r"[^/:=\s]+")
     show_default=True,
     help="How often base paths are looked at for new and withdrawn versions; 0 looks once.",
 )
-def serve(models: tuple[str, ...], rest_port: int, grpc_port: int, host: str, poll_seconds: float) -> None:
+@click.option("--enable-batching", is_flag=True, help="Merge requests of different clients into batches.")
+@click.option(
+    "--batching-parameters-file",
+    type=click.Path(),
+    help="How requests are merged: a text file of tensorflow.serving.BatchingParameters.",
+)
+@click.option(
+    "--monitoring-config-file",
+    type=click.Path(),
+    help="Whether and where Prometheus finds metrics: a text file of tensorflow.serving.MonitoringConfig.",
+)
+def serve(models: tuple[str, ...], **flags: Any) -> None:
     """Serve published models over REST and gRPC, as TensorFlow Serving does.
 
-    Serves the largest version in each base path, takes up new and withdrawn versions while requests go on, and prints
-    one line when both ports are open: when every model is available, or cannot be loaded. Ctrl-C or SIGTERM
-    stops it once the requests in flight are answered.
+    Serves the largest version in each base path and those that `ingraph models label` has given a label, takes up new
+    and withdrawn versions while requests go on, and prints one line when both ports are open: when every model is
+    available, or cannot be loaded. Ctrl-C or SIGTERM stops it once the requests in flight are answered.
 
     \b
     ingraph serve --model heart=models/heart
     curl -d '{"inputs": {"age": [63], …}}' http://127.0.0.1:8501/v1/models/heart:predict
 
-    Exit status: 0 when stopped, 2 when a port cannot be opened or the command line is wrong.
+    Exit status: 0 when stopped, 2 when a port cannot be opened, or the command line or a config file is wrong.
     """
     base_paths = _parse_models(models)
+    _check_flags(models, flags)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
     logging.getLogger("serving").setLevel(logging.INFO)
     _import_tensorflow_quietly()
     from serving.server.embedded_server import EmbeddedServer, PortUnavailableError
-    from serving.server.load_policy import LoadPolicy
-    from serving.server.server_options import ServerOptions
-
-    options = ServerOptions(
-        host=host, rest_port=rest_port, grpc_port=grpc_port, load_policy=LoadPolicy(poll_seconds=poll_seconds)
-    )
-    server = EmbeddedServer(base_paths, options)
-
-    def announce() -> None:
-        click.echo(
-            f"serving {', '.join(base_paths)}: REST on http://{server.host}:{server.rest_port}, "
-            f"gRPC on {server.host}:{server.grpc_port}"
-        )
+    from serving.server.serving_error import ServingError
+    from serving.server.text_proto import ConfigFileError
 
     try:
-        server.run(announce)
+        server = EmbeddedServer(base_paths, _server_options(flags))
+        server.run(lambda: _announce(server))
     except PortUnavailableError as error:
-        click.echo(f"Error: {error}. Choose another with --rest-port or --grpc-port.", err=True)
-        raise SystemExit(ExitStatus.BROKEN_INPUT) from None
+        _fail(f"{error}. Choose another with --rest-port or --grpc-port.")
+    except ConfigFileError as error:
+        _fail(f"{error}.")
+    except ServingError as error:
+        _fail(f"{error.message}. See --allow-version-labels-for-unavailable-models.")
     click.echo("stopped")
+
+
+def _announce(server: EmbeddedServer) -> None:
+    click.echo(
+        f"serving {', '.join(server.model_names)}: REST on http://{server.host}:{server.rest_port}, "
+        f"gRPC on {server.host}:{server.grpc_port}"
+    )
+
+
+def _fail(sentence: str) -> NoReturn:
+    click.echo(f"Error: {sentence}", err=True)
+    raise SystemExit(ExitStatus.BROKEN_INPUT) from None
+
+
+def _check_flags(models: tuple[str, ...], flags: Mapping[str, Any]) -> None:
+    if bool(models) == (flags["model_config_file"] is not None):
+        raise click.UsageError("expected either --model NAME=BASE_PATH, once or several times, or --model-config-file.")
+    if flags["batching_parameters_file"] is not None and not flags["enable_batching"]:
+        raise click.UsageError("--batching-parameters-file is set without --enable-batching.")
+
+
+def _server_options(flags: Mapping[str, Any]) -> ServerOptions:
+    from serving.server.batching_parameters import BatchingParameters, read_batching_parameters
+    from serving.server.load_policy import LoadPolicy
+    from serving.server.metrics_path import read_metrics_path
+    from serving.server.server_options import ServerOptions
+
+    batching = None
+    if flags["batching_parameters_file"] is not None:
+        batching = read_batching_parameters(flags["batching_parameters_file"])
+    elif flags["enable_batching"]:
+        batching = BatchingParameters()
+    monitoring = flags["monitoring_config_file"]
+    return ServerOptions(
+        host=flags["host"],
+        rest_port=flags["rest_port"],
+        grpc_port=flags["grpc_port"],
+        load_policy=LoadPolicy(poll_seconds=flags["poll_seconds"]),
+        model_config_file=flags["model_config_file"],
+        model_config_file_poll_seconds=flags["model_config_file_poll_wait_seconds"],
+        labels_may_wait=flags["allow_version_labels_for_unavailable_models"],
+        batching=batching,
+        metrics_path=read_metrics_path(monitoring) if monitoring is not None else None,
+    )
 
 
 def _parse_models(models: tuple[str, ...]) -> dict[str, str]:

@@ -71,6 +71,11 @@ class EmbeddedServer:
         self._stop: asyncio.Event | None = None
         self._thread: threading.Thread | None = None
 
+    @property
+    def model_names(self) -> list[str]:
+        """What is served from the start."""
+        return [config.name for config in self._configs]
+
     def run(self, on_ready: Callable[[], None]) -> None:
         """Serve until SIGTERM or SIGINT, then let the requests in flight finish. Only in the main thread."""
         asyncio.run(self._serve(on_ready, (signal.SIGTERM, signal.SIGINT)))
