@@ -46,10 +46,15 @@ def export(model: ServedModel, path: str) -> None:
 
 def freeze(function: Callable[..., tf.Tensor], *inputs: tf.TensorSpec) -> Callable[..., tf.Tensor]:
     """The function with its variables as constants: all signatures share it, so the weights are in the file once."""
-    frozen = convert_variables_to_constants_v2(tf.function(function, autograph=False).get_concrete_function(*inputs))
+    frozen = frozen_function(function, *inputs)
 
     def call(*values: tf.Tensor) -> tf.Tensor:
         (output,) = frozen(*values)
         return output
 
     return call
+
+
+def frozen_function(function: Callable[..., tf.Tensor], *inputs: tf.TensorSpec) -> Any:
+    """A concrete function with one graph of core operations: its variables are constants, its calls are inlined."""
+    return convert_variables_to_constants_v2(tf.function(function, autograph=False).get_concrete_function(*inputs))

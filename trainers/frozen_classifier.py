@@ -9,6 +9,7 @@ import tensorflow as tf
 from serving.export import freeze
 from serving.signatures.image import IMAGE
 from serving.signatures.raw_features import Features
+from trainers.bfloat16_function import bfloat16_function
 from trainers.image_classifier import ImageClassifier
 from trainers.precision import Precision
 
@@ -24,5 +25,6 @@ def frozen_classifier(
         width: likewise.
         precision: what the constants and the arithmetic are in.
     """
-    frozen = freeze(classifier.predict, tf.TensorSpec([None, height, width, 3], tf.float32))
+    pixels = tf.TensorSpec([None, height, width, 3], tf.float32)
+    frozen = (bfloat16_function if precision == "bfloat16" else freeze)(classifier.predict, pixels)
     return lambda features: frozen(features[IMAGE])

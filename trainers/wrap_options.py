@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator, model_validator
@@ -12,6 +13,8 @@ from trainers.label_file import IMAGENET, read_label_file
 from trainers.precision import Precision
 from transform.image_options import PixelFormat
 
+# TensorFlow's name of the signature that is called where none is named.
+SERVING_DEFAULT = "serving_default"
 KERAS_FILE = ".keras"
 WEIGHTS_FILE = ".weights.h5"
 
@@ -41,7 +44,7 @@ class WrapOptions(BaseModel):
     labels: str = IMAGENET
     outputs: Literal["probabilities", "logits"] = "probabilities"
     background_first: bool = False
-    signature: str = "serving_default"
+    signature: str = SERVING_DEFAULT
     output: str | None = None
     precision: Precision = "float32"
 
@@ -51,9 +54,10 @@ class WrapOptions(BaseModel):
         if classifier in BACKBONES:
             return classifier
         if "/" not in classifier and not classifier.endswith(KERAS_FILE):
+            close = difflib.get_close_matches(classifier, BACKBONES, n=1) or [DEFAULT_BACKBONE]
             raise ValueError(
-                f"expected a model of keras.applications ({', '.join(sorted(BACKBONES))}), a {KERAS_FILE} file, "
-                "the directory of a SavedModel with a slash in it (./name), or a TF-Hub handle"
+                f"expected a model of keras.applications such as {close[0]}, a {KERAS_FILE} file, the directory of a "
+                "SavedModel (with a slash, ./name), or a TF-Hub handle"
             )
         return beside_config(classifier, info)
 
@@ -68,7 +72,14 @@ class WrapOptions(BaseModel):
             raise ValueError("weights belong to a model of keras.applications; other classifiers bring theirs along")
         if self.weights != IMAGENET and not self.weights.endswith(WEIGHTS_FILE):
             raise ValueError(f"weights: expected {IMAGENET} or the path of a {WEIGHTS_FILE} file")
+        if self.is_keras_model and (self.signature, self.output) != (SERVING_DEFAULT, None):
+            raise ValueError("signature and output are for a SavedModel; a Keras model has one output, and no names")
         return self
+
+    @property
+    def is_keras_model(self) -> bool:
+        """Whether Keras makes the classifier, rather than TensorFlow's SavedModel loader."""
+        return self.classifier in BACKBONES or self.classifier.endswith(KERAS_FILE)
 
     def pixel_format(self) -> PixelFormat:
         """What the classifier takes: known of a model in keras.applications; of others, what most take."""
