@@ -26,6 +26,7 @@ from serving.server.server_metrics import CONTENT_TYPE, ServerMetrics
 from serving.server.server_options import ServerOptions
 from serving.server.tls_files import TlsFiles
 
+LINGERING_SECONDS = 1.0  # what is still read of a refused body, so that its sender gets to see the answer
 SHUTDOWN_SECONDS = 30.0  # what requests in flight are given when the server stops
 _GRPC_OPTIONS = [
     ("grpc.max_send_message_length", -1),
@@ -163,7 +164,9 @@ class EmbeddedServer:
         application = RestService(manager, inference, options, observers).application()
         if metrics is not None and options.metrics_path:
             application.router.add_get(options.metrics_path, _metrics_handler(metrics))
-        runner = web.AppRunner(application, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
+        runner = web.AppRunner(
+            application, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS, lingering_time=LINGERING_SECONDS
+        )
         await runner.setup()
         polling = self._poll_model_config_file(manager)
         try:

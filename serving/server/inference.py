@@ -16,6 +16,7 @@ from serving.server.model_in_use import ModelInUse
 from serving.server.run_signature import checked_request, run_checked
 from serving.server.server_metrics import ServerMetrics
 from serving.server.serving_error import ServingError
+from serving.session_model import SessionModel
 
 # Smaller documents are converted on the event loop: in less time than handing them to a thread and back takes.
 CONVERTED_AT_ONCE_BYTES = 64 * 1024
@@ -57,20 +58,19 @@ class Inference:
         """
         feeds, fetches = checked_request(served.model.signatures[signature], inputs, output_filter)
         started = time.perf_counter()
+        deadline = None if timeout_seconds is None else started + timeout_seconds
         work: Awaitable[dict[str, np.ndarray]]
         if self._batching is not None:
             work = self._batching.run(served, signature, feeds, fetches, timeout_seconds)
         else:
             # The caller may leave; the thread cannot.
             work = asyncio.shield(
-                served.version.start(
-                    self._executor, run_checked, served.model, signature, feeds, fetches, timeout_seconds
-                )
+                served.version.start(self._executor, _run_before, deadline, served.model, signature, feeds, fetches)
             )
         try:
             outputs = await asyncio.wait_for(work, timeout_seconds)
         except TimeoutError:
-            raise ServingError(CanonicalCode.DEADLINE_EXCEEDED, "Timed out waiting for notification") from None
+            raise _too_late() from None
         if self._metrics is not None:
             seconds = time.perf_counter() - started
             self._metrics.observe_outputs(served.name, served.number, signature, outputs, seconds)
@@ -87,3 +87,19 @@ class Inference:
         if size <= CONVERTED_AT_ONCE_BYTES:
             return function(*arguments)
         return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
+
+
+def _run_before(
+    deadline: float | None, model: SessionModel, signature: str, feeds: Mapping[str, np.ndarray], fetches: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """In a thread: what had to wait for the thread until nobody waits for the answer any more is not run at all."""
+    if deadline is None:
+        return run_checked(model, signature, feeds, fetches)
+    left = deadline - time.perf_counter()
+    if left <= 0:
+        raise _too_late()
+    return run_checked(model, signature, feeds, fetches, left)
+
+
+def _too_late() -> ServingError:
+    return ServingError(CanonicalCode.DEADLINE_EXCEEDED, "Timed out waiting for notification")
