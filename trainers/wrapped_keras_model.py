@@ -31,8 +31,8 @@ def wrapped_keras_model(options: WrapOptions, preprocessing: ImageOptions, outpu
     except (OSError, ValueError) as error:
         raise TrainingError(
             f"{options.weights}: these weights cannot be loaded into a {options.classifier} with {outputs} outputs "
-            f"that takes {shape[0]}x{shape[1]} pixels: {first_line(error)}; give the weights file of this model with its "
-            "head, and the labels file with the labels of its outputs"
+            f"that takes {shape[0]}x{shape[1]} pixels: {first_line(error)}; give the weights file of this model "
+            "with its head, and the labels file with the labels of its outputs"
         ) from error
     return model
 
