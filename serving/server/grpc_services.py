@@ -24,6 +24,7 @@ from serving.server.inference import Inference
 from serving.server.model_in_use import ModelInUse
 from serving.server.model_info import model_metadata, model_status
 from serving.server.model_manager import ModelManager
+from serving.server.reload_config import reload_config
 from serving.server.request_record import RequestRecord
 from serving.server.run_signature import DEFAULT_SIGNATURE
 from serving.server.server_options import ServerOptions
@@ -142,10 +143,11 @@ class _ModelService(model_service_pb2_grpc.ModelServiceServicer):
 
         return await self._calls.answer("GetModelStatus", request.model_spec.name, request, answer, context)
 
-    async def HandleReloadConfigRequest(  # noqa: N802
-        self, request: Any, context: grpc.aio.ServicerContext
-    ) -> None:
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "The method HandleReloadConfigRequest is not offered.")
+    async def HandleReloadConfigRequest(self, request: Any, context: grpc.aio.ServicerContext) -> Any:  # noqa: N802
+        async def answer() -> Any:
+            return await reload_config(self._manager, request)
+
+        return await self._calls.answer("HandleReloadConfigRequest", "", request, answer, context)
 
 
 class _Calls:

@@ -114,7 +114,7 @@ def test_a_port_in_use_ends_it_with_one_sentence(counter, tmp_path, kind):
         (["=models"], "received '=models'"),
         (["m="], "received 'm='"),
         (["m=a", "m=b"], "m is given twice"),
-        ([], "Missing option '--model'"),
+        ([], "expected either --model NAME=BASE_PATH, once or several times, or --model-config-file"),
     ],
 )
 def test_a_wrong_model_option_is_explained(models, message):
