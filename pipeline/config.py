@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -13,11 +13,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from components.errors import BrokenInput
 from components.evaluator.evaluation_options import EvaluationOptions
 from components.table_file import TableFormat
+from pipeline.beam_options import BeamOptions
+from pipeline.cluster_options import ClusterOptions
 from trainers.fine_tune_options import FineTuneOptions
 from trainers.image_options import ImageTrainerOptions
 from trainers.precision import TOLERANCES
 from trainers.tabular_options import TabularTrainerOptions
-from trainers.text_options import TextTrainerOptions
+from trainers.text_options import NgramOptions, TextTrainerOptions
 from trainers.wrap_options import WrapOptions
 from transform.image_options import ImageOptions
 from transform.tabular_options import TabularOptions
@@ -89,6 +91,8 @@ class RunConfig(_Section):
         serving_check: the last gate.
         runs: the folder of runs and their metadata.
         models: the folder that holds each model's base path; may be an object store's.
+        beam: what runs the Beam steps, see pipeline/beam_options.py.
+        cluster: where a compiled pipeline runs, see pipeline/cluster_options.py.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
@@ -100,6 +104,8 @@ class RunConfig(_Section):
     serving_check: ServingCheckOptions = ServingCheckOptions()
     runs: str = "runs"
     models: str = "models"
+    beam: BeamOptions = BeamOptions()
+    cluster: ClusterOptions = ClusterOptions()
 
     @field_validator("models", "runs")
     @classmethod
@@ -115,10 +121,20 @@ class TabularRunConfig(RunConfig):
 
 
 class TextRunConfig(RunConfig):
-    """A run on texts."""
+    """A run on texts; the model decides about the features."""
 
     preprocessing: TextOptions
-    trainer: TextTrainerOptions = TextTrainerOptions()
+    trainer: TextTrainerOptions = NgramOptions()
+
+    @field_validator("trainer", mode="before")
+    @classmethod
+    def _default_model(cls, trainer: Any) -> Any:
+        return {"model": "ngrams", **trainer} if isinstance(trainer, dict) else trainer
+
+    @model_validator(mode="after")
+    def _complete_preprocessing(self) -> TextRunConfig:
+        object.__setattr__(self, "preprocessing", self.preprocessing.completed(self.trainer.features))
+        return self
 
 
 class ImageRunConfig(RunConfig):
@@ -214,9 +230,11 @@ def _override(content: dict[str, Any], override: str) -> None:
 
 
 def _sentence(path: str, detail: Any, config_class: type[RunConfig]) -> str:
-    key = ".".join(str(part) for part in detail["loc"])
+    keys, _ = _place(config_class, detail["loc"])
+    key = ".".join(keys)
     if detail["type"] == "extra_forbidden":
-        known = _known_keys(config_class, detail["loc"][:-1])
+        _, section = _place(config_class, detail["loc"][:-1])
+        known = list(getattr(section, "model_fields", {}))
         close = difflib.get_close_matches(str(detail["loc"][-1]), known, n=1)
         advice = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
         return f"{path}: unknown key {key!r}; {advice}"
@@ -228,13 +246,23 @@ def _sentence(path: str, detail: Any, config_class: type[RunConfig]) -> str:
     return f"{path}: {key or 'the config'}: {message}{shown}"
 
 
-def _known_keys(config_class: type[RunConfig], location: Sequence[str | int]) -> list[str]:
+def _place(config_class: type[RunConfig], location: Sequence[str | int]) -> tuple[list[str], Any]:
+    """The keys that a person wrote to get to pydantic's location, and the section that stands there."""
     section: Any = config_class
+    keys: list[str] = []
+    discriminator: str | None = None
     for part in location:
+        if discriminator:  # the part says which of several sections it is, and is no key
+            section = next(
+                one for one in get_args(section) if part in get_args(one.model_fields[discriminator].annotation)
+            )
+            discriminator = None
+            continue
+        keys.append(str(part))
         field = getattr(section, "model_fields", {}).get(part)
         if field is None:  # inside a mapping such as `columns`, whose values are sections again
-            nested = [argument for argument in getattr(section, "__args__", ()) if hasattr(argument, "model_fields")]
+            nested = [argument for argument in get_args(section) if hasattr(argument, "model_fields")]
             section = nested[0] if nested else section
         else:
-            section = field.annotation
-    return list(getattr(section, "model_fields", {}))
+            section, discriminator = field.annotation, field.discriminator
+    return keys, section

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import posixpath
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
+import tensorflow_data_validation as tfdv
 from tfx import v1 as tfx
 
 from components.baseline.component import Baseline
 from components.data_gate.component import DataGate
 from components.evaluator.component import Evaluator
+from components.image_example_gen.component import ImageExampleGen
 from components.serving_check.component import ServingCheck
 from components.serving_pusher.component import ServingPusher
 from components.text_example_gen.component import TextExampleGen
 from pipeline.code_fingerprint import TRAINER_SOURCES, TRANSFORM_SOURCES, code_fingerprint
-from pipeline.config import RunConfig
+from pipeline.config import PhotoDataOptions, RunConfig
+from transform.image_options import ImageOptions
 
 HASH_BUCKETS = 100
 
@@ -24,17 +28,19 @@ class Locations:
     """Where one run reads and writes.
 
     Attributes:
-        data: the file of the table.
-        schema_file: a copy of the curated schema under a name that changes with its content, or None.
+        data: the file of the table, or where the photos are.
+        data_fingerprint: of the photos, see components.image_example_gen.input_fingerprint.
+        schema_file: a copy of the curated schema in a folder whose name changes with its content, or None.
         artifacts: the pipeline root.
-        metadata: the SQLite file of ML Metadata.
+        metadata: the SQLite file of ML Metadata; None where a cluster has its own.
         base_path: the model base path.
     """
 
     data: str
+    data_fingerprint: str
     schema_file: str | None
     artifacts: str
-    metadata: str
+    metadata: str | None
     base_path: str
 
 
@@ -51,9 +57,9 @@ def create_pipeline(
     """
     options = _module_options(config, locations)
 
-    example_gen = _example_gen(config, locations.data)
+    example_gen = _EXAMPLE_GENS[config.task](config, locations)
     examples = example_gen.outputs["examples"]
-    statistics_gen = tfx.components.StatisticsGen(examples=examples)
+    statistics_gen = tfx.components.StatisticsGen(examples=examples, stats_options=_STATISTICS.get(config.task))
     statistics = statistics_gen.outputs["statistics"]
     if locations.schema_file:
         schema_gen = tfx.components.ImportSchemaGen(schema_file=locations.schema_file)
@@ -127,20 +133,43 @@ def create_pipeline(
             serving_pusher,
         ],
         enable_cache=True,
-        metadata_connection_config=tfx.orchestration.metadata.sqlite_metadata_connection_config(locations.metadata),
+        metadata_connection_config=locations.metadata
+        and tfx.orchestration.metadata.sqlite_metadata_connection_config(locations.metadata),
         beam_pipeline_args=beam_pipeline_args,
     )
 
 
-def _example_gen(config: RunConfig, data: str) -> tfx.dsl.components.BaseComponent:
-    where = {
-        "input_base": str(Path(data).parent),
-        "input_config": tfx.proto.Input(splits=[tfx.proto.Input.Split(name="all", pattern=Path(data).name)]),
+def _rows(config: RunConfig, locations: Locations) -> tfx.components.CsvExampleGen:
+    return tfx.components.CsvExampleGen(**_table(config, locations))
+
+
+def _texts(config: RunConfig, locations: Locations) -> TextExampleGen:
+    return TextExampleGen(**_table(config, locations), table_format=config.data.format)
+
+
+def _photos(config: RunConfig, locations: Locations) -> ImageExampleGen:
+    assert isinstance(config.data, PhotoDataOptions) and isinstance(config.preprocessing, ImageOptions)
+    return ImageExampleGen(
+        path=locations.data,
+        input_fingerprint=locations.data_fingerprint,
+        eval_share=config.data.eval_share,
+        max_unreadable_share=config.data.max_unreadable_share,
+        max_pixels=config.preprocessing.max_pixels,
+    )
+
+
+def _table(config: RunConfig, locations: Locations) -> dict[str, Any]:
+    folder, name = posixpath.split(locations.data)
+    return {
+        "input_base": folder,
+        "input_config": tfx.proto.Input(splits=[tfx.proto.Input.Split(name="all", pattern=name)]),
         "output_config": _splits(config.data.eval_share),
     }
-    if config.task == "text":
-        return TextExampleGen(**where, table_format=config.data.format)
-    return tfx.components.CsvExampleGen(**where)
+
+
+_EXAMPLE_GENS = {"tabular": _rows, "text": _texts, "image": _photos}
+# Statistics of encoded photos would hold whole photos, as their most frequent values.
+_STATISTICS = {"image": tfdv.StatsOptions(feature_allowlist=["label"])}
 
 
 @dataclass(frozen=True)
@@ -154,7 +183,7 @@ class _ModuleOptions:
 def _module_options(config: RunConfig, locations: Locations) -> _ModuleOptions:
     preprocessing = config.preprocessing.model_dump_json()
     trainer = config.trainer.model_dump_json()
-    schema = Path(locations.schema_file).read_text(encoding="utf-8") if locations.schema_file else ""
+    schema = posixpath.basename(posixpath.dirname(locations.schema_file)) if locations.schema_file else ""
     return _ModuleOptions(
         transform={
             "preprocessing": preprocessing,

@@ -12,24 +12,16 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from components.errors import AnomaliesFound, BrokenInput, NotPublished, RunStopped
-from components.table_file import TableFile
-from pipeline import datasets
+from components.errors import BrokenInput, NotPublished, RunStopped
 from pipeline.ask_once import ask_once
-from pipeline.check_table import check_table
 from pipeline.config import RunConfig
 from pipeline.exit_status import ExitStatus
-from pipeline.plain_csv import plain_csv
 from pipeline.quiet_output import quiet_output
+from pipeline.raw_data import raw_data
 from pipeline.run_screen import RunScreen
+from pipeline.schema_file import schema_file
+from pipeline.status_of_error import status_of_error
 from transform.preprocessing_error import PreprocessingError
-
-_STATUS = {
-    BrokenInput: ExitStatus.BROKEN_INPUT,
-    PreprocessingError: ExitStatus.BROKEN_INPUT,
-    AnomaliesFound: ExitStatus.ANOMALIES,
-    NotPublished: ExitStatus.NOT_PUBLISHED,
-}
 
 
 def run(config: RunConfig, workdir: str) -> ExitStatus:
@@ -63,39 +55,38 @@ def run(config: RunConfig, workdir: str) -> ExitStatus:
 
 def _run(config: RunConfig, base_path: str, folder: Path, run_id: str, screen: RunScreen) -> ExitStatus:
     screen.begin(config.name, run_id)
-    data = config.data.path or str(datasets.fetch(config.data.dataset or ""))
-    table = TableFile(data, config.data.format)
-    screen.data(str(check_table(table, config.preprocessing)))
-    if config.task != "text":  # texts go in as they are
-        table = plain_csv(table, folder / "data")
+    data = raw_data(config, folder / "data")
+    screen.data(data.findings)
 
     screen.loading()
     from pipeline.dag import Locations, create_pipeline
     from pipeline.run_outcome import cached_nodes, read_outcome
     from pipeline.runners.beam_introspection import remember_signatures
     from pipeline.runners.beam_options import remember_parsed_options
-    from pipeline.runners.local import BEAM_PIPELINE_ARGS, LocalRunner
+    from pipeline.runners.local import LocalRunner
 
+    metadata = str(folder / "metadata.sqlite")
     locations = Locations(
-        data=table.path,
-        schema_file=_schema_copy(config.data.schema_file, folder),
+        data=data.path,
+        data_fingerprint=data.fingerprint,
+        schema_file=_schema_copy(schema_file(config), folder),
         artifacts=str(folder / "artifacts"),
-        metadata=str(folder / "metadata.sqlite"),
+        metadata=metadata,
         base_path=base_path,
     )
     remember_signatures()
     remember_parsed_options()
     started = time.monotonic()
-    pipeline = create_pipeline(config, locations, run_id, BEAM_PIPELINE_ARGS)
+    pipeline = create_pipeline(config, locations, run_id, config.beam.pipeline_args())
 
     def node_ended(node: str, seconds: float) -> None:
-        screen.node_ended(node, seconds, node in cached_nodes(locations.metadata, run_id))
+        screen.node_ended(node, seconds, node in cached_nodes(metadata, run_id))
 
     LocalRunner(run_id, screen.node_started, node_ended).run(pipeline)
-    outcome = read_outcome(locations.metadata, run_id)
+    outcome = read_outcome(metadata, run_id)
     screen.outcome(outcome, time.monotonic() - started)
     if outcome.pushed:
-        ask_once(config.name, base_path, table, config.preprocessing.renamed_inputs(), screen)
+        ask_once(config, base_path, data.path, screen)
         return ExitStatus.PUBLISHED
     if not outcome.blessed:
         return ExitStatus.NOT_BLESSED
@@ -142,10 +133,8 @@ def _schema_copy(schema_file: str | None, folder: Path) -> str | None:
 
 
 def _status(error: BaseException) -> ExitStatus:
-    for kind, status in _STATUS.items():
-        if isinstance(error, kind):
-            return status
-    return ExitStatus.NOT_PUBLISHED if _disk_is_full(error) else ExitStatus.UNEXPECTED
+    status = status_of_error(error)
+    return ExitStatus.NOT_PUBLISHED if status is ExitStatus.UNEXPECTED and _disk_is_full(error) else status
 
 
 def _reason(error: BaseException) -> str:

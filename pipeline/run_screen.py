@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -70,10 +70,11 @@ class RunScreen:
         """What the served model said to a raw row."""
         self._print(f"{protocol:<10} {escape(_pairs(row))} -> [bold green]{escape(label)}[/bold green]")
 
-    def what_next(self, name: str, base_path: str, row: Mapping[str, str]) -> None:
-        """What to type next."""
+    def what_next(self, name: str, base_path: str, example: Sequence[str]) -> None:
+        """What to type next; the example is what `ingraph predict` takes."""
+        asked = " ".join(map(shlex.quote, example))
         self._print(
-            f"\nnext:\n  ingraph serve --model {name}={base_path}\n  ingraph predict {name} {escape(_pairs(row))}\n"
+            f"\nnext:\n  ingraph serve --model {name}={base_path}\n  ingraph predict {name} {escape(asked)}\n"
             f"  ingraph models list {base_path}"
         )
 

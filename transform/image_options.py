@@ -51,3 +51,7 @@ class ImageOptions(BaseModel):
         pixels = {name: value for name, value in asdict(expected).items() if name not in self.model_fields_set}
         label = self.label.model_copy(update={} if self.label.order else {"order": labels})
         return self.model_copy(update={**pixels, "label": label})
+
+    def renamed_inputs(self) -> dict[str, str]:
+        """Signature input -> the feature it takes, where their names differ."""
+        return {"image_bytes": "image"}

@@ -11,12 +11,9 @@ from tfx.dsl.compiler import constants
 from tfx.orchestration.portable import runtime_parameter_utils
 from tfx.proto.orchestration import pipeline_pb2
 
-BEAM_PIPELINE_ARGS = [
-    # Beam's DirectRunner looks for a runner binary on the network before it falls back to this one.
-    "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner",
-    # Named, so that TFX does not build a wheel of itself for remote workers before each step: 2 s a time.
-    "--sdk_container_image=unused",
-]
+from pipeline.beam_options import BeamOptions
+
+BEAM_PIPELINE_ARGS = BeamOptions().pipeline_args()
 
 OnStart = Callable[[str], None]
 OnEnd = Callable[[str, float], None]

@@ -1,0 +1,42 @@
+"""What the container of every compiled step is started with: `python -m pipeline.container_main …`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from components.errors import RunStopped
+from pipeline.status_of_error import status_of_error
+from transform.preprocessing_error import PreprocessingError
+
+
+def container_main(arguments: Sequence[str]) -> None:
+    """Run one step as TFX's own entry point for Kubeflow Pipelines v2 does.
+
+    A step that stops the run ends with one sentence and the exit status of `ingraph run`, not with a stack trace.
+
+    Args:
+        arguments: `--executor_class_path`, `--json_serialized_invocation_args`, `--json_serialized_inputs_spec_args`
+            and options of Beam, as TFX compiles them.
+    """
+    from absl import app
+    from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor
+
+    from pipeline.runners.beam_introspection import remember_signatures
+    from pipeline.runners.beam_options import remember_parsed_options
+
+    remember_signatures()
+    remember_parsed_options()
+
+    def run_step(parsed: object) -> None:
+        try:
+            kubeflow_v2_run_executor.main(parsed)
+        except (RunStopped, PreprocessingError) as stopped:
+            sys.stderr.write(f"{stopped}\n")
+            sys.exit(status_of_error(stopped))
+
+    app.run(run_step, argv=["container_main", *arguments], flags_parser=kubeflow_v2_run_executor._parse_flags)
+
+
+if __name__ == "__main__":
+    container_main(sys.argv[1:])

@@ -1,0 +1,19 @@
+"""Which exit status an error means."""
+
+from __future__ import annotations
+
+from components.errors import AnomaliesFound, BrokenInput, NotPublished
+from pipeline.exit_status import ExitStatus
+from transform.preprocessing_error import PreprocessingError
+
+_STATUS: dict[type[Exception], ExitStatus] = {
+    BrokenInput: ExitStatus.BROKEN_INPUT,
+    PreprocessingError: ExitStatus.BROKEN_INPUT,
+    AnomaliesFound: ExitStatus.ANOMALIES,
+    NotPublished: ExitStatus.NOT_PUBLISHED,
+}
+
+
+def status_of_error(error: BaseException) -> ExitStatus:
+    """The status for an error that says why a run was stopped; UNEXPECTED for every other."""
+    return next((status for kind, status in _STATUS.items() if isinstance(error, kind)), ExitStatus.UNEXPECTED)
