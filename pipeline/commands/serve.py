@@ -16,6 +16,7 @@ from pipeline.exit_status import ExitStatus
 if TYPE_CHECKING:
     from serving.server.embedded_server import EmbeddedServer
     from serving.server.server_options import ServerOptions
+    from serving.server.tls_files import TlsFiles
 
 _NAME = re.compile(r"[^/:=\s]+")
 
@@ -66,6 +67,23 @@ _NAME = re.compile(r"[^/:=\s]+")
     type=click.Path(),
     help="Whether and where Prometheus finds metrics: a text file of tensorflow.serving.MonitoringConfig.",
 )
+@click.option(
+    "--rest-timeout-seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=30.0,
+    show_default=True,
+    help="How long a model may take over a REST request; over gRPC the client's own deadline counts.",
+)
+@click.option("--max-body-bytes", type=click.IntRange(min=1), help="Of a REST body or gRPC message.  [default: 2 GiB]")
+@click.option("--max-tensor-bytes", type=click.IntRange(min=1), help="Of one input of a request.  [default: 2 GiB]")
+@click.option("--max-rows", type=click.IntRange(min=1), help="Of one request.  [default: as many as fit]")
+@click.option("--rest-api-enable-cors-support", is_flag=True, help="Let pages of other sites send requests.")
+@click.option("--enable-grpc-healthcheck-service", is_flag=True, help="Offer grpc.health.v1.Health.")
+@click.option("--enable-grpc-reflection", is_flag=True, help="Let tools such as grpcurl ask which services there are.")
+@click.option("--tls-certificate", type=click.Path(), help="PEM file; with --tls-key both ports are encrypted.")
+@click.option("--tls-key", type=click.Path(), help="PEM file with the certificate's private key.")
+@click.option("--tls-client-ca", type=click.Path(), help="PEM file; only clients with a certificate of it are let in.")
+@click.option("--access-log", metavar="FILE", default="", help="One line of JSON per request; - is standard output.")
 def serve(models: tuple[str, ...], **flags: Any) -> None:
     """Serve published models over REST and gRPC, as TensorFlow Serving does.
 
@@ -87,22 +105,23 @@ def serve(models: tuple[str, ...], **flags: Any) -> None:
     from serving.server.embedded_server import EmbeddedServer, PortUnavailableError
     from serving.server.serving_error import ServingError
     from serving.server.text_proto import ConfigFileError
+    from serving.server.tls_files import TlsError
 
     try:
         server = EmbeddedServer(base_paths, _server_options(flags))
-        server.run(lambda: _announce(server))
+        server.run(lambda: _announce(server, "http" if flags["tls_certificate"] is None else "https"))
     except PortUnavailableError as error:
         _fail(f"{error}. Choose another with --rest-port or --grpc-port.")
-    except ConfigFileError as error:
+    except (ConfigFileError, TlsError) as error:
         _fail(f"{error}.")
     except ServingError as error:
         _fail(f"{error.message}. See --allow-version-labels-for-unavailable-models.")
     click.echo("stopped")
 
 
-def _announce(server: EmbeddedServer) -> None:
+def _announce(server: EmbeddedServer, scheme: str) -> None:
     click.echo(
-        f"serving {', '.join(server.model_names)}: REST on http://{server.host}:{server.rest_port}, "
+        f"serving {', '.join(server.model_names)}: REST on {scheme}://{server.host}:{server.rest_port}, "
         f"gRPC on {server.host}:{server.grpc_port}"
     )
 
@@ -117,12 +136,17 @@ def _check_flags(models: tuple[str, ...], flags: Mapping[str, Any]) -> None:
         raise click.UsageError("expected either --model NAME=BASE_PATH, once or several times, or --model-config-file.")
     if flags["batching_parameters_file"] is not None and not flags["enable_batching"]:
         raise click.UsageError("--batching-parameters-file is set without --enable-batching.")
+    if (flags["tls_certificate"] is None) != (flags["tls_key"] is None):
+        raise click.UsageError("expected --tls-certificate and --tls-key together.")
+    if flags["tls_client_ca"] is not None and flags["tls_key"] is None:
+        raise click.UsageError("--tls-client-ca is set without --tls-certificate and --tls-key.")
 
 
 def _server_options(flags: Mapping[str, Any]) -> ServerOptions:
     from serving.server.batching_parameters import BatchingParameters, read_batching_parameters
     from serving.server.load_policy import LoadPolicy
     from serving.server.metrics_path import read_metrics_path
+    from serving.server.request_limits import RequestLimits
     from serving.server.server_options import ServerOptions
 
     batching = None
@@ -141,7 +165,26 @@ def _server_options(flags: Mapping[str, Any]) -> ServerOptions:
         labels_may_wait=flags["allow_version_labels_for_unavailable_models"],
         batching=batching,
         metrics_path=read_metrics_path(monitoring) if monitoring is not None else None,
+        rest_timeout_seconds=flags["rest_timeout_seconds"],
+        limits=RequestLimits(
+            **{name: flags[f"max_{name}"] for name in ("body_bytes", "tensor_bytes", "rows") if flags[f"max_{name}"]}
+        ),
+        cors=flags["rest_api_enable_cors_support"],
+        tls=_tls_files(flags),
+        grpc_health=flags["enable_grpc_healthcheck_service"],
+        grpc_reflection=flags["enable_grpc_reflection"],
+        access_log=flags["access_log"],
     )
+
+
+def _tls_files(flags: Mapping[str, Any]) -> TlsFiles | None:
+    from serving.server.tls_files import TlsFiles
+
+    if flags["tls_certificate"] is None:
+        return None
+    files = TlsFiles(flags["tls_certificate"], flags["tls_key"], flags["tls_client_ca"] or "")
+    files.ssl_context()  # a wrong file is told before the models are loaded
+    return files
 
 
 def _parse_models(models: tuple[str, ...]) -> dict[str, str]:
