@@ -24,8 +24,8 @@ OTHER = "(other)"
 
 _INFERENCE = ("Predict", "Classify", "Regress", "MultiInference")
 _MICROSECONDS = 1e6
-# Exponential(10, 1.8, 33) there: about 20 minutes.
-_LATENCY_BUCKETS = [10 * 1.8**power for power in range(33)]
+# Exponential(10, 1.8, 33) there, written with six digits: up to about 20 minutes.
+_LATENCY_BUCKETS = [float(f"{10 * 1.8**power:.6g}") for power in range(33)]
 _SIZE_BUCKETS = [2**power for power in range(15)]
 
 
@@ -176,7 +176,10 @@ def _lines(metric: Metric) -> Iterator[str]:
 
 
 def _line(name: str, sample: Sample) -> str:
-    labels = ",".join(f'{label}="{_escaped(value)}"' for label, value in sample.labels.items())
+    labels = ",".join(
+        f'{label}="{value.removesuffix(".0") if label == "le" else _escaped(value)}"'
+        for label, value in sample.labels.items()
+    )
     return f"{name}{{{labels}}} {floatToGoString(sample.value).removesuffix('.0')}\n"
 
 

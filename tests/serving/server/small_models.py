@@ -31,7 +31,7 @@ def save_half_plus_two(version_path: Path, addend: float = 2.0) -> None:
         def predict(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
             return {"y": x / 2.0 + self.addend}
 
-    _save(HalfPlusTwo(), version_path, "predict")
+    save_model(HalfPlusTwo(), version_path, "predict")
 
 
 def save_greeting(version_path: Path) -> None:
@@ -52,7 +52,7 @@ def save_greeting(version_path: Path) -> None:
             }
 
     greeting = Greeting()
-    _save(greeting, version_path, "predict", "classify")
+    save_model(greeting, version_path, "predict", "classify")
 
 
 def save_patients(version_path: Path) -> None:
@@ -70,7 +70,7 @@ def save_patients(version_path: Path) -> None:
             columns = [tf.as_string(age), tf.as_string(oldpeak, precision=1), thal]
             return {"output_0": tf.strings.join([tf.reshape(column, [-1]) for column in columns], separator="|")}
 
-    _save(Patients(), version_path, "predict")
+    save_model(Patients(), version_path, "predict")
 
 
 def save_types(version_path: Path) -> None:
@@ -93,7 +93,7 @@ def save_types(version_path: Path) -> None:
         def half(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
             return {"z": tf.cast(x, tf.float16), "w": tf.cast(x, tf.bfloat16)}
 
-    _save(Types(), version_path, "predict", "complex", "half")
+    save_model(Types(), version_path, "predict", "complex", "half")
 
 
 def save_decoder(version_path: Path) -> None:
@@ -107,7 +107,7 @@ def save_decoder(version_path: Path) -> None:
             )
             return {"size": size}
 
-    _save(Decoder(), version_path, "predict")
+    save_model(Decoder(), version_path, "predict")
 
 
 def save_counter(version_path: Path) -> None:
@@ -121,7 +121,7 @@ def save_counter(version_path: Path) -> None:
             )
             return {"count": tf.reshape(count[0], [1])}
 
-    _save(Counter(), version_path, "predict")
+    save_model(Counter(), version_path, "predict")
 
 
 def save_examples(version_path: Path) -> None:
@@ -162,6 +162,7 @@ def save_examples(version_path: Path) -> None:
         builder.save()
 
 
-def _save(module: tf.Module, version_path: Path, default: str, *others: str) -> None:
+def save_model(module: tf.Module, version_path: Path, default: str, *others: str) -> None:
+    """A module's methods as signatures, the first as the default one."""
     signatures = {"serving_default": getattr(module, default)} | {name: getattr(module, name) for name in others}
     tf.saved_model.save(module, str(version_path), signatures=signatures)
