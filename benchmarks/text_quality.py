@@ -18,7 +18,6 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import keras
 import numpy as np
 import tensorflow as tf
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -32,9 +31,9 @@ from pipeline import datasets
 from pipeline.config import RunConfig, load_config
 from pipeline.runners.beam_introspection import remember_signatures
 from serving.labels import VOCABULARY
-from trainers.text import build_model, fit
+from trainers.reference_predictions import reference_predictions
+from trainers.text import train_classifier
 from trainers.transformed_split import read_transformed_split
-from transform.term_vocabulary import TERM_VOCABULARY
 from transform.text import preprocessing_fn
 
 CONFIG = Path(__file__).resolve().parent.parent / "configs/reviews.yaml"
@@ -77,13 +76,10 @@ def ingraph_probabilities(config: RunConfig, texts: np.ndarray, labels: np.ndarr
         train_file = write_examples(f"{folder}/train.gz", texts, labels)
         test_file = write_examples(f"{folder}/test.gz", test, np.zeros(len(test), bool))
         graph = transform_graph(preprocessing_fn, options, spec, train_file, folder)
-        split = read_transformed_split([train_file], graph)
-        keras.utils.set_random_seed(config.trainer.seed)
-        classes = graph.vocabulary_size_by_name(VOCABULARY)
-        model = build_model(graph.vocabulary_size_by_name(TERM_VOCABULARY), classes, config.trainer)
-        fit(model, split, config.trainer)
-        held_out = read_transformed_split([test_file], graph)
-    return model.predict(held_out.features, batch_size=1024, verbose=0)[:, 1]
+        labels_of_graph = [label.decode() for label in graph.vocabulary_by_name(VOCABULARY)]
+        classifier, _ = train_classifier([train_file], graph, len(labels_of_graph), config.trainer)
+        held_out = read_transformed_split([test_file], graph, classifier.inputs)
+    return reference_predictions(classifier.model, held_out, labels_of_graph).probabilities[:, 1]
 
 
 def write_examples(path: str, texts: np.ndarray, labels: np.ndarray) -> str:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import tensorflow as tf
 
-Rows = tuple[dict[str, np.ndarray], np.ndarray]
+from trainers.dense_batch import Column, dense_batch
+
+Rows = tuple[Mapping[str, Column], np.ndarray]
 
 
 def shuffled_batches(rows: Rows, batch_size: int, seed: int) -> tf.data.Dataset:
@@ -14,13 +18,20 @@ def shuffled_batches(rows: Rows, batch_size: int, seed: int) -> tf.data.Dataset:
     One iterator serves all epochs (given arrays, Keras makes a new one for each, which costs more than an epoch over
     small data), and rows are gathered a batch at a time.
     """
-    count = len(rows[1])
-    tensors = tf.nest.map_structure(tf.constant, rows)
+    features, labels = rows
+    count = len(labels)
+    # As tensors, once; what is an array here would be a constant of the dataset's graph.
+    columns = {name: values if _is_ragged(values) else tf.constant(values) for name, values in features.items()}
+    numbers = tf.constant(labels)
 
     def one_pass(_: tf.Tensor) -> tf.data.Dataset:
         return tf.data.Dataset.from_tensor_slices(tf.random.shuffle(tf.range(count), seed=seed)).batch(batch_size)
 
     batches = tf.data.Dataset.counter().flat_map(one_pass)
-    return batches.map(
-        lambda chosen: tf.nest.map_structure(lambda values: tf.gather(values, chosen), tensors)
-    ).prefetch(tf.data.AUTOTUNE)
+    return batches.map(lambda chosen: (dense_batch(columns, chosen), tf.gather(numbers, chosen))).prefetch(
+        tf.data.AUTOTUNE
+    )
+
+
+def _is_ragged(values: Column) -> bool:
+    return isinstance(values, tf.RaggedTensor)

@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from trainers.first_line import first_line
+from trainers.load_saved_model import load_saved_model
 from trainers.training_error import TrainingError
 from trainers.wrap_options import WrapOptions
 from transform.image_options import ImageOptions
@@ -21,7 +21,7 @@ def wrapped_saved_model(options: WrapOptions, preprocessing: ImageOptions) -> Ca
     Raises:
         TrainingError: it cannot be loaded, or has no such signature or output, or takes other inputs.
     """
-    loaded = _load(options.classifier)
+    loaded = load_saved_model(options.classifier, "trainer.classifier")
     signature = _signature(loaded, options)
     name = _pixel_input(signature, options.classifier, preprocessing)
     output = _output(signature, options)
@@ -31,28 +31,6 @@ def wrapped_saved_model(options: WrapOptions, preprocessing: ImageOptions) -> Ca
 
     call.model = loaded  # type: ignore[attr-defined]  # its variables live as long as it does
     return call
-
-
-def _load(classifier: str) -> Any:
-    try:
-        if "://" in classifier and not classifier.startswith("gs://"):
-            # Not at the top: an old version of it, which plain pip installs, cannot be imported.
-            import tensorflow_hub
-
-            return tensorflow_hub.load(classifier)
-        return tf.saved_model.load(classifier)
-    except ImportError as error:
-        raise TrainingError(
-            f"{classifier}: TensorFlow Hub cannot be imported ({error}); install tensorflow-hub 0.16.1 or later, or "
-            "download the model and set trainer.classifier to its directory"
-        ) from error
-    except (OSError, ValueError, RuntimeError, tf.errors.OpError) as error:
-        advice = (
-            "download it elsewhere, and set trainer.classifier to its directory"
-            if "://" in classifier
-            else "expected a directory with saved_model.pb, as tf.saved_model.save, model.export or TF-Hub makes it"
-        )
-        raise TrainingError(f"{classifier}: the model cannot be loaded: {first_line(error)}; {advice}") from error
 
 
 def _signature(loaded: Any, options: WrapOptions) -> Any:

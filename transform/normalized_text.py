@@ -32,13 +32,18 @@ def normalized_text(texts: tf.Tensor, maximum_bytes: int) -> tf.Tensor:
         texts: string [batch], any bytes.
         maximum_bytes: what follows after so many bytes of a text is dropped.
     """
-    # Each replacement takes time in proportion to the text; a request must not take it by the megabyte.
-    texts = tf.strings.substr(texts, 0, maximum_bytes)
-    texts = without_html(tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="replace"))
+    texts = without_html(readable_text(texts, maximum_bytes))
     code_points = lower_case_compatible(tf.strings.unicode_decode(texts, "UTF-8"))
     for _ in range(MARKS_ON_A_LETTER):
         code_points = composed(code_points)
     return tf.strings.unicode_encode(code_points, "UTF-8")
+
+
+def readable_text(texts: tf.Tensor, maximum_bytes: int) -> tf.Tensor:
+    """string [batch]: the first bytes of each text, with U+FFFD for those that are no UTF-8."""
+    # Each replacement takes time in proportion to the text; a request must not take it by the megabyte.
+    texts = tf.strings.substr(texts, 0, maximum_bytes)
+    return tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="replace")
 
 
 def without_html(texts: tf.Tensor) -> tf.Tensor:

@@ -11,15 +11,22 @@ import tensorflow_transform as tft
 from serving.export import LABEL
 from transform.dense_column import dense_column
 from transform.kept_values import kept_values
-from transform.label_ids import label_ids
-from transform.normalized_text import normalized_text
+from transform.label_ids import label_ids, label_text
+from transform.normalized_text import normalized_text, readable_text
 from transform.preprocessing_error import PreprocessingError
 from transform.term_vocabulary import term_vocabulary
 from transform.text_options import TextOptions
-from transform.text_terms import distinct, terms, words
+from transform.text_terms import character_terms, distinct, word_terms, words
 
-TERMS = "terms"
-WEIGHTS = "weights"
+# Each kind of term has a vocabulary of its name, and the feature `<kind>` with its weights in `<kind>_weights`.
+WORDS = "words"
+CHARACTERS = "characters"
+WEIGHTS_OF = {WORDS: "word_weights", CHARACTERS: "character_weights"}
+TOKENS = "tokens"
+TEXT = "text"
+# A sequence's numbers: 0 to the end of it, 1 for a token that is not known, then the vocabulary.
+UNKNOWN_TOKEN = 1
+FIRST_KNOWN_TOKEN = 2
 
 
 def preprocessing_fn(
@@ -32,11 +39,10 @@ def preprocessing_fn(
         custom_config: `preprocessing`, the JSON of TextOptions.
 
     Returns:
-        `terms`: int64 [batch, maximum_length], the different known terms of the text, each as its place in the
-        vocabulary + 1, then 0 to the end.
-        `weights`: float32 [batch, maximum_length], the tf-idf of each, of length 1 together; 0 to the end. A text
-        without any known term is all 0.
-        `label`: int64 [batch], -1 for a missing or unlisted label.
+        With `features: terms`, what weighted_terms gives of each kind of term that is switched on; with `sequence`,
+        `tokens`, what token_sequence gives; with `text`,
+        `text`: string [batch], valid UTF-8, otherwise as it was.
+        And `label`: int64 [batch], -1 for a missing or unlisted label.
 
     Raises:
         PreprocessingError: the column holds no text.
@@ -47,19 +53,53 @@ def preprocessing_fn(
         raise PreprocessingError(
             f"the column {options.column!r} holds numbers, expected text; preprocessing.column names the text column"
         )
-    outputs = weighted_terms(texts, options)
-    if options.label.column in inputs:
-        outputs[LABEL] = label_ids(inputs[options.label.column], options.label)
+    labels = inputs.get(options.label.column)
+    class_of_text = tf.fill(tf.shape(texts), "") if labels is None else label_text(labels, options.label)
+    if options.features == "terms":
+        outputs = _terms_of_each_kind(texts, class_of_text, options)
+    elif options.features == "sequence":
+        outputs = {TOKENS: token_sequence(texts, class_of_text, options)}
+    else:
+        outputs = {TEXT: readable_text(texts, options.maximum_bytes)}
+    if labels is not None:
+        outputs[LABEL] = label_ids(labels, options.label)
     return outputs
 
 
-def weighted_terms(texts: tf.Tensor, options: TextOptions) -> dict[str, tf.Tensor]:
-    """The features `terms` and `weights` of texts, string [batch]."""
+def _terms_of_each_kind(texts: tf.Tensor, labels: tf.Tensor, options: TextOptions) -> dict[str, tf.Tensor]:
     tokens = words(normalized_text(texts, options.maximum_bytes))
-    found, counts = distinct(terms(tokens, options.word_ngrams, options.character_ngrams))
-    # A text has each of its terms once here, so the count of a term is the number of texts that have it.
-    vocabulary = term_vocabulary(found, options.minimum_term_count, options.maximum_terms)
     text_count = tft.sum(tf.ones_like(texts, tf.int64), name="text_count")
+    outputs: dict[str, tf.Tensor] = {}
+    if options.word_ngrams:
+        found = word_terms(tokens, options.word_ngrams)
+        outputs |= weighted_terms(found, WORDS, labels, text_count, options)
+    if options.character_ngrams is not None:
+        found = character_terms(tokens, *options.character_ngrams)
+        outputs |= weighted_terms(found, CHARACTERS, labels, text_count, options)
+    return outputs
+
+
+def weighted_terms(
+    found: tf.RaggedTensor, kind: str, labels: tf.Tensor, text_count: tf.Tensor, options: TextOptions
+) -> dict[str, tf.Tensor]:
+    """The terms of texts as numbers, and their tf-idf.
+
+    Args:
+        found: string [batch, n], all terms of each text.
+        kind: what they are, WORDS or CHARACTERS.
+        labels: string [batch], the texts' classes, for a vocabulary by information gain.
+        text_count: int64 [], how many texts the vocabulary is made of.
+        options: how many terms count.
+
+    Returns:
+        `<kind>`: int64 [batch, maximum_length], the different known terms of the text, each as its place in the
+        vocabulary + 1, then 0 to the end.
+        `<kind>_weights`: float32 [batch, maximum_length], the tf-idf of each, of length 1 together; 0 to the end. A
+        text without any known term is all 0.
+    """
+    found, counts = distinct(found)
+    # A text has each of its terms once here, so the count of a term is the number of texts that have it.
+    vocabulary = _vocabulary(found, kind, labels, options)
     ids = _vocabulary_table(vocabulary, tf.lookup.TextFileIndex.LINE_NUMBER, -1).lookup(found.flat_values)
     text_counts = _vocabulary_table(vocabulary, 0, 0).lookup(found.flat_values)
 
@@ -68,10 +108,33 @@ def weighted_terms(texts: tf.Tensor, options: TextOptions) -> dict[str, tf.Tenso
     shape = [None, options.maximum_length]
     dense_weights = kept_values(counts.with_flat_values(weights), known).to_tensor(shape=shape)
     return {
-        TERMS: kept_values(counts.with_flat_values(ids + 1), known).to_tensor(shape=shape),
+        kind: kept_values(counts.with_flat_values(ids + 1), known).to_tensor(shape=shape),
         # Of a text without a known term, 0 / 0: it stays 0.
-        WEIGHTS: tf.math.divide_no_nan(dense_weights, tf.norm(dense_weights, axis=1, keepdims=True)),
+        WEIGHTS_OF[kind]: tf.math.divide_no_nan(dense_weights, tf.norm(dense_weights, axis=1, keepdims=True)),
     }
+
+
+def token_sequence(texts: tf.Tensor, labels: tf.Tensor, options: TextOptions) -> tf.Tensor:
+    """int64 [batch, maximum_length]: the words or characters of each text, in their order.
+
+    Each is its place in the vocabulary + 2, 1 where it is not known; then 0 to the end.
+
+    Args:
+        texts: string [batch].
+        labels: string [batch], their classes, for a vocabulary by information gain.
+        options: which tokens, and how many.
+    """
+    tokens = words(normalized_text(texts, options.maximum_bytes))
+    if options.character_ngrams is not None:
+        tokens = character_terms(tokens, *options.character_ngrams)
+    vocabulary = _vocabulary(distinct(tokens)[0], TOKENS, labels, options)
+    ids = _vocabulary_table(vocabulary, tf.lookup.TextFileIndex.LINE_NUMBER, -1).lookup(tokens.flat_values)
+    numbers = tf.where(ids < 0, tf.constant(UNKNOWN_TOKEN, tf.int64), ids + FIRST_KNOWN_TOKEN)
+    return tokens.with_flat_values(numbers).to_tensor(shape=[None, options.maximum_length])
+
+
+def _vocabulary(found: tf.RaggedTensor, name: str, labels: tf.Tensor, options: TextOptions) -> tf.Tensor:
+    return term_vocabulary(found, name, labels, options.vocabulary, options.minimum_term_count, options.maximum_terms)
 
 
 def tf_idf(counts: tf.Tensor, text_counts: tf.Tensor, texts: tf.Tensor) -> tf.Tensor:

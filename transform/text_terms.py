@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import tensorflow as tf
 
 # "!" and "?" say something; other punctuation separates.
@@ -22,21 +20,16 @@ def words(texts: tf.Tensor) -> tf.RaggedTensor:
     return tf.strings.split(tf.strings.regex_replace(spaced, "([!?])", r" \1 "))
 
 
-def terms(tokens: tf.RaggedTensor, word_ngrams: int, character_ngrams: Sequence[int] | None) -> tf.RaggedTensor:
-    """string [batch, n]: words, then pairs of words `a_b` and so on, then character sequences `#ab`, short ones first.
+def word_terms(tokens: tf.RaggedTensor, longest: int) -> tf.RaggedTensor:
+    """string [batch, n]: words, then pairs of words `a_b`, and so on."""
+    return tf.strings.ngrams(tokens, list(range(1, longest + 1)), separator="_")
 
-    A character sequence may span words; the space in it is written `_`.
-    """
-    found = []
-    if word_ngrams:
-        found.append(tf.strings.ngrams(tokens, list(range(1, word_ngrams + 1)), separator="_"))
-    if character_ngrams is not None:
-        shortest, longest = character_ngrams
-        joined = tf.strings.reduce_join(tokens, axis=1, separator="_")
-        characters = tf.strings.unicode_split(joined, "UTF-8")
-        sequences = tf.strings.ngrams(characters, list(range(shortest, longest + 1)), separator="")
-        found.append(sequences.with_flat_values(tf.strings.join(["#", sequences.flat_values])))
-    return found[0] if len(found) == 1 else tf.concat(found, axis=1)
+
+def character_terms(tokens: tf.RaggedTensor, shortest: int, longest: int) -> tf.RaggedTensor:
+    """string [batch, n]: sequences of characters, short ones first; the space between two words is written `_`."""
+    joined = tf.strings.reduce_join(tokens, axis=1, separator="_")
+    characters = tf.strings.unicode_split(joined, "UTF-8")
+    return tf.strings.ngrams(characters, list(range(shortest, longest + 1)), separator="")
 
 
 def distinct(values: tf.RaggedTensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor]:

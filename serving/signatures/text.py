@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import tensorflow as tf
 
@@ -21,6 +22,7 @@ def served_model(
     raw_feature_spec: FeatureSpec,
     text_column: str,
     classes: int,
+    resources: Mapping[str, Any],
 ) -> ServedModel:
     """Assemble what is exported.
 
@@ -31,6 +33,7 @@ def served_model(
         raw_feature_spec: the raw features as the schema has them, the label included.
         text_column: the raw feature that holds the text.
         classes: how many labels there are.
+        resources: what `predict` uses of tables and assets.
     """
     text_spec = {text_column: raw_feature_spec[text_column]}
     text_input = {TEXT: tf.TensorSpec(None, tf.string, name=TEXT)}
@@ -59,5 +62,5 @@ def served_model(
             SERVE_EXAMPLES: (serve_examples, examples_input),
             TRANSFORM_FEATURES: (transform_features, examples_input),
         },
-        resources={"transform": transform, "labels": labels},
+        resources={"transform": transform, "labels": labels, **resources},
     )

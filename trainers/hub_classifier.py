@@ -1,0 +1,46 @@
+"""A network over a text embedding that exists."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import keras
+
+from serving.signatures.raw_features import Features
+from trainers.dense_batch import Column
+from trainers.fit_text import fit_text
+from trainers.text_classifier import TextClassifier
+from trainers.text_embedding import TextEmbedding
+from trainers.text_options import HubOptions
+from trainers.transformed_split import TransformedSplit
+from transform.text import TEXT
+
+EMBEDDING = "embedding"
+
+
+def embedded_texts(embedding: TextEmbedding) -> Callable[[Features], dict[str, Column]]:
+    """What makes embeddings, float32 [batch, width], of the features of transform/text.py."""
+    return lambda features: {EMBEDDING: embedding(features[TEXT])}
+
+
+def hub_classifier(
+    train: TransformedSplit, embedding: TextEmbedding, classes: int, options: HubOptions
+) -> TextClassifier:
+    """Train a network over embeddings, which stay as they are.
+
+    A text without a known word gets the answer for whatever the embedding makes of it; for NaN or infinity, for 0.
+
+    Args:
+        train: what `embedded_texts` makes of the features of transform/text.py.
+        embedding: the embedding.
+        classes: how many labels there are.
+        options: how to train.
+    """
+    vectors = keras.Input([embedding.width], name=EMBEDDING, dtype="float32")
+    hidden = keras.layers.Dropout(options.dropout)(vectors)
+    if options.hidden_units:
+        hidden = keras.layers.Dense(options.hidden_units, activation="relu")(hidden)
+        hidden = keras.layers.Dropout(options.dropout)(hidden)
+    model = keras.Model({EMBEDDING: vectors}, keras.layers.Softmax()(keras.layers.Dense(classes)(hidden)))
+    fit_text(model, train, options)
+    return TextClassifier(model, embedded_texts(embedding), resources={"embedding": embedding})

@@ -1,0 +1,128 @@
+"""A model over the weighted n-grams of texts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from serving.signatures.raw_features import Features
+from trainers.dense_batch import Column
+from trainers.fit_text import fit_text
+from trainers.text_classifier import TextClassifier
+from trainers.text_options import NgramOptions
+from trainers.transformed_split import TransformedSplit
+from transform.text import WEIGHTS_OF
+
+# The linear weights of tf-idf grow to about 10; Adam moves every number by its step size, so these are kept smaller.
+LINEAR_SCALE = 20.0
+# Of the counts that the ratios are made of.
+SMOOTHING = 1.0
+
+
+def ngram_classifier(
+    train: TransformedSplit, vocabulary_sizes: Mapping[str, int], classes: int, options: NgramOptions
+) -> TextClassifier:
+    """Train two models side by side, whose mean answer is the answer.
+
+    One is linear over all terms, each weight times the term's log-count ratio (Wang and Manning, "Baselines and
+    Bigrams", ACL 2012). The other is linear over the first kind of terms, plus a network over their mean embedding. A
+    text without a known term gets what the biases say: always the same answer, which leans to the frequent classes.
+
+    Args:
+        train: what `ragged_terms` makes of the features of transform/text.py.
+        vocabulary_sizes: how many terms are known of each kind, words first where there are words.
+        classes: how many labels there are.
+        options: how to train.
+    """
+    inputs = {}
+    for kind in vocabulary_sizes:
+        inputs[kind] = keras.Input([None], name=kind, dtype="int32")
+        inputs[WEIGHTS_OF[kind]] = keras.Input([None], name=WEIGHTS_OF[kind], dtype="float32")
+    ratios = {kind: _ratio_layer(train, kind, size, classes) for kind, size in vocabulary_sizes.items()}
+    first = next(iter(vocabulary_sizes))
+    members = [
+        keras.layers.Softmax()(_scaled_linear(inputs, vocabulary_sizes, ratios, classes, options)),
+        keras.layers.Softmax()(_linear_and_network(inputs, first, vocabulary_sizes[first], classes, options)),
+    ]
+    fit_text(keras.Model(inputs, keras.ops.stack(members, axis=1)), train, options)
+    return TextClassifier(keras.Model(inputs, keras.layers.average(members)), ragged_terms)
+
+
+def ragged_terms(features: Features) -> dict[str, Column]:
+    """The terms and weights of transform/text.py without what they are filled up with."""
+    ragged = {}
+    for kind in (kind for kind in WEIGHTS_OF if kind in features):
+        lengths = tf.math.count_nonzero(features[kind], axis=1)
+        ragged[kind] = tf.RaggedTensor.from_tensor(tf.cast(features[kind], tf.int32), lengths=lengths)
+        ragged[WEIGHTS_OF[kind]] = tf.RaggedTensor.from_tensor(features[WEIGHTS_OF[kind]], lengths=lengths)
+    return ragged
+
+
+def log_count_ratios(terms: tf.RaggedTensor, labels: np.ndarray, size: int, classes: int) -> np.ndarray:
+    """float32 [size + 1, classes]: |ln(share of the class's terms that are this one / share of the others')|.
+
+    Args:
+        terms: int [n, m], the different terms of each text, 1 to `size`.
+        labels: int [n], the classes of the texts.
+        size: of the vocabulary.
+        classes: how many labels there are.
+    """
+    counts = np.zeros([size + 1, classes])
+    np.add.at(counts, (terms.flat_values.numpy(), labels[terms.value_rowids().numpy()]), 1)
+    inside, outside = counts + SMOOTHING, counts.sum(axis=1, keepdims=True) - counts + SMOOTHING
+    ratios = np.abs(np.log((inside / inside.sum(axis=0)) / (outside / outside.sum(axis=0))))
+    ratios[0] = 0  # no term
+    return ratios.astype(np.float32)
+
+
+def weighted_sum(vectors: keras.KerasTensor, weights: keras.KerasTensor) -> keras.KerasTensor:
+    """[batch, width]: the sum over n of vectors [batch, n, width], each times its weight in [batch, n]."""
+    return keras.ops.einsum("bnd,bn->bd", vectors, weights)
+
+
+def _ratio_layer(train: TransformedSplit, kind: str, size: int, classes: int) -> keras.layers.Layer:
+    # Set after the layer is built: as an initializer, the numbers would be in the model's config, as text.
+    layer = keras.layers.Embedding(size + 1, classes, embeddings_initializer="zeros", trainable=False)
+    layer.build()
+    layer.set_weights([log_count_ratios(train.features[kind], train.labels, size, classes)])
+    return layer
+
+
+def _linear(size: int, classes: int, options: NgramOptions) -> keras.layers.Layer:
+    return keras.layers.Embedding(
+        size + 1, classes, embeddings_initializer="zeros", embeddings_regularizer=keras.regularizers.L2(options.l2)
+    )
+
+
+def _scaled_linear(
+    inputs: Mapping[str, keras.KerasTensor],
+    vocabulary_sizes: Mapping[str, int],
+    ratios: Mapping[str, keras.layers.Layer],
+    classes: int,
+    options: NgramOptions,
+) -> keras.KerasTensor:
+    sums: Sequence[keras.KerasTensor] = [
+        weighted_sum(
+            _linear(size, classes, options)(inputs[kind]) * ratios[kind](inputs[kind]),
+            keras.layers.Dropout(options.term_dropout)(inputs[WEIGHTS_OF[kind]]),
+        )
+        for kind, size in vocabulary_sizes.items()
+    ]
+    logits = sum(sums[1:], sums[0]) * LINEAR_SCALE / len(sums) ** 0.5
+    return keras.layers.Dense(classes, kernel_initializer="identity")(logits)
+
+
+def _linear_and_network(
+    inputs: Mapping[str, keras.KerasTensor], kind: str, size: int, classes: int, options: NgramOptions
+) -> keras.KerasTensor:
+    terms, weights = inputs[kind], inputs[WEIGHTS_OF[kind]]
+    linear = weighted_sum(_linear(size, classes, options)(terms), keras.layers.Dropout(options.term_dropout)(weights))
+    embedded = keras.layers.Embedding(size + 1, options.embedding_width)(terms)
+    hidden = weighted_sum(embedded, keras.layers.Dropout(options.dropout)(weights))
+    hidden = keras.layers.Dropout(options.dropout)(hidden)
+    hidden = keras.layers.Dense(options.hidden_units, activation="relu")(hidden)
+    hidden = keras.layers.Dropout(options.dropout)(hidden)
+    return keras.layers.add([linear * LINEAR_SCALE, keras.layers.Dense(classes)(hidden)])
