@@ -17,12 +17,12 @@ from trainers.image_options import read_trainer_options
 from trainers.leave_beside_export import leave_beside_export
 from trainers.photo_predictions import photo_predictions
 from trainers.photo_split import read_photo_split
+from trainers.photo_training import PhotoTraining
+from trainers.photos import read_photos
 from trainers.precision import Precision
-from trainers.transformed_photos import transformed_photos
+from trainers.training_folder import training_folder
 from trainers.wrapped_classifier import wrapped_classifier
 from transform.image_options import ImageOptions
-
-BATCH_SIZE = 32
 
 
 def run_fn(fn_args: FnArgs) -> None:
@@ -35,23 +35,27 @@ def run_fn(fn_args: FnArgs) -> None:
     preprocessing = ImageOptions.model_validate_json(fn_args.custom_config["preprocessing"])
     transform_output = tft.TFTransformOutput(fn_args.transform_output)
     labels = [label.decode() for label in transform_output.vocabulary_by_name(VOCABULARY)]
-    train_photos = transformed_photos(fn_args.train_files, transform_output, BATCH_SIZE)
-    eval_photos = transformed_photos(fn_args.eval_files, transform_output, BATCH_SIZE)
+    train_photos = read_photos(fn_args.train_files, transform_output)
+    eval_photos = read_photos(fn_args.eval_files, transform_output)
     train, evaluation = read_photo_split(train_photos), read_photo_split(eval_photos)
+    made_from = data_fingerprint(train.fingerprint, evaluation.fingerprint)
+    code_fingerprint = fn_args.custom_config["code_fingerprint"]
 
-    if isinstance(options, FineTuneOptions):
-        classifier = fine_tuned(train_photos, train, preprocessing, len(labels), options)
-    else:
-        classifier = wrapped_classifier(options, preprocessing, len(labels))
-    _export(classifier, options.precision, transform_output, preprocessing, len(labels), fn_args.serving_model_dir)
-    leave_beside_export(
-        fn_args.serving_model_dir,
-        model=classifier.model,
-        predictions=photo_predictions(classifier, eval_photos, labels),
-        data_fingerprint=data_fingerprint(train.fingerprint, evaluation.fingerprint),
-        code_fingerprint=fn_args.custom_config["code_fingerprint"],
-        left_out=train.left_out + evaluation.left_out,
-    )
+    with training_folder(fn_args.custom_config["checkpoints"], made_from, code_fingerprint) as folder:
+        if isinstance(options, FineTuneOptions):
+            training = PhotoTraining(train_photos, train, len(labels), preprocessing.scaling, options, folder)
+            classifier = fine_tuned(training, preprocessing)
+        else:
+            classifier = wrapped_classifier(options, preprocessing, len(labels))
+        _export(classifier, options.precision, transform_output, preprocessing, len(labels), fn_args.serving_model_dir)
+        leave_beside_export(
+            fn_args.serving_model_dir,
+            model=classifier.model,
+            predictions=photo_predictions(classifier, eval_photos, labels),
+            data_fingerprint=made_from,
+            code_fingerprint=code_fingerprint,
+            left_out=train.left_out + evaluation.left_out,
+        )
 
 
 def _export(

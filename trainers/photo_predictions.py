@@ -10,23 +10,23 @@ import tensorflow as tf
 from serving.reference_predictions import ReferencePredictions, example_id
 from serving.signatures.image import ERROR, IMAGE
 from trainers.image_classifier import ImageClassifier
-from trainers.transformed_photos import RECORD
+from trainers.photos import RECORD, Photos
+
+BATCH_SIZE = 32
 
 
-def photo_predictions(
-    classifier: ImageClassifier, photos: tf.data.Dataset, labels: Sequence[str]
-) -> ReferencePredictions:
+def photo_predictions(classifier: ImageClassifier, photos: Photos, labels: Sequence[str]) -> ReferencePredictions:
     """The classifier's own probabilities and best labels for each photo that can be used, its label known or not.
 
     Args:
         classifier: as it came out of training, not what is exported.
-        photos: the batches of transformed_photos.
+        photos: the split.
         labels: the label vocabulary.
     """
     predict = tf.function(classifier.predict, autograph=False, reduce_retracing=True)
     ids: list[str] = []
     rows = [np.zeros([0, len(labels)], np.float32)]
-    for batch in photos:
+    for batch in photos.batches(BATCH_SIZE):
         good = np.flatnonzero(batch[ERROR].numpy() == b"")
         ids.extend(example_id(batch[RECORD].numpy()[row]) for row in good)
         rows.append(predict(batch[IMAGE]).numpy()[good])

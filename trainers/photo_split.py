@@ -6,11 +6,12 @@ import hashlib
 from dataclasses import dataclass
 
 import numpy as np
-import tensorflow as tf
 
 from serving.export import LABEL
 from serving.reference_predictions import example_id
-from trainers.transformed_photos import RECORD, usable
+from trainers.photos import RECORD, Photos, is_held_out, is_usable
+
+BATCH_SIZE = 32
 
 
 @dataclass(frozen=True)
@@ -18,34 +19,31 @@ class PhotoSplit:
     """A split without its pixels, which do not stay in memory.
 
     Attributes:
-        ids: the id of each example that can be learned from, see serving.reference_predictions.
-        labels: int64 [n], the number of each label.
+        labels: int64 [n], the number of the label of each photo that can be learned from.
+        held_out: bool [n], which of them a training may watch itself on.
         left_out: how many examples have no photo that can be used, or no known label.
         fingerprint: SHA-256 over all examples of the split, whatever their order in the files.
     """
 
-    ids: list[str]
     labels: np.ndarray
+    held_out: np.ndarray
     left_out: int
     fingerprint: str
 
 
-def read_photo_split(photos: tf.data.Dataset) -> PhotoSplit:
-    """Go through a split once, decoding each photo to learn whether it can be used.
-
-    Args:
-        photos: the batches of transformed_photos.
-    """
+def read_photo_split(photos: Photos) -> PhotoSplit:
+    """Go through a split once, decoding each photo to learn whether it can be used."""
     ids: list[str] = []
-    labels, kept = [np.zeros([0], np.int64)], [np.zeros([0], bool)]
-    for batch in photos:
+    labels, held_out, usable = [np.zeros([0], np.int64)], [np.zeros([0], bool)], [np.zeros([0], bool)]
+    for batch in photos.batches(BATCH_SIZE):
         ids.extend(example_id(record) for record in batch[RECORD].numpy())
         labels.append(batch[LABEL].numpy())
-        kept.append(usable(batch).numpy())
-    keep = np.concatenate(kept)
+        held_out.append(is_held_out(batch).numpy())
+        usable.append(is_usable(batch).numpy())
+    used = np.concatenate(usable)
     return PhotoSplit(
-        ids=[id_ for id_, used in zip(ids, keep, strict=True) if used],
-        labels=np.concatenate(labels)[keep],
-        left_out=int((~keep).sum()),
+        labels=np.concatenate(labels)[used],
+        held_out=np.concatenate(held_out)[used],
+        left_out=int((~used).sum()),
         fingerprint=hashlib.sha256("".join(sorted(ids)).encode()).hexdigest(),
     )

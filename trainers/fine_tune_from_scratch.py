@@ -1,0 +1,40 @@
+"""Train all layers of a backbone."""
+
+from __future__ import annotations
+
+import keras
+
+from trainers.backbone_blocks import backbone_blocks, check_blocks
+from trainers.compile_for_photos import compile_for_photos
+from trainers.photo_training import PhotoTraining
+from trainers.photo_training_batches import held_out_photos, photo_training_batches
+from trainers.pooled_blocks import joined, pooled_blocks
+from trainers.resumable_fit import resumable_fit
+
+
+def train_from_scratch(backbone: keras.Model, training: PhotoTraining) -> keras.Model:
+    """The trained model, from pixels to probabilities; photos are decoded, and changed, anew in each epoch.
+
+    Raises:
+        TrainingError: a block is named that there is not.
+    """
+    options = training.options
+    for layer in backbone.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = options.batch_norm_momentum
+    known = backbone_blocks(backbone)
+    blocks = known[-1:] if options.blocks == "auto" else options.blocks
+    check_blocks(blocks, known)
+    features = joined(list(pooled_blocks(backbone, blocks).values()))
+    model = keras.Model(backbone.input, keras.layers.Dense(training.classes, activation="softmax")(features))
+    compile_for_photos(model, training)
+    resumable_fit(
+        model,
+        photo_training_batches(training),
+        training.steps,
+        options.epochs,
+        training.folder / "epochs",
+        validation=held_out_photos(training) if options.early_stopping_patience else None,
+        patience=options.early_stopping_patience,
+    )
+    return model
