@@ -69,7 +69,7 @@ class RestService:
     def application(self) -> web.Application:
         """The aiohttp application with the one route there is."""
         application = web.Application(client_max_size=self._options.limits.body_bytes)
-        application.router.add_route("*", "/{path:.*}", self._respond)
+        application.router.add_route("*", "/{path:(?s:.*)}", self._respond)
         return application
 
     async def _respond(self, request: web.Request) -> web.Response:
