@@ -13,11 +13,14 @@ TRANSFORM_SOURCES = (
     "serving/is_missing.py",
     "serving/labels.py",
     "serving/export.py",
+    "serving/map_each.py",
+    "serving/signatures/image.py",
 )
 TRAINER_SOURCES = (
     *TRANSFORM_SOURCES,
     "trainers",
     "serving/signatures",
+    "serving/image_files.py",
     "serving/reference_predictions.py",
 )
 

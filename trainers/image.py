@@ -28,8 +28,8 @@ from transform.image_options import ImageOptions
 def run_fn(fn_args: FnArgs) -> None:
     """Train on the train split or wrap what exists, export, and leave the eval split's reference predictions beside it.
 
-    `fn_args.custom_config` carries `preprocessing` and `trainer`, the JSON of ImageOptions and ImageTrainerOptions,
-    `code_fingerprint`, and `checkpoints`, the folder in which a training that was killed goes on.
+    `fn_args.custom_config` carries `preprocessing` and `trainer`, the JSON of ImageOptions and ImageTrainerOptions, and
+    `code_fingerprint`. A training that was killed goes on when it is run again.
     """
     options = read_trainer_options(fn_args.custom_config["trainer"])
     preprocessing = ImageOptions.model_validate_json(fn_args.custom_config["preprocessing"])
@@ -41,7 +41,7 @@ def run_fn(fn_args: FnArgs) -> None:
     made_from = data_fingerprint(train.fingerprint, evaluation.fingerprint)
     code_fingerprint = fn_args.custom_config["code_fingerprint"]
 
-    with training_folder(fn_args.custom_config["checkpoints"], made_from, code_fingerprint) as folder:
+    with training_folder(fn_args.model_run_dir, made_from, code_fingerprint) as folder:
         if isinstance(options, FineTuneOptions):
             training = PhotoTraining(train_photos, train, len(labels), preprocessing.scaling, options, folder)
             classifier = fine_tuned(training, preprocessing)

@@ -11,18 +11,19 @@ from pathlib import Path
 
 
 @contextmanager
-def training_folder(root: str, *fingerprints: str) -> Iterator[Path]:
+def training_folder(model_run: str, *fingerprints: str) -> Iterator[Path]:
     """A folder that the next training from the same data, config and code finds again, until one has come to its end.
 
     Args:
-        root: the folder of all of them; an object store's path gives a temporary folder, which is not found again.
+        model_run: the Trainer's `<pipeline root>/Trainer/model_run/<execution>`; the folder is beside those of all
+            executions. In an object store, a temporary local folder is made, which is not found again.
         fingerprints: of the data, and of the config and the code.
     """
-    if "://" in root:
+    if "://" in model_run:
         with tempfile.TemporaryDirectory() as temporary:
             yield Path(temporary)
         return
-    folder = Path(root) / hashlib.sha256("".join(fingerprints).encode()).hexdigest()[:16]
+    folder = Path(model_run).parents[1] / "unfinished" / hashlib.sha256("".join(fingerprints).encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
     yield folder
     # Not where an exception ends it.

@@ -12,10 +12,13 @@ from components.evaluator.eval_config import BASELINE, CANDIDATE, LABEL_KEY, PRE
 from serving.export import LABEL, SERVE_EXAMPLES, TRANSFORM_FEATURES
 from serving.labels import read_labels
 from serving.session_model import SessionModel
+from serving.signatures.image import ERROR, IMAGE
+
+PHOTOS_AT_ONCE = 32
 
 
 class PredictExamples(beam.DoFn):
-    """Batches of serialized tf.Examples -> those with a usable label, one by one, their predictions added.
+    """Batches of serialized tf.Examples -> those with a usable label and photo, one by one, their predictions added.
 
     Runs the signatures of the SavedModels in sessions, as TensorFlow Serving does.
 
@@ -26,17 +29,23 @@ class PredictExamples(beam.DoFn):
     def __init__(self, paths: Mapping[str, str]) -> None:
         super().__init__()
         self._paths = dict(paths)
-        self._left_out = beam.metrics.Metrics.counter("evaluator", "examples_without_label")
+        self._left_out = beam.metrics.Metrics.counter("evaluator", "examples_left_out")
 
     def setup(self) -> None:
         self._models = {name: SessionModel(path) for name, path in self._paths.items()}
         self._labels = read_labels(self._paths[CANDIDATE])
+        self._has_errors = ERROR in self._models[CANDIDATE].signatures[TRANSFORM_FEATURES].outputs
         self._baseline_labels = read_labels(self._paths[BASELINE]) if BASELINE in self._paths else self._labels
 
     def process(self, batch: Sequence[bytes]) -> Iterator[bytes]:
+        # Photos are decoded in the model: a few at a time, or they would fill the memory.
+        at_once = PHOTOS_AT_ONCE if self._has_errors else len(batch)
+        for start in range(0, len(batch), at_once):
+            yield from self._predict(batch[start : start + at_once])
+
+    def _predict(self, batch: Sequence[bytes]) -> Iterator[bytes]:
         examples = np.asarray(batch, dtype=object)
-        labels = self._models[CANDIDATE].run(TRANSFORM_FEATURES, {"examples": examples}, [LABEL])[LABEL]
-        usable = np.flatnonzero(labels >= 0)
+        labels, usable = self._labels_of(examples)
         self._left_out.inc(len(batch) - len(usable))
         probabilities = {
             name: model.run(SERVE_EXAMPLES, {"examples": examples})["probabilities"]
@@ -46,10 +55,21 @@ class PredictExamples(beam.DoFn):
             probabilities[BASELINE] = aligned(probabilities[BASELINE], self._baseline_labels, self._labels)
         for row in usable.tolist():
             example = tf.train.Example.FromString(batch[row])
+            # Nothing is measured by the bytes of a photo.
+            example.features.feature.pop(IMAGE, None)
             example.features.feature[LABEL_KEY].int64_list.value.append(int(labels[row]))
             for name, values in probabilities.items():
                 example.features.feature[PREDICTION_KEY.format(model=name)].float_list.value.extend(values[row])
             yield example.SerializeToString()
+
+    def _labels_of(self, examples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The number of each label, and the rows that can be measured by it."""
+        wanted = [LABEL, ERROR] if self._has_errors else [LABEL]
+        features = self._models[CANDIDATE].run(TRANSFORM_FEATURES, {"examples": examples}, wanted)
+        usable = features[LABEL] >= 0
+        if self._has_errors:
+            usable &= features[ERROR] == b""
+        return features[LABEL], np.flatnonzero(usable)
 
     def teardown(self) -> None:
         for model in self._models.values():
