@@ -1,0 +1,198 @@
+"""What a served graph of photos costs on top of its network, and what the obvious way to write it costs.
+
+    python -m benchmarks.image_graph
+
+InceptionV3 with 1000 classes; JPEGs of 1280x960 pixels as base64 text in, labels out. Everything takes turns within one
+run, so that whatever else the machine does falls on all of it; printed are medians of the time that went by and of the
+time that the cores worked (on a busy machine, the steadier one), and their ratios to the forward pass as Keras runs it:
+float32, variables, pixels that are ready. Then what the rest of our graph is spent on.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import click
+import keras
+import numpy as np
+import tensorflow as tf
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.transform_graph import transform_graph
+from serving.export import export, freeze
+from serving.image_files import image_files
+from serving.labels import VOCABULARY, Labels
+from serving.session_model import SessionModel
+from serving.signatures.image import served_model
+from trainers.frozen_classifier import frozen_classifier
+from trainers.image_classifier import ImageClassifier
+from trainers.label_file import IMAGENET, read_label_file
+from trainers.precision import Precision
+from transform.decode_image import decode_image
+from transform.image import preprocessing_fn, scale, usable_pixels
+from transform.image_options import ImageOptions
+from transform.label_options import LabelOptions
+
+PHOTO_HEIGHT, PHOTO_WIDTH = 960, 1280
+LABELS = read_label_file(IMAGENET, background_first=False)
+OPTIONS = ImageOptions(label=LabelOptions(column="label", order=LABELS))
+SIZE = (OPTIONS.height, OPTIONS.width)
+BARE = "forward pass: Keras, float32"
+
+Calls = Mapping[str, Callable[[], object]]
+
+
+@click.command()
+@click.option("--turns", default=15, show_default=True, help="How often each is measured at batch 1; at 8, a third.")
+def main(turns: int) -> None:
+    """Print the tables."""
+    tf.get_logger().setLevel("ERROR")
+    keras.utils.set_random_seed(0)
+    model = keras.applications.InceptionV3(weights=None)
+    with tempfile.TemporaryDirectory() as folder:
+        photo = _photo()
+        ours = {precision: _ours(model, precision, photo, folder) for precision in ("float32", "bfloat16")}
+        networks = _networks(model)
+        for batch in (1, 8):
+            texts = tf.constant([base64.urlsafe_b64encode(photo)] * batch)
+            rounds = turns if batch == 1 else max(3, turns // 3)
+            whole = _whole(model, networks, ours, texts)
+            _print(f"from base64 JPEG to label, batch {batch}", _take_turns(whole, rounds), BARE)
+            _print(f"what is done before the network, batch {batch}", _take_turns(_parts(texts), 3 * turns), None)
+
+
+def _photo() -> bytes:
+    """A JPEG with structure at every scale, of the size of file that a camera makes."""
+    noise, size = np.random.default_rng(0), (PHOTO_HEIGHT, PHOTO_WIDTH)
+    layers = [
+        tf.image.resize(noise.normal(0, 30, [PHOTO_HEIGHT // step, PHOTO_WIDTH // step, 3]), size)
+        for step in (2, 8, 32, 128)
+    ]
+    pixels = tf.cast(tf.clip_by_value(128 + tf.add_n(layers), 0, 255), tf.uint8)
+    return bytes(tf.io.encode_jpeg(pixels, quality=90).numpy())
+
+
+def _networks(model: keras.Model) -> dict[str, Callable[[tf.Tensor], tf.Tensor]]:
+    pixels = tf.TensorSpec([None, *SIZE, 3], tf.float32)
+    classifier = ImageClassifier(lambda values: model(values, training=False), model)
+    bfloat16 = frozen_classifier(classifier, *SIZE, "bfloat16")
+    return {
+        BARE: tf.function(classifier.predict, input_signature=[pixels], autograph=False),
+        "forward pass: frozen, float32": freeze(classifier.predict, pixels),
+        "forward pass: frozen, bfloat16": lambda values: bfloat16({"image": values}),
+    }
+
+
+def _ours(model: keras.Model, precision: Precision, photo: bytes, folder: str) -> SessionModel:
+    """The graph as the pipeline exports it, in a session as TensorFlow Serving has it."""
+    values = {"image": photo, "label": LABELS[0].encode(), "path": b"photo.jpg", "checksum": b""}
+    features = {name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value])) for name, value in values.items()}
+    with tf.io.TFRecordWriter(f"{folder}/examples") as writer:
+        writer.write(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString())
+    feature_spec = {name: tf.io.VarLenFeature(tf.string) for name in values}
+    config = {"preprocessing": OPTIONS.model_dump_json()}
+    transform = transform_graph(preprocessing_fn, config, feature_spec, f"{folder}/examples", f"{folder}/{precision}")
+    classifier = ImageClassifier(lambda pixels: model(pixels, training=False), model)
+    exported = served_model(
+        transform=transform.transform_features_layer(),
+        predict=frozen_classifier(classifier, *SIZE, precision),
+        labels=Labels(transform.vocabulary_file_by_name(VOCABULARY)),
+        raw_feature_spec=feature_spec,
+        label_column="label",
+        classes=len(LABELS),
+    )
+    export(exported, f"{folder}/{precision}/export")
+    return SessionModel(f"{folder}/{precision}/export")
+
+
+def _obvious(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
+    """As it is usually written: one photo after the other, the label by comparison with the largest probability."""
+
+    def pixels(text: tf.Tensor) -> tf.Tensor:
+        image = tf.io.decode_jpeg(tf.io.decode_base64(text), channels=3)
+        return tf.image.resize(tf.cast(image, tf.float32) / 127.5 - 1, SIZE)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
+    def labels(texts: tf.Tensor) -> tf.Tensor:
+        probabilities = model(tf.map_fn(pixels, texts, fn_output_signature=tf.float32), training=False)
+        best = tf.where(tf.equal(probabilities, tf.reduce_max(probabilities, axis=1, keepdims=True)))
+        return tf.gather(tf.constant(LABELS), best[:, 1])
+
+    return labels
+
+
+def _whole(
+    model: keras.Model,
+    networks: Mapping[str, Callable[[tf.Tensor], tf.Tensor]],
+    ours: Mapping[Precision, SessionModel],
+    texts: tf.Tensor,
+) -> Calls:
+    pixels = tf.random.stateless_uniform([len(texts), *SIZE, 3], [0, 0], -1, 1)
+    request = {"image": texts.numpy()}
+    obvious = _obvious(model)
+    calls: dict[str, Callable[[], object]] = {
+        name: lambda network=network: network(pixels).numpy() for name, network in networks.items()
+    }
+    calls["the obvious graph, float32"] = lambda: obvious(texts).numpy()
+    for precision, session in ours.items():
+        calls[f"ours, {precision}"] = lambda session=session: session.run("serving_default", request)
+    return calls
+
+
+def _parts(texts: tf.Tensor) -> Calls:
+    def decode(file: tf.Tensor) -> tf.Tensor:
+        return decode_image(file, OPTIONS.max_pixels)[0]
+
+    def prepare(file: tf.Tensor) -> tf.Tensor:
+        return scale(tf.image.resize(decode(file), SIZE), OPTIONS.scaling)
+
+    def each(function: Callable[[tf.Tensor], tf.Tensor], spec: tf.TensorSpec) -> Callable[[tf.Tensor], tf.Tensor]:
+        return lambda items: tf.map_fn(function, items, fn_output_signature=spec, parallel_iterations=os.cpu_count())
+
+    functions = {
+        "base64": image_files,
+        "decode": each(lambda file: tf.reduce_max(decode(file)), tf.uint8),
+        "decode, resize and scale": each(prepare, tf.TensorSpec([*SIZE, 3])),
+        "the same, with a verdict for each": lambda files: usable_pixels(files, OPTIONS)[0],
+    }
+    files = image_files(texts)
+    calls: dict[str, Callable[[], object]] = {}
+    for name, function in functions.items():
+        traced = tf.function(function, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
+        given = texts if name == "base64" else files
+        calls[name] = lambda traced=traced, given=given: traced(given).numpy()
+    return calls
+
+
+def _take_turns(calls: Calls, turns: int) -> dict[str, np.ndarray]:
+    """Name -> medians of the milliseconds that went by, and of those that the cores worked.
+
+    The first turns, in which TensorFlow optimises the graphs, do not count.
+    """
+    spent: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
+    for turn in range(turns + 2):
+        for name, call in calls.items():
+            start, worked = time.perf_counter(), time.process_time()
+            call()
+            if turn >= 2:
+                spent[name].append((time.perf_counter() - start, time.process_time() - worked))
+    return {name: 1000 * np.median(values, axis=0) for name, values in spent.items()}
+
+
+def _print(title: str, milliseconds: Mapping[str, np.ndarray], base: str | None) -> None:
+    table = Table("", "ms", "core ms", *(("ratio", "core ratio") if base else ()), title=title)
+    for name, values in milliseconds.items():
+        ratios = [f"{ratio:.3f}" for ratio in values / milliseconds[base]] if base else []
+        table.add_row(name, *(f"{value:.1f}" for value in values), *ratios)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
