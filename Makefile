@@ -7,7 +7,7 @@ READY := .venv/.ready
 UV := .venv/tools/bin/uv
 LOCK_OPTIONS := --quiet --no-header --generate-hashes --python-version 3.11
 
-.PHONY: setup help run test lint lock doctor clean
+.PHONY: setup help run test lint load overhead lock doctor clean
 
 setup: $(READY)  ## make .venv: locked dependencies and ingraph itself (the default target)
 
@@ -30,6 +30,12 @@ lint: $(READY)  ## ruff and mypy
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+
+load: $(READY)  ## five minutes of load on the embedded server while its model changes
+	.venv/bin/python -m benchmarks.serving_load
+
+overhead: $(READY)  ## what the embedded server costs beside calling the model in process
+	.venv/bin/python -m benchmarks.serving_overhead
 
 doctor: $(READY)  ## say whether this machine has what ingraph needs
 	@.venv/bin/ingraph doctor
