@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import threading
@@ -165,7 +166,11 @@ class EmbeddedServer:
         if metrics is not None and options.metrics_path:
             application.router.add_get(options.metrics_path, _metrics_handler(metrics))
         runner = web.AppRunner(
-            application, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS, lingering_time=LINGERING_SECONDS
+            application,
+            access_log=None,
+            logger=_quiet_logger(),
+            shutdown_timeout=SHUTDOWN_SECONDS,
+            lingering_time=LINGERING_SECONDS,
         )
         await runner.setup()
         polling = self._poll_model_config_file(manager)
@@ -200,6 +205,13 @@ def _metrics_handler(metrics: ServerMetrics) -> Callable[[web.Request], Awaitabl
         return web.Response(body=metrics.render(), headers={"Content-Type": CONTENT_TYPE})
 
     return show
+
+
+def _quiet_logger() -> logging.Logger:
+    """For aiohttp, which logs a traceback for every client that speaks no HTTP; what fails here, RestService logs."""
+    logger = logging.getLogger("serving.http")
+    logger.setLevel(logging.CRITICAL)
+    return logger
 
 
 async def _open_rest_port(runner: web.AppRunner, host: str, port: int, tls: TlsFiles | None) -> int:
