@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from serving import reference_predictions
 from serving.reference_predictions import ReferencePredictions
+from trainers.learning_curves import leave_learning_curves
 
 MODEL_FILE = "model.keras"
 PROVENANCE_FILE = "provenance.json"
@@ -27,7 +28,9 @@ def leave_beside_export(
     code_fingerprint: str,
     left_out: int,
 ) -> None:
-    """Write `model.keras`, `reference_predictions.parquet` and `provenance.json` into the export's parent directory.
+    """Write what later steps need into the export's parent directory.
+
+    That is `model.keras`, `learning_curves.json`, `reference_predictions.parquet` and `provenance.json`.
 
     Args:
         export_path: the SavedModel's directory.
@@ -41,6 +44,7 @@ def leave_beside_export(
     folder = os.path.dirname(export_path.rstrip("/"))  # noqa: PTH120 (may be an object store's path)
     if model is not None:
         _save(model, f"{folder}/{MODEL_FILE}")
+        leave_learning_curves(folder, model)
     reference_predictions.write(f"{folder}/{reference_predictions.FILE_NAME}", predictions)
     provenance = {
         "data_fingerprint": data_fingerprint,
