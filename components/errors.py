@@ -15,3 +15,7 @@ class AnomaliesFound(RunStopped):
 
 class NotPublished(RunStopped):
     """The model base path could not be read, or did not take the model."""
+
+
+class NotSubmitted(RunStopped):
+    """A cluster could not be reached, or did not take the run."""

@@ -9,6 +9,9 @@ import click
 # Each command is pipeline/commands/<name>.py; imported when it is used, since TensorFlow and TFX take seconds to load.
 COMMANDS = {
     "run": "Train, check and publish the model that a config describes.",
+    "compile": "Write a pipeline spec for Kubeflow Pipelines or Vertex AI.",
+    "rehearse": "Run a compiled pipeline here, without a cluster.",
+    "submit": "Start a run on Kubeflow Pipelines or Vertex AI.",
     "serve": "Serve published models over REST and gRPC.",
     "predict": "Ask a served model for labels.",
     "models": "List, withdraw, restore and prune published versions.",

@@ -13,3 +13,4 @@ class ExitStatus(IntEnum):
     NOT_BLESSED = 4  # the Evaluator's thresholds were not met
     SERVING_CHECK_FAILED = 5  # the model does not serve what was trained
     NOT_PUBLISHED = 6  # the model base path refused it: not writable, disk full, or a withdrawn model
+    NOT_SUBMITTED = 7  # a cluster could not be reached, or did not take the run

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from components.errors import AnomaliesFound, BrokenInput, NotPublished
+from components.errors import AnomaliesFound, BrokenInput, NotPublished, NotSubmitted
 from pipeline.exit_status import ExitStatus
+from trainers.training_error import TrainingError
 from transform.preprocessing_error import PreprocessingError
 
 _STATUS: dict[type[Exception], ExitStatus] = {
     BrokenInput: ExitStatus.BROKEN_INPUT,
     PreprocessingError: ExitStatus.BROKEN_INPUT,
+    TrainingError: ExitStatus.BROKEN_INPUT,
     AnomaliesFound: ExitStatus.ANOMALIES,
     NotPublished: ExitStatus.NOT_PUBLISHED,
+    NotSubmitted: ExitStatus.NOT_SUBMITTED,
 }
 
 

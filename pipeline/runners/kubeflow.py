@@ -1,71 +1,48 @@
-"""A pipeline as the spec that Kubeflow Pipelines and Vertex AI run."""
+"""Runs on Kubeflow Pipelines."""
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
-from google.protobuf import json_format
-from kfp.pipeline_spec import pipeline_spec_pb2
-from tfx import v1 as tfx
-from tfx.dsl.components.base.base_component import BaseComponent
-
-from components.errors import BrokenInput
-from pipeline.cluster_options import ClusterOptions, StepResources
-
-# What a container of the image is started with; the rest of its command line is in the spec.
-CONTAINER_COMMAND = ["python", "-m", "pipeline.container_main"]
-# Both backends put the id of the run there.
-RUN_ID = "{{$.pipeline_job_uuid}}"
-# A node with such a parameter looks at the model base path, which no cache knows.
-_NEVER_CACHED = "run_id"
-
-_ResourceSpec = pipeline_spec_pb2.PipelineDeploymentConfig.PipelineContainerSpec.ResourceSpec
+from components.errors import BrokenInput, NotSubmitted
+from pipeline.runners.run_request import RunRequest
 
 
-def compile_job(pipeline: tfx.dsl.Pipeline, cluster: ClusterOptions) -> dict[str, Any]:
-    """A PipelineJob as JSON: `pipelineSpec` (schema version 2.1.0), `runtimeConfig`, `displayName`, `labels`.
+def submit_to_kubeflow(request: RunRequest) -> str:
+    """Start a run; returns its address in the Pipelines UI.
 
-    The open-source backend runs no resolver nodes, and the pipeline has none. Nodes that look at the model base path
-    are not cached.
+    https://kubeflow-pipelines.readthedocs.io/en/stable/source/client.html
 
     Raises:
-        BrokenInput: `cluster.image` is missing, or `cluster.resources` names a step that is not there.
+        BrokenInput: the config does not say where Kubeflow Pipelines is.
+        NotSubmitted: it cannot be reached, or did not take the run.
     """
-    if not cluster.image:
+    import kfp
+    from kfp_server_api.exceptions import ApiException
+    from urllib3.exceptions import HTTPError
+
+    host = request.cluster.host
+    if not host:
         raise BrokenInput(
-            "cluster.image is missing: the container image that every step runs in, made from deploy/image/Dockerfile; "
-            "`--set cluster.image=REGISTRY/ingraph:TAG` gives it"
+            "cluster.host is missing: the address of the Pipelines API, http://localhost:8080 after "
+            "`kubectl port-forward -n kubeflow svc/ml-pipeline-ui 8080:80`, for example"
         )
-    _give_resources(pipeline.components, cluster.resources)
-    runner = tfx.orchestration.experimental.KubeflowV2DagRunner(
-        config=tfx.orchestration.experimental.KubeflowV2DagRunnerConfig(
-            default_image=cluster.image, default_commands=CONTAINER_COMMAND, use_pipeline_spec_2_1=True
-        )
-    )
-    job: dict[str, Any] = runner.run(pipeline, write_out=False)
-    for task in job["pipelineSpec"]["root"]["dag"]["tasks"].values():
-        if _NEVER_CACHED in task.get("inputs", {}).get("parameters", {}):
-            task.pop("cachingOptions", None)
-    json_format.ParseDict(job["pipelineSpec"], pipeline_spec_pb2.PipelineSpec())
-    return job
+    try:
+        client = kfp.Client(host=host)
+        run = client.create_run_from_pipeline_package(**run_arguments(request))
+    except (ApiException, HTTPError, OSError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise NotSubmitted(f"{host}: Kubeflow Pipelines did not take the run: {reason}") from error
+    return f"{host.rstrip('/')}/#/runs/details/{run.run_id}"
 
 
-def cluster_name(name: str) -> str:
-    """A config's name as both backends take it: lower case letters, digits and dashes."""
-    return re.sub(r"[^a-z0-9-]", "-", name.lower())
-
-
-def _give_resources(components: list[BaseComponent], resources: dict[str, StepResources]) -> None:
-    by_name = {component.id: component for component in components}
-    for step, given in resources.items():
-        if step not in by_name:
-            raise BrokenInput(f"cluster.resources.{step}: there is no such step; the steps are {', '.join(by_name)}")
-        accelerator = given.accelerator
-        by_name[step].platform_config = _ResourceSpec(
-            cpu_limit=given.cpu or 0,
-            memory_limit=given.memory or 0,
-            accelerator=_ResourceSpec.AcceleratorConfig(type=accelerator.type, count=accelerator.count)
-            if accelerator
-            else None,
-        )
+def run_arguments(request: RunRequest) -> dict[str, Any]:
+    """The arguments of kfp.Client.create_run_from_pipeline_package."""
+    return {
+        "pipeline_file": request.spec_file,
+        "arguments": dict(request.parameters),
+        "run_name": request.name,
+        "experiment_name": request.cluster.experiment,
+        "pipeline_root": request.cluster.pipeline_root,
+        "service_account": request.cluster.service_account,
+    }

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -33,11 +34,11 @@ class StepFailed(RunStopped):
         self.status = status
 
 
-def rehearse(
+def rehearse_spec(
     spec_file: str,
     root: Path,
-    parameters: Mapping[str, str | int | float] | None = None,
-    on_step: Callable[[str], None] = lambda step: None,
+    parameters: Mapping[str, str] | None = None,
+    on_step: Callable[[str, float], None] = lambda step, seconds: None,
 ) -> dict[str, pipeline_spec_pb2.ExecutorOutput]:
     """Run every step of a compiled spec as a subprocess, in an order that its dependencies allow.
 
@@ -49,7 +50,7 @@ def rehearse(
         spec_file: what `ingraph compile` wrote, JSON or YAML.
         root: takes the artifacts, and each step's log.
         parameters: values of runtime parameters, instead of their defaults.
-        on_step: called with a step's name before it runs.
+        on_step: called with a step's name and its seconds after it ran.
 
     Returns:
         What each step reported, by its name.
@@ -61,8 +62,9 @@ def rehearse(
     spec = read_spec(spec_file)
     run = _Run(spec, root.resolve(), dict(parameters or {}))
     for name in _in_order(spec.root.dag.tasks):
-        on_step(name)
+        started = time.monotonic()
         run.step(name)
+        on_step(name, time.monotonic() - started)
     return run.outputs
 
 
