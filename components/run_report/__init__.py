@@ -1,0 +1,1 @@
+"""One HTML page a run: whether the new model may go live, and why."""

@@ -1,0 +1,115 @@
+"""How good the model is, as a report shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from components.run_report.calibration import Calibration, calibration
+from components.run_report.charts.calibration_chart import calibration_chart
+from components.run_report.charts.confusion_chart import confusion_chart
+from components.run_report.charts.intervals_chart import intervals_chart
+from components.run_report.charts.threshold_charts import threshold_charts
+from components.run_report.class_result import ClassResult, class_results
+from components.run_report.confusion_matrix import confusion_matrix
+from components.run_report.eval_predictions import EvalPredictions
+from components.run_report.evaluation_results import SliceMetrics
+from components.run_report.finished_run import FinishedRun
+from components.run_report.interval import Interval
+from components.run_report.metric_estimates import MetricEstimate, metric_estimates
+from components.run_report.shown_example import ShownExample, confident_mistakes, one_of_each_class
+from components.run_report.threshold_curve import threshold_curve
+from components.run_report.wilson_interval import wilson_interval
+
+# Beyond this a picture of the whole matrix cannot be read; the pairs that are mixed up most are listed in any case.
+CLASSES_IN_MATRIX = 40
+SHOWN_PAIRS = 8
+
+
+@dataclass(frozen=True)
+class SliceRow:
+    """A slice of the eval split: TFMA's metrics, and the interval of its accuracy."""
+
+    metrics: SliceMetrics
+    accuracy: Interval | None
+
+
+@dataclass(frozen=True)
+class ConfusedPair:
+    """How many examples of a class are taken for another."""
+
+    truth: str
+    predicted: str
+    examples: int
+
+
+@dataclass(frozen=True)
+class ModelSection:
+    """What the template shows of the model."""
+
+    examples: int
+    has_baseline: bool
+    estimates: list[MetricEstimate]
+    intervals: str
+    slices: list[SliceRow]
+    classes: list[ClassResult]
+    confusion: str
+    pairs: list[ConfusedPair]
+    curves: str
+    positive: str
+    calibration: Calibration
+    calibration_picture: str
+    mistakes: list[ShownExample]
+    inputs: list[ShownExample]
+
+
+def model_section(run: FinishedRun, predictions: EvalPredictions, evaluation: Sequence[SliceMetrics]) -> ModelSection:
+    """Recompute the figures of a model from its predictions, and draw them; those of slices are TFMA's."""
+    estimates = metric_estimates(predictions)
+    matrix = confusion_matrix(predictions)
+    calibrated = calibration(predictions)
+    few_classes = len(predictions.labels) <= CLASSES_IN_MATRIX
+    return ModelSection(
+        examples=len(predictions.truth),
+        has_baseline=predictions.baseline is not None,
+        estimates=estimates,
+        intervals=intervals_chart(estimates),
+        slices=[SliceRow(one, _accuracy(one)) for one in evaluation if one.slice],
+        classes=class_results(predictions),
+        confusion=confusion_chart(matrix, predictions.labels) if few_classes else "",
+        pairs=_pairs(matrix, predictions.labels),
+        curves=_curves(predictions, estimates),
+        positive=predictions.labels[1] if len(predictions.labels) == 2 else "",
+        calibration=calibrated,
+        calibration_picture=calibration_chart(calibrated),
+        mistakes=confident_mistakes(run, predictions),
+        inputs=one_of_each_class(run, predictions),
+    )
+
+
+def _accuracy(metrics: SliceMetrics) -> Interval | None:
+    total = metrics.candidate.get("example_count", 0)
+    return wilson_interval(metrics.candidate.get("accuracy", 0) * total, total)
+
+
+def _pairs(matrix: np.ndarray, labels: Sequence[str]) -> list[ConfusedPair]:
+    mixed_up = [
+        ConfusedPair(labels[row], labels[column], int(matrix[row, column]))
+        for row, column in np.argwhere(matrix).tolist()
+        if row != column
+    ]
+    return sorted(mixed_up, key=lambda pair: -pair.examples)[:SHOWN_PAIRS]
+
+
+def _curves(predictions: EvalPredictions, estimates: Sequence[MetricEstimate]) -> str:
+    if len(predictions.labels) != 2:
+        return ""
+    positive = predictions.truth == 1
+    candidate = threshold_curve(positive, predictions.probabilities[:, 1])
+    if candidate is None:
+        return ""
+    baseline = None if predictions.baseline is None else threshold_curve(positive, predictions.baseline[:, 1])
+    area = next(one.candidate.value for one in estimates if one.name == "auc")
+    return threshold_charts(candidate, baseline, area, predictions.labels[1])

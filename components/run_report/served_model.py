@@ -1,0 +1,28 @@
+"""The model that is served, and where it comes from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """The lineage of a published version; "" for what is not recorded.
+
+    Attributes:
+        version: its number in the model base path.
+        path: where it lies.
+        published_at: when, in ISO 8601.
+        run_id: the run that made it.
+        data_fingerprint: of the examples it was trained and evaluated on.
+        code_fingerprint: of the code and the config that made it.
+        data_span: the span of its examples.
+    """
+
+    version: int
+    path: str
+    published_at: str = ""
+    run_id: str = ""
+    data_fingerprint: str = ""
+    code_fingerprint: str = ""
+    data_span: str = ""

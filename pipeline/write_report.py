@@ -1,0 +1,26 @@
+"""The report of a run as a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from components.run_report.report_page import report_page
+from pipeline.finished_runs import read_finished_run
+
+
+def report_path(folder: Path, run_id: str) -> Path:
+    """Where the report of a run lies, or would."""
+    return folder / "reports" / f"{run_id}.html"
+
+
+def write_report(folder: Path, run_id: str) -> Path:
+    """Make the report of a run anew.
+
+    Args:
+        folder: of the runs of a pipeline.
+        run_id: what the run is called.
+    """
+    path = report_path(folder, run_id)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(report_page(read_finished_run(folder, run_id)), encoding="utf-8")
+    return path
