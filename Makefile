@@ -1,6 +1,7 @@
 # What a person or CI types; `make help` lists it. Everything runs in .venv, which the first target makes.
 
 PYTHON ?= python3.11
+MODELS ?= $(wildcard models/*)
 CONFIGS := configs/heart.yaml configs/reviews.yaml
 
 READY := .venv/.ready
@@ -39,6 +40,17 @@ overhead: $(READY)  ## what the embedded server costs beside calling the model i
 
 doctor: $(READY)  ## say whether this machine has what ingraph needs
 	@.venv/bin/ingraph doctor
+
+fuzz: $(READY)  ## ten minutes of requests that nobody would write, against the embedded server
+	.venv/bin/python -m benchmarks.serving_fuzz --seconds 600
+
+# The published models in the TensorFlow of TensorFlow Serving's images, in an environment of its own.
+compat: $(READY)  ## load the published models (MODELS) in tensorflow-cpu 2.19.1, and compare the answers
+	test -x .venv/compat/bin/python || $(UV) venv --quiet --python "$(PYTHON)" .venv/compat
+	$(UV) pip install --quiet --python .venv/compat/bin/python tensorflow-cpu==2.19.1
+	$(UV) pip install --quiet --python .venv/compat/bin/python --no-deps tensorflow-serving-api==2.19.1
+	.venv/bin/python deploy/check_exports.py $(MODELS) --save .venv/compat/answers.npz
+	.venv/compat/bin/python deploy/check_exports.py $(MODELS) --compare .venv/compat/answers.npz
 
 # Not after $(READY): a changed setup.py would have the old lock installed first.
 lock:  ## resolve the dependencies into the two lock files
