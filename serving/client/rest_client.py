@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-import base64
-import json
+import ssl
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
-from urllib.parse import quote
 
-import numpy as np
-import orjson
 import requests
-from google.protobuf import json_format
+from requests.adapters import HTTPAdapter
 
-from serving.client import messages
 from serving.client.canonical_code import CanonicalCode
+from serving.client.client_tls import ClientTls
 from serving.client.model_metadata import ModelMetadata
 from serving.client.prediction_error import PredictionError
+from serving.client.rest_protocol import (
+    HEADERS,
+    model_path,
+    predict_body,
+    read_answer,
+    read_metadata,
+    read_outputs,
+    read_status,
+)
+from serving.client.retry_policy import RetryPolicy
 from serving.client.version_status import VersionStatus
-
-_BYTES_SUFFIX = "_bytes"  # string outputs of such a name come as {"b64": "…"}
 
 
 class RestClient:
@@ -32,21 +36,38 @@ class RestClient:
     Args:
         host: the server's name or address.
         port: its REST port.
-        timeout_seconds: of every request.
+        timeout_seconds: of every attempt.
+        retry: how a request is repeated that was answered with UNAVAILABLE, or not at all.
+        tls: for an encrypted port.
 
     Raises:
         PredictionError: by every method, with the server's code and message; UNAVAILABLE where there is no server.
     """
 
-    def __init__(self, host: str = "127.0.0.1", port: int = 8501, timeout_seconds: float = 30.0) -> None:
-        self._address = f"http://{host}:{port}"
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 8501,
+        timeout_seconds: float = 30.0,
+        retry: RetryPolicy = RetryPolicy(),  # noqa: B008
+        tls: ClientTls | None = None,
+    ) -> None:
+        self._address = f"{'http' if tls is None else 'https'}://{host}:{port}"
         self._timeout_seconds = timeout_seconds
+        self._retry = retry
         self._session = requests.Session()
         self._session.trust_env = False  # a model server is not behind the proxy of a browser
-        self._known: dict[tuple[str, int | None], ModelMetadata] = {}
+        if tls is not None:
+            self._session.mount("https://", _TlsAdapter(tls.ssl_context()))
+        self._known: dict[str, ModelMetadata] = {}
 
     def predict(
-        self, name: str, inputs: Mapping[str, Any], signature: str = "serving_default", version: int | None = None
+        self,
+        name: str,
+        inputs: Mapping[str, Any],
+        signature: str = "serving_default",
+        version: int | None = None,
+        label: str | None = None,
     ) -> dict[str, Any]:
         """The outputs of one request, by name: nested lists; strings as str, those of outputs "…_bytes" as bytes.
 
@@ -54,34 +75,24 @@ class RestClient:
             name: the model's name.
             inputs: by name, a value, a nested list or an array; bytes are sent as {"b64": …}.
             signature: which signature.
-            version: which version; the newest where it is None.
+            version: which version; the newest where it and `label` are None.
+            label: which version, by its label, such as "stable".
         """
-        output_names = self._output_names(name, signature, version)
-        body = {
-            "signature_name": signature,
-            "inputs": {alias: _to_json_value(values) for alias, values in inputs.items()},
-        }
-        path = f"{_path(name, version)}:predict"
-        # Python's own writer: NaN and infinities leave as the bare tokens that the server reads.
-        answer = self._request("POST", path, json.dumps(body, ensure_ascii=False).encode())["outputs"]
-        # The server leaves the name out where there is only one output.
-        outputs = {output_names[0]: answer} if len(output_names) == 1 else answer
-        return {alias: _from_json_value(alias, values) for alias, values in outputs.items()}
+        path = model_path(name, version, label)
+        known = self._known.get(path)
+        if known is None or signature not in known.signatures:
+            known = self._known[path] = self.metadata(name, version, label)
+        # The server itself refuses a signature that the model does not have.
+        answer = self._request("POST", f"{path}:predict", predict_body(inputs, signature))
+        return read_outputs(answer, known, signature)
 
-    def metadata(self, name: str, version: int | None = None) -> ModelMetadata:
+    def metadata(self, name: str, version: int | None = None, label: str | None = None) -> ModelMetadata:
         """The signatures of a model."""
-        answer = self._request("GET", f"{_path(name, version)}/metadata")
-        spec = messages.PredictRequest().model_spec
-        signatures = messages.SignatureDefMap()
-        json_format.ParseDict(answer["model_spec"], spec, ignore_unknown_fields=True)
-        json_format.ParseDict(answer["metadata"]["signature_def"], signatures, ignore_unknown_fields=True)
-        return ModelMetadata.from_messages(spec, signatures)
+        return read_metadata(self._request("GET", f"{model_path(name, version, label)}/metadata"))
 
     def status(self, name: str, version: int | None = None) -> list[VersionStatus]:
         """The state of a model's versions, highest first."""
-        response = messages.GetModelStatusResponse()
-        json_format.ParseDict(self._request("GET", _path(name, version)), response, ignore_unknown_fields=True)
-        return VersionStatus.from_message(response)
+        return read_status(self._request("GET", model_path(name, version, None)))
 
     def close(self) -> None:
         """Close the connection."""
@@ -95,62 +106,29 @@ class RestClient:
     ) -> None:
         self.close()
 
-    def _output_names(self, name: str, signature: str, version: int | None) -> list[str]:
-        known = self._known.get((name, version))
-        if known is None or signature not in known.signatures:
-            known = self._known[name, version] = self.metadata(name, version)
-        # The server itself refuses a signature that the model does not have.
-        return list(known.signatures[signature].outputs) if signature in known.signatures else []
+    def _request(self, method: str, path: str, body: bytes | None = None) -> dict[str, Any]:
+        return self._retry.call(lambda: self._request_once(method, path, body))
 
-    def _request(self, method: str, path: str, body: bytes | None = None) -> Any:
-        headers = {"Content-Type": "application/json"} if body is not None else {}
+    def _request_once(self, method: str, path: str, body: bytes | None) -> dict[str, Any]:
         try:
             response = self._session.request(
-                method, self._address + path, data=body, headers=headers, timeout=self._timeout_seconds
+                method, self._address + path, data=body, headers=HEADERS, timeout=self._timeout_seconds
             )
         except requests.Timeout as error:
             message = f"no answer from {self._address} within {self._timeout_seconds:g} s"
             raise PredictionError(CanonicalCode.DEADLINE_EXCEEDED, message) from error
         except requests.RequestException as error:
             raise PredictionError(CanonicalCode.UNAVAILABLE, f"no server answers at {self._address} (REST)") from error
-        answer = _parse(response.content)
-        if response.status_code == requests.codes.ok and isinstance(answer, dict):
-            return answer
-        said = answer.get("error", "") if isinstance(answer, dict) else ""
-        raise PredictionError(
-            CanonicalCode.from_http_status(response.status_code),
-            said or f"{self._address}{path} answered with HTTP status {response.status_code}: is it a model server?",
-        )
+        return read_answer(response.status_code, response.content, self._address + path)
 
 
-def _path(name: str, version: int | None) -> str:
-    return f"/v1/models/{quote(name, safe='')}" + (f"/versions/{version}" if version is not None else "")
+class _TlsAdapter(HTTPAdapter):
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._context = context
+        super().__init__()
 
+    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
+        super().init_poolmanager(*arguments, **options, ssl_context=self._context)
 
-def _parse(content: bytes) -> Any:
-    try:
-        return orjson.loads(content)
-    except orjson.JSONDecodeError:
-        pass
-    try:
-        return json.loads(content)  # with NaN and infinities
-    except ValueError:
-        return None
-
-
-def _to_json_value(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return {"b64": base64.b64encode(value).decode()}
-    if isinstance(value, np.ndarray | np.generic):
-        return value.tolist() if value.dtype.kind not in "OS" else _to_json_value(value.tolist())
-    if isinstance(value, list | tuple):
-        return [_to_json_value(item) for item in value]
-    return value
-
-
-def _from_json_value(name: str, value: Any) -> Any:
-    if not name.endswith(_BYTES_SUFFIX):
-        return value
-    if isinstance(value, list):
-        return [_from_json_value(name, item) for item in value]
-    return base64.b64decode(value["b64"]) if isinstance(value, dict) else value
+    def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
+        """Left to the context, which knows the authorities; requests would add its own to them."""

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
+from serving.client.async_grpc_client import AsyncGrpcClient
+from serving.client.async_rest_client import AsyncRestClient
 from serving.client.grpc_client import GrpcClient
 from serving.client.rest_client import RestClient
 from serving.server.embedded_server import EmbeddedServer
@@ -18,12 +22,34 @@ def client_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded
         yield server
 
 
-@pytest.fixture(params=["rest", "grpc"])
-def client(client_server: EmbeddedServer, request: pytest.FixtureRequest) -> Iterator[RestClient | GrpcClient]:
-    """Either client: what a test says of `client` holds for both."""
-    if request.param == "rest":
-        with RestClient(port=client_server.rest_port) as rest:
-            yield rest
-    else:
-        with GrpcClient(port=client_server.grpc_port) as grpc:
-            yield grpc
+class Blocking:
+    """A client of coroutines with the methods of the ones without."""
+
+    def __init__(self, client: AsyncRestClient | AsyncGrpcClient, loop: asyncio.AbstractEventLoop) -> None:
+        self._client = client
+        self._loop = loop
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method = getattr(self._client, name)
+        return lambda *arguments, **more: self._loop.run_until_complete(method(*arguments, **more))
+
+
+@pytest.fixture(params=["rest", "grpc", "async rest", "async grpc"])
+def client(client_server: EmbeddedServer, request: pytest.FixtureRequest) -> Iterator[Any]:
+    """Every client: what a test says of `client` holds for all of them."""
+    match request.param:
+        case "rest":
+            with RestClient(port=client_server.rest_port) as rest:
+                yield rest
+        case "grpc":
+            with GrpcClient(port=client_server.grpc_port) as grpc:
+                yield grpc
+        case _:
+            with asyncio.Runner() as runner:
+                made = (
+                    AsyncRestClient(port=client_server.rest_port)
+                    if request.param == "async rest"
+                    else AsyncGrpcClient(port=client_server.grpc_port)
+                )
+                yield Blocking(made, runner.get_loop())
+                runner.run(made.close())
