@@ -88,9 +88,9 @@ def _steps(store: MetadataStore, executions: list[metadata_store_pb2.Execution],
         makers |= {event.artifact_id: _name(execution) for event in events if _is_output(event)}
         state = _STATES.get(execution.last_known_state, "failed")
         seconds = (execution.last_update_time_since_epoch - execution.create_time_since_epoch) / 1000
-        upstream = dict.fromkeys(
-            makers[event.artifact_id] for event in events if not _is_output(event) and event.artifact_id in makers
-        )
+        inputs = [event.artifact_id for event in events if not _is_output(event)]
+        # A step may wait for another without taking its outputs; only the record knows that.
+        upstream = record.steps.get(_name(execution)) or dict.fromkeys(makers[id_] for id_ in inputs if id_ in makers)
         found[_name(execution)] = Step(_name(execution), state, seconds if state == "done" else None, tuple(upstream))
     planned = {
         name: Step(name, "not reached", None, tuple(upstream))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from components.run_report.calibration import Calibration
-from components.run_report.charts.svg import FAINT, FIRST, new_axes, new_figure, svg
+from components.run_report.charts.svg import FAINT, FIRST, new_figure, page_style, svg
 
 
+@page_style
 def calibration_chart(found: Calibration) -> str:
     """How often the model is right, with 95 % intervals, against how sure it is; the diagonal is what it says."""
     figure = new_figure(4.2, 3.2)
-    axes = new_axes(figure)
+    axes = figure.subplots()
     lowest = min(one.low for one in found.bins)
     axes.plot([lowest, 1], [lowest, 1], color=FAINT, linewidth=0.8, linestyle="--")
     for one in found.bins:

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from components.run_report.charts.svg import FIRST, SECOND, new_axes, new_figure, svg
+from components.run_report.charts.svg import FIRST, SECOND, new_figure, page_style, svg
 
 SHOWN_CLASSES = 30
 
 
+@page_style
 def class_balance_chart(classes: Mapping[str, Mapping[str, int]]) -> str:
     """Bars of the share of each class, for each split; of very many classes the most frequent ones."""
     totals = {split: max(1, sum(counts.values())) for split, counts in classes.items()}
@@ -18,7 +19,7 @@ def class_balance_chart(classes: Mapping[str, Mapping[str, int]]) -> str:
     labels.sort(key=lambda label: -max(counts.get(label, 0) for counts in classes.values()))
     labels = labels[:SHOWN_CLASSES]
     figure = new_figure(6.4, 0.8 + 0.4 * len(labels))
-    axes = new_axes(figure)
+    axes = figure.subplots()
     places = np.arange(len(labels))
     for number, (split, colour) in enumerate(zip(classes, (FIRST, SECOND), strict=False)):
         shares = [classes[split].get(label, 0) / totals[split] for label in labels]

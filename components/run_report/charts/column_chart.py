@@ -5,12 +5,13 @@ from __future__ import annotations
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
 from components.data_gate.column_statistics import value_counts
-from components.run_report.charts.svg import FIRST, SECOND, new_axes, new_figure, svg
+from components.run_report.charts.svg import FIRST, SECOND, new_figure, page_style, svg
 from components.run_report.column_summary import ColumnSummary
 
 SHOWN_VALUES = 8
 
 
+@page_style
 def column_chart(column: ColumnSummary) -> str:
     """A small picture: a histogram of numbers, bars of the most frequent texts; "" where there is nothing to draw."""
     kinds = {one.WhichOneof("stats") for one in column.statistics.values()}
@@ -27,7 +28,7 @@ def column_chart(column: ColumnSummary) -> str:
     else:
         return ""
     figure = new_figure(2.2, 0.6)
-    axes = new_axes(figure)
+    axes = figure.subplots()
     for (split, (edges, shares)), colour in zip(drawn.items(), (FIRST, SECOND), strict=False):
         axes.stairs(
             shares,

@@ -7,16 +7,17 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.patches import Rectangle
 
-from components.run_report.charts.svg import INK, PAPER, SCALE, new_axes, new_figure, svg
+from components.run_report.charts.svg import INK, PAPER, SCALE, new_figure, page_style, svg
 
 CLASSES_WITH_NUMBERS = 12
 
 
+@page_style
 def confusion_chart(matrix: np.ndarray, labels: Sequence[str]) -> str:
     """Rows are true, columns predicted; the shade is the share of the row, the number the examples."""
     size = min(6.4, 1.8 + 0.55 * len(labels))
     figure = new_figure(max(size, 3.0), max(2.2, size - 0.8))
-    axes = new_axes(figure)
+    axes = figure.subplots()
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     levels = np.minimum((shares * len(SCALE)).astype(int), len(SCALE) - 1)
     for row, column in np.ndindex(matrix.shape):

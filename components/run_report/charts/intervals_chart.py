@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from components.run_report.charts.svg import FAINT, FIRST, SECOND, new_figure, svg
+from components.run_report.charts.svg import FAINT, FIRST, SECOND, new_figure, page_style, svg
 from components.run_report.metric_estimates import MetricEstimate
 
 
+@page_style
 def intervals_chart(estimates: Sequence[MetricEstimate]) -> str:
     """A row for each metric, on an axis of its own: the new model above the one served before."""
     figure = new_figure(6.4, 0.75 * len(estimates) + 0.2)

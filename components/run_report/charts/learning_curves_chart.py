@@ -6,16 +6,17 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.ticker import MaxNLocator
 
-from components.run_report.charts.svg import FIRST, SECOND, new_axes, new_figure, svg
+from components.run_report.charts.svg import FIRST, SECOND, new_figure, page_style, svg
 
 _COLOURS = {"loss": FIRST, "val_loss": SECOND}
 NAMES = {"loss": "training rows", "val_loss": "held-out rows"}
 
 
+@page_style
 def learning_curves_chart(curves: Mapping[str, Sequence[float]]) -> str:
     """The loss of each epoch, and that of held-out rows where there were any."""
     figure = new_figure(6.4, 2.8)
-    axes = new_axes(figure)
+    axes = figure.subplots()
     said = []
     for name, colour in _COLOURS.items():
         if values := curves.get(name):

@@ -6,19 +6,20 @@ from collections.abc import Sequence
 
 from matplotlib.patches import FancyBboxPatch
 
-from components.run_report.charts.svg import BAD, FAINT, FIRST, IDLE, INK, PAPER, new_axes, new_figure, svg
+from components.run_report.charts.svg import BAD, FAINT, FIRST, IDLE, INK, PAPER, new_figure, page_style, svg
 from components.run_report.step import Step
 
 _COLOURS = {"done": FIRST, "unchanged": FAINT, "failed": BAD, "not reached": IDLE}
 _BOX = (1.0, 0.5)
 
 
+@page_style
 def steps_chart(steps: Sequence[Step]) -> str:
     """Boxes from top to bottom with name, state and time; arrows lead to the steps that take the outputs."""
     places = _places(steps)
     rows = 1 + max(row for _, row in places.values())
     figure = new_figure(6.4, 0.72 * rows)
-    axes = new_axes(figure)
+    axes = figure.subplots()
     axes.set_axis_off()
     for step in steps:
         for upstream in _drawn_upstream(step, steps):
@@ -28,6 +29,7 @@ def steps_chart(steps: Sequence[Step]) -> str:
                 xy=(column, -row + _BOX[1] / 2),
                 xytext=(from_column, -from_row - _BOX[1] / 2),
                 arrowprops={"arrowstyle": "-|>", "color": FAINT, "shrinkA": 0, "shrinkB": 0},
+                zorder=0,
             )
     for step in steps:
         column, row = places[step.name]
@@ -59,6 +61,9 @@ def _places(steps: Sequence[Step]) -> dict[str, tuple[float, int]]:
     rows: dict[str, int] = {}
     for step in steps:
         rows[step.name] = 1 + max((rows[name] for name in step.upstream if name in rows), default=-1)
+    for step in steps:
+        if not step.upstream:  # as near as possible to what waits for it
+            rows[step.name] = min((rows[one.name] for one in steps if step.name in one.upstream), default=1) - 1
     places = {}
     for row in sorted(set(rows.values())):
         names = [name for name in rows if rows[name] == row]

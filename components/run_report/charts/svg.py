@@ -8,7 +8,6 @@ from html import escape
 from itertools import count
 
 import matplotlib
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 # matplotlib knows no colours of a page: these stand for the variables of templates/style.css and are replaced by them.
@@ -43,18 +42,13 @@ _STYLE = {
 }
 _FIGURES = count()
 
+# Decorates a function that draws.
+page_style = matplotlib.rc_context(_STYLE)
+
 
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure, in inches (72 points) of a page."""
-    with matplotlib.rc_context(_STYLE):
-        return Figure(figsize=(width, height), layout="constrained")
-
-
-def new_axes(figure: Figure) -> Axes:
-    """The one plot of a figure."""
-    with matplotlib.rc_context(_STYLE):
-        axes: Axes = figure.subplots()
-    return axes
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def svg(figure: Figure, description: str) -> str:
@@ -65,9 +59,8 @@ def svg(figure: Figure, description: str) -> str:
         description: what a person who cannot see it should know.
     """
     buffer = io.StringIO()
-    with matplotlib.rc_context(_STYLE):
-        # The creator and the date would make each report differ, and name a host.
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    # The creator and the date would make each report differ, and name a host.
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     drawing = buffer.getvalue()
     drawing = re.sub(r"<metadata>.*?</metadata>", "", drawing[drawing.index("<svg") :], flags=re.DOTALL)
     for colour, variable in _VARIABLES.items():

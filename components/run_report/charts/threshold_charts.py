@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from components.run_report.charts.svg import FAINT, FIRST, SECOND, new_figure, svg
+from components.run_report.charts.svg import FAINT, FIRST, SECOND, new_figure, page_style, svg
 from components.run_report.threshold_curve import ThresholdCurve
 
 
+@page_style
 def threshold_charts(candidate: ThresholdCurve, baseline: ThresholdCurve | None, auc: float, positive: str) -> str:
     """Both curves side by side, of the new model and, thinner, of the one served before."""
     figure = new_figure(6.4, 3.1)
