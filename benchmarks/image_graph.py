@@ -25,25 +25,17 @@ import tensorflow as tf
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.transform_graph import transform_graph
-from serving.export import export, freeze
+from benchmarks.image_export import LABELS, OPTIONS, SIZE, example_photo, image_export
+from serving.export import freeze
 from serving.image_files import image_files
-from serving.labels import VOCABULARY, Labels
 from serving.session_model import SessionModel
-from serving.signatures.image import served_model
 from trainers.frozen_classifier import frozen_classifier
 from trainers.image_classifier import ImageClassifier
-from trainers.label_file import IMAGENET, read_label_file
 from trainers.precision import Precision
 from transform.decode_image import decode_image
-from transform.image import preprocessing_fn, scale, usable_pixels
-from transform.image_options import ImageOptions
-from transform.label_options import LabelOptions
+from transform.image import scale, usable_pixels
 
-PHOTO_HEIGHT, PHOTO_WIDTH = 960, 1280
-LABELS = read_label_file(IMAGENET, background_first=False)
-OPTIONS = ImageOptions(label=LabelOptions(column="label", order=LABELS))
-SIZE = (OPTIONS.height, OPTIONS.width)
+PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
 BARE = "forward pass: Keras, float32"
 
 Calls = Mapping[str, Callable[[], object]]
@@ -57,8 +49,9 @@ def main(turns: int) -> None:
     keras.utils.set_random_seed(0)
     model = keras.applications.InceptionV3(weights=None)
     with tempfile.TemporaryDirectory() as folder:
-        photo = _photo()
-        ours = {precision: _ours(model, precision, photo, folder) for precision in ("float32", "bfloat16")}
+        photo = example_photo()
+        # In sessions, as TensorFlow Serving has them.
+        ours = {precision: SessionModel(image_export(model, precision, photo, folder)) for precision in PRECISIONS}
         networks = _networks(model)
         for batch in (1, 8):
             texts = tf.constant([base64.urlsafe_b64encode(photo)] * batch)
@@ -66,17 +59,6 @@ def main(turns: int) -> None:
             whole = _whole(model, networks, ours, texts)
             _print(f"from base64 JPEG to label, batch {batch}", _take_turns(whole, rounds), BARE)
             _print(f"what is done before the network, batch {batch}", _take_turns(_parts(texts), 3 * turns), None)
-
-
-def _photo() -> bytes:
-    """A JPEG with structure at every scale, of the size of file that a camera makes."""
-    noise, size = np.random.default_rng(0), (PHOTO_HEIGHT, PHOTO_WIDTH)
-    layers = [
-        tf.image.resize(noise.normal(0, 30, [PHOTO_HEIGHT // step, PHOTO_WIDTH // step, 3]), size)
-        for step in (2, 8, 32, 128)
-    ]
-    pixels = tf.cast(tf.clip_by_value(128 + tf.add_n(layers), 0, 255), tf.uint8)
-    return bytes(tf.io.encode_jpeg(pixels, quality=90).numpy())
 
 
 def _networks(model: keras.Model) -> dict[str, Callable[[tf.Tensor], tf.Tensor]]:
@@ -88,28 +70,6 @@ def _networks(model: keras.Model) -> dict[str, Callable[[tf.Tensor], tf.Tensor]]
         "forward pass: frozen, float32": freeze(classifier.predict, pixels),
         "forward pass: frozen, bfloat16": lambda values: bfloat16({"image": values}),
     }
-
-
-def _ours(model: keras.Model, precision: Precision, photo: bytes, folder: str) -> SessionModel:
-    """The graph as the pipeline exports it, in a session as TensorFlow Serving has it."""
-    values = {"image": photo, "label": LABELS[0].encode(), "path": b"photo.jpg", "checksum": b""}
-    features = {name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value])) for name, value in values.items()}
-    with tf.io.TFRecordWriter(f"{folder}/examples") as writer:
-        writer.write(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString())
-    feature_spec = {name: tf.io.VarLenFeature(tf.string) for name in values}
-    config = {"preprocessing": OPTIONS.model_dump_json()}
-    transform = transform_graph(preprocessing_fn, config, feature_spec, f"{folder}/examples", f"{folder}/{precision}")
-    classifier = ImageClassifier(lambda pixels: model(pixels, training=False), model)
-    exported = served_model(
-        transform=transform.transform_features_layer(),
-        predict=frozen_classifier(classifier, *SIZE, precision),
-        labels=Labels(transform.vocabulary_file_by_name(VOCABULARY)),
-        raw_feature_spec=feature_spec,
-        label_column="label",
-        classes=len(LABELS),
-    )
-    export(exported, f"{folder}/{precision}/export")
-    return SessionModel(f"{folder}/{precision}/export")
 
 
 def _obvious(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
