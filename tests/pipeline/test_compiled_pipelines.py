@@ -1,0 +1,226 @@
+"""Pipeline specs for Kubeflow Pipelines and Vertex AI, as far as they can be tested without a cluster."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import PROJECT
+from google.auth.credentials import AnonymousCredentials
+from google.protobuf import json_format
+from kfp.pipeline_spec import pipeline_spec_pb2
+
+from components.errors import BrokenInput, NotSubmitted
+from pipeline.cluster_options import ClusterOptions
+from pipeline.cluster_pipeline import cluster_pipeline
+from pipeline.config import load_config
+from pipeline.runners.compiled_job import cluster_name
+from pipeline.runners.kubeflow import submit_to_kubeflow
+from pipeline.runners.run_request import RunRequest
+from pipeline.runners.vertex import pipeline_job
+from pipeline.runners.write_job import write_job
+
+CLUSTER = ["cluster.image=registry/ingraph:1", "cluster.pipeline_root=gs://bucket/ingraph"]
+DEMOS = ["heart", "reviews", "digits"]
+
+
+def compiled(name: str, folder: Path, *overrides: str, target: Any = "kubeflow") -> Any:
+    return cluster_pipeline(load_config(f"{PROJECT}/configs/{name}.yaml", [*CLUSTER, *overrides]), target, folder)
+
+
+def spec_of(job: dict[str, Any]) -> pipeline_spec_pb2.PipelineSpec:
+    return json_format.ParseDict(job["pipelineSpec"], pipeline_spec_pb2.PipelineSpec())
+
+
+@pytest.mark.parametrize("target", ["kubeflow", "vertex"])
+@pytest.mark.parametrize("name", DEMOS)
+def test_every_demo_compiles_to_a_pipeline_spec(name, target, tmp_path):
+    job = compiled(name, tmp_path, target=target).job
+    spec = spec_of(job)
+    assert spec.schema_version == "2.1.0"
+    assert spec.pipeline_info.name == name
+    assert job["runtimeConfig"]["gcsOutputDirectory"] == "gs://bucket/ingraph"
+    assert list(spec.root.dag.tasks["ServingPusher"].dependent_tasks) == ["Evaluator", "ServingCheck", "Trainer"]
+
+
+def test_no_step_is_a_resolver_and_each_runs_our_entry_point_in_the_image(tmp_path):
+    executors = compiled("heart", tmp_path).job["pipelineSpec"]["deploymentSpec"]["executors"]
+    for executor in executors.values():
+        assert list(executor) == ["container"]
+        assert executor["container"]["image"] == "registry/ingraph:1"
+        assert executor["container"]["command"] == ["python", "-m", "pipeline.container_main"]
+
+
+def test_what_looks_at_the_model_base_path_is_never_cached(tmp_path):
+    tasks = spec_of(compiled("heart", tmp_path).job).root.dag.tasks
+    cached = {name: task.caching_options.enable_cache for name, task in tasks.items()}
+    assert not cached.pop("Baseline") and not cached.pop("ServingPusher")
+    assert all(cached.values())
+    assert (
+        tasks["Baseline"].inputs.parameters["run_id"].runtime_value.constant.string_value == "{{$.pipeline_job_uuid}}"
+    )
+
+
+def test_data_and_schema_of_this_machine_are_staged_under_names_of_their_content(tmp_path):
+    pipeline = compiled("heart", tmp_path)
+    data, schema = pipeline.staged
+    assert data.remote.startswith("gs://bucket/ingraph/data/") and data.remote.endswith("/hearts.csv")
+    assert schema.remote.startswith("gs://bucket/ingraph/schemas/")
+    spec = spec_of(pipeline.job)
+    assert spec.root.input_definitions.parameters["data"].default_value.string_value == data.remote.rpartition("/")[0]
+    task = spec.root.dag.tasks["CsvExampleGen"]
+    assert task.inputs.parameters["input_base"].component_input_parameter == "data"
+    assert pipeline.base_path == "gs://bucket/ingraph/models/heart"
+
+
+def test_staging_copies_a_folder_once(tmp_path):
+    root = tmp_path / "root"
+    pipeline = compiled("digits", tmp_path, f"cluster.pipeline_root={root}")
+    photos = pipeline.staged[0]
+    photos.copy()
+    copies = sorted(Path(photos.remote).rglob("*.png"))
+    assert len(copies) == 1797
+    first = copies[0]
+    assert first.read_bytes() == (Path(photos.local) / first.relative_to(photos.remote)).read_bytes()
+    first.write_bytes(b"as it was left")
+    photos.copy()
+    assert first.read_bytes() == b"as it was left"
+    assert not list(Path(photos.remote).rglob("*.part"))
+
+
+def test_resources_reach_the_container_of_their_step(tmp_path):
+    resources = "cluster.resources={Trainer: {cpu: 4, memory: 16, accelerator: {type: NVIDIA_TESLA_T4, count: 2}}}"
+    executors = compiled("heart", tmp_path, resources).job["pipelineSpec"]["deploymentSpec"]["executors"]
+    given = executors["Trainer_executor"]["container"]["resources"]
+    assert (given["cpuLimit"], given["memoryLimit"]) == (4, 16)
+    assert given["accelerator"] == {"type": "NVIDIA_TESLA_T4", "count": "2"}
+    assert "resources" not in executors["Transform_executor"]["container"]
+
+
+def test_beam_options_reach_every_step_and_remote_workers_get_the_image(tmp_path):
+    beam = "beam={runner: DataflowRunner, options: {project: p, experiments: [a, b], streaming: false}}"
+    executors = compiled("heart", tmp_path, beam).job["pipelineSpec"]["deploymentSpec"]["executors"]
+    arguments = executors["Transform_executor"]["container"]["args"]
+    assert arguments[-5:] == [
+        "--runner=DataflowRunner",
+        "--project=p",
+        "--experiments=a",
+        "--experiments=b",
+        "--sdk_container_image=registry/ingraph:1",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "target", "named"),
+    [
+        (["cluster.image=null"], "kubeflow", "cluster.image is missing"),
+        (["cluster.pipeline_root=null"], "kubeflow", "cluster.pipeline_root is missing"),
+        (["cluster.pipeline_root=/tmp/x"], "vertex", "'/tmp/x'; Vertex AI needs a folder of Cloud Storage"),
+        (["cluster.resources={Trainner: {cpu: 1}}"], "kubeflow", "there is no such step; the steps are"),
+    ],
+)
+def test_what_is_missing_or_wrong_is_named(overrides, target, named, tmp_path):
+    with pytest.raises(BrokenInput, match=named):
+        compiled("heart", tmp_path, *overrides, target=target)
+
+
+def test_names_become_what_both_backends_take():
+    assert cluster_name("My_Model-2") == "my-model-2"
+
+
+def request(folder: Path, ending: str, **cluster: Any) -> RunRequest:
+    path = str(folder / f"heart{ending}")
+    write_job(compiled("heart", folder).job, path)
+    options = {"pipeline_root": "gs://bucket/ingraph", "service_account": "trainer@p.example", **cluster}
+    return RunRequest(path, "heart", {"data": "gs://bucket/new"}, ClusterOptions(**options))
+
+
+def test_the_request_to_vertex_has_every_field(tmp_path):
+    job = pipeline_job(request(tmp_path, ".json", project="p", region="europe-west4"), AnonymousCredentials())
+    resource = job._gca_resource
+    assert resource.display_name == "heart"
+    assert resource.pipeline_spec["pipelineInfo"]["name"] == "heart"
+    assert resource.runtime_config.gcs_output_directory == "gs://bucket/ingraph"
+    assert dict(resource.runtime_config.parameter_values) == {"data": "gs://bucket/new"}
+    assert (job.project, job.location) == ("p", "europe-west4")
+
+
+@pytest.mark.parametrize("missing", ["project", "region"])
+def test_vertex_needs_a_project_and_a_region(missing, tmp_path):
+    given = {"project": "p", "region": "europe-west4"} | {missing: None}
+    with pytest.raises(BrokenInput, match=f"cluster.{missing} is missing"):
+        pipeline_job(request(tmp_path, ".json", **given), AnonymousCredentials())
+
+
+class PipelinesApi(http.server.BaseHTTPRequestHandler):
+    """Stands in for the Pipelines API: answers what the real client asks for, and keeps what it is sent."""
+
+    received: list[dict[str, Any]] = []
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        self._answer({"multi_user": False} if self.path.endswith("healthz") else {"experiments": []})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.received.append({"path": self.path, **body})
+        self._answer({"experiment_id": "e1", "display_name": "x"} if "experiments" in self.path else {"run_id": "r1"})
+
+    def _answer(self, content: dict[str, Any]) -> None:
+        data = json.dumps(content).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+
+@pytest.fixture
+def pipelines_api():
+    PipelinesApi.received = []
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), PipelinesApi)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_kubeflow_s_client_sends_the_spec_the_parameters_and_the_service_account(pipelines_api, tmp_path):
+    asked = request(tmp_path, ".yaml", host=pipelines_api)
+    assert submit_to_kubeflow(asked) == f"{pipelines_api}/#/runs/details/r1"
+    sent = PipelinesApi.received[-1]
+    assert sent["path"].endswith("/runs")
+    assert sent["display_name"] == "heart"
+    assert sent["service_account"] == "trainer@p.example"
+    assert sent["runtime_config"]["parameters"] == {"data": "gs://bucket/new"}
+    assert sent["runtime_config"]["pipeline_root"] == "gs://bucket/ingraph"
+    spec = yaml.safe_load(Path(asked.spec_file).read_text(encoding="utf-8"))
+    assert sent["pipeline_spec"].get("pipeline_spec", sent["pipeline_spec"]) == spec
+
+
+def test_a_pipelines_api_that_cannot_be_reached_is_named(tmp_path):
+    with pytest.raises(NotSubmitted, match=r"http://127\.0\.0\.1:1: Kubeflow Pipelines did not take the run"):
+        submit_to_kubeflow(request(tmp_path, ".yaml", host="http://127.0.0.1:1"))
+
+
+def test_a_host_has_to_be_given(tmp_path):
+    with pytest.raises(BrokenInput, match=r"cluster\.host is missing"):
+        submit_to_kubeflow(request(tmp_path, ".yaml"))
+
+
+def test_the_ending_of_the_file_decides_about_its_form(tmp_path):
+    job = compiled("heart", tmp_path).job
+    for ending, key in ((".json", "pipelineSpec"), (".yaml", "root")):
+        write_job(job, str(tmp_path / f"spec{ending}"))
+        assert key in yaml.safe_load((tmp_path / f"spec{ending}").read_text(encoding="utf-8"))
+    with pytest.raises(BrokenInput, match=r"expected a name that ends in \.json"):
+        write_job(job, str(tmp_path / "spec.txt"))
