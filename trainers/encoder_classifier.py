@@ -41,9 +41,7 @@ def encoder_classifier(
     ]
     best = matches[0] if len(matches) == 1 else keras.layers.concatenate(matches)
     logits = keras.layers.Dense(classes)(keras.layers.Dropout(options.dropout)(best))
-    model = keras.Model({TOKENS: tokens}, keras.layers.Softmax()(logits))
-    fit_text(model, train, options)
-    return TextClassifier(model, ragged_tokens)
+    return TextClassifier(fit_text({TOKENS: tokens}, [keras.layers.Softmax()(logits)], train, options), ragged_tokens)
 
 
 def ragged_tokens(features: Features) -> dict[str, Column]:

@@ -41,6 +41,6 @@ def hub_classifier(
     if options.hidden_units:
         hidden = keras.layers.Dense(options.hidden_units, activation="relu")(hidden)
         hidden = keras.layers.Dropout(options.dropout)(hidden)
-    model = keras.Model({EMBEDDING: vectors}, keras.layers.Softmax()(keras.layers.Dense(classes)(hidden)))
-    fit_text(model, train, options)
+    probabilities = keras.layers.Softmax()(keras.layers.Dense(classes)(hidden))
+    model = fit_text({EMBEDDING: vectors}, [probabilities], train, options)
     return TextClassifier(model, embedded_texts(embedding), resources={"embedding": embedding})

@@ -47,8 +47,7 @@ def ngram_classifier(
         keras.layers.Softmax()(_scaled_linear(inputs, vocabulary_sizes, ratios, classes, options)),
         keras.layers.Softmax()(_linear_and_network(inputs, first, vocabulary_sizes[first], classes, options)),
     ]
-    fit_text(keras.Model(inputs, keras.ops.stack(members, axis=1)), train, options)
-    return TextClassifier(keras.Model(inputs, keras.layers.average(members)), ragged_terms)
+    return TextClassifier(fit_text(inputs, members, train, options), ragged_terms)
 
 
 def ragged_terms(features: Features) -> dict[str, Column]:

@@ -42,7 +42,7 @@ class TextOptions(BaseModel):
     vocabulary: Ranking = "frequency"
     minimum_term_count: int = Field(2, ge=1)
     maximum_terms: int = Field(200_000, ge=1)
-    maximum_length: int = Field(2048, ge=1)
+    maximum_length: int = Field(1024, ge=1)
     maximum_bytes: int = Field(65_536, ge=4)
     features: Features = "terms"
 

@@ -14,17 +14,20 @@ from pydantic import ValidationError
 from tfx_bsl.public import tfxio
 
 from pipeline.runners.local import BEAM_PIPELINE_ARGS
+from transform.information_gain import information_gain
 from transform.label_options import LabelOptions
 from transform.normalized_text import normalized_text
 from transform.preprocessing_error import PreprocessingError
+from transform.term_vocabulary import TermCounts, ranked_terms
 from transform.text import preprocessing_fn, tf_idf
 from transform.text_options import TextOptions
-from transform.text_terms import distinct, terms, words
+from transform.text_terms import character_terms, distinct, word_terms, words
 
 MAXIMUM_BYTES = 1000
 LABEL = LabelOptions(column="opinion")
-WORDS = TextOptions(label=LABEL, column="review", minimum_term_count=2, maximum_length=6)
+WORDS = TextOptions(label=LABEL, column="review", character_ngrams=None, minimum_term_count=2, maximum_length=6)
 CHARACTERS = TextOptions(label=LABEL, column="review", word_ngrams=0, character_ngrams=(2, 2), maximum_length=6)
+SEQUENCE = TextOptions(label=LABEL, column="review", minimum_term_count=2, maximum_length=6).completed("sequence")
 RAW_FEATURES = {"review": tf.io.VarLenFeature(tf.string), "opinion": tf.io.VarLenFeature(tf.string)}
 REVIEWS = [
     ("A good film. GOOD!", "fresh"),
@@ -82,8 +85,8 @@ def transformed(path: str, *texts: str | bytes | None) -> dict[str, np.ndarray]:
     return {name: values.numpy() for name, values in layer(features).items()}
 
 
-def vocabulary(path: str) -> list[str]:
-    return [line.decode() for line in tft.TFTransformOutput(path).vocabulary_by_name("terms")]
+def vocabulary(path: str, name: str) -> list[str]:
+    return [line.decode() for line in tft.TFTransformOutput(path).vocabulary_by_name(name)]
 
 
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
@@ -157,13 +160,15 @@ def test_words_are_letters_marks_and_digits(text, expected):
     assert [word.decode() for word in words(tf.constant([text]))[0].numpy()] == expected
 
 
-def test_terms_are_sequences_of_words_then_of_characters():
-    tokens = words(tf.constant(["ab c ab", ""]))
-    found = terms(tokens, word_ngrams=2, character_ngrams=(2, 3)).to_list()
-    assert [term.decode() for term in found[0]] == [
-        "ab", "c", "ab", "ab_c", "c_ab",
-        "#ab", "#b_", "#_c", "#c_", "#_a", "#ab", "#ab_", "#b_c", "#_c_", "#c_a", "#_ab",
-    ]  # fmt: skip
+def test_terms_are_sequences_of_words():
+    found = word_terms(words(tf.constant(["ab c ab", ""])), longest=2).to_list()
+    assert [term.decode() for term in found[0]] == ["ab", "c", "ab", "ab_c", "c_ab"]
+    assert found[1] == []
+
+
+def test_terms_are_sequences_of_characters_and_the_space_between_words():
+    found = character_terms(words(tf.constant(["ab cé", ""])), shortest=2, longest=3).to_list()
+    assert [term.decode() for term in found[0]] == ["ab", "b_", "_c", "cé", "ab_", "b_c", "_cé"]
     assert found[1] == []
 
 
@@ -184,30 +189,32 @@ def test_tf_idf_is_scikit_learns():
 
 
 def test_the_vocabulary_holds_what_two_texts_have_with_their_number(word_graph):
-    assert vocabulary(word_graph) == ["3 a", "3 film", "2 a_good", "2 good", "2 good_film", "2 not", "2 not_a"]
+    assert vocabulary(word_graph, "words") == ["3 a", "3 film", "2 a_good", "2 good", "2 good_film", "2 not", "2 not_a"]
 
 
 def test_terms_and_weights_of_the_reloaded_graph_are_those_computed_by_hand(word_graph):
     features = transformed(word_graph, "A good film. GOOD!", "not bad")
     # a, good, film, a_good, good_film; "good" occurs twice; 3, 2, 3, 2, 2 of the 5 texts have them.
-    assert features["terms"].tolist() == [[1, 4, 2, 3, 5, 0], [6, 0, 0, 0, 0, 0]]
+    assert features["words"].tolist() == [[1, 4, 2, 3, 5, 0], [6, 0, 0, 0, 0, 0]]
     three, two = 1 + math.log(6 / 4), 1 + math.log(6 / 3)
     weights = np.array([three, two * (1 + math.log(2)), three, two, two, 0])
-    np.testing.assert_allclose(features["weights"], [weights / np.linalg.norm(weights), [1, 0, 0, 0, 0, 0]], rtol=1e-6)
+    np.testing.assert_allclose(
+        features["word_weights"], [weights / np.linalg.norm(weights), [1, 0, 0, 0, 0, 0]], rtol=1e-6
+    )
 
 
 def test_a_text_keeps_its_first_known_terms(word_graph):
     features = transformed(word_graph, "not a good film unknown not a good film")
     # not, a, good, film, not_a, a_good; good_film is one too many.
-    assert features["terms"].tolist() == [[6, 1, 4, 2, 7, 3]]
-    assert np.linalg.norm(features["weights"]) == pytest.approx(1)
+    assert features["words"].tolist() == [[6, 1, 4, 2, 7, 3]]
+    assert np.linalg.norm(features["word_weights"]) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("text", [None, "", "   ", "unknown words only", "👍", "\x00", b"\xff\xfe"])
 def test_a_text_without_a_known_term_is_all_zero(word_graph, text):
     features = transformed(word_graph, text, "film")
-    assert features["terms"].tolist() == [[0] * 6, [2, 0, 0, 0, 0, 0]]
-    assert features["weights"].tolist() == [[0] * 6, [1, 0, 0, 0, 0, 0]]
+    assert features["words"].tolist() == [[0] * 6, [2, 0, 0, 0, 0, 0]]
+    assert features["word_weights"].tolist() == [[0] * 6, [1, 0, 0, 0, 0, 0]]
 
 
 def test_labels_are_numbered_and_a_missing_one_is_minus_one(word_graph):
@@ -217,10 +224,83 @@ def test_labels_are_numbered_and_a_missing_one_is_minus_one(word_graph):
 
 
 def test_japanese_is_known_by_its_pairs_of_characters(character_graph):
-    assert vocabulary(character_graph) == ["3 #い映", "3 #映画", "2 #白い", "2 #面白"]
+    assert vocabulary(character_graph, "characters") == ["3 い映", "3 映画", "2 白い", "2 面白"]
     # つまらない is not known, 面白い is; no space says where a word ends.
     features = transformed(character_graph, "面白い!", "つまらない", "ﾂﾏﾗﾅｲ映画")
-    assert features["terms"].tolist() == [[4, 3, 0, 0, 0, 0], [0] * 6, [2, 0, 0, 0, 0, 0]]
+    assert features["characters"].tolist() == [[4, 3, 0, 0, 0, 0], [0] * 6, [2, 0, 0, 0, 0, 0]]
+    assert set(features) == {"characters", "character_weights"}
+
+
+def test_words_and_characters_have_numbers_and_weights_of_their_own(tmp_path):
+    options = TextOptions(label=LABEL, column="review", word_ngrams=1, character_ngrams=(4, 4), maximum_length=2)
+    path = transform_graph(tmp_path, REVIEWS, options)
+    features = transformed(path, "film")
+    word = 1 + vocabulary(path, "words").index("3 film")
+    characters = 1 + vocabulary(path, "characters").index("3 film")
+    assert features["words"].tolist() == [[word, 0]]
+    assert features["characters"].tolist() == [[characters, 0]]
+    assert features["word_weights"].tolist() == features["character_weights"].tolist() == [[1, 0]]
+
+
+def test_a_sequence_keeps_order_repetitions_and_unknown_words_and_is_cut(tmp_path):
+    path = transform_graph(tmp_path, REVIEWS, SEQUENCE)
+    assert vocabulary(path, "tokens") == ["3 a", "3 film", "2 good", "2 not"]
+    features = transformed(path, "Film, a BAD film?", "not a film not a good film", None, "👍")
+    assert features["tokens"].tolist() == [[3, 2, 1, 3, 1, 0], [5, 2, 3, 5, 2, 4], [0] * 6, [0] * 6]
+
+
+def test_a_sequence_of_characters_is_for_languages_without_spaces(tmp_path):
+    options = TextOptions(label=LABEL, column="review", word_ngrams=0, maximum_length=4).completed("sequence")
+    path = transform_graph(tmp_path, JAPANESE, options)
+    known = {line.split()[1]: number for number, line in enumerate(vocabulary(path, "tokens"), 2)}
+    assert transformed(path, "面 映画猫")["tokens"].tolist() == [[known["面"], 1, known["映"], known["画"]]]
+
+
+def test_a_model_that_takes_the_text_gets_it_as_it_is(tmp_path):
+    options = TextOptions(label=LABEL, column="review", maximum_bytes=12).completed("text")
+    path = transform_graph(tmp_path, REVIEWS, options)
+    features = transformed(path, "A <b>Film</b>", b"caf\xe9", None)
+    assert [text.decode() for text in features["text"]] == ["A <b>Film</b", "caf\ufffd", ""]
+
+
+def test_information_gain_is_scikit_learns_mutual_information():
+    from sklearn.metrics import mutual_info_score
+
+    source = np.random.default_rng(0)
+    labels, present = source.integers(0, 3, 200), source.integers(0, 2, [200, 5])
+    present[:, 4] = labels == 2  # says all about one class
+    counts = np.array([[present[labels == label, term].sum() for label in range(3)] for term in range(5)])
+    expected = [mutual_info_score(labels, present[:, term]) for term in range(5)]
+    np.testing.assert_allclose(information_gain(counts, np.bincount(labels)), expected, atol=1e-12)
+
+
+def test_a_vocabulary_by_information_gain_knows_what_tells_the_class(tmp_path):
+    rows = [("the fine film", "good"), ("the fine day", "good"), ("the dull film", "bad"), ("the dull day", "bad")]
+    options = WORDS.model_copy(update={"vocabulary": "information_gain", "word_ngrams": 1, "maximum_terms": 2})
+    path = transform_graph(tmp_path, [*rows, ("the the film", None), ("the film", None)], options)
+    assert vocabulary(path, "words") == ["2 dull", "2 fine"]
+    by_frequency = transform_graph(tmp_path / "other", rows, options.model_copy(update={"vocabulary": "frequency"}))
+    assert vocabulary(by_frequency, "words") == ["4 the", "2 day"]
+
+
+def test_counting_forgets_the_rarest_terms_where_there_are_too_many():
+    counts = TermCounts(maximum=10)
+    for number in range(100):
+        terms = np.array([b"often", b"%d" % number, b"%d" % (number % 3 + 1000)], object)
+        counts.add(terms, np.array([b"x"] * 3, object), np.array([b"x"], object))
+        assert len(counts.terms[b"x"]) <= 10
+    assert counts.terms[b"x"][b"often"] == 100
+    assert counts.texts[b"x"] == 100
+    assert ranked_terms(counts, "frequency", minimum_count=50) == [(b"often", 100)]
+
+
+def test_counts_of_several_workers_are_added_up():
+    first, second = TermCounts(), TermCounts()
+    first.add(np.array([b"a", b"b"], object), np.array([b"x", b"y"], object), np.array([b"x", b"y"], object))
+    second.add(np.array([b"a", b"a"], object), np.array([b"x", b"y"], object), np.array([b"x", b"y"], object))
+    first.merge(second)
+    assert ranked_terms(first, "frequency", minimum_count=1) == [(b"a", 3), (b"b", 1)]
+    assert first.texts == {b"x": 2, b"y": 2}
 
 
 def test_a_column_of_numbers_is_refused_by_name():
@@ -232,10 +312,24 @@ def test_a_column_of_numbers_is_refused_by_name():
     ("options", "sentence"),
     [
         ({"column": "opinion"}, "both 'opinion'"),
-        ({"word_ngrams": 0}, "no terms are left"),
+        ({"word_ngrams": 0, "character_ngrams": None}, "no terms are left"),
         ({"character_ngrams": (3, 2)}, r"received \[3, 2\]"),
     ],
 )
 def test_options_that_cannot_work_are_refused(options, sentence):
     with pytest.raises(ValidationError, match=sentence):
         TextOptions(label=LABEL, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "features", "sentence"),
+    [
+        ({"word_ngrams": 2}, "sequence", "tokens of one kind"),
+        ({"word_ngrams": 1, "character_ngrams": (1, 1)}, "sequence", "tokens of one kind"),
+        ({"word_ngrams": 0, "character_ngrams": (1, 2)}, "sequence", "tokens of one kind"),
+        ({"features": "terms"}, "text", "features is 'terms', the model takes 'text'"),
+    ],
+)
+def test_options_that_do_not_fit_the_model_are_refused(options, features, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        TextOptions(label=LABEL, **options).completed(features)
