@@ -12,6 +12,8 @@ COMMANDS = {
     "compile": "Write a pipeline spec for Kubeflow Pipelines or Vertex AI.",
     "rehearse": "Run a compiled pipeline here, without a cluster.",
     "submit": "Start a run on Kubeflow Pipelines or Vertex AI.",
+    "report": "Make the report of a run anew, or compare two runs.",
+    "runs": "List past runs, or show one.",
     "serve": "Serve published models over REST and gRPC.",
     "predict": "Ask a served model for labels.",
     "models": "List, withdraw, restore and prune published versions.",

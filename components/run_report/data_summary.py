@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2
+from tensorflow_metadata.proto.v0 import anomalies_pb2
 from tfx.dsl.io import fileio
 from tfx.utils import io_utils
 
@@ -14,6 +14,7 @@ from components.data_gate.executor import ANOMALIES_FILE
 from components.run_report.column_shift import ColumnShift, column_shifts
 from components.run_report.column_summary import ColumnSummary, column_summaries
 from components.run_report.finished_run import FinishedRun
+from components.run_report.read_schema import read_schema
 from components.run_report.read_statistics import read_statistics
 
 
@@ -43,7 +44,7 @@ def read_data_summary(run: FinishedRun) -> DataSummary | None:
     if "statistics" not in run.artifacts:
         return None
     splits = read_statistics(run.artifacts["statistics"])
-    schema = _schema(run)
+    schema = read_schema(run)
     drift = None
     if run.served_statistics is not None:
         before = read_statistics(run.served_statistics)
@@ -62,12 +63,6 @@ def read_data_summary(run: FinishedRun) -> DataSummary | None:
         skew=column_shifts(splits["train"], splits["eval"], schema) if {"train", "eval"} <= set(splits) else [],
         drift=drift,
     )
-
-
-def _schema(run: FinishedRun) -> schema_pb2.Schema:
-    if "schema" not in run.artifacts:
-        return schema_pb2.Schema()
-    return io_utils.SchemaReader().read(io_utils.get_only_uri_in_dir(run.artifacts["schema"].uri))
 
 
 def _anomalies(run: FinishedRun, split: str) -> dict[str, str]:

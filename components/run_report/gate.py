@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tfx.dsl.io import fileio
-from tfx.utils import io_utils
-
 from components.data_gate.executor import VERDICT_FILE
 from components.evaluator.evaluation_options import EvaluationOptions
+from components.run_report.artifact_json import artifact_json
 from components.run_report.evaluation_results import SliceMetrics
 from components.run_report.finished_run import FinishedRun
 
@@ -47,8 +44,10 @@ class Gate:
 
 
 def read_gates(run: FinishedRun, evaluation: list[SliceMetrics], serving_check: Mapping[str, Any]) -> list[Gate]:
-    """The four gates, in the order in which a model comes to them."""
-    return [_data_gate(run), _evaluator(run, evaluation), _serving_check(run, serving_check), _pusher(run)]
+    """The gates of the pipeline, in the order in which a model comes to them."""
+    gates = [_data_gate(run), _evaluator(run, evaluation), _serving_check(run, serving_check), _pusher(run)]
+    steps = {step.name for step in run.steps}
+    return [gate for gate in gates if gate.name in steps or not steps]
 
 
 def _data_gate(run: FinishedRun) -> Gate:
@@ -57,9 +56,7 @@ def _data_gate(run: FinishedRun) -> Gate:
         return Gate("DataGate", question, "failed", tuple(run.ended.splitlines()))
     if "verdict" not in run.artifacts:
         return Gate("DataGate", question, "not reached", ())
-    path = f"{run.artifacts['verdict'].uri}/{VERDICT_FILE}"
-    found = json.loads(io_utils.read_string_file(path)) if fileio.exists(path) else {}
-    warnings = tuple(found.get("warnings", ()))
+    warnings = tuple(artifact_json(run, "verdict", VERDICT_FILE).get("warnings", ()))
     said = "Nothing in the data stops the run."
     if warnings:
         said = f"Nothing in the data stops the run; {len(warnings)} finding(s) to look at:"

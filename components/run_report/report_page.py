@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
 
-from tfx.dsl.io import fileio
-from tfx.utils import io_utils
-
+from components.run_report.artifact_json import artifact_json
 from components.run_report.charts.learning_curves_chart import NAMES, learning_curves_chart
 from components.run_report.charts.steps_chart import steps_chart
 from components.run_report.data_section import data_section
@@ -32,11 +27,11 @@ def report_page(run: FinishedRun) -> str:
     Every figure is read or recomputed from the run's artifacts; what the run did not come to is said to be missing.
     """
     evaluation = read_evaluation(run.artifacts["evaluation"]) if "evaluation" in run.artifacts else []
-    serving_check = _json(run, "infra_blessing", REPORT_FILE)
+    serving_check = artifact_json(run, "infra_blessing", REPORT_FILE)
     gates = read_gates(run, evaluation, serving_check)
     predictions = read_predictions(run)
     summary = read_data_summary(run)
-    curves = _json(run, "model", LEARNING_CURVES_FILE)
+    curves = artifact_json(run, "model", LEARNING_CURVES_FILE)
     return render(
         "report.html",
         run=run,
@@ -52,15 +47,8 @@ def report_page(run: FinishedRun) -> str:
         evaluation=evaluation,
         same_as_served=_same_as_served(run),
         serving_check=serving_check,
-        provenance=_json(run, "model", PROVENANCE_FILE),
+        provenance=artifact_json(run, "model", PROVENANCE_FILE),
     )
-
-
-def _json(run: FinishedRun, role: str, name: str) -> Mapping[str, Any]:
-    """A JSON file of an artifact, {} where there is none."""
-    path = f"{run.artifacts[role].uri}/{name}" if role in run.artifacts else ""
-    content: dict[str, Any] = json.loads(io_utils.read_string_file(path)) if path and fileio.exists(path) else {}
-    return content
 
 
 def _same_as_served(run: FinishedRun) -> bool:

@@ -1,0 +1,83 @@
+"""Makes the report inside of a run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from tfx import types
+from tfx.dsl.components.base import base_executor
+from tfx.dsl.io import fileio
+from tfx.types import artifact_utils
+from tfx.utils import io_utils, path_utils
+
+from components.run_report.finished_run import FinishedRun
+from components.run_report.report_artifact import REPORT_PAGE
+from components.run_report.report_page import report_page
+from components.run_report.run_artifact import RunArtifact
+from components.run_report.served_model import ServedModel
+from serving.model_store.provenance import PROVENANCE_FILE
+from trainers.leave_beside_export import PROVENANCE_FILE as TRAINER_PROVENANCE_FILE
+
+
+class Executor(base_executor.BaseExecutor):
+    """Writes report.html."""
+
+    def Do(  # noqa: N802 (TFX's name)
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        self._log_startup(input_dict, output_dict, exec_properties)
+        config = json.loads(exec_properties["config"])
+        artifacts = {role: _run_artifact(found[0]) for role, found in input_dict.items() if found}
+        run = FinishedRun(
+            name=config["name"],
+            run_id=exec_properties["run_id"],
+            config=config,
+            artifacts=artifacts,
+            served=_served(artifacts, exec_properties["run_id"]),
+        )
+        report = artifact_utils.get_single_uri(output_dict["report"])
+        io_utils.write_string_file(f"{report}/{REPORT_PAGE}", report_page(run))
+
+
+def _run_artifact(artifact: types.Artifact) -> RunArtifact:
+    recorded = artifact.mlmd_artifact
+    values = {
+        name: getattr(value, kind)
+        for properties in (recorded.properties, recorded.custom_properties)
+        for name, value in properties.items()
+        if (kind := value.WhichOneof("value"))
+    }
+    return RunArtifact(artifact.uri, values)
+
+
+def _served(artifacts: Mapping[str, RunArtifact], run_id: str) -> ServedModel | None:
+    """What this run published, else what was served when it began."""
+    pushed, baseline = artifacts.get("pushed_model"), artifacts.get("baseline_model")
+    if pushed and pushed.flag("pushed"):
+        provenance = _json(f"{artifacts['model'].uri}/{TRAINER_PROVENANCE_FILE}") | {"run_id": run_id}
+        return _model(pushed.text("pushed_version"), pushed.text("pushed_destination"), provenance)
+    if baseline and baseline.flag("has_model"):
+        path = path_utils.serving_model_path(baseline.uri)
+        return _model(baseline.text("served_version"), path, _json(f"{path}/{PROVENANCE_FILE}"))
+    return None
+
+
+def _model(version: str, path: str, provenance: Mapping[str, Any]) -> ServedModel:
+    return ServedModel(
+        version=int(version),
+        path=path,
+        published_at=str(provenance.get("published_at", "")),
+        run_id=str(provenance.get("run_id", "")),
+        data_fingerprint=str(provenance.get("data_fingerprint", "")),
+        code_fingerprint=str(provenance.get("code_fingerprint", "")),
+    )
+
+
+def _json(path: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(io_utils.read_string_file(path)) if fileio.exists(path) else {}
+    return content

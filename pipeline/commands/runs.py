@@ -1,0 +1,124 @@
+"""`ingraph runs`: what ran, and what became of it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import orjson
+
+from pipeline.exit_status import ExitStatus
+
+if TYPE_CHECKING:
+    from pipeline.past_run import PastRun
+
+SHOWN_METRICS = ("accuracy", "auc", "cross_entropy")
+
+
+def runs_folder(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options that say where runs lie."""
+    workdir = click.option("--workdir", default=".", show_default=True, help="Where `ingraph run` made its folders.")
+    runs = click.option("--runs", default="runs", show_default=True, help="The folder of runs, `runs` in the config.")
+    return workdir(runs(command))
+
+
+@click.group()
+def runs() -> None:
+    """List past runs, or show one: its metrics, its verdict, its version, and where its report is.
+
+    \b
+    Examples:
+      ingraph runs list
+      ingraph runs show heart
+    """
+
+
+@runs.command("list")
+@click.argument("name", required=False)
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(min=1), help="The newest runs only.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON with everything known about each run.")
+@runs_folder
+def list_command(name: str | None, limit: int, as_json: bool, workdir: str, runs: str) -> None:
+    """Show past runs, of all pipelines or of the pipeline NAME, the newest first."""
+    from pipeline.find_run import pipeline_folders
+    from pipeline.finished_runs import run_ids
+    from pipeline.past_run import read_past_run
+    from pipeline.quiet_output import quiet_output
+
+    with quiet_output(Path(os.devnull)):
+        found = [
+            (run_id, folder)
+            for folder in pipeline_folders(Path(workdir, runs))
+            if name in (None, folder.name)
+            for run_id in run_ids(folder)
+        ]
+        past = [read_past_run(folder, run_id) for run_id, folder in sorted(found, reverse=True)[:limit]]
+    if as_json:
+        click.echo(orjson.dumps([asdict(run) for run in past], option=orjson.OPT_INDENT_2))
+    elif past:
+        _print_table(past)
+    else:
+        click.echo(f"No runs{f' of {name}' if name else ''} in {Path(workdir, runs)}.")
+
+
+@runs.command()
+@click.argument("run", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@runs_folder
+def show(run: str | None, as_json: bool, workdir: str, runs: str) -> None:
+    """Show one run with its steps.
+
+    RUN is the name of a pipeline (its latest run), the id of a run, or its beginning; by default the latest run of all.
+    """
+    from components.errors import BrokenInput
+    from pipeline.find_run import find_run
+    from pipeline.finished_runs import read_finished_run
+    from pipeline.past_run import read_past_run
+    from pipeline.quiet_output import quiet_output
+
+    try:
+        with quiet_output(Path(os.devnull)):
+            folder, run_id = find_run(Path(workdir, runs), run)
+            past, steps = read_past_run(folder, run_id), read_finished_run(folder, run_id).steps
+    except BrokenInput as error:
+        click.echo(str(error), err=True)
+        sys.exit(ExitStatus.BROKEN_INPUT)
+    if as_json:
+        shown = asdict(past) | {"steps": [asdict(step) for step in steps]}
+        click.echo(orjson.dumps(shown, option=orjson.OPT_INDENT_2))
+        return
+    click.echo(f"{past.name}: run {past.run_id}")
+    for step in steps:
+        took = f"{step.seconds:6.1f} s" if step.seconds is not None else step.state
+        click.echo(f"  {step.name:<18}{took}")
+    click.echo(f"verdict    {past.verdict}{f': {past.reason}' if past.reason else ''}")
+    click.echo(f"metrics    {_metrics(past) or 'none'}")
+    click.echo(f"version    {past.version or 'none'}")
+    click.echo(f"report     {past.report or f'not made; `ingraph report {past.run_id}` makes it'}")
+    click.echo(f"log        {past.log or 'none'}")
+
+
+def _print_table(past: Sequence[PastRun]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("pipeline", "run", "verdict", "version", "metrics", "report"):
+        table.add_column(heading, overflow="fold")
+    for run in past:
+        table.add_row(run.name, run.run_id, run.verdict, run.version, _metrics(run), _from_here(run.report))
+    # A pipe has no width; lines must stay whole there.
+    Console(width=None if sys.stdout.isatty() else 400, highlight=False).print(table)
+
+
+def _metrics(run: PastRun) -> str:
+    return ", ".join(f"{name} {run.metrics[name]:.4f}" for name in SHOWN_METRICS if name in run.metrics)
+
+
+def _from_here(path: str) -> str:
+    return os.path.relpath(path) if path else ""
