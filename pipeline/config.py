@@ -107,6 +107,19 @@ class RunConfig(_Section):
     beam: BeamOptions = BeamOptions()
     cluster: ClusterOptions = ClusterOptions()
 
+    @property
+    def learns(self) -> bool:
+        """Whether the run trains a model, rather than taking one that exists."""
+        return not isinstance(self.trainer, WrapOptions)
+
+    @model_validator(mode="after")
+    def _check_thresholds(self) -> RunConfig:
+        if self.learns and not self.evaluation.has_bounds:
+            raise ValueError(
+                "evaluation: no threshold: give at least one under at_least or at_most, `at_least: {accuracy: 0.7}`"
+            )
+        return self
+
     @field_validator("models", "runs")
     @classmethod
     def _no_trailing_slash(cls, path: str) -> str:
@@ -143,6 +156,8 @@ class ImageRunConfig(RunConfig):
     data: PhotoDataOptions
     preprocessing: ImageOptions = ImageOptions()
     trainer: ImageTrainerOptions
+    # What is wrapped may be served without being measured.
+    evaluation: EvaluationOptions = EvaluationOptions()
 
     @model_validator(mode="after")
     def _complete_preprocessing(self) -> ImageRunConfig:

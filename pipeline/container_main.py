@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from components.errors import RunStopped
 from pipeline.status_of_error import status_of_error
+from trainers.training_error import TrainingError
 from transform.preprocessing_error import PreprocessingError
 
 
@@ -31,7 +32,7 @@ def container_main(arguments: Sequence[str]) -> None:
     def run_step(parsed: object) -> None:
         try:
             kubeflow_v2_run_executor.main(parsed)
-        except (RunStopped, PreprocessingError) as stopped:
+        except (RunStopped, PreprocessingError, TrainingError) as stopped:
             sys.stderr.write(f"{stopped}\n")
             sys.exit(status_of_error(stopped))
 

@@ -71,7 +71,7 @@ def create_pipeline(
         anomalies=example_validator.outputs["anomalies"],
         statistics=statistics,
         schema=schema,
-        label=config.preprocessing.label.column,
+        label=config.preprocessing.label.column if config.learns else "",
         schema_is_curated=locations.schema_file is not None,
         minimum_examples=config.data.minimum_examples,
         schema_path=config.data.schema_file or "",
@@ -150,21 +150,27 @@ def _texts(config: RunConfig, locations: Locations) -> TextExampleGen:
 def _photos(config: RunConfig, locations: Locations) -> ImageExampleGen:
     assert isinstance(config.data, PhotoDataOptions) and isinstance(config.preprocessing, ImageOptions)
     return ImageExampleGen(
-        path=locations.data,
-        input_fingerprint=locations.data_fingerprint,
+        path=_runtime_parameter("data", locations.data),
+        input_fingerprint=_runtime_parameter("data_fingerprint", locations.data_fingerprint),
         eval_share=config.data.eval_share,
         max_unreadable_share=config.data.max_unreadable_share,
         max_pixels=config.preprocessing.max_pixels,
+        labels_required=config.learns,
     )
 
 
 def _table(config: RunConfig, locations: Locations) -> dict[str, Any]:
     folder, name = posixpath.split(locations.data)
     return {
-        "input_base": folder,
+        "input_base": _runtime_parameter("data", folder),
         "input_config": tfx.proto.Input(splits=[tfx.proto.Input.Split(name="all", pattern=name)]),
         "output_config": _splits(config.data.eval_share),
     }
+
+
+def _runtime_parameter(name: str, default: str) -> tfx.dsl.experimental.RuntimeParameter:
+    """What may be another in each run of a compiled pipeline."""
+    return tfx.dsl.experimental.RuntimeParameter(name=name, ptype=str, default=default)
 
 
 _EXAMPLE_GENS = {"tabular": _rows, "text": _texts, "image": _photos}

@@ -21,6 +21,7 @@ from pipeline.raw_data import raw_data
 from pipeline.run_screen import RunScreen
 from pipeline.schema_file import schema_file
 from pipeline.status_of_error import status_of_error
+from trainers.training_error import TrainingError
 from transform.preprocessing_error import PreprocessingError
 
 
@@ -138,7 +139,7 @@ def _status(error: BaseException) -> ExitStatus:
 
 
 def _reason(error: BaseException) -> str:
-    if isinstance(error, RunStopped | PreprocessingError):
+    if isinstance(error, RunStopped | PreprocessingError | TrainingError):
         return str(error)
     if _disk_is_full(error):
         return "the disk is full; free some space and run the same command again, finished steps are not repeated"

@@ -15,7 +15,7 @@ def beside_config(path: str, info: ValidationInfo) -> str:
     for absolute ones already. Addresses (`https://...`, `gs://...`) stay as they are.
     """
     folder = (info.context or {}).get("folder", "")
-    return path if "://" in path else posixpath.join(folder, path)
+    return path if "://" in path else posixpath.normpath(posixpath.join(folder, path))
 
 
 PathBesideConfig = Annotated[str, AfterValidator(beside_config)]

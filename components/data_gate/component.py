@@ -17,7 +17,7 @@ class DataGate(base_component.BaseComponent):
         anomalies: ExampleValidator's.
         statistics: StatisticsGen's.
         schema: SchemaGen's, or the curated one.
-        label: the label column.
+        label: the label column; "" where nothing is learned from labels.
         schema_is_curated: a person wrote or reviewed the schema, so every anomaly ends the run; an inferred schema has
             seen the train split only, and what it did not see there is a warning.
         minimum_examples: how many examples each split needs.

@@ -32,7 +32,7 @@ def judge(
     Args:
         splits: what is known of each split.
         schema: what the data is expected to be.
-        label: the label column.
+        label: the label column; "" where nothing is learned, and labels are not looked at.
         schema_is_curated: whether a person wrote or reviewed the schema.
         minimum_examples: how many examples each split needs.
         schema_path: the file a person would correct; "" for an inferred schema.
@@ -49,9 +49,9 @@ def judge(
             )
         if not split.examples:
             continue
-        problem = unusable_label(split, label)
+        problem = unusable_label(split, label) if label else None
         unusable += filter(None, [problem])
-        warnings += filter(None, [missing_labels(split, label)])
+        warnings += filter(None, [missing_labels(split, label) if label else None])
         for column, sentence, structural in _anomalies(split, schema, schema_path):
             if problem and column == label:
                 continue  # said already, and better

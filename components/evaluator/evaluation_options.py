@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict
 
 Metric = Literal["accuracy", "auc", "cross_entropy"]
 
@@ -28,8 +28,12 @@ class EvaluationOptions(BaseModel):
     may_worsen_by: dict[Metric, float] = {}
     slices: tuple[tuple[str, ...], ...] = ()
 
-    @model_validator(mode="after")
-    def _check(self) -> EvaluationOptions:
-        if not self.at_least and not self.at_most:
-            raise ValueError("no threshold: give at least one under at_least or at_most, `at_least: {accuracy: 0.7}`")
-        return self
+    @property
+    def has_bounds(self) -> bool:
+        """Whether a metric is compared with a number of the config."""
+        return bool(self.at_least or self.at_most)
+
+    @property
+    def has_thresholds(self) -> bool:
+        """Whether a metric is compared with anything at all."""
+        return self.has_bounds or bool(self.may_worsen_by)

@@ -38,8 +38,9 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         if baseline.get_int_custom_property("has_model"):
             models[BASELINE] = path_utils.serving_model_path(baseline.uri)
 
+        options = EvaluationOptions.model_validate_json(exec_properties["options"])
         config = eval_config(
-            EvaluationOptions.model_validate_json(exec_properties["options"]),
+            options,
             classes=len(read_labels(models[CANDIDATE])),
             has_baseline=BASELINE in models,
         )
@@ -47,7 +48,8 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         with self._make_beam_pipeline() as pipeline:
             _evaluate(pipeline, examples, models, config, evaluation)
 
-        failures = threshold_failures(tfma.load_validation_result(evaluation))
+        # Without a threshold there may be nothing to measure either, which TFMA takes for a failure.
+        failures = threshold_failures(tfma.load_validation_result(evaluation)) if options.has_thresholds else []
         blessing = artifact_utils.get_single_instance(output_dict["blessing"])
         _bless(blessing, model, failures)
 

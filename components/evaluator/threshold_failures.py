@@ -12,7 +12,10 @@ def threshold_failures(result: validation_result_pb2.ValidationResult) -> list[s
         for failure in slice_result.failures:
             failures.append(_sentence(failure) + _of_slice(slice_result.slice_key))
     if not failures and not result.validation_ok:
-        failures.append("TFMA found no metric for a threshold; its slice has no examples")
+        failures.append(
+            "there is nothing to measure for a threshold: no example of the eval split has a label of the model; add "
+            "some, or take the threshold out of the config"
+        )
     return list(dict.fromkeys(failures))  # an aggregate and its only class say the same
 
 

@@ -23,6 +23,7 @@ class ImageExampleGen(base_beam_component.BaseBeamComponent):
         eval_share: which share is held out, where no folders say what is.
         max_unreadable_share: the run stops where more photos than that cannot be used.
         max_pixels: the largest photo that is taken, by the size that its header declares.
+        labels_required: the run stops where a photo of a CSV file has no label.
     """
 
     SPEC_CLASS = ImageExampleGenSpec
@@ -35,6 +36,7 @@ class ImageExampleGen(base_beam_component.BaseBeamComponent):
         eval_share: float = 0.2,
         max_unreadable_share: float = 0.01,
         max_pixels: int = 50_000_000,
+        labels_required: bool = True,
     ) -> None:
         super().__init__(
             ImageExampleGenSpec(
@@ -43,6 +45,7 @@ class ImageExampleGen(base_beam_component.BaseBeamComponent):
                 eval_share=str(eval_share),
                 max_unreadable_share=str(max_unreadable_share),
                 max_pixels=max_pixels,
+                labels_required=int(labels_required),
                 examples=types.Channel(type=standard_artifacts.Examples),
             )
         )

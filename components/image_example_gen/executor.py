@@ -41,10 +41,13 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         """Read the photos.
 
         Raises:
-            BrokenInput: there are no photos, too many cannot be used, or a split is left without any.
+            BrokenInput: there are no photos, too many cannot be used, labels are missing that are required, or a split
+                is left without any photo.
         """
         self._log_startup(input_dict, output_dict, exec_properties)
         photos = list_photos(exec_properties["path"])
+        if exec_properties["labels_required"]:
+            _stop_on_missing_labels(exec_properties["path"], photos)
         artifact = artifact_utils.get_single_instance(output_dict["examples"])
         splits = sorted({"train", "eval", *(photo.split for photo in photos if photo.split)})
         artifact.split_names = artifact_utils.encode_split_names(splits)
@@ -117,6 +120,16 @@ def _read_report(path: str) -> IngestionReport:
     with fileio.open(path, "r") as file:
         content = json.loads(file.read())
     return IngestionReport(content["examples"], tuple(LeftOut(**photo) for photo in content["left_out"]))
+
+
+def _stop_on_missing_labels(path: str, photos: Sequence[Photo]) -> None:
+    missing = [photo.path for photo in photos if not photo.label]
+    if missing:
+        more = f" and {len(missing) - SHOWN_PHOTOS} more" if len(missing) > SHOWN_PHOTOS else ""
+        raise BrokenInput(
+            f"{path}: {len(missing)} of {len(photos)} photos have no label; fill the labels in, or leave these photos "
+            f"out ({', '.join(missing[:SHOWN_PHOTOS])}{more})"
+        )
 
 
 def _stop_on_too_many_unreadable(report: IngestionReport, photos: int, exec_properties: dict[str, Any]) -> None:

@@ -22,7 +22,8 @@ def list_photos(path: str) -> list[Photo]:
 
     Args:
         path: a folder `<class>/<photo>`, which may stand in folders train, val (or validation, eval) and test; or a CSV
-            file with the columns path and label, paths relative to the file. Any file system that TensorFlow reads.
+            file with the columns path and label, paths relative to the file, labels empty where they are not known. Any
+            file system that TensorFlow reads.
 
     Raises:
         BrokenInput: there is no such folder or file, it holds no photo, or a row of the CSV file cannot be used.
@@ -95,7 +96,7 @@ def _of_manifest(path: str) -> Iterator[Photo]:
     folder = posixpath.dirname(path)
     for row in rows:
         photo, label = ((row[column] or "").strip() for column in MANIFEST_COLUMNS)
-        if not photo or not label:
-            raise BrokenInput(f"{path}, line {rows.line_num}: {'label' if photo else 'path'} is empty; fill it in")
+        if not photo:
+            raise BrokenInput(f"{path}, line {rows.line_num}: path is empty; fill it in")
         absolute = "://" in photo or photo.startswith("/") or not folder
         yield Photo(photo if absolute else f"{folder}/{photo}", photo, label)

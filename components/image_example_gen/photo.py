@@ -13,7 +13,7 @@ class Photo:
         file: the path to read from.
         path: what the photo is called in examples and messages: relative to the data's folder, so that it does not
             change with the place where the data lie.
-        label: the class.
+        label: the class; "" where it is not known.
         split: the split whose folder it stands in, or None where its content decides.
     """
 

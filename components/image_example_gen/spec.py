@@ -15,6 +15,7 @@ class ImageExampleGenSpec(ComponentSpec):
         "eval_share": ExecutionParameter(type=str),
         "max_unreadable_share": ExecutionParameter(type=str),
         "max_pixels": ExecutionParameter(type=int),
+        "labels_required": ExecutionParameter(type=int),
     }
     INPUTS: dict[str, ChannelParameter] = {}
     OUTPUTS = {"examples": ChannelParameter(type=standard_artifacts.Examples)}

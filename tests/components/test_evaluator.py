@@ -142,6 +142,21 @@ def test_probabilities_are_lined_up_by_label_and_an_unknown_label_has_none():
     assert lined_up.tolist() == [[pytest.approx(0.3), pytest.approx(0.7), 0]]
 
 
-def test_an_evaluation_that_demands_nothing_is_refused():
-    with pytest.raises(ValueError, match="no threshold"):
-        EvaluationOptions()
+def test_without_any_label_a_model_is_blessed_where_nothing_is_demanded_of_it(candidate, tmp_path):
+    (tmp_path / "examples/Split-eval").mkdir(parents=True)
+    with tf.io.TFRecordWriter(str(tmp_path / "examples/Split-eval/data.gz"), "GZIP") as writer:
+        for score, label in [(0.9, ""), (0.2, "perhaps")]:
+            example = tf.train.Example()
+            example.features.feature["score"].float_list.value.append(score)
+            example.features.feature["label"].bytes_list.value.append(label.encode())
+            writer.write(example.SerializeToString())
+    unlabelled = standard_artifacts.Examples()
+    unlabelled.uri, unlabelled.split_names = str(tmp_path / "examples"), '["eval"]'
+    nothing_served = model_artifact(tmp_path, has_model=0)
+    blessing = evaluate(unlabelled, candidate, nothing_served, EvaluationOptions(), tmp_path / "free")
+    assert blessing.get_int_custom_property("blessed") == 1
+    assert "accuracy" not in overall_metrics(str(tmp_path / "free/evaluation"))
+    demanding = EvaluationOptions(at_least={"accuracy": 0.5})
+    blessing = evaluate(unlabelled, candidate, nothing_served, demanding, tmp_path / "demanding")
+    assert blessing.get_int_custom_property("blessed") == 0
+    assert "no example of the eval split has a label of the model" in blessing.get_string_custom_property("reason")

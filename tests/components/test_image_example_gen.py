@@ -234,6 +234,21 @@ BROKEN = {
 }
 
 
+def test_photos_without_labels_stop_a_run_that_learns_and_no_other(tmp_path, ingest):
+    rows = [[f"{number}.png", "rose" if number % 2 else ""] for number in range(20)]
+    write(tmp_path, {path: photo(int(path.removesuffix(".png"))) for path, _ in rows})
+    with pytest.raises(BrokenInput) as refusal:
+        ingest(manifest(tmp_path / "photos.csv", [["path", "label"], *rows]))
+    assert (
+        "10 of 20 photos have no label; fill the labels in, or leave these photos out (0.png, 10.png, 12.png and 7"
+        in (str(refusal.value))
+    )
+    listed = manifest(tmp_path / "photos.csv", [["path", "label"], *rows])
+    examples = ingest(listed, labels_required=False, eval_share=0.5)
+    labels = {path: found["label"] for split in ("train", "eval") for path, found in records(examples, split).items()}
+    assert labels == {path: label.encode() for path, label in rows}
+
+
 def test_photos_that_cannot_be_used_are_left_out_and_listed(flowers, ingest):
     write(flowers, {path: content for path, (content, _) in BROKEN.items()})
     examples = ingest(flowers, max_unreadable_share=0.1)
@@ -275,7 +290,7 @@ def test_a_split_without_photos_stops_the_run(tmp_path, ingest):
         ({"loose.png": b""}, "", "expected a folder for each class, <class>/<photo>, with .jpg"),
         ({"list.csv": b"path,label\n"}, "list.csv", "list.csv: no photos are listed"),
         ({"list.csv": b"file,label\na,b\n"}, "list.csv", "columns path and label, found 'file, label'; add path"),
-        ({"list.csv": b"path,label\na.png,x\nb.png\n"}, "list.csv", "list.csv, line 3: label is empty; fill it in"),
+        ({"list.csv": b"path,label\na.png,x\n,y\n"}, "list.csv", "list.csv, line 3: path is empty; fill it in"),
         ({"list.csv": b"path,label\n\xff,x\n"}, "list.csv", "list.csv: not UTF-8 at byte 11"),
     ],
 )  # fmt: skip

@@ -29,7 +29,11 @@ def patients(**changes) -> pd.DataFrame:
 
 
 def verdict_on(
-    train: pd.DataFrame, evaluation: pd.DataFrame | None = None, schema: str | None = SCHEMA, minimum_examples: int = 1
+    train: pd.DataFrame,
+    evaluation: pd.DataFrame | None = None,
+    schema: str | None = SCHEMA,
+    minimum_examples: int = 1,
+    label: str = "target",
 ) -> Verdict:
     """The verdict on real statistics and anomalies; without a schema the one inferred from the train split."""
     statistics = {
@@ -46,7 +50,7 @@ def verdict_on(
         for name, found in statistics.items()
     ]
     path = "" if schema is None else "configs/heart.pbtxt"
-    return judge(splits, expected, "target", schema is not None, minimum_examples, path)
+    return judge(splits, expected, label, schema is not None, minimum_examples, path)
 
 
 def test_data_that_follows_its_schema_passes_with_counts_and_class_balance():
@@ -58,6 +62,11 @@ def test_data_that_follows_its_schema_passes_with_counts_and_class_balance():
         "examples": {"train": 40, "eval": 11},
         "classes": {"train": {"0": 20, "1": 20}, "eval": {"0": 6, "1": 5}},
     }
+
+
+def test_where_nothing_is_learned_one_label_for_all_examples_stops_no_run():
+    assert verdict_on(patients(target=[1] * 40)).unusable
+    assert not verdict_on(patients(target=[1] * 40), label="").stopped
 
 
 def test_unlisted_values_within_the_allowance_are_listed_as_a_warning():
