@@ -1,0 +1,110 @@
+"""The programs in docs/examples, run against models with the signatures of the demo models."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+
+from serving.server.embedded_server import EmbeddedServer
+from serving.server.server_options import ServerOptions
+
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
+# The columns of configs/heart.yaml's data.
+PATIENT = {
+    "age": tf.int64, "sex": tf.int64, "cp": tf.int64, "trestbps": tf.int64, "chol": tf.int64, "fbs": tf.int64,
+    "restecg": tf.int64, "thalach": tf.int64, "exang": tf.int64, "oldpeak": tf.float32, "slope": tf.int64,
+    "ca": tf.int64, "thal": tf.string,
+}  # fmt: skip
+EXPECTED = {
+    "heart": "63|1|1|145|233|1|2|150|0|2.3|3|0|fixed",
+    "reviews": "Afilmthatnobodywillforget.",
+    "digits": "3x5",
+}
+
+
+class Echoes(tf.Module):
+    """Models that answer with what they were asked, without spaces."""
+
+    @tf.function(input_signature=[tf.TensorSpec(None, dtype, name=name) for name, dtype in PATIENT.items()])
+    def heart(self, *columns: tf.Tensor) -> dict[str, tf.Tensor]:
+        texts = [
+            column
+            if column.dtype == tf.string
+            else tf.as_string(column, precision=1 if column.dtype.is_floating else -1)
+            for column in columns
+        ]
+        return {"output_0": tf.strings.join(texts, separator="|")}
+
+    @tf.function(input_signature=[tf.TensorSpec(None, tf.string, name="text")])
+    def reviews(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"output_0": tf.strings.regex_replace(text, " ", "")}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image")])
+    def digits(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
+        url_safe = tf.strings.regex_replace(tf.strings.regex_replace(image, r"\+", "-"), "/", "_")
+        size = tf.shape(tf.io.decode_png(tf.io.decode_base64(url_safe)[0]))
+        return {"output_0": tf.strings.join([tf.as_string(size[:1]), tf.as_string(size[1:2])], separator="x")}
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    root = tmp_path_factory.mktemp("models")
+    for name in EXPECTED:
+        module = Echoes()
+        tf.saved_model.save(module, str(root / name / "1"), signatures=getattr(module, name))
+    with EmbeddedServer(
+        {name: str(root / name) for name in EXPECTED}, ServerOptions(rest_port=0, grpc_port=0)
+    ) as server:
+        yield f"http://127.0.0.1:{server.rest_port}"
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("image") / "digit.png"
+    pixels = tf.random.stateless_uniform([3, 5, 3], (1, 2), 0, 255, tf.int32)
+    path.write_bytes(tf.io.encode_png(tf.cast(pixels, tf.uint8)).numpy())
+    return path
+
+
+def output(*command):
+    finished = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False, timeout=120)
+    assert finished.returncode == 0, finished.stderr
+    return dict(line.split(": ", 1) for line in finished.stdout.splitlines())
+
+
+def documents():
+    return {name: f'{{"outputs":["{label}"]}}' for name, label in EXPECTED.items()}
+
+
+def test_curl_asks_all_three_models(address, image):
+    assert output("sh", EXAMPLES / "predict.sh", address, image) == documents()
+
+
+def test_curl_stops_at_a_refusal_and_says_why(address, image):
+    command = ["sh", EXAMPLES / "predict.sh", f"{address}/v1/models/none", image]
+
+    finished = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+    assert finished.returncode == 1
+    assert "Malformed request: POST /v1/models/none/v1/models/heart:predict" in finished.stderr
+    assert finished.stdout == ""
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="Node.js is not installed")
+def test_node_asks_all_three_models(address, image):
+    assert output("node", EXAMPLES / "predict.mjs", address, image) == EXPECTED
+
+
+@pytest.mark.skipif(shutil.which("javac") is None, reason="no JDK is installed")
+def test_java_asks_all_three_models(address, image):
+    assert output("java", EXAMPLES / "Predict.java", address, image) == documents()
+
+
+@pytest.mark.skipif(shutil.which("go") is None, reason="Go is not installed")
+def test_go_asks_all_three_models(address, image):
+    assert output("go", "run", EXAMPLES / "predict.go", address, image) == EXPECTED
