@@ -29,7 +29,7 @@ class ServedVersion:
     """A version that is, was or is to be served; for the event loop's own thread only.
 
     Attributes:
-        users: requests, and work in threads, that keep the model loaded.
+        requests: how many use the model.
         tried: whether it has been available, or its load has failed for good.
         unwanted: set when it is to go.
     """
@@ -42,34 +42,37 @@ class ServedVersion:
     model: SessionModel | None = None
     tried: bool = False
     unwanted: asyncio.Event = field(default_factory=asyncio.Event)
-    users: int = 0
+    requests: int = 0
+    _users: int = 0  # requests, and work in threads that nobody may wait for any longer
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
 
     @contextmanager
     def use(self) -> Iterator[SessionModel]:
         """The model, which is not closed before the end of the block."""
         assert self.model is not None
-        self.users += 1
+        self._users += 1
+        self.requests += 1
         try:
             yield self.model
         finally:
+            self.requests -= 1
             self._release()
 
     def start(self, executor: Executor, work: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
         """Call `work(*arguments)` in a thread; the model is not closed before it is done, whoever waits for it."""
         done = asyncio.get_running_loop().run_in_executor(executor, work, *arguments)
-        self.users += 1
+        self._users += 1
         done.add_done_callback(self._release)
         return done
 
     async def wait_until_idle(self) -> None:
         """Return when nobody uses the model any more."""
-        while self.users:
+        while self._users:
             self._idle.clear()
             await self._idle.wait()
 
     def _release(self, done: asyncio.Future[Any] | None = None) -> None:
-        self.users -= 1
+        self._users -= 1
         self._idle.set()
         if done is not None and not done.cancelled():
             done.exception()  # it is looked at, even if whoever has started it has gone

@@ -151,7 +151,7 @@ class _GaugeCollector(Collector):
         )
         for name, model in self._models.items():
             for version in model.versions:
-                flight.add_metric([name, str(version.number)], version.users)
+                flight.add_metric([name, str(version.number)], version.requests)
                 state.add_metric([name, str(version.number), version.state.name], 1)
             for label, number in model.labels.items():
                 labelled.add_metric([name, label], number)

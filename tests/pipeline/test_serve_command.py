@@ -9,7 +9,9 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +19,9 @@ import pytest
 from click.testing import CliRunner
 
 from pipeline.cli import main
+from serving.client.grpc_client import GrpcClient
 from serving.client.rest_client import RestClient
+from serving.model_store import label, promote, publish
 from tests.serving.server import small_models
 
 READY = re.compile(
@@ -124,3 +128,108 @@ def test_a_wrong_model_option_is_explained(models, message):
 
     assert result.exit_code == 2
     assert message in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize("batching", [(), ("--enable-batching", "--batching-parameters-file")])
+def test_what_was_accepted_under_load_is_answered_after_sigterm(counter, tmp_path, batching):
+    (tmp_path / "monitoring.config").write_text("prometheus_config { enable: true }")
+    (tmp_path / "batching.config").write_text(
+        "max_batch_size { value: 1 } num_batch_threads { value: 2 } max_enqueued_batches { value: 100 }"
+    )
+    arguments = ["--model", f"m={counter}", "--rest-port", "0", "--grpc-port", "0"]
+    arguments += ["--monitoring-config-file", str(tmp_path / "monitoring.config")]
+    arguments += [*batching, str(tmp_path / "batching.config")] if batching else []
+    with serving(*arguments, stderr=tmp_path / "log") as process:
+        ready = READY.fullmatch(process.stdout.readline().strip())
+        assert ready is not None
+        # With batching on, a request has rows.
+        inputs = {"n": [10_000]} if batching else {"n": 10_000}
+        name = "rows" if batching else "serving_default"
+        with ThreadPoolExecutor(12) as threads:
+            clients = [RestClient(port=int(ready["rest"])), GrpcClient(port=int(ready["grpc"]))]
+            answers = [threads.submit(clients[number % 2].predict, "m", inputs, signature=name) for number in range(12)]
+            while in_flight(int(ready["rest"])) < 12:
+                time.sleep(0.01)
+            process.send_signal(signal.SIGTERM)
+            answered = [list(answer.result()["count"]) for answer in answers]
+        assert process.wait(timeout=60) == 0
+    assert answered == [[10_000]] * 12
+
+
+def in_flight(rest_port: int) -> float:
+    """How many requests the server works on or has queued, as its metrics say."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{rest_port}/monitoring/prometheus/metrics") as response:
+        lines = response.read().decode().splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith("ingraph_requests_in_flight{"))
+
+
+def test_a_model_config_file_made_from_labels_serves_them_and_is_followed(tmp_path):
+    base_path = str(tmp_path / "models" / "heart")
+    for addend in (1.0, 2.0, 3.0):
+        small_models.save_half_plus_two(tmp_path / f"{addend}", addend)
+        publish(base_path, str(tmp_path / f"{addend}"), {"data_fingerprint": f"{addend}", "code_fingerprint": "c"})
+    config = tmp_path / "models.config"
+
+    def render() -> None:
+        result = CliRunner().invoke(main, ["models", "config", base_path])
+        assert result.exit_code == 0
+        (tmp_path / "new.config").write_text(result.stdout)
+        (tmp_path / "new.config").rename(config)
+
+    def labels(client: RestClient) -> list[float]:
+        return [float(client.predict("heart", {"x": [0.0]}, label=label)["y"][0]) for label in ("stable", "canary")]
+
+    label(base_path, "stable", 1)
+    label(base_path, "canary", 2)
+    render()
+    with serving(
+        "--model-config-file", str(config), "--model-config-file-poll-wait-seconds", "0.1",
+        "--allow-version-labels-for-unavailable-models", "--rest-port", "0", "--grpc-port", "0",
+        stderr=tmp_path / "log",
+    ) as process:  # fmt: skip
+        ready = READY.fullmatch(process.stdout.readline().strip())
+        assert ready is not None
+        with RestClient(port=int(ready["rest"])) as client:
+            assert labels(client) == [1.0, 2.0]
+            assert client.predict("heart", {"x": [0.0]})["y"] == [3.0]
+            promote(base_path)
+            render()
+            while labels(client) != [2.0, 2.0]:
+                time.sleep(0.05)
+            while [status.state for status in client.status("heart") if status.version == 1] != ["END"]:
+                time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("flag", "content", "message"),
+    [
+        (
+            "--model-config-file",
+            "model_config_list {",
+            "Error parsing text-format tensorflow.serving.ModelServerConfig",
+        ),
+        ("--batching-parameters-file", "max_batch_size: 1", "Error parsing text-format tensorflow.serving.Batching"),
+        ("--monitoring-config-file", "enable: true", "Error parsing text-format tensorflow.serving.MonitoringConfig"),
+        ("--monitoring-config-file", None, "cannot be read: No such file or directory"),
+    ],
+)
+def test_a_config_file_that_cannot_be_used_stops_the_start_with_one_sentence(tmp_path, flag, content, message):
+    file = tmp_path / "wrong.config"
+    if content is not None:
+        file.write_text(content)
+    others = [] if flag == "--model-config-file" else ["--model", f"m={tmp_path}"]
+    others += ["--enable-batching"] if flag == "--batching-parameters-file" else []
+
+    result = CliRunner().invoke(main, ["serve", flag, str(file), *others])
+
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert str(file) in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_batching_parameters_without_batching_are_refused(tmp_path):
+    result = CliRunner().invoke(main, ["serve", "--model", f"m={tmp_path}", "--batching-parameters-file", "b.config"])
+
+    assert result.exit_code == 2
+    assert "--batching-parameters-file is set without --enable-batching" in result.stderr

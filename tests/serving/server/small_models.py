@@ -121,7 +121,11 @@ def save_counter(version_path: Path) -> None:
             )
             return {"count": tf.reshape(count[0], [1])}
 
-    save_model(Counter(), version_path, "predict")
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.int64, name="n")])
+        def rows(self, n: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {"count": tf.minimum(n, self.predict(tf.reduce_max(n))["count"])}
+
+    save_model(Counter(), version_path, "predict", "rows")
 
 
 def save_examples(version_path: Path) -> None:
