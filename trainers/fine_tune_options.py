@@ -83,13 +83,16 @@ class FineTuneOptions(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> FineTuneOptions:
+        fields = type(self).model_fields
+        # Not model_fields_set: options that come out of JSON name every field.
+        changed = {name for name in fields if getattr(self, name) != fields[name].default}
         trained = {"epochs", "batch_size", "learning_rate", "early_stopping_patience", "label_smoothing"}
-        idle = sorted(trained & self.model_fields_set)
+        idle = sorted(trained & changed)
         if idle and not self.trained_blocks and not self.from_scratch:
             raise ValueError(f"{idle[0]} is for blocks that are trained, and trained_blocks is 0; give trained_blocks")
         if self.from_scratch and self.trained_blocks:
             raise ValueError("trained_blocks is for pretrained weights; with weights: none, all layers are trained")
-        if "batch_norm_momentum" in self.model_fields_set and not self.from_scratch:
+        if "batch_norm_momentum" in changed and not self.from_scratch:
             raise ValueError("batch_norm_momentum is for weights: none; running means of pretrained weights stay")
         return self
 

@@ -8,6 +8,8 @@ import numpy as np
 
 # Of the mean eigenvalue of the features' covariance.
 PENALTIES = np.logspace(-3, 2, 11)
+# What keras.layers.Normalization divides by at least.
+SMALLEST_DEVIATION = 1e-7
 _TEMPERATURES = np.logspace(0, 2, 41)
 
 
@@ -44,7 +46,7 @@ def ridge_head(features: np.ndarray, labels: np.ndarray, classes: int, weights: 
     """
     copies, count = features.shape[:2]
     rows = np.asarray(features, np.float64).reshape(copies * count, -1)
-    mean, deviation = rows.mean(axis=0), rows.std(axis=0) + 1e-6
+    mean, deviation = rows.mean(axis=0), np.maximum(rows.std(axis=0), SMALLEST_DEVIATION)
     rows -= mean
     rows /= deviation
     root = np.sqrt(np.tile(weights / weights.mean(), copies))[:, None]

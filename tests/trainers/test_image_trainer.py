@@ -1,0 +1,388 @@
+"""Training of photos: what is learned from what, what is computed once, and how a killed training goes on."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from pydantic import ValidationError
+
+from serving.reference_predictions import example_id
+from trainers.augmentation_options import AugmentationOptions
+from trainers.augmented import augmented
+from trainers.backbone_blocks import backbone_blocks
+from trainers.backbones import BACKBONES
+from trainers.chosen_blocks import chosen_blocks
+from trainers.compile_for_photos import compile_for_photos
+from trainers.fine_tune import fine_tuned
+from trainers.fine_tune_options import FineTuneOptions
+from trainers.image_backbone import image_backbone
+from trainers.image_classifier import ImageClassifier
+from trainers.photo_predictions import photo_predictions
+from trainers.photo_split import read_photo_split
+from trainers.photo_training import PhotoTraining
+from trainers.photos import Photos
+from trainers.ridge_head import ridge_head
+from trainers.training_error import TrainingError
+from trainers.training_folder import training_folder
+from transform.image_options import ImageOptions
+
+PROJECT = Path(__file__).resolve().parents[2]
+PIXELS = ImageOptions(height=32, width=32)
+CLASSES = 3
+
+
+def photos(count: int = 60, bad: tuple[int, ...] = (), unlabelled: tuple[int, ...] = ()) -> tuple[Photos, tf.Variable]:
+    """Photos of one colour for each class, with noise; and how many of them were decoded so far."""
+    decoded = tf.Variable(0, trainable=False)
+
+    def transform(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
+        numbers = tf.strings.to_number(serialized, tf.int64)
+        decoded.assign_add(tf.size(numbers))
+        labels = numbers % CLASSES
+        noise = tf.map_fn(
+            lambda n: tf.random.stateless_uniform([32, 32, 3], [1, n], -0.5, 0.5),
+            numbers,
+            fn_output_signature=tf.float32,
+        )
+        pixels = 0.4 * tf.one_hot(labels, 3)[:, None, None, :] + noise
+        is_bad = tf.reduce_any(numbers[:, None] == tf.constant([-1, *bad], tf.int64), axis=1)
+        is_unlabelled = tf.reduce_any(numbers[:, None] == tf.constant([-1, *unlabelled], tf.int64), axis=1)
+        return {
+            "image": tf.where(is_bad[:, None, None, None], 0.0, pixels),
+            "error": tf.where(is_bad, "image is damaged", ""),
+            "label": tf.where(is_unlabelled, tf.constant(-1, tf.int64), labels),
+        }
+
+    records = tf.data.Dataset.from_tensor_slices([str(number) for number in range(count)])
+    return Photos(records, transform), decoded
+
+
+def training(folder: Path, of: Photos | None = None, **options) -> PhotoTraining:
+    folder.mkdir(exist_ok=True)
+    of = of or photos()[0]
+    chosen = FineTuneOptions(mode="fine_tune", **{"backbone": "MobileNet", **options})
+    return PhotoTraining(of, read_photo_split(of), CLASSES, "minus_one_to_one", chosen, folder)
+
+
+def predictions(classifier: ImageClassifier, of: Photos | None = None) -> np.ndarray:
+    return photo_predictions(classifier, of or photos()[0], ["red", "green", "blue"]).probabilities
+
+
+def accuracy(classifier: ImageClassifier) -> float:
+    return float((predictions(classifier).argmax(axis=1) == np.arange(60) % CLASSES).mean())
+
+
+@pytest.fixture(scope="module")
+def weights_file(tmp_path_factory) -> str:
+    """Weights of a small backbone, drawn once: not trained, and yet features that tell colours."""
+    keras.utils.set_random_seed(1)
+    path = tmp_path_factory.mktemp("weights") / "mobilenet.weights.h5"
+    image_backbone("MobileNet", "none", PIXELS).save_weights(path)
+    return str(path)
+
+
+def test_what_cannot_be_learned_from_is_left_out_and_counted(tmp_path, weights_file):
+    some, _ = photos(bad=(3, 4), unlabelled=(4, 10))
+    split = read_photo_split(some)
+    assert split.left_out == 3
+    assert split.labels.tolist() == [number % CLASSES for number in range(60) if number not in (3, 4, 10)]
+    assert split.fingerprint == read_photo_split(photos()[0]).fingerprint
+    assert split.fingerprint != read_photo_split(photos(59)[0]).fingerprint
+    classifier = fine_tuned(training(tmp_path, some, weights=weights_file, blocks=["conv_dw_4"]), PIXELS)
+    reference = photo_predictions(classifier, some, ["red", "green", "blue"])
+    # A photo without a label has no truth to be measured by, and is answered all the same.
+    assert reference.ids == [example_id(str(number).encode()) for number in range(60) if number not in (3, 4)]
+
+
+def test_a_head_is_solved_on_features_that_are_computed_once_and_learns(tmp_path, weights_file):
+    some, decoded = photos()
+    task = training(tmp_path, some, weights=weights_file, blocks=["conv_dw_2", "conv_dw_4"])
+    decoded.assign(0)
+    classifier = fine_tuned(task, PIXELS)
+    assert int(decoded.numpy()) == 60
+    assert accuracy(classifier) == 1.0
+    # The backbone is cut off behind the last block that the head sees.
+    assert "conv_dw_5" not in [layer.name for layer in classifier.model.layers]
+
+
+def test_trained_blocks_go_on_from_activations_that_are_computed_once_whatever_the_epochs(tmp_path, weights_file):
+    some, decoded = photos()
+    options = {"weights": weights_file, "blocks": ["conv_dw_2", "conv_dw_4"], "trained_blocks": 1}
+    task = training(tmp_path, some, **options, epochs=4, learning_rate=0.01)
+    frozen = fine_tuned(training(tmp_path / "frozen", weights=weights_file, blocks=options["blocks"]), PIXELS)
+    decoded.assign(0)
+    trained = fine_tuned(task, PIXELS)
+    assert int(decoded.numpy()) == 2 * 60  # pooled features, and the activations at the cut
+    assert accuracy(trained) == 1.0
+    for layer, before in zip(trained.model.layers, frozen.model.layers, strict=True):
+        weights = zip(layer.get_weights(), before.get_weights(), strict=True)
+        changed = any(not np.array_equal(now, then) for now, then in weights)
+        # Behind the cut at conv_dw_3, but for the normalization.
+        assert changed == (layer.name in ("conv_pw_3", "conv_dw_4", "head")), layer.name
+
+
+def test_copies_are_changed_photos_and_their_features_are_computed_once(tmp_path, weights_file):
+    some, decoded = photos()
+    task = training(
+        tmp_path,
+        some,
+        weights=weights_file,
+        blocks=["conv_dw_4"],
+        augmentation={"flip": True, "crop": 0.3, "copies": 2},
+    )
+    decoded.assign(0)
+    fine_tuned(task, PIXELS)
+    assert int(decoded.numpy()) == 60
+    features = np.load(tmp_path / "pooled/conv_dw_4.npy")
+    assert features.shape[:2] == (3, 60)
+    for one, other in ((0, 1), (1, 2)):
+        assert np.abs(features[one] - features[other]).mean() > 0.01 * features[0].std()
+
+
+def test_early_stopping_keeps_what_was_better_before(tmp_path, weights_file):
+    options = {"weights": weights_file, "blocks": ["conv_dw_4"], "trained_blocks": 1, "epochs": 6}
+    ruined = fine_tuned(training(tmp_path / "a", **options, learning_rate=30.0), PIXELS)
+    kept_training = training(tmp_path / "b", **options, learning_rate=30.0, early_stopping_patience=2)
+    assert 0 < len(kept_training.split.labels) - len(kept_training.rows) < 20
+    kept = fine_tuned(kept_training, PIXELS)
+    assert accuracy(ruined) < 0.9
+    assert accuracy(kept) > 0.95
+    (state,) = (tmp_path / "b/epochs").glob("[0-9]*")
+    assert state.name == "2"  # of 6
+
+
+def test_training_from_scratch_trains_every_layer_and_learns(tmp_path):
+    options = {"weights": "none", "blocks": ["conv_dw_3"], "epochs": 4, "batch_size": 8, "learning_rate": 0.01}
+    classifier = fine_tuned(training(tmp_path, **options, batch_norm_momentum=0.5, augmentation={"flip": True}), PIXELS)
+    assert accuracy(classifier) > 0.9
+    keras.utils.set_random_seed(0)
+    before = image_backbone("MobileNet", "none", PIXELS)
+    for layer in classifier.model.layers:
+        if layer.weights and layer.name != "dense":
+            for now, then in zip(layer.get_weights(), before.get_layer(layer.name).get_weights(), strict=True):
+                assert not np.array_equal(now, then), layer.name
+
+
+def test_a_killed_training_goes_on_and_ends_where_an_uninterrupted_one_does(tmp_path, weights_file):
+    options = {"weights": weights_file, "blocks": ["conv_dw_3"], "trained_blocks": 1, "epochs": 30, "batch_size": 8}
+    script = (
+        "import os, signal, sys, threading, time\n"
+        "from pathlib import Path\n"
+        f"sys.path[:0] = [{str(PROJECT)!r}, {str(Path(__file__).parent)!r}]\n"
+        "import setuptools\n"
+        "from test_image_trainer import PIXELS, fine_tuned, training\n"
+        f"folder = Path({str(tmp_path / 'killed')!r})\n"
+        "def kill():\n"
+        "    while not any(int(p.name) >= 2 for p in (folder / 'epochs').glob('*') if p.name.isdigit()):\n"
+        "        time.sleep(0.005)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "threading.Thread(target=kill, daemon=True).start()\n"
+        f"fine_tuned(training(folder, **{options!r}), PIXELS)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    done = max(int(path.name) for path in (tmp_path / "killed/epochs").iterdir() if path.name.isdigit())
+    assert 2 <= done < 30
+    some, decoded = photos()
+    task = training(tmp_path / "killed", some, **options)
+    decoded.assign(0)
+    resumed = fine_tuned(task, PIXELS)
+    assert int(decoded.numpy()) == 0  # the features were there
+    uninterrupted = fine_tuned(training(tmp_path / "whole", **options), PIXELS)
+    np.testing.assert_allclose(predictions(resumed), predictions(uninterrupted), atol=1e-4)
+
+
+def test_a_folder_is_found_again_by_the_same_training_only_and_gone_when_it_has_come_to_its_end(tmp_path):
+    def run(execution: int, *fingerprints: str, fail: bool) -> list[str]:
+        with training_folder(f"{tmp_path}/Trainer/model_run/{execution}", *fingerprints) as folder:
+            found = sorted(path.name for path in folder.iterdir())
+            (folder / "epoch").touch()
+            if fail:
+                raise KeyboardInterrupt
+        return found
+
+    with pytest.raises(KeyboardInterrupt):
+        run(1, "data", "code", fail=True)
+    assert run(2, "data", "other code", fail=False) == []
+    assert run(3, "data", "code", fail=False) == ["epoch"]
+    assert run(4, "data", "code", fail=False) == []
+
+
+def test_ridge_head_finds_classes_and_does_not_take_noise_for_knowledge():
+    chance = np.random.default_rng(0)
+    labels = np.arange(90) % 3
+    noise = chance.normal(size=[1, 90, 40])
+    told = ridge_head(noise + 4 * np.eye(40)[labels], labels, 3, np.ones(90))
+    assert told.accuracy > 0.9
+    assert ridge_head(noise, labels, 3, np.ones(90)).accuracy < 0.55
+    unseen = chance.normal(size=[300, 40]) + 4 * np.eye(40)[np.arange(300) % 3]
+    logits = ((unseen - told.mean) / told.deviation) @ told.kernel + told.bias
+    assert (logits.argmax(axis=1) == np.arange(300) % 3).mean() > 0.8
+
+
+def test_ridge_heads_leave_one_out_accuracy_is_that_of_leaving_each_one_out():
+    chance = np.random.default_rng(1)
+    labels = np.arange(30) % 2
+    features = chance.normal(size=[30, 3]) + labels[:, None]
+    rows = (features - features.mean(axis=0)) / (features.std(axis=0))
+    targets = np.eye(2)[labels]
+    best = 0.0
+    for penalty in np.logspace(-3, 2, 11) * (np.linalg.svd(rows, compute_uv=False) ** 2).mean():
+        right = 0
+        for row in range(30):
+            others = np.arange(30) != row
+            # The intercept is a column that the penalty leaves alone.
+            design = np.column_stack([rows[others], np.ones(29)])
+            solved = np.linalg.solve(design.T @ design + penalty * np.diag([1, 1, 1, 0]), design.T @ targets[others])
+            right += (np.append(rows[row], 1) @ solved).argmax() == labels[row]
+        best = max(best, right / 30)
+    assert ridge_head(features[None], labels, 2, np.ones(30)).accuracy == pytest.approx(best)
+
+
+def test_balanced_class_weights_make_a_rare_class_count(tmp_path):
+    # Of the class 0, the first five only; of the class 2, none.
+    all_photos, _ = photos()
+    chosen = [str(number) for number in range(60) if number % 3 == 1 or (number % 3 == 0 and number < 15)]
+    rare = Photos(tf.data.Dataset.from_tensor_slices(chosen), all_photos.transform)
+    even = training(tmp_path, rare, class_weights="none")
+    balanced = training(tmp_path, rare, class_weights="balanced")
+    assert np.bincount(balanced.split.labels).tolist() == [5, 20]
+    assert even.class_weights.tolist() == [1, 1, 1]
+    assert balanced.class_weights[:2].tolist() == pytest.approx([25 / 15, 25 / 60])
+    chance = np.random.default_rng(0)
+    labels = np.arange(200) % 10 == 0
+    features = chance.normal(size=[1, 200, 2]) + labels[None, :, None]
+    found = [
+        ((features[0] - head.mean) / head.deviation @ head.kernel + head.bias).argmax(axis=1).mean()
+        for head in (
+            ridge_head(features, labels.astype(int), 2, np.ones(200)),
+            ridge_head(features, labels.astype(int), 2, np.where(labels, 5.0, 0.55)),
+        )
+    ]
+    assert found[0] < 0.1 < found[1]
+
+
+def test_smoothed_labels_punish_certainty(tmp_path):
+    def loss(label_smoothing: float, certainty: float) -> float:
+        task = training(tmp_path, weights="none", label_smoothing=label_smoothing)
+        model = keras.Sequential([keras.Input([3]), keras.layers.Activation("linear")])
+        compile_for_photos(model, task)
+        rest = (1 - certainty) / 2
+        return float(model.evaluate(np.array([[certainty, rest, rest]]), np.array([[1.0, 0, 0]]), verbose=0))
+
+    assert loss(0, 0.999) < loss(0, 0.9)
+    assert loss(0.3, 0.999) > loss(0.3, 0.8)
+    assert loss(0.3, 0.8) == pytest.approx(-(0.8 * np.log(0.8) + 0.2 * np.log(0.1)), abs=1e-5)
+
+
+def test_the_blocks_that_tell_the_classes_are_chosen():
+    chance = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    noise = {name: chance.normal(size=[1, 60, 5]) for name in "abcde"}
+    features = dict(noise)
+    features["b"] = noise["b"] + 8 * (labels == 0)[None, :, None]
+    features["c"] = noise["c"] + 8 * (labels == 1)[None, :, None]
+    assert chosen_blocks(features, labels, 3, np.ones(60)) == ["b", "c"]
+
+
+def test_changed_photos_are_flipped_cropped_and_recoloured_within_their_range():
+    pixels = tf.random.stateless_uniform([40, 8, 10, 3], [1, 2], -1, 1)
+    seed = tf.constant([3, 4], tf.int64)
+
+    def change(**options) -> np.ndarray:
+        return augmented(pixels, AugmentationOptions(**options), "minus_one_to_one", seed).numpy()
+
+    flipped = change(flip=True)
+    is_flipped = (flipped == pixels.numpy()[:, :, ::-1]).all(axis=(1, 2, 3))
+    is_same = (flipped == pixels.numpy()).all(axis=(1, 2, 3))
+    assert (is_flipped ^ is_same).all() and 8 < is_flipped.sum() < 32
+    cropped = change(crop=0.5)
+    assert cropped.shape == pixels.shape and (np.abs(cropped - pixels).max(axis=(1, 2, 3)) > 0.1).all()
+    recoloured = change(colour=0.5)
+    assert recoloured.min() >= -1 and recoloured.max() <= 1 and (recoloured != pixels.numpy()).mean() > 0.5
+    np.testing.assert_array_equal(change(), pixels)
+    np.testing.assert_array_equal(change(flip=True, crop=0.2, colour=0.2), change(flip=True, crop=0.2, colour=0.2))
+    other = augmented(pixels, AugmentationOptions(crop=0.5), "minus_one_to_one", tf.constant([3, 5], tf.int64))
+    assert np.abs(other - cropped).max() > 0.1
+
+
+def test_every_backbone_is_one_of_keras_applications():
+    missing = [name for name in BACKBONES if not hasattr(keras.applications, name)]
+    assert missing == []
+    models = {name for name in dir(keras.applications) if name[0].isupper()}
+    assert models == set(BACKBONES)
+
+
+def test_the_blocks_of_inception_are_its_mixed_layers():
+    backbone = image_backbone("InceptionV3", "none", ImageOptions(height=75, width=75))
+    assert backbone_blocks(backbone) == [f"mixed{number}" for number in range(11)]
+
+
+def test_a_backbone_that_was_trained_on_other_colours_gets_them_from_raw_pixels(tmp_path):
+    bare = keras.applications.ResNet50(include_top=False, weights=None, input_shape=(32, 32, 3))
+    bare.save_weights(tmp_path / "resnet.weights.h5")
+    options = ImageOptions(height=32, width=32, scaling="raw")
+    backbone = image_backbone("ResNet50", str(tmp_path / "resnet.weights.h5"), options)
+    pixels = np.random.default_rng(0).integers(0, 256, size=[2, 32, 32, 3]).astype(np.float32)
+    expected = bare(keras.applications.resnet50.preprocess_input(pixels.copy()))
+    np.testing.assert_allclose(backbone(pixels), expected, rtol=1e-3, atol=1e-4)
+    backbone.save(tmp_path / "whole.keras")
+    np.testing.assert_allclose(
+        image_backbone("ResNet50", str(tmp_path / "whole.keras"), options)(pixels), backbone(pixels)
+    )
+
+
+def test_a_saved_model_of_features_gets_a_head(tmp_path):
+    class Features(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None, 32, 32, 3])])
+        def __call__(self, pixels):
+            return {"features": tf.reduce_mean(pixels, axis=[1, 2])}
+
+    module = Features()
+    tf.saved_model.save(module, str(tmp_path / "hub"), signatures=module.__call__)
+    classifier = fine_tuned(training(tmp_path / "t", weights=str(tmp_path / "hub")), PIXELS)
+    assert accuracy(classifier) == 1.0
+
+
+def test_weights_that_cannot_be_had_end_in_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nobody listens
+    monkeypatch.setattr("keras.src.backend.config._KERAS_DIR", str(tmp_path))
+    with pytest.raises(TrainingError, match=r"ImageNet weights of MobileNet cannot be downloaded.*\.weights\.h5 file"):
+        image_backbone("MobileNet", "imagenet", ImageOptions(height=224, width=224))
+    with pytest.raises(TrainingError, match=r"no\.weights\.h5: these weights cannot be loaded into a MobileNet"):
+        image_backbone("MobileNet", str(tmp_path / "no.weights.h5"), PIXELS)
+    with pytest.raises(TrainingError, match="no TF-Hub model can be loaded from there"):
+        image_backbone("MobileNet", str(tmp_path), PIXELS)
+    with pytest.raises(TrainingError, match="InceptionV3 cannot take photos of 32x32 pixels"):
+        image_backbone("InceptionV3", "none", PIXELS)
+    with pytest.raises(TrainingError, match=r"names 'mixed5'.*its blocks are conv_dw_1, conv_dw_2"):
+        fine_tuned(training(tmp_path / "t", weights="none", blocks=["mixed5"]), PIXELS)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"backbone": "Inception"}, "expected one of ConvNeXtBase"),
+        ({"epochs": 3}, "epochs is for blocks that are trained"),
+        ({"weights": "none", "trained_blocks": 2}, "with weights: none, all layers are trained"),
+        ({"batch_norm_momentum": 0.5}, "batch_norm_momentum is for weights: none"),
+        ({"blocks": []}, "expected auto or the names of blocks"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(options, sentence):
+    with pytest.raises(ValidationError, match=sentence):
+        FineTuneOptions(mode="fine_tune", **options)
+
+
+def test_options_survive_their_json():
+    options = FineTuneOptions(mode="fine_tune", trained_blocks=2, epochs=3, blocks=["mixed5"])
+    assert FineTuneOptions.model_validate_json(options.model_dump_json()) == options
+    assert json.loads(options.model_dump_json())["blocks"] == ["mixed5"]
