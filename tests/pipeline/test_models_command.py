@@ -1,12 +1,15 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from google.protobuf import text_format
+from tensorflow_serving.config import model_server_config_pb2
 
 from pipeline.cli import main
 from pipeline.exit_status import ExitStatus
-from serving.model_store import publish, withdraw
+from serving.model_store import label, labels, list_versions, publish, withdraw
 
 
 @pytest.fixture
@@ -119,3 +122,95 @@ def test_what_the_store_refuses_is_one_sentence_with_its_own_exit_status(base):
 def test_a_wrong_command_line_is_broken_input(base):
     for arguments in (["prune", base], ["prune", base, "--keep", "0"], ["restore", base, "newest"]):
         assert ingraph(*arguments).exit_code == ExitStatus.BROKEN_INPUT
+
+
+def test_labels_are_given_moved_promoted_and_removed(base):
+    assert ingraph("label", base, "stable", "1").stdout == "stable points to version 1.\n"
+    assert ingraph("label", base, "canary", "2").stdout == "canary points to version 2.\n"
+    assert labels(base) == {"stable": 1, "canary": 2}
+    assert ingraph("promote", base).stdout == "stable points to version 2 instead of version 1.\n"
+    assert labels(base) == {"stable": 2, "canary": 2}
+    assert ingraph("promote", base, "--from", "stable", "--to", "oldest").stdout == "oldest points to version 2.\n"
+    assert ingraph("label", base, "oldest", "--remove").stdout == "oldest no longer points to version 2.\n"
+    assert labels(base) == {"stable": 2, "canary": 2}
+
+
+def test_list_shows_labels(base):
+    label(base, "stable", 2)
+    label(base, "canary", 3)
+
+    words = " ".join(ingraph("list", base).stdout.split())
+    assert "3 served, canary 20" in words
+    assert "2 kept, stable 20" in words
+    described = json.loads(ingraph("list", base, "--json").stdout)
+    assert {version["version"]: version["labels"] for version in described} == {
+        4: [], 3: ["canary"], 2: ["stable"], 1: []
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["label", "canary", "9"], "there is no version 9 in"),
+        (["label", "canary", "4"], "is withdrawn already"),
+        (["label", "a/b", "3"], "a label is made of letters, digits, '_', '-' and '.', received 'a/b'"),
+        (["label", "canary", "--remove"], "there is no label canary in"),
+        (["promote"], "there is no label canary in"),
+    ],
+)
+def test_a_label_that_cannot_be_is_refused_with_one_sentence(base, arguments, message):
+    assert message in one_sentence(ingraph(arguments[0], base, *arguments[1:]))
+    assert labels(base) == {}
+
+
+def test_a_labelled_version_is_neither_withdrawn_nor_pruned(base):
+    label(base, "stable", 1)
+    label(base, "canary", 3)
+
+    refused = one_sentence(ingraph("withdraw", base))
+    assert f"version 3 in {base} is labelled canary" in refused
+    assert f"ingraph models label {base} canary VERSION" in refused
+    assert ingraph("prune", base, "--keep", "1").stdout == "Removed: 2.\n"
+    assert [version.number for version in list_versions(base)] == [4, 3, 1]
+    label(base, "canary", 1)
+    assert ingraph("withdraw", base).stdout.startswith("Version 3 is withdrawn.")
+
+
+def read_config(text: str) -> model_server_config_pb2.ModelServerConfig:
+    return text_format.Parse(text, model_server_config_pb2.ModelServerConfig())
+
+
+def test_the_config_keeps_what_labels_point_to_and_the_largest_version(base):
+    label(base, "stable", 1)
+    label(base, "canary", 2)
+
+    result = ingraph("config", base)
+    assert result.exit_code == 0
+    [config] = read_config(result.stdout).model_config_list.config
+    assert (config.name, config.base_path, config.model_platform) == ("heart", base, "tensorflow")
+    assert list(config.model_version_policy.specific.versions) == [1, 2, 3]
+    assert dict(config.version_labels) == {"stable": 1, "canary": 2}
+
+
+def test_the_config_of_models_without_labels_serves_the_latest_version_of_each(base, monkeypatch):
+    monkeypatch.chdir(Path(base).parent)
+
+    result = ingraph("config", "heart", "liver=heart")
+    assert result.exit_code == 0
+    configs = read_config(result.stdout).model_config_list.config
+    assert [(config.name, config.base_path) for config in configs] == [("heart", base), ("liver", base)]
+    assert not any(config.HasField("model_version_policy") for config in configs)
+
+
+def test_the_config_names_the_paths_at_which_a_container_finds_the_models(base):
+    result = ingraph("config", f"heart-2={base}", "--mounted-at", "/models/")
+
+    assert [config.base_path for config in read_config(result.stdout).model_config_list.config] == ["/models/heart-2"]
+
+
+def test_a_config_of_what_cannot_be_served_is_refused(base, tmp_path):
+    assert "has no version to serve" in one_sentence(ingraph("config", str(tmp_path / "nothing")))
+    assert ingraph("config", base, base).exit_code == ExitStatus.BROKEN_INPUT
+    label(base, "stable", 1)
+    shutil.rmtree(Path(base, "1"))
+    assert "label stable" in one_sentence(ingraph("config", base))
