@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from components.errors import BrokenInput
-from pipeline.finished_runs import run_ids
+from pipeline.run_ids import run_ids
 
 
 def pipeline_folders(runs: Path) -> list[Path]:
@@ -18,17 +18,15 @@ def find_run(runs: Path, wanted: str | None) -> tuple[Path, str]:
 
     Args:
         runs: the folder that holds a folder for each pipeline.
-        wanted: the name of a pipeline (its latest run), the id of a run or its beginning, or NAME/ID; None for the latest
-            run of all.
+        wanted: the name of a pipeline (its latest run), the id of a run or its beginning, or NAME/ID; None for the
+            latest run of all.
 
     Raises:
         BrokenInput: no run is meant, or several are.
     """
     known = [(folder, run_id) for folder in pipeline_folders(runs) for run_id in run_ids(folder)]
     if not known:
-        raise BrokenInput(
-            f"{runs}: no pipeline has run here; `ingraph run CONFIG` starts one, --workdir looks elsewhere"
-        )
+        raise BrokenInput(f"{runs}: no pipeline has run here; start one with `ingraph run CONFIG`, or set --workdir")
     if wanted is None:
         return max(known, key=lambda run: run[1])
     name, _, beginning = wanted.rpartition("/")

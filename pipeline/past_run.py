@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.run_outcome import RunOutcome, read_outcome
+from components.run_report.run_artifact import RunArtifact
+from components.run_report.step import Step
+from pipeline.metadata_store import open_metadata_store
+from pipeline.recorded_run import read_recorded_run
+from pipeline.report_path import report_path
 from pipeline.run_record import RunRecord, read_run_record
-from pipeline.write_report import report_path
 
 
 @dataclass(frozen=True)
@@ -19,11 +22,12 @@ class PastRun:
         name: of its pipeline.
         run_id: what it is called.
         verdict: `published`, `not good enough`, `fails the serving check`, `not published` or `stopped`.
-        reason: why, in words; "" where it needs none.
+        reason: why, in words.
         version: the published version's number, "" where nothing was published.
         metrics: of the whole eval split.
         report: where the report lies, "" where it was not made.
         log: where the log lies, "" where there is none.
+        steps: those that ran.
     """
 
     name: str
@@ -34,37 +38,50 @@ class PastRun:
     metrics: Mapping[str, float]
     report: str
     log: str
+    steps: tuple[Step, ...]
 
 
 def read_past_run(folder: Path, run_id: str) -> PastRun:
-    """Read it from ML Metadata, the artifacts and the record of the run.
+    """Read it from ML Metadata and the record of the run.
 
     Args:
         folder: of the runs of a pipeline.
         run_id: what the run is called.
     """
-    outcome = read_outcome(str(folder / "metadata.sqlite"), run_id)
-    verdict, reason = _verdict(outcome, read_run_record(folder, run_id))
+    recorded = read_recorded_run(open_metadata_store(str(folder / "metadata.sqlite")), run_id)
+    record = read_run_record(folder, run_id)
+    verdict, reason = _verdict(recorded.artifacts, record)
     report, log = report_path(folder, run_id), folder / "logs" / f"{run_id}.log"
+    pushed = recorded.artifacts.get("pushed_model")
     return PastRun(
         name=folder.name,
         run_id=run_id,
         verdict=verdict,
         reason=reason,
-        version=outcome.pushed_version if outcome.pushed else "",
-        metrics={name: value for name, value in outcome.metrics.items() if name != "example_count"},
+        version=pushed.text("pushed_version") if pushed and pushed.flag("pushed") else "",
+        metrics=_metrics(recorded.artifacts, record),
         report=str(report) if report.exists() else "",
         log=str(log) if log.exists() else "",
+        steps=recorded.steps,
     )
 
 
-def _verdict(outcome: RunOutcome, record: RunRecord) -> tuple[str, str]:
-    if outcome.pushed:
-        return "published", outcome.pushed_reason
-    if outcome.pushed is None:
+def _verdict(artifacts: Mapping[str, RunArtifact], record: RunRecord) -> tuple[str, str]:
+    pushed = artifacts.get("pushed_model")
+    if pushed is None:
         return "stopped", record.ended
-    if outcome.blessed is False:
-        return "not good enough", outcome.evaluation_reason
-    if outcome.infra_blessed is False:
-        return "fails the serving check", outcome.infra_reason
-    return "not published", outcome.pushed_reason
+    reason = pushed.text("reason")
+    if pushed.flag("pushed"):
+        return "published", reason
+    for role, verdict in (("model_blessing", "not good enough"), ("infra_blessing", "fails the serving check")):
+        if role in artifacts and not artifacts[role].flag("blessed"):
+            return verdict, artifacts[role].text("reason")
+    return "not published", reason
+
+
+def _metrics(artifacts: Mapping[str, RunArtifact], record: RunRecord) -> Mapping[str, float]:
+    if record.metrics or "evaluation" not in artifacts:
+        return record.metrics
+    from components.evaluator.overall_metrics import overall_metrics  # TFMA takes seconds to load
+
+    return overall_metrics(artifacts["evaluation"].uri)

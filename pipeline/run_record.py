@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,14 @@ class RunRecord:
         steps: each step of the pipeline, in order, and the steps whose outputs it takes.
         exit_status: see pipeline/exit_status.py; None of a run that is under way, or was killed.
         ended: why the run ended early, as the screen said; "" where it did not.
+        metrics: of the whole eval split, so that a list of runs need not load TFMA.
     """
 
     config: Mapping[str, Any] = field(default_factory=dict)
     steps: Mapping[str, list[str]] = field(default_factory=dict)
     exit_status: int | None = None
     ended: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 def write_run_record(folder: Path, run_id: str, record: RunRecord) -> None:
@@ -38,13 +40,6 @@ def write_run_record(folder: Path, run_id: str, record: RunRecord) -> None:
     path = _path(folder, run_id)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(orjson.dumps(asdict(record), option=orjson.OPT_INDENT_2))
-
-
-def end_run_record(folder: Path, run_id: str, exit_status: int, ended: str) -> None:
-    """Complete the record of a run; nothing where the run ended before it had one."""
-    if _path(folder, run_id).exists():
-        record = replace(read_run_record(folder, run_id), exit_status=exit_status, ended=ended)
-        write_run_record(folder, run_id, record)
 
 
 def read_run_record(folder: Path, run_id: str) -> RunRecord:

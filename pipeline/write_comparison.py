@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from components.run_report.comparison_page import comparison_page
-from pipeline.finished_runs import read_finished_run
+from pipeline.read_finished_run import read_finished_run
 
 
 def write_comparison(before: tuple[Path, str], after: tuple[Path, str]) -> Path:

@@ -5,12 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from components.run_report.report_page import report_page
-from pipeline.finished_runs import read_finished_run
-
-
-def report_path(folder: Path, run_id: str) -> Path:
-    """Where the report of a run lies, or would."""
-    return folder / "reports" / f"{run_id}.html"
+from pipeline.read_finished_run import read_finished_run
+from pipeline.report_path import report_path
 
 
 def write_report(folder: Path, run_id: str) -> Path:

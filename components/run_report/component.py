@@ -15,7 +15,7 @@ class RunReport(base_component.BaseComponent):
     """Writes report.html into its output `report`.
 
     For clusters, where nothing of ours is left once the pipeline has ended. On one machine `ingraph run` makes the same
-    page after the end, with the steps and their times, and of a run that a gate stopped too; a component comes to neither.
+    page after the end, of a run that a gate stopped too, and with the steps and their times: a component sees neither.
 
     Args:
         config: the validated config, as JSON.

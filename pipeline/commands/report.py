@@ -32,11 +32,12 @@ def report(run: str | None, other: str | None, open_page: bool, workdir: str, ru
     from components.errors import BrokenInput
     from pipeline.find_run import find_run
     from pipeline.quiet_output import quiet_output
-    from pipeline.write_comparison import write_comparison
-    from pipeline.write_report import write_report
 
     try:
         with quiet_output(Path(os.devnull)):
+            from pipeline.write_comparison import write_comparison
+            from pipeline.write_report import write_report
+
             folder, run_id = find_run(Path(workdir, runs), run)
             if other is None:
                 page = write_report(folder, run_id)

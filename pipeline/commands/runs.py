@@ -46,9 +46,9 @@ def runs() -> None:
 def list_command(name: str | None, limit: int, as_json: bool, workdir: str, runs: str) -> None:
     """Show past runs, of all pipelines or of the pipeline NAME, the newest first."""
     from pipeline.find_run import pipeline_folders
-    from pipeline.finished_runs import run_ids
     from pipeline.past_run import read_past_run
     from pipeline.quiet_output import quiet_output
+    from pipeline.run_ids import run_ids
 
     with quiet_output(Path(os.devnull)):
         found = [
@@ -77,23 +77,21 @@ def show(run: str | None, as_json: bool, workdir: str, runs: str) -> None:
     """
     from components.errors import BrokenInput
     from pipeline.find_run import find_run
-    from pipeline.finished_runs import read_finished_run
     from pipeline.past_run import read_past_run
     from pipeline.quiet_output import quiet_output
 
     try:
         with quiet_output(Path(os.devnull)):
             folder, run_id = find_run(Path(workdir, runs), run)
-            past, steps = read_past_run(folder, run_id), read_finished_run(folder, run_id).steps
+            past = read_past_run(folder, run_id)
     except BrokenInput as error:
         click.echo(str(error), err=True)
         sys.exit(ExitStatus.BROKEN_INPUT)
     if as_json:
-        shown = asdict(past) | {"steps": [asdict(step) for step in steps]}
-        click.echo(orjson.dumps(shown, option=orjson.OPT_INDENT_2))
+        click.echo(orjson.dumps(asdict(past), option=orjson.OPT_INDENT_2))
         return
     click.echo(f"{past.name}: run {past.run_id}")
-    for step in steps:
+    for step in past.steps:
         took = f"{step.seconds:6.1f} s" if step.seconds is not None else step.state
         click.echo(f"  {step.name:<18}{took}")
     click.echo(f"verdict    {past.verdict}{f': {past.reason}' if past.reason else ''}")

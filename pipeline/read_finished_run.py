@@ -1,0 +1,90 @@
+"""Everything that a report is made from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ml_metadata.metadata_store import MetadataStore
+from tfx.dsl.io import fileio
+from tfx.utils import io_utils, path_utils
+
+from components.run_report.finished_run import FinishedRun
+from components.run_report.run_artifact import RunArtifact
+from components.run_report.served_model import ServedModel
+from components.run_report.step import Step
+from pipeline.metadata_store import open_metadata_store
+from pipeline.recorded_run import RecordedRun, read_recorded_run
+from pipeline.run_record import RunRecord, read_run_record
+from serving.model_store import ModelStoreError, served_version
+from serving.model_store.provenance import PROVENANCE_FILE, decode
+
+_KILLED = "the run was interrupted, or is still under way; running the same config again goes on where it ended"
+
+
+def read_finished_run(folder: Path, run_id: str) -> FinishedRun:
+    """Put together what ML Metadata, the record of the run and the model base path know.
+
+    Args:
+        folder: of the runs of a pipeline.
+        run_id: what the run is called.
+    """
+    store = open_metadata_store(str(folder / "metadata.sqlite"))
+    recorded, record = read_recorded_run(store, run_id), read_run_record(folder, run_id)
+    steps = planned_steps(recorded.steps, record)
+    stopped = any(step.state in ("failed", "not reached") for step in steps)
+    return FinishedRun(
+        name=folder.name,
+        run_id=run_id,
+        config=record.config,
+        artifacts=recorded.artifacts,
+        steps=steps,
+        ended=record.ended or (_KILLED if stopped else ""),
+        served=_served(store, recorded.base_path),
+        served_statistics=_served_statistics(store, recorded),
+    )
+
+
+def planned_steps(steps: Sequence[Step], record: RunRecord) -> tuple[Step, ...]:
+    """The steps that ran and those that were not reached, in the order of the pipeline.
+
+    A step may wait for another one without taking its outputs, which only the record knows.
+    """
+    if not record.steps:
+        return tuple(steps)
+    ran = {step.name: step for step in steps}
+    return tuple(
+        replace(ran.get(name, Step(name, "not reached", None)), upstream=tuple(upstream))
+        for name, upstream in record.steps.items()
+    )
+
+
+def _served(store: MetadataStore, base_path: str) -> ServedModel | None:
+    try:
+        version = served_version(base_path) if base_path else None
+    except ModelStoreError:  # why it cannot be read is what the run ended with
+        return None
+    if version is None:
+        return None
+    made_by = str(version.provenance.get("run_id", ""))
+    examples = read_recorded_run(store, made_by).artifacts.get("examples")
+    return ServedModel(
+        version=version.number,
+        path=version.path,
+        published_at=str(version.provenance.get("published_at", "")),
+        run_id=made_by,
+        data_fingerprint=str(version.provenance.get("data_fingerprint", "")),
+        code_fingerprint=str(version.provenance.get("code_fingerprint", "")),
+        data_span=examples.text("span") if examples else "",
+    )
+
+
+def _served_statistics(store: MetadataStore, recorded: RecordedRun) -> RunArtifact | None:
+    """The statistics of the run that made the baseline, where they are in the same store."""
+    baseline = recorded.artifacts.get("baseline_model")
+    if baseline is None or not baseline.flag("has_model"):
+        return None
+    path = f"{path_utils.serving_model_path(baseline.uri)}/{PROVENANCE_FILE}"
+    provenance = decode(io_utils.read_bytes_file(path)) if fileio.exists(path) else {}
+    return read_recorded_run(store, str(provenance.get("run_id", ""))).artifacts.get("statistics")
