@@ -1,0 +1,191 @@
+"""Each model of texts from records to a SavedModel: what a session answers, tables of a TF-Hub model included."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import apache_beam as beam
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_transform as tft
+import tensorflow_transform.beam as tft_beam
+from pydantic import TypeAdapter
+from tfx.components.trainer.fn_args_utils import FnArgs
+from tfx_bsl.public import tfxio
+
+from pipeline.runners.local import BEAM_PIPELINE_ARGS
+from serving import reference_predictions
+from serving.session_model import SessionModel
+from trainers.text import run_fn
+from trainers.text_embedding import TextEmbedding
+from trainers.text_options import TextTrainerOptions
+from trainers.training_error import TrainingError
+from transform.label_options import LabelOptions
+from transform.text import preprocessing_fn
+from transform.text_options import TextOptions
+
+SPEC = {name: tf.io.VarLenFeature(tf.string) for name in ("text", "label")}
+WORDS = ["dull", "fine", "film", "the"]
+ODD_TEXTS = [b"", b"   ", b"qqqq", "👍 映画".encode(), b"\x00", b"\xff\xfe", b"fine " * 2**18]
+
+
+class WordVectors(tf.Module):
+    """As nnlm-en-dim50 on TF-Hub: words looked up in a table with an asset, and the mean of their vectors."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        (folder / "tokens.txt").write_text("\n".join(WORDS))
+        initializer = tf.lookup.TextFileInitializer(
+            str(folder / "tokens.txt"),
+            tf.string,
+            tf.lookup.TextFileIndex.WHOLE_LINE,
+            tf.int64,
+            tf.lookup.TextFileIndex.LINE_NUMBER,
+        )
+        self.table = tf.lookup.StaticHashTable(initializer, default_value=-1)
+        self.vectors = tf.Variable(np.eye(len(WORDS), dtype=np.float32) * 3)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
+    def __call__(self, texts: tf.Tensor) -> tf.Tensor:
+        """The mean over the known words, which is NaN where there are none."""
+        ids = tf.ragged.map_flat_values(self.table.lookup, tf.strings.split(texts))
+        known = tf.ragged.boolean_mask(ids, ids >= 0)
+        return tf.reduce_mean(tf.ragged.map_flat_values(tf.gather, self.vectors, known), axis=1)
+
+
+@pytest.fixture(scope="module")
+def hub_model(tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("hub")
+    tf.saved_model.save(WordVectors(folder), str(folder / "model"))
+    (folder / "tokens.txt").unlink()  # the model has its own
+    return str(folder / "model")
+
+
+def record(text: bytes, label: str | None = None) -> bytes:
+    example = tf.train.Example()
+    example.features.feature["text"].bytes_list.value.append(text)
+    if label:
+        example.features.feature["label"].bytes_list.value.append(label.encode())
+    return example.SerializeToString()
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory) -> str:
+    path = str(tmp_path_factory.mktemp("records") / "examples.gz")
+    source = np.random.default_rng(0)
+    with tf.io.TFRecordWriter(path, "GZIP") as writer:
+        for number in range(200):
+            word, label = (("dull", "bad"), ("fine", "good"))[number % 2]
+            others = [WORDS[2 + source.integers(2)] for _ in range(source.integers(1, 4))]
+            writer.write(record(" ".join([*others, word]).encode(), label))
+    return path
+
+
+def exported(folder: Path, records: str, preprocessing: dict, trainer: dict) -> str:
+    """The SavedModel that Transform and run_fn make of the records."""
+    tf.compat.v1.reset_default_graph()  # other tests leave annotations there, which tft would read
+    options = TypeAdapter(TextTrainerOptions).validate_python(trainer)
+    text_options = TextOptions(label=LabelOptions(column="label"), **preprocessing).completed(options.features)
+    custom_config = {
+        "preprocessing": text_options.model_dump_json(),
+        "trainer": options.model_dump_json(),
+        "code_fingerprint": "code",
+    }
+    metadata = tft.DatasetMetadata.from_feature_spec(SPEC)
+    source = tfxio.TFExampleRecord(records, schema=metadata.schema, telemetry_descriptors=["test"])
+    with beam.Pipeline(argv=BEAM_PIPELINE_ARGS) as pipeline, tft_beam.Context(temp_dir=f"{folder}/temporary"):
+        data = (pipeline | source.BeamSource(), source.TensorAdapterConfig())
+        function = data | tft_beam.AnalyzeDataset(lambda inputs: preprocessing_fn(inputs, custom_config))
+        _ = function | tft_beam.WriteTransformFn(f"{folder}/graph")
+        _ = metadata | tft_beam.WriteMetadata(f"{folder}/graph/{tft.TFTransformOutput.RAW_METADATA_DIR}", pipeline)
+    run_fn(
+        FnArgs(
+            train_files=[records],
+            eval_files=[records],
+            transform_output=f"{folder}/graph",
+            serving_model_dir=f"{folder}/model/Format-Serving",
+            custom_config=custom_config,
+        )
+    )
+    return f"{folder}/model/Format-Serving"
+
+
+MODELS = {
+    "ngrams": {"learning_rate": 0.01},
+    "encoder": {"learning_rate": 0.01, "epochs": 12, "filters": 8},
+    "hub": {"learning_rate": 0.01, "batch_size": 16},
+}
+
+
+@pytest.fixture(scope="module", params=list(MODELS))
+def saved_model(request, tmp_path_factory, records, hub_model) -> str:
+    folder = tmp_path_factory.mktemp(request.param)
+    trainer = {"model": request.param, **MODELS[request.param]}
+    if request.param == "hub":
+        copy = shutil.copytree(hub_model, folder / "hub")
+        path = exported(folder, records, {}, trainer | {"handle": str(copy)})
+        shutil.rmtree(copy)  # what is served needs nothing from there
+        return path
+    return exported(folder, records, {"minimum_term_count": 1}, trainer)
+
+
+def test_a_session_answers_as_the_training_graph_does(saved_model, records):
+    expected = reference_predictions.read(f"{Path(saved_model).parent}/{reference_predictions.FILE_NAME}")
+    serialized = list(tf.data.TFRecordDataset(records, "GZIP").as_numpy_iterator())
+    session = SessionModel(saved_model)
+    answers = session.run("serve_examples", {"examples": np.array(serialized, object)})["probabilities"]
+    np.testing.assert_allclose(answers, expected.probabilities, atol=1e-6)
+    session.close()
+
+
+def test_the_model_has_learned_what_the_words_say(saved_model):
+    session = SessionModel(saved_model)
+    asked = np.array([b"the fine film", b"film the dull", b"dull"], object)
+    assert session.run("serving_default", {"text": asked})["output_0"].tolist() == [b"good", b"bad", b"bad"]
+    session.close()
+
+
+def test_odd_texts_have_finite_answers_and_leave_the_others_alone(saved_model):
+    session = SessionModel(saved_model)
+    (alone,) = session.run("classify", {"text": np.array([b"the fine film"], object)})["probabilities"]
+    for odd in ODD_TEXTS:
+        answer = session.run("classify", {"text": np.array([odd, b"the fine film"], object)})["probabilities"]
+        np.testing.assert_allclose(answer.sum(axis=1), 1, atol=1e-5)
+        np.testing.assert_allclose(answer[1], alone, atol=1e-6)
+    session.close()
+
+
+def test_an_embedding_gives_the_models_vectors_and_zero_for_no_number(hub_model):
+    vectors = TextEmbedding(hub_model)(tf.constant(["fine film", "qqqq", ""])).numpy()
+    np.testing.assert_allclose(vectors, [[0, 1.5, 1.5, 0], [0] * 4, [0] * 4])
+
+
+def test_an_embedding_of_tokens_is_refused(tmp_path):
+    model = tf.Module()
+    model.__class__ = type("Tokens", (tf.Module,), {"__call__": _ragged_lengths})
+    tf.saved_model.save(model, str(tmp_path))
+    with pytest.raises(TrainingError, match=r"answers 2 texts with \(2, 1, 1\), expected \[2, width\]"):
+        TextEmbedding(str(tmp_path))
+
+
+@tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
+def _ragged_lengths(self: tf.Module, texts: tf.Tensor) -> tf.Tensor:
+    return tf.cast(tf.strings.length(texts), tf.float32)[:, None, None]
+
+
+@pytest.mark.parametrize(
+    ("handle", "sentence"),
+    [
+        (
+            "https://hub.invalid/nnlm/2",
+            "nnlm/2: the model cannot be loaded: .*; download it elsewhere, and set trainer",
+        ),
+        ("/nowhere/nnlm", "/nowhere/nnlm: the model cannot be loaded: .*; expected a directory with saved_model.pb"),
+    ],
+)
+def test_what_cannot_be_had_is_said_in_one_sentence(handle, sentence):
+    with pytest.raises(TrainingError, match=sentence) as stopped:
+        TextEmbedding(handle)
+    assert "\n" not in str(stopped.value)
