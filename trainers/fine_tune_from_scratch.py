@@ -26,7 +26,9 @@ def train_from_scratch(backbone: keras.Model, training: PhotoTraining) -> keras.
     blocks = known[-1:] if options.blocks == "auto" else options.blocks
     check_blocks(blocks, known)
     features = joined(list(pooled_blocks(backbone, blocks).values()))
-    model = keras.Model(backbone.input, keras.layers.Dense(training.classes, activation="softmax")(features))
+    model = keras.Model(
+        backbone.input, keras.layers.Dense(training.classes, activation="softmax", name="head")(features)
+    )
     compile_for_photos(model, training)
     resumable_fit(
         model,
