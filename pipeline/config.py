@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from components.errors import BrokenInput
 from components.evaluator.evaluation_options import EvaluationOptions
+from components.run_report.model_card import ModelCard
 from components.table_file import TableFormat
 from pipeline.beam_options import BeamOptions
 from pipeline.cluster_options import ClusterOptions
@@ -89,6 +90,7 @@ class RunConfig(_Section):
         trainer: see trainers/<task>_options.py.
         evaluation: see components/evaluator/evaluation_options.py.
         serving_check: the last gate.
+        model_card: what the report says of the model that no measurement knows.
         runs: the folder of runs and their metadata.
         models: the folder that holds each model's base path; may be an object store's.
         beam: what runs the Beam steps, see pipeline/beam_options.py.
@@ -102,6 +104,7 @@ class RunConfig(_Section):
     trainer: TabularTrainerOptions | TextTrainerOptions | FineTuneOptions | WrapOptions
     evaluation: EvaluationOptions
     serving_check: ServingCheckOptions = ServingCheckOptions()
+    model_card: ModelCard = ModelCard()
     runs: str = "runs"
     models: str = "models"
     beam: BeamOptions = BeamOptions()

@@ -11,18 +11,24 @@ import traceback
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from components.errors import BrokenInput, NotPublished, RunStopped
 from pipeline.ask_once import ask_once
 from pipeline.config import RunConfig
 from pipeline.exit_status import ExitStatus
+from pipeline.leave_report import leave_report
 from pipeline.quiet_output import quiet_output
 from pipeline.raw_data import raw_data
+from pipeline.run_record import RunRecord, write_run_record
 from pipeline.run_screen import RunScreen
 from pipeline.schema_file import schema_file
 from pipeline.status_of_error import status_of_error
 from trainers.training_error import TrainingError
 from transform.preprocessing_error import PreprocessingError
+
+if TYPE_CHECKING:
+    from tfx import v1 as tfx
 
 
 def run(config: RunConfig, workdir: str) -> ExitStatus:
@@ -43,15 +49,17 @@ def run(config: RunConfig, workdir: str) -> ExitStatus:
     with quiet_output(log) as stream:
         screen = RunScreen(stream, log)
         try:
-            return _run(config, _base_path(config, workdir), folder, run_id, screen)
+            status, ended = _run(config, _base_path(config, workdir), folder, run_id, screen), ""
         except KeyboardInterrupt:
             screen.stopped("interrupted; run the same command again to go on, finished steps are not repeated")
             return ExitStatus.UNEXPECTED
         except Exception as error:  # the last place that can turn a trace into a sentence
             with suppress(OSError):  # the disk with the log may be what is full
                 traceback.print_exc()
-            screen.stopped(_reason(error))
-            return _status(error)
+            status, ended = _status(error), _reason(error)
+            screen.stopped(ended)
+        leave_report(folder, run_id, status, ended, screen)
+    return status
 
 
 def _run(config: RunConfig, base_path: str, folder: Path, run_id: str, screen: RunScreen) -> ExitStatus:
@@ -79,6 +87,7 @@ def _run(config: RunConfig, base_path: str, folder: Path, run_id: str, screen: R
     remember_parsed_options()
     started = time.monotonic()
     pipeline = create_pipeline(config, locations, run_id, config.beam.pipeline_args())
+    write_run_record(folder, run_id, RunRecord(config.model_dump(mode="json"), _steps(pipeline)))
 
     def node_ended(node: str, seconds: float) -> None:
         screen.node_ended(node, seconds, node in cached_nodes(metadata, run_id))
@@ -92,6 +101,11 @@ def _run(config: RunConfig, base_path: str, folder: Path, run_id: str, screen: R
     if not outcome.blessed:
         return ExitStatus.NOT_BLESSED
     return ExitStatus.NOT_PUBLISHED if outcome.infra_blessed else ExitStatus.SERVING_CHECK_FAILED
+
+
+def _steps(pipeline: tfx.dsl.Pipeline) -> dict[str, list[str]]:
+    """Each step and those that it waits for."""
+    return {step.id: sorted(upstream.id for upstream in step.upstream_nodes) for step in pipeline.components}
 
 
 def _base_path(config: RunConfig, workdir: str) -> str:

@@ -25,6 +25,7 @@ class RunOutcome:
         evaluation_reason: why the Evaluator did not bless.
         infra_blessed: ServingCheck's.
         infra_reason: why ServingCheck did not bless.
+        infra_remark: what it says besides its verdict.
         pushed: whether a version of this run is published.
         pushed_version: its number.
         pushed_destination: where it lies.
@@ -37,6 +38,7 @@ class RunOutcome:
     evaluation_reason: str = ""
     infra_blessed: bool | None = None
     infra_reason: str = ""
+    infra_remark: str = ""
     pushed: bool | None = None
     pushed_version: str = ""
     pushed_destination: str = ""
@@ -65,6 +67,7 @@ def read_outcome(metadata: str, run_id: str) -> RunOutcome:
         evaluation_reason=_text(blessing, "reason"),
         infra_blessed=_flag(infra_blessing, "blessed"),
         infra_reason=_text(infra_blessing, "reason"),
+        infra_remark=_text(infra_blessing, "remark"),
         pushed=_flag(pushed, "pushed"),
         pushed_version=_text(pushed, "pushed_version"),
         pushed_destination=_text(pushed, "pushed_destination"),

@@ -58,9 +58,11 @@ class RunScreen:
         for warning in outcome.warnings:
             self._print(f"[yellow]warning[/yellow]    {escape(warning)}")
         metrics = ", ".join(f"{name} {value:.4g}" for name, value in sorted(outcome.metrics.items()))
-        self._print(f"metrics    {metrics}")
+        self._print(f"metrics    {metrics or 'none: no example of the eval split has a label of the model'}")
         self._verdict("evaluation", outcome.blessed, "every threshold holds", outcome.evaluation_reason)
         self._verdict("serving", outcome.infra_blessed, "answers as the training graph does", outcome.infra_reason)
+        if outcome.infra_remark:
+            self._print(f"{'':<10} {escape(outcome.infra_remark)}")
         if outcome.pushed:
             self._print(f"[green]publishing[/green] {outcome.pushed_reason}: {outcome.pushed_destination}")
         else:
@@ -83,6 +85,14 @@ class RunScreen:
         self._print(f"[red]stopped[/red]    {escape(reason)}")
         if self._log:
             self._print(f"the full log is {self._log}")
+
+    def report(self, path: Path) -> None:
+        """Where the report lies."""
+        self._print(f"\nreport     {escape(str(path))}")
+
+    def no_report(self, reason: str) -> None:
+        """Why there is none."""
+        self._print(f"\nno report  {escape(reason)}")
 
     def _verdict(self, gate: str, blessed: bool | None, fine: str, reason: str) -> None:
         mark = "[green]" if blessed else "[red]"
