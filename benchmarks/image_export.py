@@ -47,7 +47,7 @@ def image_export(model: keras.Model, precision: Precision, photo: bytes, folder:
     classifier = ImageClassifier(lambda pixels: model(pixels, training=False), model)
     exported = served_model(
         transform=transform.transform_features_layer(),
-        predict=frozen_classifier(classifier, *SIZE, precision),
+        predict=frozen_classifier(classifier, *SIZE, precision).predict,
         labels=Labels(transform.vocabulary_file_by_name(VOCABULARY)),
         raw_feature_spec=feature_spec,
         label_column="label",

@@ -29,8 +29,7 @@ from benchmarks.image_export import LABELS, OPTIONS, SIZE, example_photo, image_
 from serving.export import freeze
 from serving.image_files import image_files
 from serving.session_model import SessionModel
-from trainers.frozen_classifier import frozen_classifier
-from trainers.image_classifier import ImageClassifier
+from trainers.bfloat16_function import bfloat16_function
 from trainers.precision import Precision
 from transform.decode_image import decode_image
 from transform.image import scale, usable_pixels
@@ -63,12 +62,14 @@ def main(turns: int) -> None:
 
 def _networks(model: keras.Model) -> dict[str, Callable[[tf.Tensor], tf.Tensor]]:
     pixels = tf.TensorSpec([None, *SIZE, 3], tf.float32)
-    classifier = ImageClassifier(lambda values: model(values, training=False), model)
-    bfloat16 = frozen_classifier(classifier, *SIZE, "bfloat16")
+
+    def predict(values: tf.Tensor) -> tf.Tensor:
+        return model(values, training=False)
+
     return {
-        BARE: tf.function(classifier.predict, input_signature=[pixels], autograph=False),
-        "forward pass: frozen, float32": freeze(classifier.predict, pixels),
-        "forward pass: frozen, bfloat16": lambda values: bfloat16({"image": values}),
+        BARE: tf.function(predict, input_signature=[pixels], autograph=False),
+        "forward pass: frozen, float32": freeze(predict, pixels),
+        "forward pass: frozen, bfloat16": bfloat16_function(predict, pixels),
     }
 
 

@@ -23,6 +23,8 @@ def bfloat16_function(
     frozen = frozen_function(function, pixels)
     (fed,), (fetched,) = frozen.inputs, frozen.outputs
     graph = bfloat16_graph(folded_graph(frozen.graph.as_graph_def(), fed.name, fetched.name))
+    # Without the weights in float32, which nothing uses any more.
+    graph = tf.compat.v1.graph_util.extract_sub_graph(graph, [fetched.op.name])
 
     def imported(values: tf.Tensor) -> tf.Tensor:
         (output,) = tf.graph_util.import_graph_def(graph, {fed.name: values}, [fetched.name], name="")

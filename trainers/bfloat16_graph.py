@@ -10,7 +10,7 @@ CONVOLUTIONS = frozenset({"Conv2D", "DepthwiseConv2dNative"})
 # What is done to the outputs of convolutions: converted too, so that they stay in bfloat16 on their way to the next.
 _IN_PASSING = frozenset({
     "AddV2", "AvgPool", "BiasAdd", "ConcatV2", "Elu", "Identity", "LeakyRelu", "MaxPool", "Mul", "Pad", "Relu", "Relu6",
-    "Sigmoid", "Sub", "Tanh",
+    "Reshape", "Sigmoid", "Squeeze", "Sub", "Tanh",
 })  # fmt: skip
 # Sums over many numbers: converted only on the way to another convolution. The last ones make the probabilities.
 _SUMS = frozenset({"MatMul", "Mean"})
@@ -85,7 +85,7 @@ def _carries_data(node: node_def_pb2.NodeDef, position: int) -> bool:
         return False
     if node.op == "ConcatV2":
         return position < node.attr["N"].i
-    return position == 0 if node.op in ("Mean", "Pad") else True
+    return position == 0 if node.op in ("Mean", "Pad", "Reshape") else True
 
 
 def _is_float32(node: node_def_pb2.NodeDef) -> bool:

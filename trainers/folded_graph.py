@@ -25,6 +25,6 @@ def folded_graph(graph: graph_pb2.GraphDef, inputs: str, output: str) -> graph_p
         tensors[name].dtype = tf.float32.as_datatype_enum
     config = config_pb2.ConfigProto()
     rewrites = config.graph_options.rewrite_options
-    rewrites.optimizers.extend(["remap", "constfold"])
+    rewrites.optimizers.extend(["remap", "constfold", "dependency"])
     rewrites.meta_optimizer_iterations = rewriter_config_pb2.RewriterConfig.ONE
     return tf_optimizer.OptimizeGraph(config, meta_graph)

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import tensorflow as tf
 import tensorflow_transform as tft
 from tfx.components.trainer.fn_args_utils import FnArgs
 
 from serving.export import export
 from serving.labels import VOCABULARY, Labels
 from serving.signatures.image import served_model
+from serving.signatures.raw_features import Features
 from trainers.data_fingerprint import data_fingerprint
 from trainers.fine_tune import fine_tuned
 from trainers.fine_tune_options import FineTuneOptions
 from trainers.frozen_classifier import frozen_classifier
-from trainers.image_classifier import ImageClassifier
 from trainers.image_options import read_trainer_options
 from trainers.leave_beside_export import leave_beside_export
 from trainers.photo_predictions import photo_predictions
 from trainers.photo_split import read_photo_split
 from trainers.photo_training import PhotoTraining
 from trainers.photos import read_photos
-from trainers.precision import Precision
 from trainers.training_folder import training_folder
 from trainers.wrapped_classifier import wrapped_classifier
 from transform.image_options import ImageOptions
@@ -47,7 +49,8 @@ def run_fn(fn_args: FnArgs) -> None:
             classifier = fine_tuned(training, preprocessing)
         else:
             classifier = wrapped_classifier(options, preprocessing, len(labels))
-        _export(classifier, options.precision, transform_output, preprocessing, len(labels), fn_args.serving_model_dir)
+        frozen = frozen_classifier(classifier, preprocessing.height, preprocessing.width, options.precision)
+        _export(frozen.predict, transform_output, preprocessing, len(labels), fn_args.serving_model_dir)
         leave_beside_export(
             fn_args.serving_model_dir,
             model=classifier.model,
@@ -55,12 +58,12 @@ def run_fn(fn_args: FnArgs) -> None:
             data_fingerprint=made_from,
             code_fingerprint=code_fingerprint,
             left_out=train.left_out + evaluation.left_out,
+            precision=frozen.provenance,
         )
 
 
 def _export(
-    classifier: ImageClassifier,
-    precision: Precision,
+    predict: Callable[[Features], tf.Tensor],
     transform_output: tft.TFTransformOutput,
     preprocessing: ImageOptions,
     classes: int,
@@ -69,7 +72,7 @@ def _export(
     export(
         served_model(
             transform=transform_output.transform_features_layer(),
-            predict=frozen_classifier(classifier, preprocessing.height, preprocessing.width, precision),
+            predict=predict,
             labels=Labels(transform_output.vocabulary_file_by_name(VOCABULARY)),
             raw_feature_spec=transform_output.raw_feature_spec(),
             label_column=preprocessing.label.column,

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -27,6 +29,7 @@ def leave_beside_export(
     data_fingerprint: str,
     code_fingerprint: str,
     left_out: int,
+    precision: Mapping[str, Any] | None = None,
 ) -> None:
     """Write what later steps need into the export's parent directory.
 
@@ -40,6 +43,7 @@ def leave_beside_export(
         data_fingerprint: of the examples trained and evaluated on.
         code_fingerprint: of the config and the code that made the model.
         left_out: how many examples of both splits had no usable label.
+        precision: what the provenance says of the numbers that the export computes with, if anything.
     """
     folder = os.path.dirname(export_path.rstrip("/"))  # noqa: PTH120 (may be an object store's path)
     if model is not None:
@@ -50,6 +54,7 @@ def leave_beside_export(
         "data_fingerprint": data_fingerprint,
         "code_fingerprint": code_fingerprint,
         "examples_left_out": left_out,
+        **(precision or {}),
         "libraries": {library: version(library) for library in LIBRARIES},
     }
     with tf.io.gfile.GFile(f"{folder}/{PROVENANCE_FILE}", "w") as provenance_file:

@@ -13,8 +13,10 @@ from tfx.utils import io_utils, path_utils
 
 from components.serving_check.check import check
 from components.serving_check.model_process import ModelProcess
+from components.serving_check.precision_remark import precision_remark
 from components.serving_check.report import REPORT_FILE, Report
 from serving.reference_predictions import FILE_NAME
+from trainers.leave_beside_export import PROVENANCE_FILE
 
 
 class Executor(base_executor.BaseExecutor):
@@ -49,6 +51,8 @@ class Executor(base_executor.BaseExecutor):
                 feature_of_input=json.loads(exec_properties["feature_of_input"]),
             )
         _bless(blessing, report)
+        # Beside the verdict, for whoever reads it: what is checked is the same for every precision.
+        blessing.set_string_custom_property("remark", precision_remark(f"{model.uri}/{PROVENANCE_FILE}"))
         if not report.blessed:
             fileio.rmtree(stamped)
 
