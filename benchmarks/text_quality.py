@@ -36,6 +36,7 @@ from trainers.text import train_classifier
 from trainers.transformed_split import read_transformed_split
 from transform.text import preprocessing_fn
 
+SPEC = {name: tf.io.VarLenFeature(tf.string) for name in ("text", "label")}
 CONFIG = Path(__file__).resolve().parent.parent / "configs/reviews.yaml"
 
 
@@ -71,11 +72,10 @@ def accuracy_and_auc(truth: np.ndarray, probabilities: np.ndarray) -> tuple[floa
 def ingraph_probabilities(config: RunConfig, texts: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.ndarray:
     """Of the positive class, for each text of `test`; preprocessing analysed and model trained on the others."""
     options = {"preprocessing": config.preprocessing.model_dump_json()}
-    spec = {name: tf.io.VarLenFeature(tf.string) for name in ("text", "label")}
     with tempfile.TemporaryDirectory() as folder:
         train_file = write_examples(f"{folder}/train.gz", texts, labels)
         test_file = write_examples(f"{folder}/test.gz", test, np.zeros(len(test), bool))
-        graph = transform_graph(preprocessing_fn, options, spec, train_file, folder)
+        graph = transform_graph(preprocessing_fn, options, SPEC, train_file, folder)
         labels_of_graph = [label.decode() for label in graph.vocabulary_by_name(VOCABULARY)]
         classifier, _ = train_classifier([train_file], graph, len(labels_of_graph), config.trainer)
         held_out = read_transformed_split([test_file], graph, classifier.inputs)

@@ -13,7 +13,7 @@ from tfx.dsl.io import fileio
 from tfx.proto import example_gen_pb2
 from tfx.utils import proto_utils
 
-from components.table_file import TableFile
+from components.table_file import TableFile, TableFormat
 
 
 class Executor(BaseExampleGenExecutor):
@@ -33,18 +33,19 @@ def _read_examples(pipeline: beam.Pipeline, exec_properties: dict[str, Any], spl
     return (
         pipeline
         | "Files" >> beam.Create(sorted(fileio.glob(pattern)))
-        | "Rows" >> beam.FlatMap(_examples, table_format).with_output_types(tf.train.Example)
+        | "Rows" >> beam.FlatMap(read_examples_of, table_format).with_output_types(tf.train.Example)
     )
 
 
-def _table_format(custom_config: str) -> Any:
+def _table_format(custom_config: str) -> TableFormat | None:
     config, value = example_gen_pb2.CustomConfig(), StringValue()
     proto_utils.json_to_proto(custom_config, config)
     config.custom_config.Unpack(value)
-    return value.value or None
+    return value.value or None  # type: ignore[return-value]  # the component takes no other
 
 
-def _examples(path: str, table_format: Any) -> Iterator[tf.train.Example]:
+def read_examples_of(path: str, table_format: TableFormat | None) -> Iterator[tf.train.Example]:
+    """The rows of a table as examples: every column a string feature, without a value where the field is empty."""
     for row in TableFile(path, table_format).rows():
         example = tf.train.Example()
         for name, text in row.fields.items():

@@ -1,0 +1,125 @@
+"""Time and memory of texts by their number: reading, Transform and training of 10,000 and of 100,000.
+
+    .venv/bin/python -m benchmarks.text_scale [--documents 10000 100000]
+
+Documents are made of the film reviews' own words: each keeps a review's first half and takes another's second half, of
+the same label, so that the number of different terms grows as it does with real ones. Every size runs in a process of
+its own, with the options of configs/reviews.yaml.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+CONFIG = Path(__file__).resolve().parent.parent / "configs/reviews.yaml"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--documents", type=int, nargs="+", default=[10_000, 100_000])
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        print(json.dumps(measure(arguments.documents[0])))
+        return
+    print(
+        f"{'documents':>9} {'read':>7} {'transform':>9} {'train':>7} {'s, all':>8} {'MB':>7} {'s/1,000':>8} {'MB/1,000':>8}"
+    )
+    for documents in arguments.documents:
+        command = [sys.executable, "-m", "benchmarks.text_scale", "--worker", "--documents", str(documents)]
+        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        print_row(documents, json.loads(output.splitlines()[-1]))
+
+
+def print_row(documents: int, found: dict[str, float]) -> None:
+    seconds = sum(found[step] for step in ("read", "transform", "train"))
+    added = found["peak"] - found["before"]
+    print(
+        f"{documents:>9,} {found['read']:>7.1f} {found['transform']:>9.1f} {found['train']:>7.1f} {seconds:>8.1f} "
+        f"{found['peak']:>7,.0f} {seconds / documents * 1000:>8.3f} {added / documents * 1000:>8.2f}",
+        flush=True,
+    )
+
+
+def measure(documents: int) -> dict[str, float]:
+    """Seconds of each step, and the megabytes before and at the peak."""
+    from benchmarks.text_quality import SPEC
+    from benchmarks.transform_graph import transform_graph
+    from pipeline.config import load_config
+    from pipeline.runners.beam_introspection import remember_signatures
+    from trainers.text import train_classifier
+    from transform.text import preprocessing_fn
+
+    remember_signatures()
+    config = load_config(str(CONFIG))
+    options = {"preprocessing": config.preprocessing.model_dump_json()}
+    with tempfile.TemporaryDirectory() as folder:
+        write_documents(f"{folder}/documents.csv", documents)
+        found = {"before": peak_megabytes()}
+        examples, found["read"] = timed(lambda: read_examples(folder))
+        graph, found["transform"] = timed(lambda: transform_graph(preprocessing_fn, options, SPEC, examples, folder))
+        _, found["train"] = timed(lambda: train_classifier([examples], graph, 2, config.trainer))
+    return found | {"peak": peak_megabytes()}
+
+
+def timed(step: Callable[[], Any]) -> tuple[Any, float]:
+    started = time.perf_counter()
+    return step(), time.perf_counter() - started
+
+
+def peak_megabytes() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def write_documents(path: str, documents: int) -> None:
+    from pipeline import datasets
+
+    with datasets.fetch("reviews").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    of_label = {label: [row["text"].split() for row in rows if row["label"] == label] for label in ("fresh", "rotten")}
+    source = random.Random(0)
+    with Path(path).open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"])
+        for number in range(documents):
+            label = ("fresh", "rotten")[number % 2]
+            first, second = source.choice(of_label[label]), source.choice(of_label[label])
+            writer.writerow([" ".join([*first[: len(first) // 2], *second[len(second) // 2 :]]), label])
+
+
+def read_examples(folder: str) -> str:
+    """The examples of `documents.csv`, as TextExampleGen makes and writes them; the path of their file."""
+    import apache_beam as beam
+    from tfx.components.example_gen.write_split import WriteSplit
+    from tfx.proto import example_gen_pb2
+
+    from components.text_example_gen.executor import read_examples_of
+    from pipeline.runners.local import BEAM_PIPELINE_ARGS
+
+    with beam.Pipeline(argv=BEAM_PIPELINE_ARGS) as pipeline:
+        _ = (
+            pipeline
+            | beam.Create([f"{folder}/documents.csv"])
+            | beam.FlatMap(read_examples_of, None)
+            | WriteSplit(f"{folder}/examples", example_gen_pb2.FORMAT_TFRECORDS_GZIP, {})
+        )
+    (path,) = Path(folder, "examples").iterdir()
+    return str(path)
+
+
+if __name__ == "__main__":
+    main()
