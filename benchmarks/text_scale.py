@@ -36,23 +36,23 @@ def main() -> None:
     if arguments.worker:
         print(json.dumps(measure(arguments.documents[0])))
         return
-    print(
-        f"{'documents':>9} {'read':>7} {'transform':>9} {'train':>7} {'s, all':>8} {'MB':>7} {'s/1,000':>8} {'MB/1,000':>8}"
-    )
+    print_row("documents", "read s", "transform s", "train s", "all s", "CPU s", "peak MB", "s/1,000", "MB/1,000")
     for documents in arguments.documents:
         command = [sys.executable, "-m", "benchmarks.text_scale", "--worker", "--documents", str(documents)]
         output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        print_row(documents, json.loads(output.splitlines()[-1]))
+        print_row(*figures(documents, json.loads(output.splitlines()[-1])))
 
 
-def print_row(documents: int, found: dict[str, float]) -> None:
-    seconds = sum(found[step] for step in ("read", "transform", "train"))
-    added = found["peak"] - found["before"]
-    print(
-        f"{documents:>9,} {found['read']:>7.1f} {found['transform']:>9.1f} {found['train']:>7.1f} {seconds:>8.1f} "
-        f"{found['peak']:>7,.0f} {seconds / documents * 1000:>8.3f} {added / documents * 1000:>8.2f}",
-        flush=True,
-    )
+def figures(documents: int, found: dict[str, float]) -> list[str]:
+    """What is printed of one size; CPU seconds tell more than seconds where the machine does other things too."""
+    steps = [found["read"], found["transform"], found["train"]]
+    seconds = [f"{step:.1f}" for step in (*steps, sum(steps), found["cpu"])]
+    each = [sum(steps) / documents * 1000, (found["peak"] - found["before"]) / documents * 1000]
+    return [f"{documents:,}", *seconds, f"{found['peak']:,.0f}", *(f"{value:.2f}" for value in each)]
+
+
+def print_row(*cells: str) -> None:
+    print(" ".join(f"{cell:>11}" for cell in cells), flush=True)
 
 
 def measure(documents: int) -> dict[str, float]:
@@ -70,9 +70,11 @@ def measure(documents: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         write_documents(f"{folder}/documents.csv", documents)
         found = {"before": peak_megabytes()}
+        cpu = time.process_time()
         examples, found["read"] = timed(lambda: read_examples(folder))
         graph, found["transform"] = timed(lambda: transform_graph(preprocessing_fn, options, SPEC, examples, folder))
         _, found["train"] = timed(lambda: train_classifier([examples], graph, 2, config.trainer))
+        found["cpu"] = time.process_time() - cpu
     return found | {"peak": peak_megabytes()}
 
 
