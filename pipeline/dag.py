@@ -18,6 +18,7 @@ from components.serving_pusher.component import ServingPusher
 from components.text_example_gen.component import TextExampleGen
 from pipeline.code_fingerprint import TRAINER_SOURCES, TRANSFORM_SOURCES, code_fingerprint
 from pipeline.config import PhotoDataOptions, RunConfig
+from pipeline.content_fingerprint import content_fingerprint
 from transform.image_options import ImageOptions
 
 HASH_BUCKETS = 100
@@ -198,9 +199,15 @@ def _module_options(config: RunConfig, locations: Locations) -> _ModuleOptions:
         trainer={
             "preprocessing": preprocessing,
             "trainer": trainer,
-            "code_fingerprint": code_fingerprint(TRAINER_SOURCES, preprocessing, trainer, schema),
+            "code_fingerprint": code_fingerprint(TRAINER_SOURCES, preprocessing, trainer, schema, _files(config)),
         },
     )
+
+
+def _files(config: RunConfig) -> str:
+    """A fingerprint of the weights and models that the trainer's options name."""
+    values = config.trainer.model_dump().values()
+    return content_fingerprint(value for value in values if isinstance(value, str) and value.startswith(("/", "gs://")))
 
 
 def _splits(eval_share: float) -> tfx.proto.Output:
