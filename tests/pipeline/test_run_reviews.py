@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
 import urllib.request
@@ -22,8 +23,18 @@ from serving.client.grpc_client import GrpcClient
 from serving.client.rest_client import RestClient
 from serving.server.embedded_server import EmbeddedServer
 from serving.server.server_options import ServerOptions
+from trainers.dense_batch import dense_batch
+from trainers.ngram_classifier import ragged_terms
 
 LABELS = ["fresh", "rotten"]
+EMOTIONS = {
+    "joy": ["嬉しい", "楽しい"],
+    "anger": ["怒る", "許せない"],
+    "fear": ["怖い", "恐ろしい"],
+    "sadness": ["悲しい", "寂しい"],
+    "love": ["愛してる", "好き"],
+    "surprise": ["驚いた", "びっくり"],
+}
 ODD_TEXTS = [
     "",
     "   ",
@@ -54,7 +65,7 @@ def finished(workdir) -> Finished:
 
 @pytest.fixture(scope="module")
 def eval_examples(finished, workdir) -> list[tf.train.Example]:
-    (files,) = (workdir / "runs/reviews/artifacts/CsvExampleGen/examples").glob("*/Split-eval")
+    (files,) = (workdir / "runs/reviews/artifacts/TextExampleGen/examples").glob("*/Split-eval")
     records = tf.data.TFRecordDataset([str(file) for file in files.iterdir()], "GZIP").as_numpy_iterator()
     return [tf.train.Example.FromString(record) for record in records]
 
@@ -84,7 +95,7 @@ def training_graph(finished, workdir, serialized) -> np.ndarray:
     assert [label.decode() for label in transform.vocabulary_by_name("labels")] == LABELS
     spec = {name: feature for name, feature in transform.raw_feature_spec().items() if name != "label"}
     features = transform.transform_features_layer()(tf.io.parse_example(serialized, spec))
-    return keras.models.load_model(model / "model.keras").predict(dict(features), batch_size=1024, verbose=0)
+    return keras.models.load_model(model / "model.keras").predict(dense_batch(ragged_terms(features)), verbose=0)
 
 
 @pytest.fixture(scope="module")
@@ -178,33 +189,47 @@ def test_every_text_without_a_known_word_has_the_same_undecided_answer(client):
     assert (probabilities == probabilities[0]).all()
 
 
-def test_ones_own_sentences_of_three_classes_need_only_a_config(tmp_path):
-    source = random.Random(0)
-    kinds = {
-        "joy": ["嬉しい", "楽しい", "最高"],
-        "anger": ["怒る", "腹立つ", "許せない"],
-        "fear": ["怖い", "恐ろしい", "震える"],
-    }
-    lines = ["number,sentence,emotion"]
-    for number in range(450):
-        emotion = source.choice(list(kinds))
-        lines.append(f"{number},今日は{source.choice(kinds[emotion])}日だ{source.choice('。、')},{emotion}")
-    (tmp_path / "feelings.csv").write_text("\n".join(lines), encoding="utf-8")
+def test_ones_own_sentences_of_six_classes_need_only_a_config(tmp_path):
+    rows = emotions()
+    with gzip.open(tmp_path / "feelings.jsonl.gz", "wt", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
     (tmp_path / "feelings.yaml").write_text(
         "name: feelings\n"
         "task: text\n"
-        "data: {path: feelings.csv}\n"
+        "data: {path: feelings.jsonl.gz}\n"
         "preprocessing: {label: {column: emotion}, column: sentence, word_ngrams: 0, character_ngrams: [1, 2]}\n"
         "evaluation: {at_least: {accuracy: 0.95, auc: 0.95}}\n"
-        "trainer: {epochs: 30, learning_rate: 0.005}\n"
+        "trainer: {epochs: 20, learning_rate: 0.01}\n"
     )
     done = ingraph("run", str(tmp_path / "feelings.yaml"), "--workdir", str(tmp_path))
     assert done.status == 0, done.output
+    assert f"data: {len(rows)} rows, 1 repeat an earlier one, 'sentence' is empty in 1" in done.output
+    assert sorted(texts_read(tmp_path)) == sorted(row["sentence"] for row in rows)
     with (
         EmbeddedServer(
             {"feelings": str(tmp_path / "models/feelings")}, ServerOptions(rest_port=0, grpc_port=0)
         ) as server,
         RestClient(port=server.rest_port) as client,
     ):
-        asked = ["楽しい", "許せない", "恐ろしい"]
-        assert strings(client.predict("feelings", {"text": asked})["output_0"]) == ["joy", "anger", "fear"]
+        asked = [words[0] for words in EMOTIONS.values()]
+        assert strings(client.predict("feelings", {"text": asked})["output_0"]) == list(EMOTIONS)
+
+
+def emotions() -> list[dict[str, str]]:
+    """Sentences without spaces, with tabs, quotes and line breaks; two are the same, one is empty."""
+    source = random.Random(0)
+    rows = []
+    for number in range(720):
+        emotion = source.choice(list(EMOTIONS))
+        said = source.choice(EMOTIONS[emotion])
+        rows.append({"sentence": f'第{number}\n「{said}」\r\n,"\t日だ\u2028', "emotion": emotion})
+    return [*rows, rows[0], {"sentence": "", "emotion": "joy"}]
+
+
+def texts_read(workdir: Path) -> list[str]:
+    """The texts among the examples of a run, "" where one has none."""
+    (artifact,) = (workdir / "runs/feelings/artifacts/TextExampleGen/examples").iterdir()
+    files = [str(file) for file in artifact.glob("Split-*/*")]
+    records = tf.data.TFRecordDataset(files, "GZIP").as_numpy_iterator()
+    values = [tf.train.Example.FromString(record).features.feature["sentence"].bytes_list.value for record in records]
+    return [value[0].decode() if value else "" for value in values]
