@@ -50,7 +50,7 @@ def one_of_each_class(run: FinishedRun, predictions: EvalPredictions, at_most: i
 
 def _shown(run: FinishedRun, predictions: EvalPredictions, rows: list[int]) -> list[ShownExample]:
     wanted = {predictions.ids[row] for row in rows}
-    inputs = {}
+    inputs: dict[str, ShownInput] = {}
     for record in read_examples(eval_files(run)):
         if len(inputs) == len(wanted):
             break

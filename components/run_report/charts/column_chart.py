@@ -44,9 +44,8 @@ def column_chart(column: ColumnSummary) -> str:
 
 
 def _histogram(column: statistics_pb2.FeatureNameStatistics) -> tuple[list[float], list[float]]:
-    buckets = next(
-        (one.buckets for one in column.num_stats.histograms if one.type == statistics_pb2.Histogram.STANDARD), []
-    )
+    standard = [one for one in column.num_stats.histograms if one.type == statistics_pb2.Histogram.STANDARD]
+    buckets = standard[0].buckets if standard else []
     if not buckets or buckets[0].low_value == buckets[-1].high_value:
         return [0.0, 1.0], [1.0]
     edges = [bucket.low_value for bucket in buckets] + [buckets[-1].high_value]

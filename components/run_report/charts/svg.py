@@ -6,6 +6,7 @@ import io
 import re
 from html import escape
 from itertools import count
+from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -24,7 +25,7 @@ _VARIABLES = {
     BAD: "bad",
     IDLE: "idle",
 } | {colour: f"scale-{level}" for level, colour in enumerate(SCALE)}
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: it can be read, searched and enlarged
     "svg.hashsalt": "ingraph",
     "font.size": 9,
