@@ -98,3 +98,29 @@ def test_a_file_that_is_no_config(tmp_path, content, sentence):
     (tmp_path / "broken.yaml").write_text(content)
     with pytest.raises(BrokenInput, match=sentence):
         load_config(str(tmp_path / "broken.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("trainer.epoch=3", "unknown key 'trainer.epoch'; did you mean 'epochs'?"),
+        ("trainer={model: encoder, l2: 1}", "unknown key 'trainer.l2'; known here: learning_rate"),
+        ("trainer.model=hub", "the key 'trainer.handle' is missing"),
+        ("trainer.model=trees", "trainer: Input tag 'trees' found using 'model' does not match"),
+        ("data.format=xml", "data.format: Input should be 'csv', 'tsv' or 'jsonl', received 'xml'"),
+        ("preprocessing.vocabulary=alphabet", "preprocessing.vocabulary: Input should be 'frequency'"),
+    ],
+)
+def test_the_options_of_a_model_of_texts_are_named_as_they_are_written(override, sentence):
+    with pytest.raises(BrokenInput) as refused:
+        load_config(str(CONFIGS / "reviews.yaml"), [override])
+    assert sentence in str(refused.value)
+
+
+def test_the_model_of_texts_decides_about_the_features():
+    reviews = str(CONFIGS / "reviews.yaml")
+    assert load_config(reviews).preprocessing.features == "terms"
+    assert load_config(reviews, ["trainer.model=encoder"]).preprocessing.word_ngrams == 1
+    hub = load_config(reviews, ["trainer={model: hub, handle: nnlm}"])
+    assert hub.trainer.handle == str(CONFIGS / "nnlm")
+    assert hub.preprocessing.features == "text"
