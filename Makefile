@@ -2,7 +2,7 @@
 
 PYTHON ?= python3.11
 MODELS ?= $(wildcard models/*)
-CONFIGS := configs/heart.yaml configs/reviews.yaml
+CONFIGS := configs/heart.yaml configs/reviews.yaml configs/digits.yaml
 
 READY := .venv/.ready
 UV := .venv/tools/bin/uv
