@@ -75,6 +75,55 @@ documents = (
 )
 
 
+# Requests of which every name fits: model, signature, and its inputs with their numbers in tensorflow.DataType.
+TARGETS: tuple[tuple[str, str, dict[str, int]], ...] = (
+    ("half_plus_two", "", {"x": 1}),
+    ("greeting", "serving_default", {"text": 7}),
+    ("greeting", "classify", {"text": 7}),
+    ("patients", "", {"age": 9, "oldpeak": 1, "thal": 7}),
+    ("types", "", {"bool": 10, "double": 2, "int32": 3, "int64": 9, "uint8": 4}),
+    ("types", "complex", {"x": 1}),
+    ("types", "half", {"x": 1}),
+    ("decoder", "", {"image_bytes": 7}),
+    ("examples", "predict", {"inputs": 7}),
+)
+_PLAIN = {
+    1: numbers,
+    2: numbers,
+    3: st.integers(-(2**33), 2**33),
+    4: st.integers(-2, 300),
+    7: small_text | base64_values,
+}
+_PLAIN |= {9: st.integers(-(2**65), 2**65), 10: st.booleans()}
+
+
+@st.composite
+def fitting_requests(draw: st.DrawFn) -> tuple[bytes, bytes, list[bytes], bytes, str]:
+    """A request in rows, columns or examples in which every name fits, and mostly every value."""
+    model, signature, inputs = draw(st.sampled_from(TARGETS))
+    shape = draw(st.lists(st.integers(0, 3), max_size=3))
+
+    def nested(kind: int, sizes: list[int]) -> Any:
+        if not sizes:
+            return draw(_PLAIN[kind] | leaves if draw(st.integers(0, 9)) == 0 else _PLAIN[kind])
+        return [nested(kind, sizes[1:]) for _ in range(sizes[0])]
+
+    form = draw(st.sampled_from(["inputs", "instances", "examples"]))
+    if form == "inputs":
+        content: Any = {name: nested(kind, shape) for name, kind in inputs.items()}
+    elif form == "instances":
+        content = [
+            {name: nested(kind, shape[1:]) for name, kind in inputs.items()} for _ in range(shape[0] if shape else 1)
+        ]
+    else:
+        model, signature = "examples", draw(st.sampled_from(["", "classify_both", "regress_x2_to_y3"]))
+        content = [{"x": draw(st.floats(width=32)), "x2": draw(st.floats(width=32) | leaves)}]
+    body = json.dumps({"signature_name": signature, form: content}).encode("utf-8", "surrogatepass")
+    verb = draw(st.sampled_from(["classify", "regress"])) if form == "examples" else "predict"
+    encoding = draw(st.sampled_from(["plain", "gzip"]))
+    return b"POST", f"/v1/models/{model}:{verb}".encode(), [b"Accept-Encoding: gzip"], body, encoding
+
+
 @st.composite
 def bodies(draw: st.DrawFn) -> bytes:
     """JSON as clients write it, with NaN and lone surrogates, sometimes cut, extended or changed in a byte."""
@@ -116,7 +165,9 @@ headers = st.lists(
     max_size=3,
     unique=True,
 )
-rest_requests = st.tuples(methods, paths, headers, bodies(), st.sampled_from(["plain", "plain", "gzip", "broken gzip"]))
+rest_requests = fitting_requests() | st.tuples(
+    methods, paths, headers, bodies(), st.sampled_from(["plain", "plain", "gzip", "broken gzip"])
+)
 
 
 @st.composite
@@ -165,7 +216,13 @@ def grpc_calls(draw: st.DrawFn) -> tuple[str, Any]:
     request = kind()
     if hasattr(request, "model_spec") and draw(st.sampled_from([True] * 5 + [False])):
         _fill_spec(draw, request.model_spec)
-    if hasattr(request, "inputs"):
+    if hasattr(request, "inputs") and draw(st.booleans()):
+        model, signature, inputs = draw(st.sampled_from(TARGETS))
+        request.model_spec.name, request.model_spec.signature_name = model, signature
+        for name, kind in inputs.items():
+            request.inputs[name].CopyFrom(draw(tensors()))
+            request.inputs[name].dtype = draw(st.sampled_from([kind] * 9 + [7]))
+    elif hasattr(request, "inputs"):
         for name in draw(st.lists(features, max_size=3)):
             request.inputs[name].CopyFrom(draw(tensors()))
         request.output_filter.extend(draw(st.lists(st.sampled_from(["y", "output_0", "labels", "zzz"]), max_size=2)))

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import meta_graph_pb2
-
-# Sets of outputs come from clients: enough for every set that is really used, and an end to it.
-MAXIMUM_CALLABLES = 64
+from tensorflow.python.client import pywrap_tf_session as tf_session
 
 
 class SessionModel:
@@ -36,7 +34,6 @@ class SessionModel:
             self._session.close()
             raise
         self.signatures: Mapping[str, meta_graph_pb2.SignatureDef] = dict(meta_graph.signature_def)
-        self._callables: dict[tuple[str, tuple[str, ...], tuple[str, ...]], Callable[..., Sequence[Any]]] = {}
 
     def run(
         self,
@@ -53,43 +50,66 @@ class SessionModel:
             KeyError: the model has no such signature, input or output.
             tf.errors.OpError: the graph refuses the values.
         """
-        feeds = tuple(sorted(inputs))
-        fetches = tuple(sorted(self.signatures[signature].outputs if outputs is None else outputs))
-        run = self._callables.get((signature, feeds, fetches)) or self._make_callable(signature, feeds, fetches)
-        options = _run_options(timeout_seconds)
-        values = run(*(inputs[name] for name in feeds), options=options)
+        definition = self.signatures[signature]
+        fetches = tuple(sorted(definition.outputs if outputs is None else outputs))
+        feeds = {}
+        for name, array in inputs.items():
+            tensor = self._tensor(definition.inputs, name)
+            feeds[tensor.ref()] = np.asarray(array, tensor.dtype.as_numpy_dtype)
+        values = self._run(feeds, [self._tensor(definition.outputs, name) for name in fetches], timeout_seconds)
         return {name: _as_array(value) for name, value in zip(fetches, values, strict=True)}
+
+    def unset_variables(self) -> list[str]:
+        """The variables that a signature reads and that loading has not filled: every request would fail on them.
+
+        What `tf.saved_model.save(model, signatures=…)` writes of a Keras 3 model is of this kind.
+        """
+        graph = self._session.graph
+        infos = [info for signature in self.signatures.values() for info in signature.outputs.values() if info.name]
+        handles = _variables_read([graph.get_tensor_by_name(info.name).op for info in infos])
+        with graph.as_default():
+            filled = self._session.run(
+                [tf.raw_ops.VarIsInitializedOp(resource=handle.outputs[0]) for handle in handles]
+            )
+        return sorted(handle.name for handle, is_filled in zip(handles, filled, strict=True) if not is_filled)
 
     def close(self) -> None:
         """Free the session and its weights."""
         self._session.close()
 
-    def _make_callable(
-        self, signature: str, feeds: tuple[str, ...], fetches: tuple[str, ...]
-    ) -> Callable[..., Sequence[Any]]:
-        definition = self.signatures[signature]
-        run: Callable[..., Sequence[Any]] = self._session.make_callable(
-            [_tensor_name(definition.outputs, name) for name in fetches],
-            feed_list=[_tensor_name(definition.inputs, name) for name in feeds],
-        )
-        if len(self._callables) >= MAXIMUM_CALLABLES:
-            self._callables.clear()
-        self._callables[signature, feeds, fetches] = run
-        return run
+    def _run(
+        self, feeds: Mapping[Any, np.ndarray], fetches: Sequence[tf.Tensor], timeout_seconds: float | None
+    ) -> Sequence[Any]:
+        options = None
+        if timeout_seconds is not None:
+            wanted = tf.compat.v1.RunOptions(timeout_in_ms=max(1, int(timeout_seconds * 1000)))
+            options = tf_session.TF_NewBufferFromString(wanted.SerializeToString())
+        try:
+            # Not by Session.run, which refuses what does not have the shape of a placeholder. TensorFlow Serving leaves
+            # that to the graph: it may take it all the same, or say better what is wrong with it.
+            values: Sequence[Any] = self._session._do_run(None, [], fetches, feeds, options, None)
+        finally:
+            if options is not None:
+                tf_session.TF_DeleteBuffer(options)
+        return values
+
+    def _tensor(self, tensors: Mapping[str, meta_graph_pb2.TensorInfo], name: str) -> tf.Tensor:
+        # Looking up a missing key in a protobuf map would add it.
+        if name not in tensors:
+            raise KeyError(name)
+        return self._session.graph.get_tensor_by_name(tensors[name].name)
 
 
-def _run_options(timeout_seconds: float | None) -> Any:
-    return (
-        None if timeout_seconds is None else tf.compat.v1.RunOptions(timeout_in_ms=max(1, int(timeout_seconds * 1000)))
-    )
-
-
-def _tensor_name(tensors: Mapping[str, meta_graph_pb2.TensorInfo], name: str) -> str:
-    # Looking up a missing key in a protobuf map would add it.
-    if name not in tensors:
-        raise KeyError(name)
-    tensor_name: str = tensors[name].name
-    return tensor_name
+def _variables_read(operations: Sequence[tf.Operation]) -> list[tf.Operation]:
+    """The handles of the variables from which these operations are computed."""
+    ahead, seen = list(operations), set(operations)
+    while ahead:
+        operation = ahead.pop()
+        for source in (*(tensor.op for tensor in operation.inputs), *operation.control_inputs):
+            if source not in seen:
+                seen.add(source)
+                ahead.append(source)
+    return [operation for operation in seen if operation.type == "VarHandleOp"]
 
 
 def _as_array(value: Any) -> np.ndarray:

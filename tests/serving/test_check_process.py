@@ -39,7 +39,7 @@ def test_it_loads_runs_and_times_a_model_and_goes_on_after_a_failure(double):
         ("run", "double", inputs),
         ("load", double),
         ("run", "triple", inputs),
-        ("run", "double", {"x": np.array([[1]])}),
+        ("run", "double", {"x": np.array([b"three"], np.object_)}),
         ("run", "double", inputs),
         ("time", "double", inputs, 7),
         ("load", f"{double}/nowhere"),

@@ -367,3 +367,15 @@ def test_a_body_of_megabytes_is_answered(rest):
     values = [float(number) for number in range(200_000)]
 
     assert outputs(rest, "half_plus_two", values)[-1] == 199_999 / 2 + 2
+
+
+@pytest.mark.parametrize(("inputs", "expected"), [("a", "hello a"), ([["a"], ["b"]], [["hello a"], ["hello b"]])])
+def test_another_shape_than_the_signature_s_is_left_to_the_graph(rest, inputs, expected):
+    assert outputs(rest, "greeting", inputs) == expected
+
+
+def test_a_shape_that_the_graph_refuses_is_a_400(rest):
+    status, message = error(rest, "decoder", {"inputs": {"b64": "aGVsbG8="}})
+
+    assert status == 400
+    assert message != ""
