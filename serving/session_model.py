@@ -65,8 +65,9 @@ class SessionModel:
         What `tf.saved_model.save(model, signatures=…)` writes of a Keras 3 model is of this kind.
         """
         graph = self._session.graph
-        infos = [info for signature in self.signatures.values() for info in signature.outputs.values() if info.name]
-        handles = _variables_read([graph.get_tensor_by_name(info.name).op for info in infos])
+        outputs = [info.name for signature in self.signatures.values() for info in signature.outputs.values()]
+        # A name is that of a tensor, or that of an operation without output, such as the one that initialises.
+        handles = _variables_read([graph.get_operation_by_name(name.partition(":")[0]) for name in outputs if name])
         with graph.as_default():
             filled = self._session.run(
                 [tf.raw_ops.VarIsInitializedOp(resource=handle.outputs[0]) for handle in handles]

@@ -28,6 +28,7 @@ def load_version(path: str) -> SessionModel:
     try:
         model = _load(path)
         try:
+            _check_variables(model)
             _warm_up(model, tf.io.gfile.join(path, WARM_UP_FILE))
         except BaseException:
             model.close()
@@ -53,6 +54,17 @@ def _load(path: str) -> SessionModel:
     except Exception as error:
         # Python's loader raises almost anything for a graph that parses and still is none: no {serve} tag, unknown ops.
         raise invalid_argument(str(error)) from error
+
+
+def _check_variables(model: SessionModel) -> None:
+    unset = model.unset_variables()
+    if unset:
+        raise ServingError(
+            CanonicalCode.FAILED_PRECONDITION,
+            f"The signatures read variables that loading does not fill, so that every request would fail: "
+            f"{', '.join(unset)}. Was the model saved by tf.saved_model.save, with Keras 3? keras.export.ExportArchive "
+            "writes one that can be served.",
+        )
 
 
 def _warm_up(model: SessionModel, path: str) -> None:

@@ -162,7 +162,8 @@ class ServedModel:
             version.state = VersionState.LOADING
             try:
                 model = await asyncio.to_thread(load_version, version.path)
-            except ServingError as error:
+            except Exception as unforeseen:
+                error = _as_serving_error(unforeseen)
                 version.state, version.code = VersionState.END, error.code
                 # The log is the operator's; the status is anybody's, and tells nothing of the file system.
                 version.message = error.message.replace(version.path, f"{self.name}/{version.number}")
@@ -227,6 +228,13 @@ class ServedModel:
         if trouble and trouble != self._last_trouble:
             logger.warning("%s: %s", self.name, trouble)
         self._last_trouble = trouble
+
+
+def _as_serving_error(error: Exception) -> ServingError:
+    if isinstance(error, ServingError):
+        return error
+    logger.error("a version cannot be loaded", exc_info=error)
+    return ServingError(CanonicalCode.INTERNAL, "Internal error; the server's log says more.")
 
 
 async def _is_set_within(event: asyncio.Event, seconds: float) -> bool:

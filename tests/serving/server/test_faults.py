@@ -10,7 +10,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import keras
 import pytest
+import tensorflow as tf
 
 from serving.server import served_model
 from serving.server.batching_parameters import BatchingParameters
@@ -161,3 +163,18 @@ def test_of_the_versions_that_are_gone_the_status_names_only_the_newest(tmp_path
         wait_until(lambda: answer_of(server) == 20.0)
 
         assert {16, 15, 14} <= statuses(server).keys() <= {20, 16, 15, 14, 1}
+
+
+def test_a_saved_model_whose_requests_would_all_fail_is_not_loaded(tmp_path, half_plus_two_versions):
+    """Python's loader takes it, and a session fails on the variables, which it does not find."""
+    half_plus_two_versions(tmp_path / "models", 1)
+    network = keras.Sequential([keras.Input([1]), keras.layers.Dense(1)])
+    signature = tf.function(lambda x: {"y": network(x)}, input_signature=[tf.TensorSpec([None, 1], tf.float32)])
+    tf.saved_model.save(network, str(tmp_path / "2"), signatures={"serving_default": signature})
+    assert tf.saved_model.load(str(tmp_path / "2")).signatures["serving_default"](tf.ones([1, 1]))["y"].shape == [1, 1]
+
+    with serving(tmp_path / "models") as server:
+        (tmp_path / "2").rename(tmp_path / "models" / "2")
+        wait_until(lambda: statuses(server).get(2) == ("END", "FAILED_PRECONDITION"))
+
+        assert answer_of(server) == 1.0
