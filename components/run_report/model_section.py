@@ -26,6 +26,7 @@ from components.run_report.wilson_interval import wilson_interval
 # Beyond this a picture of the whole matrix cannot be read; the pairs that are mixed up most are listed in any case.
 CLASSES_IN_MATRIX = 40
 SHOWN_PAIRS = 8
+SHOWN_CLASSES = 50
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def model_section(run: FinishedRun, predictions: EvalPredictions, evaluation: Se
         estimates=estimates,
         intervals=intervals_chart(estimates),
         slices=[SliceRow(one, _accuracy(one)) for one in evaluation if one.slice],
-        classes=class_results(predictions),
+        classes=_classes(predictions),
         confusion=confusion_chart(matrix, predictions.labels) if few_classes else "",
         pairs=_pairs(matrix, predictions.labels),
         curves=_curves(predictions, estimates),
@@ -92,6 +93,15 @@ def model_section(run: FinishedRun, predictions: EvalPredictions, evaluation: Se
 def _accuracy(metrics: SliceMetrics) -> Interval | None:
     total = metrics.candidate.get("example_count", 0)
     return wilson_interval(metrics.candidate.get("accuracy", 0) * total, total)
+
+
+def _classes(predictions: EvalPredictions) -> list[ClassResult]:
+    """All classes; of very many those with examples that are found least often."""
+    results = class_results(predictions)
+    if len(results) <= SHOWN_CLASSES:
+        return results
+    found = [(one.recall.value, one) for one in results if one.recall is not None]
+    return [one for _, one in sorted(found, key=lambda pair: pair[0])[:SHOWN_CLASSES]]
 
 
 def _pairs(matrix: np.ndarray, labels: Sequence[str]) -> list[ConfusedPair]:
