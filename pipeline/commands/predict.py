@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 ROWS_PER_REQUEST = 64
 IMAGE_INPUTS = ("image", "image_bytes")  # the names of the image signatures' inputs
+# What is taken from a directory.
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp")
+TEXT_SUFFIXES = (".txt", ".csv")
+TABLE_SUFFIXES = (".csv",)
 TABLE_LABELS = 3  # how many of a row's labels the table shows
 
 
@@ -53,20 +57,28 @@ class Rows:
     show_default=True,
     help="serving_default answers with a label, classify with all labels and their probabilities.",
 )
+@click.option("--label", help="The version that has this label, such as stable or canary.  [default: the newest]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per row.")
 def predict(
-    name: str, inputs: tuple[str, ...], rest: bool, host: str, port: int | None, signature: str, as_json: bool
+    name: str,
+    inputs: tuple[str, ...],
+    rest: bool,
+    host: str,
+    port: int | None,
+    signature: str,
+    label: str | None,
+    as_json: bool,
 ) -> None:
     """Ask the served model NAME for labels.
 
     INPUT is, depending on what the model takes: image files; CSV files with a header; column=value pairs that make up
-    one row; sentences, or text files of one sentence per line; - for the same from standard input.
-    An empty cell or value is a missing one.
+    one row; sentences, or text files of one sentence per line; directories of such files, with all that is below
+    them; - for the same from standard input. An empty cell or value is a missing one.
 
     \b
     ingraph predict heart age=63 sex=1 cp=1 …
     ingraph predict heart patients.csv --grpc
-    ingraph predict flowers rose.jpg tulip.jpg --signature classify
+    ingraph predict flowers rose.jpg holiday/ --signature classify
 
     Exit status: 0 when every row was answered, 2 when not.
     """
@@ -78,10 +90,12 @@ def predict(
     client = RestClient(host, port or 8501) if rest else GrpcClient(host, port or 8500)
     with client:
         try:
-            taken = _signature(client.metadata(name), signature).inputs
-            rows = _read(inputs, taken)
+            taken = _signature(client.metadata(name, label=label), signature).inputs
+            rows = _read(_files(inputs, taken), taken)
             answers = [
-                answer for part in _parts(rows) for answer in _rows(client.predict(name, part.columns, signature), part)
+                answer
+                for part in _with_progress(rows)
+                for answer in _rows(client.predict(name, part.columns, signature, label=label), part)
             ]
         except PredictionError as error:
             raise PredictFailed(_explain(error, name)) from error
@@ -109,6 +123,22 @@ def _explain(error: PredictionError, name: str) -> str:
     if error.code is CanonicalCode.NOT_FOUND:
         return f"the server has no model {name!r} ({error.message}); was it started with --model {name}=BASE_PATH?"
     return error.message
+
+
+def _files(inputs: Sequence[str], taken: Mapping[str, TensorDescription]) -> list[str]:
+    """The INPUTs, with the files below it in the place of each directory."""
+    if len(taken) > 1:
+        suffixes: tuple[str, ...] = TABLE_SUFFIXES
+    else:
+        suffixes = IMAGE_SUFFIXES if next(iter(taken)) in IMAGE_INPUTS else TEXT_SUFFIXES
+    return [file for text in inputs for file in (_below(Path(text), suffixes) if _is_directory(text) else [text])]
+
+
+def _below(directory: Path, suffixes: tuple[str, ...]) -> list[str]:
+    files = sorted(str(path) for path in directory.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
+    if not files:
+        raise ValueError(f"{directory} holds no file that the model takes; expected names with {', '.join(suffixes)}")
+    return files
 
 
 def _read(inputs: Sequence[str], taken: Mapping[str, TensorDescription]) -> Rows:
@@ -142,6 +172,8 @@ def _read_pairs(inputs: Sequence[str], taken: Mapping[str, TensorDescription]) -
 
 def _read_one(text: str, taken: Mapping[str, TensorDescription]) -> Rows:
     column = next(iter(taken))
+    if column in IMAGE_INPUTS and _is_file(text) and not text.lower().endswith(".csv"):
+        return Rows([text], {column: [Path(text)]})
     content = _content(text)
     if len(taken) > 1 or (text.lower().endswith(".csv") and content is not None):
         if content is None:
@@ -164,6 +196,13 @@ def _content(text: str) -> bytes | None:
         return Path(text).read_bytes() if _is_file(text) else None
     except OSError as error:
         raise ValueError(f"{text} cannot be read: {error.strerror}") from error
+
+
+def _is_directory(text: str) -> bool:
+    try:
+        return Path(text).is_dir()
+    except (OSError, ValueError):  # a sentence can be longer than a file name
+        return False
 
 
 def _is_file(text: str) -> bool:
@@ -207,7 +246,32 @@ def _source(text: str) -> str:
 def _parts(rows: Rows) -> Iterator[Rows]:
     for start in range(0, len(rows.names), ROWS_PER_REQUEST):
         part = slice(start, start + ROWS_PER_REQUEST)
-        yield Rows(rows.names[part], {column: values[part] for column, values in rows.columns.items()})
+        # Photos are read when their turn comes: a directory of them need not fit into memory.
+        columns = {column: [_read_file(value) for value in values[part]] for column, values in rows.columns.items()}
+        yield Rows(rows.names[part], columns)
+
+
+def _read_file(value: Any) -> Any:
+    if not isinstance(value, Path):
+        return value
+    try:
+        return value.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{value} cannot be read: {error.strerror}") from error
+
+
+def _with_progress(rows: Rows) -> Iterator[Rows]:
+    """The parts of the rows, with a bar on the terminal where there are several."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    hidden = len(rows.names) <= ROWS_PER_REQUEST or not console.is_terminal
+    with Progress(console=console, transient=True, disable=hidden) as progress:
+        task = progress.add_task("rows", total=len(rows.names))
+        for part in _parts(rows):
+            yield part
+            progress.advance(task, len(part.names))
 
 
 def _rows(outputs: Mapping[str, Any], part: Rows) -> list[dict[str, Any]]:

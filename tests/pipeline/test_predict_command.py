@@ -161,3 +161,31 @@ def test_a_server_that_is_not_running_is_named():
     assert result.stderr == (
         "Error: no server answers at http://127.0.0.1:1 (REST); start one with: ingraph serve --model heart=BASE_PATH\n"
     )
+
+
+def test_a_directory_stands_for_the_images_below_it(ask, tmp_path):
+    (tmp_path / "set" / "deep").mkdir(parents=True)
+    for number, name in enumerate(("set/b.jpg", "set/deep/a.JPEG", "set/notes.txt"), 1):
+        pixels = tf.zeros([number, 2 * number, 3], tf.uint8)
+        (tmp_path / name).write_bytes(tf.io.encode_jpeg(pixels).numpy())
+
+    answers = rows(ask("decoder", str(tmp_path / "set"), "--json"))
+
+    assert [(answer["input"], answer["size"]) for answer in answers] == [
+        (str(tmp_path / "set" / "b.jpg"), [1, 2, 3]),
+        (str(tmp_path / "set" / "deep" / "a.JPEG"), [2, 4, 3]),
+    ]
+
+
+def test_a_directory_without_such_files_is_named(ask, tmp_path):
+    result = ask("decoder", str(tmp_path))
+
+    assert result.exit_code == 2
+    assert f"{tmp_path} holds no file that the model takes; expected names with .jpg" in result.output
+
+
+def test_an_unknown_label_is_told(ask):
+    result = ask("greeting", "Anna", "--label", "stable")
+
+    assert result.exit_code == 2
+    assert "Unrecognized servable version label: stable" in result.output
