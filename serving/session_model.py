@@ -89,6 +89,10 @@ class SessionModel:
             # Not by Session.run, which refuses what does not have the shape of a placeholder. TensorFlow Serving leaves
             # that to the graph: it may take it all the same, or say better what is wrong with it.
             values: Sequence[Any] = self._session._do_run(None, [], fetches, feeds, options, None)
+        except UnicodeDecodeError as error:
+            # An op's message quotes a value that is no UTF-8, on which Python's session fails and loses the code.
+            message = error.object.decode("utf-8", "replace")
+            raise tf.errors.InvalidArgumentError(None, None, message) from error
         finally:
             if options is not None:
                 tf_session.TF_DeleteBuffer(options)

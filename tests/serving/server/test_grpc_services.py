@@ -243,3 +243,12 @@ def test_the_model_service_tells_the_state_of_versions(channel):
     request.model_spec.name = "foo"
     code, message = refusal(service.GetModelStatus, request)
     assert (code.name, message) == ("NOT_FOUND", "Could not find any versions of model foo")
+
+
+def test_an_error_that_quotes_bytes_which_are_no_text_is_told(prediction):
+    request = predict_request("examples", "predict", inputs=tf.make_tensor_proto([b"\x80\xff"]))
+
+    code, message = refusal(prediction.Predict, request)
+
+    assert code.name == "INVALID_ARGUMENT"
+    assert "Could not parse example" in message
