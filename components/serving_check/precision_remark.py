@@ -17,5 +17,5 @@ def precision_remark(provenance_file: str) -> str:
     shares = ", ".join(f"{share:.2f} at batch {batch}" for batch, share in gain.items())
     remark = f"{provenance['precision']}: the network takes {shares} of its time in float32"
     if min(gain.values()) >= 1:
-        remark += ", so nothing is gained on this machine; a CPU with AVX512-BF16 or AMX takes about half"
+        remark += ", so nothing is gained on this machine; it is for CPUs with AVX512-BF16 or AMX"
     return remark

@@ -23,6 +23,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 from serving.client.grpc_client import GrpcClient
 from serving.client.rest_client import RestClient
 from serving.server.embedded_server import EmbeddedServer
+from serving.server.server_options import ServerOptions
 from tests.pipeline.conftest import Finished, ingraph
 from trainers.label_file import IMAGENET, read_label_file
 
@@ -36,9 +37,10 @@ NEAR = 1e-4
 CONFIG = f"""
 name: imagenet
 task: image
-data: {{path: photos.csv, eval_share: 0.5}}
+data: {{path: photos.csv}}
 preprocessing: {{height: {SIZE}, width: {SIZE}}}
 trainer: {{mode: wrap, classifier: InceptionV3, weights: classifier.weights.h5, labels: imagenet}}
+serving_check: {{maximum_examples: 16}}
 """
 
 
@@ -104,7 +106,8 @@ def finished(model, files, workdir) -> Finished:
 
 @pytest.fixture(scope="module")
 def server(finished, workdir) -> Iterator[EmbeddedServer]:
-    with EmbeddedServer({"imagenet": str(workdir / "models/imagenet")}, rest_port=0, grpc_port=0) as running:
+    models = {"imagenet": str(workdir / "models/imagenet")}
+    with EmbeddedServer(models, ServerOptions(rest_port=0, grpc_port=0)) as running:
         yield running
 
 
