@@ -147,8 +147,8 @@ def _from_field_values(values: Any, kind: DataType) -> np.ndarray:
         strings = np.empty(len(values), np.object_)
         strings[:] = list(values)
         return strings
-    if kind.field == "half_val":
-        return np.fromiter(values, np.uint16, len(values)).view(kind.dtype)
+    if kind.field == "half_val":  # of which the lower 16 bits count
+        return np.fromiter(values, np.int32, len(values)).astype(np.uint16).view(kind.dtype)
     if kind.dtype.kind == "c":
         part = np.float32 if kind.dtype.itemsize == 8 else np.float64
         return np.fromiter(values, part, len(values)).view(kind.dtype)

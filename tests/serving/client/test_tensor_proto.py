@@ -83,3 +83,10 @@ def test_the_last_value_fills_the_shape(values, expected):
 def test_what_is_no_tensor_is_refused(proto):
     with pytest.raises(ValueError):
         from_proto(proto)
+
+
+@pytest.mark.parametrize("bits", [0x3C00, 0x3C00 - 2**16, 0x3C00 + 2**16])
+def test_of_a_half_value_the_lower_16_bits_count(bits):
+    proto = tensor_pb2.TensorProto(dtype=19, half_val=[bits])
+
+    assert from_proto(proto).tolist() == 1.0
