@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import keras
 
 from trainers.training_error import TrainingError
@@ -36,7 +38,7 @@ def backbone_blocks(backbone: keras.Model) -> list[str]:
     return [*blocks, last]
 
 
-def check_blocks(names: tuple[str, ...], known: list[str]) -> None:
+def check_blocks(names: Sequence[str], known: Sequence[str]) -> None:
     """Refuse a name that is no block.
 
     Raises:
