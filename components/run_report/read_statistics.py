@@ -12,11 +12,11 @@ from components.run_report.run_artifact import RunArtifact
 
 
 def read_statistics(artifact: RunArtifact) -> dict[str, statistics_pb2.DatasetFeatureStatistics]:
-    """Split -> statistics of all its examples."""
+    """Split -> statistics of all its examples; the train split first."""
     statistics = standard_artifacts.ExampleStatistics()
     statistics.uri = artifact.uri
     statistics.split_names = artifact.text("split_names")
     return {
         split: stats_artifact_utils.load_statistics(statistics, split).get_default_slice_or_die().proto()
-        for split in json.loads(statistics.split_names)
+        for split in sorted(json.loads(statistics.split_names), key=lambda split: split != "train")
     }
