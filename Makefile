@@ -37,6 +37,7 @@ load: $(READY)  ## five minutes of load on the embedded server while its model c
 
 overhead: $(READY)  ## what the embedded server costs beside calling the model in process
 	.venv/bin/python -m benchmarks.serving_overhead
+	.venv/bin/python -m benchmarks.serving_throughput
 
 doctor: $(READY)  ## say whether this machine has what ingraph needs
 	@.venv/bin/ingraph doctor
