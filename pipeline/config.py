@@ -256,6 +256,8 @@ def _sentence(path: str, detail: Any, config_class: type[RunConfig]) -> str:
         close = difflib.get_close_matches(str(detail["loc"][-1]), known, n=1)
         advice = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
         return f"{path}: unknown key {key!r}; {advice}"
+    if detail["type"] == "union_tag_not_found":
+        return f"{path}: the key '{key}.mode' is missing; expected fine_tune or wrap"
     if detail["type"] == "missing":
         return f"{path}: the key {key!r} is missing"
     message = detail["msg"].removeprefix("Value error, ")

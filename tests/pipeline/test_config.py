@@ -124,3 +124,22 @@ def test_the_model_of_texts_decides_about_the_features():
     hub = load_config(reviews, ["trainer={model: hub, handle: nnlm}"])
     assert hub.trainer.handle == str(CONFIGS / "nnlm")
     assert hub.preprocessing.features == "text"
+
+
+def test_a_trainer_of_photos_says_its_mode():
+    with pytest.raises(BrokenInput, match=r"the key 'trainer\.mode' is missing; expected fine_tune or wrap"):
+        load_config(str(CONFIGS / "digits.yaml"), ["trainer={weights: none}"])
+
+
+def test_the_pixels_follow_the_backbone_where_the_config_does_not_give_them():
+    digits, flowers = (str(CONFIGS / f"{name}.yaml") for name in ("digits", "flowers"))
+    followed = load_config(flowers, ["trainer.backbone=ResNet50"]).preprocessing
+    assert (followed.height, followed.width, followed.scaling) == (224, 224, "raw")
+    given = load_config(digits).preprocessing
+    assert (given.height, given.width, given.scaling) == (75, 75, "minus_one_to_one")
+
+
+def test_weights_of_a_backbone_are_relative_to_the_config_file():
+    flowers = str(CONFIGS / "flowers.yaml")
+    assert load_config(flowers, ["trainer.weights=my.weights.h5"]).trainer.weights == str(CONFIGS / "my.weights.h5")
+    assert load_config(flowers).trainer.weights == "imagenet"
