@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import keras
 
-from trainers.backbones import BLUE_GREEN_RED, STANDARDISED
 from trainers.fine_tune_options import IMAGENET, NO_WEIGHTS
 from trainers.first_line import first_line
+from trainers.pixels_as_trained import pixels_as_trained
 from trainers.training_error import TrainingError
 from transform.image_options import ImageOptions
 
 Shape = tuple[int, int, int]
-
-# Of ImageNet's photos: in the order blue, green, red, from 0 to 255; and in the order red, green, blue, from 0 to 1.
-_MEAN_BLUE_GREEN_RED = (103.939, 116.779, 123.68)
-_MEAN_RED_GREEN_BLUE = (0.485, 0.456, 0.406)
-_DEVIATION_RED_GREEN_BLUE = (0.229, 0.224, 0.225)
 
 
 def image_backbone(name: str, weights: str, preprocessing: ImageOptions) -> keras.Model:
@@ -32,7 +27,7 @@ def image_backbone(name: str, weights: str, preprocessing: ImageOptions) -> kera
     """
     shape = (preprocessing.height, preprocessing.width, 3)
     pixels = keras.Input(shape, name="pixels")
-    as_trained = _as_trained(name, pixels) if preprocessing.scaling == "raw" else pixels
+    as_trained = pixels_as_trained(name, pixels) if preprocessing.scaling == "raw" else pixels
     if weights == IMAGENET:
         return _with_imagenet_weights(name, shape, as_trained)
     if weights.endswith(".keras"):
@@ -44,17 +39,6 @@ def image_backbone(name: str, weights: str, preprocessing: ImageOptions) -> kera
     if weights != NO_WEIGHTS:
         _load_weights(backbone, name, shape, weights)
     return backbone
-
-
-def _as_trained(name: str, pixels: keras.KerasTensor) -> keras.KerasTensor:
-    if name in BLUE_GREEN_RED:
-        centred = keras.layers.Normalization(mean=_MEAN_BLUE_GREEN_RED, variance=[1.0] * 3)
-        return centred(keras.ops.flip(pixels, axis=-1))
-    if name in STANDARDISED:
-        mean = [255 * value for value in _MEAN_RED_GREEN_BLUE]
-        variance = [(255 * value) ** 2 for value in _DEVIATION_RED_GREEN_BLUE]
-        return keras.layers.Normalization(mean=mean, variance=variance)(pixels)
-    return pixels
 
 
 def _construct(name: str, shape: Shape, pixels: keras.KerasTensor, weights: str | None = None) -> keras.Model:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import keras
 
-from trainers.backbones import BACKBONES
+from trainers.backbones import BACKBONES, BLUE_GREEN_RED, STANDARDISED
 from trainers.first_line import first_line
 from trainers.label_file import IMAGENET
+from trainers.pixels_as_trained import pixels_as_trained
 from trainers.training_error import TrainingError
 from trainers.wrap_options import WrapOptions
 from transform.image_options import ImageOptions
@@ -23,6 +24,14 @@ def wrapped_keras_model(options: WrapOptions, preprocessing: ImageOptions, outpu
     shape = (preprocessing.height, preprocessing.width, 3)
     if options.classifier not in BACKBONES:
         return _load(options.classifier, shape)
+    model = _named(options, shape, outputs)
+    if preprocessing.scaling != "raw" or options.classifier not in (*BLUE_GREEN_RED, *STANDARDISED):
+        return model
+    pixels = keras.Input(shape, name="pixels")
+    return keras.Model(pixels, model(pixels_as_trained(options.classifier, pixels)))
+
+
+def _named(options: WrapOptions, shape: Shape, outputs: int) -> keras.Model:
     if options.weights == IMAGENET:
         return _with_imagenet_weights(options.classifier, shape)
     model = _construct(options.classifier, shape, None, outputs)

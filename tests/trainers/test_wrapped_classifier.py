@@ -104,6 +104,18 @@ def test_a_weights_file_fills_the_named_architecture(tmp_path):
     assert served[0, 0] > 0.7
 
 
+def test_raw_pixels_reach_a_model_as_keras_preprocesses_them_for_it(tmp_path):
+    model = keras.applications.ResNet50(weights=None, input_shape=(32, 32, 3), classes=CLASSES)
+    model.save_weights(tmp_path / "photos.weights.h5")
+    options = WrapOptions(mode="wrap", classifier="ResNet50", weights=f"{tmp_path}/photos.weights.h5")
+    preprocessing = ImageOptions(height=32, width=32, scaling="raw")
+    pixels = np.random.default_rng(5).uniform(0, 255, [3, 32, 32, 3]).astype(np.float32)
+    served = wrapped_classifier(options, preprocessing, CLASSES).predict(tf.constant(pixels)).numpy()
+    expected = model.predict(keras.applications.resnet50.preprocess_input(pixels.copy()), verbose=0)
+    np.testing.assert_allclose(served, expected, atol=1e-5)
+    assert np.abs(served - model.predict(pixels, verbose=0)).max() > 1e-3
+
+
 def test_a_saved_model_that_keras_exported_answers_with_its_probabilities(tmp_path):
     model = network()
     model.export(tmp_path / "exported", verbose=False)
