@@ -379,3 +379,21 @@ def test_a_shape_that_the_graph_refuses_is_a_400(rest):
 
     assert status == 400
     assert message != ""
+
+
+def test_an_answer_in_rows_needs_outputs_in_rows(rest):
+    status, message = error(rest, "decoder", {"instances": []})
+    assert (status, message.endswith("No values in 'instances' array")) == (400, True)
+
+    status, message = error(rest, "types", {"instances": [{"bool": True, "double": 1, "int32": 1, "int64": 1}]})
+    assert status == 400
+    assert "keys must be equal to: bool,double,int32,int64,uint8" in message
+
+
+def test_a_batch_of_no_rows_answers_no_predictions(rest):
+    assert outputs(rest, "greeting", {"text": []}) == []
+    assert outputs(rest, "greeting", [], signature_name="classify") == {
+        "labels": [],
+        "probabilities": [],
+        "raw_bytes": [],
+    }
