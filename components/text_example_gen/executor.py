@@ -41,7 +41,7 @@ def _table_format(custom_config: str) -> TableFormat | None:
     config, value = example_gen_pb2.CustomConfig(), StringValue()
     proto_utils.json_to_proto(custom_config, config)
     config.custom_config.Unpack(value)
-    return value.value or None  # type: ignore[return-value]  # the component takes no other
+    return value.value or None  # the component takes no other
 
 
 def read_examples_of(path: str, table_format: TableFormat | None) -> Iterator[tf.train.Example]:

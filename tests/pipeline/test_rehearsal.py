@@ -20,12 +20,12 @@ def spec(tmp_path_factory):
         "compile",
         "configs/heart.yaml",
         *("--target", "kubeflow", "-o", f"{folder}/heart.yaml", "--stage", "--workdir", str(folder)),
-        *("--set", "cluster.image=unused", "--set", f"cluster.pipeline_root={folder}/root"),
+        *("--set", "cluster.image=unused", "--set", f"cluster.pipeline_root={folder}/shared"),
     )
     assert compiled.status == 0, compiled.errors
     assert compiled.output.splitlines()[:2] == [
         f"{folder}/heart.yaml: 11 steps, for kubeflow",
-        f"publishes into {folder}/root/models/heart",
+        f"publishes into {folder}/shared/models/heart",
     ]
     return folder / "heart.yaml"
 
@@ -37,7 +37,7 @@ def served_examples(base_path) -> SessionModel:
 
 
 def test_every_step_s_command_runs_and_the_published_model_answers_as_that_of_a_local_run(spec, heart_run):
-    rehearsed = ingraph("rehearse", str(spec), "--root", str(spec.parent / "root"))
+    rehearsed = ingraph("rehearse", str(spec), "--root", str(spec.parent / "shared"))
     assert rehearsed.status == 0, rehearsed.output
     steps = [line.split()[0] for line in rehearsed.output.splitlines() if line.startswith("  ")]
     assert (
@@ -47,7 +47,7 @@ def test_every_step_s_command_runs_and_the_published_model_answers_as_that_of_a_
 
     with datasets.fetch("hearts").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    local, compiled = served_examples(heart_run.base_path), served_examples(spec.parent / "root/models/heart")
+    local, compiled = served_examples(heart_run.base_path), served_examples(spec.parent / "shared/models/heart")
     columns = {
         name: [value if name == "thal" else float(value) if name == "oldpeak" else int(value) for value in values]
         for name in rows[0]
