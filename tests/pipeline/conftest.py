@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+
+from serving.client.grpc_client import GrpcClient
+from serving.client.rest_client import RestClient
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -45,7 +50,7 @@ def ingraph(*arguments: str, project: Path = PROJECT) -> Finished:
         cwd=project,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         check=False,
     )
     return Finished(done.returncode, done.stdout, done.stderr)
@@ -56,6 +61,19 @@ def heart_run(tmp_path_factory) -> HeartRun:
     """`ingraph run configs/heart.yaml`, once for all tests; none of them may change what it left."""
     workdir = tmp_path_factory.mktemp("heart")
     return HeartRun(workdir, ingraph("run", "configs/heart.yaml", "--workdir", str(workdir)))
+
+
+@pytest.fixture(scope="module", params=["REST", "gRPC"])
+def client(request, server) -> Iterator[RestClient | GrpcClient]:
+    """Asks the module's `server`, each test once in either way."""
+    connected = RestClient(port=server.rest_port) if request.param == "REST" else GrpcClient(port=server.grpc_port)
+    with connected:
+        yield connected
+
+
+def strings(values: Any) -> list[str]:
+    """The texts in an answer, over REST or gRPC, in one row."""
+    return [value.decode() if isinstance(value, bytes) else value for value in np.asarray(values).reshape(-1).tolist()]
 
 
 @pytest.fixture

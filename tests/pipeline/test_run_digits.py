@@ -13,10 +13,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_transform as tft
-from conftest import Finished, ingraph
+from conftest import Finished, ingraph, strings
 
 from serving import reference_predictions
-from serving.client.grpc_client import GrpcClient
 from serving.client.rest_client import RestClient
 from serving.model_store import served_version
 from serving.server.embedded_server import EmbeddedServer
@@ -81,17 +80,6 @@ def server(artifacts, workdir) -> Iterator[EmbeddedServer]:
         yield running
 
 
-@pytest.fixture(scope="module", params=["REST", "gRPC"])
-def client(request, server) -> Iterator[RestClient | GrpcClient]:
-    connected = RestClient(port=server.rest_port) if request.param == "REST" else GrpcClient(port=server.grpc_port)
-    with connected:
-        yield connected
-
-
-def text(values: Any) -> list[str]:
-    return [value.decode() if isinstance(value, bytes) else value for value in np.asarray(values).reshape(-1).tolist()]
-
-
 def test_a_newcomer_reads_the_verdicts_the_label_of_a_photo_and_what_to_type_next(finished, workdir):
     assert finished.status == 0, finished.output + finished.errors
     assert "1,797 photos of 10 classes" in finished.output
@@ -109,7 +97,7 @@ def test_the_labels_of_the_whole_eval_split_are_the_training_graphs(client, file
         images: list[Any] = files[start : start + 64]
         if isinstance(client, RestClient):
             images = [base64.urlsafe_b64encode(image).decode() for image in images]
-        answered += text(client.predict("digits", {"image": images})["output_0"])
+        answered += strings(client.predict("digits", {"image": images})["output_0"])
     close = np.sort(training_graph, axis=1)[:, -1] - np.sort(training_graph, axis=1)[:, -2] < 1e-5
     differing = [row for row in range(len(files)) if answered[row] != expected[row] and not close[row]]
     assert differing == []
@@ -130,8 +118,8 @@ def test_bad_photos_get_a_reason_and_the_good_ones_in_their_batch_their_labels(c
     bad = {b"": "image is empty", b"no photo": "not a JPEG, PNG, GIF or BMP image", files[0][:60]: "image is damaged"}
     images = [*files[:4], *bad, *files[4:8]]
     answer = client.predict("digits", {"image_bytes": images}, signature="classify")
-    assert text(answer["error"]) == [""] * 4 + list(bad.values()) + [""] * 4
-    best = text(np.asarray(answer["labels"])[:, 0])
+    assert strings(answer["error"]) == [""] * 4 + list(bad.values()) + [""] * 4
+    best = strings(np.asarray(answer["labels"])[:, 0])
     expected = [LABELS[row] for row in training_graph[:8].argmax(axis=1)]
     assert best == expected[:4] + [""] * 3 + expected[4:]
 

@@ -15,11 +15,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_transform as tft
-from conftest import PROJECT, HeartRun, ingraph
+from conftest import PROJECT, HeartRun, ingraph, strings
 
 from pipeline import datasets
-from serving.client.grpc_client import GrpcClient
-from serving.client.rest_client import RestClient
 from serving.missing_value import MISSING_FLOAT, MISSING_INTEGER, MISSING_STRING
 from serving.model_store import list_versions, served_version, verify
 from serving.server.embedded_server import EmbeddedServer
@@ -94,17 +92,6 @@ def server(heart_run: HeartRun) -> Iterator[EmbeddedServer]:
         yield running
 
 
-@pytest.fixture(scope="module", params=["REST", "gRPC"])
-def client(request, server) -> Iterator[RestClient | GrpcClient]:
-    connected = RestClient(port=server.rest_port) if request.param == "REST" else GrpcClient(port=server.grpc_port)
-    with connected:
-        yield connected
-
-
-def text(values: Any) -> list[str]:
-    return [value.decode() if isinstance(value, bytes) else value for value in np.asarray(values).reshape(-1).tolist()]
-
-
 def test_a_newcomer_reads_the_verdicts_the_labels_and_what_to_type_next(heart_run: HeartRun):
     output = heart_run.finished.output
     assert heart_run.finished.status == 0, output + heart_run.finished.errors
@@ -129,17 +116,17 @@ def test_a_newcomer_reads_the_verdicts_the_labels_and_what_to_type_next(heart_ru
 def test_the_label_of_serving_default_is_the_training_graphs(client, columns, training_graph):
     answer = client.predict("heart", columns)
     assert list(answer) == ["output_0"]
-    assert text(answer["output_0"]) == [LABELS[best] for best in training_graph.argmax(axis=1)]
+    assert strings(answer["output_0"]) == [LABELS[best] for best in training_graph.argmax(axis=1)]
 
 
 def test_classify_gives_the_training_graphs_labels_and_probabilities_best_first(client, columns, training_graph):
     answer = client.predict("heart", columns, signature="classify")
     order = np.argsort(-training_graph, axis=1, kind="stable")
-    labels = np.array(text(answer["labels"])).reshape(-1, 2)
+    labels = np.array(strings(answer["labels"])).reshape(-1, 2)
     np.testing.assert_array_equal(labels, np.array(LABELS)[order])
     expected = np.take_along_axis(training_graph, order, axis=1)
     np.testing.assert_allclose(np.asarray(answer["probabilities"], np.float32), expected, atol=1e-6)
-    assert set(text(answer["error"])) == {""}
+    assert set(strings(answer["error"])) == {""}
 
 
 def test_serve_examples_gives_the_training_graphs_probabilities(client, serialized, training_graph):
@@ -152,8 +139,8 @@ def test_a_row_gets_the_same_answer_alone_and_as_a_column_of_one(client, columns
         alone = {name: [values[row]] for name, values in columns.items()}
         nested = {name: [[values[row]]] for name, values in columns.items()}
         expected = [LABELS[training_graph[row].argmax()]]
-        assert text(client.predict("heart", alone)["output_0"]) == expected
-        assert text(client.predict("heart", nested)["output_0"]) == expected
+        assert strings(client.predict("heart", alone)["output_0"]) == expected
+        assert strings(client.predict("heart", nested)["output_0"]) == expected
 
 
 def test_the_model_beats_chance_on_the_patients(rows, training_graph):

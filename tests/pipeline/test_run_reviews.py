@@ -8,7 +8,6 @@ import random
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import grpc
 import keras
@@ -16,7 +15,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_transform as tft
-from conftest import Finished, ingraph
+from conftest import Finished, ingraph, strings
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from serving.client.grpc_client import GrpcClient
@@ -104,17 +103,6 @@ def server(finished, workdir) -> Iterator[EmbeddedServer]:
         {"reviews": str(workdir / "models/reviews")}, ServerOptions(rest_port=0, grpc_port=0)
     ) as running:
         yield running
-
-
-@pytest.fixture(scope="module", params=["REST", "gRPC"])
-def client(request, server) -> Iterator[RestClient | GrpcClient]:
-    connected = RestClient(port=server.rest_port) if request.param == "REST" else GrpcClient(port=server.grpc_port)
-    with connected:
-        yield connected
-
-
-def strings(values: Any) -> list[str]:
-    return [value.decode() if isinstance(value, bytes) else value for value in np.asarray(values).reshape(-1).tolist()]
 
 
 def test_a_newcomer_reads_the_verdicts_and_the_labels(finished, workdir):

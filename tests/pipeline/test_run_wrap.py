@@ -10,21 +10,19 @@ import runpy
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import grpc
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import Finished, ingraph, strings
 from PIL import Image
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from serving.client.grpc_client import GrpcClient
-from serving.client.rest_client import RestClient
 from serving.server.embedded_server import EmbeddedServer
 from serving.server.server_options import ServerOptions
-from tests.pipeline.conftest import Finished, ingraph
 from trainers.label_file import IMAGENET, read_label_file
 
 # InceptionV3 takes nothing smaller.
@@ -109,17 +107,6 @@ def server(finished, workdir) -> Iterator[EmbeddedServer]:
     models = {"imagenet": str(workdir / "models/imagenet")}
     with EmbeddedServer(models, ServerOptions(rest_port=0, grpc_port=0)) as running:
         yield running
-
-
-@pytest.fixture(scope="module", params=["REST", "gRPC"])
-def client(request, server) -> Iterator[RestClient | GrpcClient]:
-    connected = RestClient(port=server.rest_port) if request.param == "REST" else GrpcClient(port=server.grpc_port)
-    with connected:
-        yield connected
-
-
-def strings(values: Any) -> list[str]:
-    return [value.decode() if isinstance(value, bytes) else value for value in np.asarray(values).reshape(-1).tolist()]
 
 
 def as_png(file: Path) -> bytes:
