@@ -20,7 +20,9 @@ from serving.client.rest_client import RestClient
 from serving.model_store import served_version
 from serving.server.embedded_server import EmbeddedServer
 from serving.server.server_options import ServerOptions
+from trainers.precision import TOLERANCES
 
+TOLERANCE = TOLERANCES["float32"]
 LABELS = [str(digit) for digit in range(10)]
 # A small backbone for two epochs: what it learns is not the point.
 SETTINGS = (
@@ -98,7 +100,7 @@ def test_the_labels_of_the_whole_eval_split_are_the_training_graphs(client, file
         if isinstance(client, RestClient):
             images = [base64.urlsafe_b64encode(image).decode() for image in images]
         answered += strings(client.predict("digits", {"image": images})["output_0"])
-    close = np.sort(training_graph, axis=1)[:, -1] - np.sort(training_graph, axis=1)[:, -2] < 1e-5
+    close = np.sort(training_graph, axis=1)[:, -1] - np.sort(training_graph, axis=1)[:, -2] < TOLERANCE
     differing = [row for row in range(len(files)) if answered[row] != expected[row] and not close[row]]
     assert differing == []
 
@@ -106,12 +108,12 @@ def test_the_labels_of_the_whole_eval_split_are_the_training_graphs(client, file
 def test_probabilities_are_the_training_graphs_and_the_references(client, files, records, training_graph, artifacts):
     chosen = slice(0, 40)
     answer = client.predict("digits", {"examples": records[chosen]}, signature="serve_examples")
-    np.testing.assert_allclose(np.asarray(answer["probabilities"], np.float32), training_graph[chosen], atol=1e-5)
+    np.testing.assert_allclose(np.asarray(answer["probabilities"], np.float32), training_graph[chosen], atol=TOLERANCE)
     (model,) = (artifacts / "Trainer/model").iterdir()
     references = reference_predictions.read(str(model / reference_predictions.FILE_NAME))
     row_of = {id_: row for row, id_ in enumerate(references.ids)}
     rows = [row_of[reference_predictions.example_id(record)] for record in records]
-    np.testing.assert_allclose(references.probabilities[rows], training_graph, atol=1e-5)
+    np.testing.assert_allclose(references.probabilities[rows], training_graph, atol=TOLERANCE)
 
 
 def test_bad_photos_get_a_reason_and_the_good_ones_in_their_batch_their_labels(client, files, training_graph):
