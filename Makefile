@@ -8,7 +8,7 @@ READY := .venv/.ready
 UV := .venv/tools/bin/uv
 LOCK_OPTIONS := --quiet --no-header --generate-hashes --python-version 3.11
 
-.PHONY: setup help run test lint load overhead lock doctor clean
+.PHONY: setup help run test lint load overhead fuzz compat lock doctor clean
 
 setup: $(READY)  ## make .venv: locked dependencies and ingraph itself (the default target)
 

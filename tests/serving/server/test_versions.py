@@ -58,6 +58,36 @@ def test_the_numerically_largest_version_is_served(tmp_path, half_plus_two_versi
         assert statuses(server) == {10: ("AVAILABLE", "OK")}
 
 
+def test_a_number_with_leading_zeros_is_that_version(tmp_path, half_plus_two_versions):
+    half_plus_two_versions(tmp_path, 7)
+    (tmp_path / "7").rename(tmp_path / "00000007")
+
+    with serving(tmp_path) as server:
+        assert answer_of(server) == 7.0
+        assert statuses(server) == {7: ("AVAILABLE", "OK")}
+
+
+def test_without_a_poll_interval_the_base_path_is_looked_at_once(tmp_path, half_plus_two_versions):
+    half_plus_two_versions(tmp_path, 1)
+
+    with serving(tmp_path, LoadPolicy(poll_seconds=0)) as server:
+        half_plus_two_versions(tmp_path, 2)
+        time.sleep(10 * QUICK.poll_seconds)
+        assert answer_of(server) == 1.0
+        assert statuses(server) == {1: ("AVAILABLE", "OK")}
+
+
+def test_files_that_change_inside_a_loaded_version_are_not_noticed(tmp_path, half_plus_two_versions):
+    half_plus_two_versions(tmp_path / "base", 1)
+    half_plus_two_versions(tmp_path / "other", 2)
+
+    with serving(tmp_path / "base") as server:
+        shutil.rmtree(tmp_path / "base/1")
+        shutil.copytree(tmp_path / "other/2", tmp_path / "base/1")
+        time.sleep(10 * QUICK.poll_seconds)
+        assert answer_of(server) == 1.0
+
+
 def test_a_new_version_takes_over_without_one_failed_request(tmp_path, half_plus_two_versions):
     half_plus_two_versions(tmp_path, 1)
     answers: dict[str, list[float]] = {"rest": [], "grpc": []}
