@@ -40,6 +40,7 @@ setup(
         "rich>=13",
         "Jinja2~=3.1",
         "matplotlib~=3.9",
+        "APScheduler~=3.11",
         "pydantic~=2.7",
         "PyYAML~=6.0",
         # tensorflow-hub still imports pkg_resources.
@@ -47,11 +48,14 @@ setup(
     ],
     extras_require={
         "dev": [
+            "axe-playwright-python",
             "check-jsonschema",
+            "cronsim",
             "cryptography",
             "hypothesis",
             "kubernetes-validate",
             "mypy",
+            "playwright",
             "pytest",
             "ruff",
             "scikit-learn",
