@@ -14,6 +14,7 @@ from trainers.frozen_classifier import frozen_classifier
 from trainers.image_classifier import ImageClassifier
 from trainers.label_file import IMAGENET, read_label_file
 from trainers.precision import Precision
+from trainers.transform_graph import TransformGraph
 from transform.image import preprocessing_fn
 from transform.image_options import ImageOptions
 from transform.label_options import LabelOptions
@@ -46,7 +47,7 @@ def image_export(model: keras.Model, precision: Precision, photo: bytes, folder:
     transform = transform_graph(preprocessing_fn, config, feature_spec, f"{folder}/examples", f"{folder}/{precision}")
     classifier = ImageClassifier(lambda pixels: model(pixels, training=False), model)
     exported = served_model(
-        transform=transform.transform_features_layer(),
+        transform=TransformGraph(transform),
         predict=frozen_classifier(classifier, *SIZE, precision).predict,
         labels=Labels(transform.vocabulary_file_by_name(VOCABULARY)),
         raw_feature_spec=feature_spec,

@@ -35,6 +35,7 @@ from trainers.photo_split import read_photo_split
 from trainers.photo_training import PhotoTraining
 from trainers.photo_training_batches import photo_training_batches
 from trainers.photos import read_photos
+from trainers.transform_graph import TransformGraph
 from transform.image import preprocessing_fn
 from transform.image_options import ImageOptions
 
@@ -56,7 +57,7 @@ def main() -> None:
         graph = transform_graph(
             preprocessing_fn, {"preprocessing": PREPROCESSING.model_dump_json()}, SPEC, file, folder
         )
-        photos = read_photos([file], graph)
+        photos = read_photos([file], TransformGraph(graph))
         trainer = FineTuneOptions(mode="fine_tune", weights="none")
         split = read_photo_split(photos)
         training = PhotoTraining(photos, split, 2, PREPROCESSING.scaling, trainer, Path(folder))

@@ -28,8 +28,9 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from benchmarks.transform_graph import transform_graph
 from pipeline import datasets
 from pipeline.config import RunConfig, load_config
-from pipeline.runners.beam_introspection import remember_signatures
+from pipeline.runners.hasten_beam import hasten_beam
 from trainers.tabular import build_model, fit
+from trainers.transform_graph import TransformGraph
 from trainers.transformed_split import TransformedSplit, read_transformed_split
 from transform.tabular import CATEGORY_VOCABULARY, preprocessing_fn
 
@@ -39,7 +40,7 @@ Rows = list[dict[str, str]]
 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
-    remember_signatures()
+    hasten_beam()
     config = load_config(str(CONFIG))
     with datasets.fetch("hearts").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -61,12 +62,12 @@ def ingraph_auc(config: RunConfig, train: Rows, test: Rows) -> float:
         files = {name: write_examples(f"{folder}/{name}.gz", rows) for name, rows in (("train", train), ("test", test))}
         options = {"preprocessing": config.preprocessing.model_dump_json()}
         graph = transform_graph(preprocessing_fn, options, feature_spec(), files["train"], folder)
-        split = read_transformed_split([files["train"]], graph)
+        split = read_transformed_split([files["train"]], TransformGraph(graph))
         keras.utils.set_random_seed(config.trainer.seed)
         vocabulary = graph.vocabulary_size_by_name(CATEGORY_VOCABULARY)
         model = build_model(split.features, vocabulary, classes=2, options=config.trainer)
         fit(model, split, config.trainer)
-        held_out = read_transformed_split([files["test"]], graph)
+        held_out = read_transformed_split([files["test"]], TransformGraph(graph))
         labels = [label.decode() for label in graph.vocabulary_by_name("labels")]
         return auc(model, held_out, labels.index("disease"))
 

@@ -29,10 +29,11 @@ from sklearn.pipeline import make_pipeline
 from benchmarks.transform_graph import transform_graph
 from pipeline import datasets
 from pipeline.config import RunConfig, load_config
-from pipeline.runners.beam_introspection import remember_signatures
+from pipeline.runners.hasten_beam import hasten_beam
 from serving.labels import VOCABULARY
 from trainers.reference_predictions import reference_predictions
 from trainers.text import train_classifier
+from trainers.transform_graph import TransformGraph
 from trainers.transformed_split import read_transformed_split
 from transform.text import preprocessing_fn
 
@@ -43,7 +44,7 @@ CONFIG = Path(__file__).resolve().parent.parent / "configs/reviews.yaml"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="a CSV file, may be gzipped; the reviews where it is not given")
-    remember_signatures()
+    hasten_beam()
     texts, labels = read_texts(parser.parse_args().data or datasets.fetch("reviews"))
     config = load_config(str(CONFIG))
     print(f"{'':>4} {'ingraph':<17} scikit-learn\nseed {'accuracy':>8} {'auc':>8} {'accuracy':>8} {'auc':>8}")
@@ -77,8 +78,9 @@ def ingraph_probabilities(config: RunConfig, texts: np.ndarray, labels: np.ndarr
         test_file = write_examples(f"{folder}/test.gz", test, np.zeros(len(test), bool))
         graph = transform_graph(preprocessing_fn, options, SPEC, train_file, folder)
         labels_of_graph = [label.decode() for label in graph.vocabulary_by_name(VOCABULARY)]
-        classifier, _ = train_classifier([train_file], graph, len(labels_of_graph), config.trainer)
-        held_out = read_transformed_split([test_file], graph, classifier.inputs)
+        transform = TransformGraph(graph)
+        classifier, _ = train_classifier([train_file], graph, transform, len(labels_of_graph), config.trainer)
+        held_out = read_transformed_split([test_file], transform, classifier.inputs)
     return reference_predictions(classifier.model, held_out, labels_of_graph).probabilities[:, 1]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from components.errors import RunStopped
 from pipeline.status_of_error import status_of_error
+from serving.uncollected_imports import uncollected_imports
 from trainers.training_error import TrainingError
 from transform.preprocessing_error import PreprocessingError
 
@@ -20,14 +21,13 @@ def container_main(arguments: Sequence[str]) -> None:
         arguments: `--executor_class_path`, `--json_serialized_invocation_args`, `--json_serialized_inputs_spec_args`
             and options of Beam, as TFX compiles them.
     """
-    from absl import app
-    from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor
+    with uncollected_imports():
+        from absl import app
+        from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor
 
-    from pipeline.runners.beam_introspection import remember_signatures
-    from pipeline.runners.beam_options import remember_parsed_options
+        from pipeline.runners.hasten_beam import hasten_beam
 
-    remember_signatures()
-    remember_parsed_options()
+    hasten_beam()
 
     def run_step(parsed: object) -> None:
         try:

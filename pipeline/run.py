@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.errors import BrokenInput, NotPublished, RunStopped
+from components.serving_check.process_ahead import end_ahead, start_ahead
 from pipeline.ask_once import ask_once
 from pipeline.config import RunConfig
 from pipeline.exit_status import ExitStatus
@@ -24,6 +25,7 @@ from pipeline.run_record import RunRecord, write_run_record
 from pipeline.run_screen import RunScreen
 from pipeline.schema_file import schema_file
 from pipeline.status_of_error import status_of_error
+from serving.uncollected_imports import uncollected_imports
 from trainers.training_error import TrainingError
 from transform.preprocessing_error import PreprocessingError
 
@@ -68,11 +70,11 @@ def _run(config: RunConfig, base_path: str, folder: Path, run_id: str, screen: R
     screen.data(data.findings)
 
     screen.loading()
-    from pipeline.dag import Locations, create_pipeline
-    from pipeline.run_outcome import cached_nodes, read_outcome
-    from pipeline.runners.beam_introspection import remember_signatures
-    from pipeline.runners.beam_options import remember_parsed_options
-    from pipeline.runners.local import LocalRunner
+    with uncollected_imports():
+        from pipeline.dag import Locations, create_pipeline
+        from pipeline.run_outcome import cached_nodes, read_outcome
+        from pipeline.runners.hasten_beam import hasten_beam
+        from pipeline.runners.local import LocalRunner
 
     metadata = str(folder / "metadata.sqlite")
     locations = Locations(
@@ -83,16 +85,21 @@ def _run(config: RunConfig, base_path: str, folder: Path, run_id: str, screen: R
         metadata=metadata,
         base_path=base_path,
     )
-    remember_signatures()
-    remember_parsed_options()
+    hasten_beam()
     started = time.monotonic()
     pipeline = create_pipeline(config, locations, run_id, config.beam.pipeline_args())
     write_run_record(folder, run_id, RunRecord(config.model_dump(mode="json"), _steps(pipeline)))
 
     def node_ended(node: str, seconds: float) -> None:
-        screen.node_ended(node, seconds, node in cached_nodes(metadata, run_id))
+        cached = node in cached_nodes(metadata, run_id)
+        screen.node_ended(node, seconds, cached)
+        if node == "Trainer" and not cached:
+            start_ahead()
 
-    LocalRunner(run_id, screen.node_started, node_ended).run(pipeline)
+    try:
+        LocalRunner(run_id, screen.node_started, node_ended).run(pipeline)
+    finally:
+        end_ahead()
     outcome = read_outcome(metadata, run_id)
     screen.outcome(outcome, time.monotonic() - started)
     if outcome.pushed:

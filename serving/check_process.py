@@ -21,6 +21,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
+from serving.uncollected_imports import uncollected_imports
+
 Answer = tuple[str, Any]
 
 # Repetitions stop here: half a second tells enough, also of a model that takes long.
@@ -33,7 +35,8 @@ class _ModelProcess:
         # too, says which), and spends a third of the time on it; a server has none.
         for name in ("keras", "tf_keras"):
             sys.modules[name] = None  # type: ignore[assignment]
-        from serving.session_model import SessionModel
+        with uncollected_imports():
+            from serving.session_model import SessionModel
 
         self._session_model = SessionModel
         self._model: SessionModel | None = None

@@ -23,6 +23,7 @@ from trainers.photo_split import read_photo_split
 from trainers.photo_training import PhotoTraining
 from trainers.photos import read_photos
 from trainers.training_folder import training_folder
+from trainers.transform_graph import TransformGraph
 from trainers.wrapped_classifier import wrapped_classifier
 from transform.image_options import ImageOptions
 
@@ -37,8 +38,9 @@ def run_fn(fn_args: FnArgs) -> None:
     preprocessing = ImageOptions.model_validate_json(fn_args.custom_config["preprocessing"])
     transform_output = tft.TFTransformOutput(fn_args.transform_output)
     labels = [label.decode() for label in transform_output.vocabulary_by_name(VOCABULARY)]
-    train_photos = read_photos(fn_args.train_files, transform_output)
-    eval_photos = read_photos(fn_args.eval_files, transform_output)
+    transform = TransformGraph(transform_output)
+    train_photos = read_photos(fn_args.train_files, transform)
+    eval_photos = read_photos(fn_args.eval_files, transform)
     train, evaluation = read_photo_split(train_photos), read_photo_split(eval_photos)
     made_from = data_fingerprint(train.fingerprint, evaluation.fingerprint)
     code_fingerprint = fn_args.custom_config["code_fingerprint"]
@@ -50,7 +52,7 @@ def run_fn(fn_args: FnArgs) -> None:
         else:
             classifier = wrapped_classifier(options, preprocessing, len(labels))
         frozen = frozen_classifier(classifier, preprocessing.height, preprocessing.width, options.precision)
-        _export(frozen.predict, transform_output, preprocessing, len(labels), fn_args.serving_model_dir)
+        _export(frozen.predict, transform_output, transform, preprocessing, len(labels), fn_args.serving_model_dir)
         leave_beside_export(
             fn_args.serving_model_dir,
             model=classifier.model,
@@ -65,16 +67,17 @@ def run_fn(fn_args: FnArgs) -> None:
 def _export(
     predict: Callable[[Features], tf.Tensor],
     transform_output: tft.TFTransformOutput,
+    transform: TransformGraph,
     preprocessing: ImageOptions,
     classes: int,
     path: str,
 ) -> None:
     export(
         served_model(
-            transform=transform_output.transform_features_layer(),
+            transform=transform,
             predict=predict,
             labels=Labels(transform_output.vocabulary_file_by_name(VOCABULARY)),
-            raw_feature_spec=transform_output.raw_feature_spec(),
+            raw_feature_spec=transform.raw_feature_spec,
             label_column=preprocessing.label.column,
             classes=classes,
         ),

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import tensorflow as tf
-import tensorflow_transform as tft
 
 from serving.export import LABEL
 from serving.signatures.image import ERROR, IMAGE
+from trainers.transform_graph import TransformGraph
 
 # The serialized example, among the features of a batch.
 RECORD = "record"
@@ -41,18 +41,17 @@ class Photos:
         return chosen.batch(batch_size).map(features).prefetch(1)
 
 
-def read_photos(file_patterns: Sequence[str], transform_output: tft.TFTransformOutput) -> Photos:
+def read_photos(file_patterns: Sequence[str], graph: TransformGraph) -> Photos:
     """The photos of gzipped TFRecord files of raw tf.Examples, in the order of the files' names.
 
     Args:
         file_patterns: as Trainer's FnArgs gives them.
-        transform_output: the graph that makes model features, and the spec of what it takes.
+        graph: what makes model features.
     """
-    transform_layer = transform_output.transform_features_layer()
-    raw_feature_spec = transform_output.raw_feature_spec()
+    raw_feature_spec = graph.raw_feature_spec
 
     def transform(serialized: tf.Tensor) -> Batch:
-        features = transform_layer(tf.io.parse_example(serialized, raw_feature_spec))
+        features = graph(tf.io.parse_example(serialized, raw_feature_spec))
         return {name: features[name] for name in (IMAGE, LABEL, ERROR)}
 
     files = sorted(path for pattern in file_patterns for path in tf.io.gfile.glob(pattern))

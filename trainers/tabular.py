@@ -18,6 +18,7 @@ from trainers.leave_beside_export import leave_beside_export
 from trainers.reference_predictions import reference_predictions
 from trainers.shuffled_batches import Rows, shuffled_batches
 from trainers.tabular_options import TabularTrainerOptions
+from trainers.transform_graph import TransformGraph
 from trainers.transformed_split import TransformedSplit, read_transformed_split
 from transform.tabular import CATEGORIES, CATEGORY_VOCABULARY, NUMBERS
 from transform.tabular_options import TabularOptions
@@ -33,13 +34,14 @@ def run_fn(fn_args: FnArgs) -> None:
     preprocessing = TabularOptions.model_validate_json(fn_args.custom_config["preprocessing"])
     transform_output = tft.TFTransformOutput(fn_args.transform_output)
     labels = [label.decode() for label in transform_output.vocabulary_by_name(VOCABULARY)]
-    train = read_transformed_split(fn_args.train_files, transform_output)
-    evaluation = read_transformed_split(fn_args.eval_files, transform_output)
+    transform = TransformGraph(transform_output)
+    train = read_transformed_split(fn_args.train_files, transform)
+    evaluation = read_transformed_split(fn_args.eval_files, transform)
 
     keras.utils.set_random_seed(options.seed)
     model = build_model(train.features, _vocabulary_size(transform_output, train.features), len(labels), options)
     fit(model, train, options)
-    _export(model, transform_output, preprocessing.label.column, len(labels), fn_args.serving_model_dir)
+    _export(model, transform_output, transform, preprocessing.label.column, len(labels), fn_args.serving_model_dir)
     leave_beside_export(
         fn_args.serving_model_dir,
         model=model,
@@ -120,14 +122,19 @@ def _vocabulary_size(transform_output: tft.TFTransformOutput, features: Mapping[
 
 
 def _export(
-    model: keras.Model, transform_output: tft.TFTransformOutput, label_column: str, classes: int, path: str
+    model: keras.Model,
+    transform_output: tft.TFTransformOutput,
+    transform: TransformGraph,
+    label_column: str,
+    classes: int,
+    path: str,
 ) -> None:
     export(
         served_model(
-            transform=transform_output.transform_features_layer(),
+            transform=transform,
             predict=frozen_model(model),
             labels=Labels(transform_output.vocabulary_file_by_name(VOCABULARY)),
-            raw_feature_spec=transform_output.raw_feature_spec(),
+            raw_feature_spec=transform.raw_feature_spec,
             label_column=label_column,
             classes=classes,
         ),

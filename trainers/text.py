@@ -24,6 +24,7 @@ from trainers.reference_predictions import reference_predictions
 from trainers.text_classifier import TextClassifier
 from trainers.text_embedding import TextEmbedding
 from trainers.text_options import EncoderOptions, HubOptions, NgramOptions, read_trainer_options
+from trainers.transform_graph import TransformGraph
 from trainers.transformed_split import TransformedSplit, read_transformed_split
 from transform.text import TOKENS, WEIGHTS_OF
 from transform.text_options import TextOptions
@@ -39,10 +40,11 @@ def run_fn(fn_args: FnArgs) -> None:
     preprocessing = TextOptions.model_validate_json(fn_args.custom_config["preprocessing"])
     transform_output = tft.TFTransformOutput(fn_args.transform_output)
     labels = [label.decode() for label in transform_output.vocabulary_by_name(VOCABULARY)]
-    classifier, train = train_classifier(fn_args.train_files, transform_output, len(labels), options)
-    evaluation = read_transformed_split(fn_args.eval_files, transform_output, classifier.inputs)
+    transform = TransformGraph(transform_output)
+    classifier, train = train_classifier(fn_args.train_files, transform_output, transform, len(labels), options)
+    evaluation = read_transformed_split(fn_args.eval_files, transform, classifier.inputs)
 
-    _export(classifier, transform_output, preprocessing, len(labels), fn_args.serving_model_dir)
+    _export(classifier, transform_output, transform, preprocessing, len(labels), fn_args.serving_model_dir)
     leave_beside_export(
         fn_args.serving_model_dir,
         model=classifier.model,
@@ -56,6 +58,7 @@ def run_fn(fn_args: FnArgs) -> None:
 def train_classifier(
     train_files: Sequence[str],
     transform_output: tft.TFTransformOutput,
+    transform: TransformGraph,
     classes: int,
     options: NgramOptions | EncoderOptions | HubOptions,
 ) -> tuple[TextClassifier, TransformedSplit]:
@@ -63,20 +66,21 @@ def train_classifier(
 
     Args:
         train_files: patterns of TFRecord files.
-        transform_output: Transform's graph.
+        transform_output: Transform's vocabularies.
+        transform: Transform's graph.
         classes: how many labels there are.
         options: which model, and how to train it.
     """
     keras.utils.set_random_seed(options.seed)
     if isinstance(options, NgramOptions):
-        train = read_transformed_split(train_files, transform_output, ragged_terms)
+        train = read_transformed_split(train_files, transform, ragged_terms)
         sizes = {kind: _size(transform_output, kind) for kind in WEIGHTS_OF if kind in train.features}
         return ngram_classifier(train, sizes, classes, options), train
     if isinstance(options, EncoderOptions):
-        train = read_transformed_split(train_files, transform_output, ragged_tokens)
+        train = read_transformed_split(train_files, transform, ragged_tokens)
         return encoder_classifier(train, _size(transform_output, TOKENS), classes, options), train
     embedding = TextEmbedding(options.handle)
-    train = read_transformed_split(train_files, transform_output, embedded_texts(embedding))
+    train = read_transformed_split(train_files, transform, embedded_texts(embedding))
     return hub_classifier(train, embedding, classes, options), train
 
 
@@ -92,16 +96,17 @@ def _served_prediction(classifier: TextClassifier) -> Callable[[Features], tf.Te
 def _export(
     classifier: TextClassifier,
     transform_output: tft.TFTransformOutput,
+    transform: TransformGraph,
     preprocessing: TextOptions,
     classes: int,
     path: str,
 ) -> None:
     export(
         served_model(
-            transform=transform_output.transform_features_layer(),
+            transform=transform,
             predict=_served_prediction(classifier),
             labels=Labels(transform_output.vocabulary_file_by_name(VOCABULARY)),
-            raw_feature_spec=transform_output.raw_feature_spec(),
+            raw_feature_spec=transform.raw_feature_spec,
             text_column=preprocessing.column,
             classes=classes,
             resources=classifier.resources,

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
-import tensorflow_transform as tft
 
 from serving.export import LABEL
 from serving.reference_predictions import example_id
 from trainers.dense_batch import Column
+from trainers.transform_graph import TransformGraph
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class TransformedSplit:
 
 def read_transformed_split(
     file_patterns: Sequence[str],
-    transform_output: tft.TFTransformOutput,
+    transform: TransformGraph,
     inputs: Callable[[Mapping[str, tf.Tensor]], Mapping[str, Column]] = dict,
     batch_size: int = 4096,
 ) -> TransformedSplit:
@@ -44,12 +44,11 @@ def read_transformed_split(
 
     Args:
         file_patterns: as Trainer's FnArgs gives them.
-        transform_output: the graph that makes model features, and the spec of what it takes.
+        transform: the graph that makes model features.
         inputs: what becomes of a batch of these features; it may leave padding out, for the memory's sake.
         batch_size: how many examples are transformed at once.
     """
-    transform = transform_output.transform_features_layer()
-    raw_feature_spec = transform_output.raw_feature_spec()
+    raw_feature_spec = transform.raw_feature_spec
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
     def transformed(serialized: tf.Tensor) -> tuple[Mapping[str, Column], tf.Tensor]:

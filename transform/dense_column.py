@@ -14,8 +14,13 @@ def dense_column(values: tf.Tensor | tf.SparseTensor) -> tf.Tensor:
     [batch, 1].
     """
     if isinstance(values, tf.SparseTensor):
-        first = tf.sparse.slice(values, [0, 0], [values.dense_shape[0], 1])
-        # A column that is missing from the whole batch has width 0: the slice must still be one wide.
-        column = tf.SparseTensor(first.indices, first.values, [values.dense_shape[0], 1])
-        values = tf.sparse.to_dense(column, default_value=missing_value(values.dtype.name))
+        # A column that is missing from the whole batch has width 0: it must be one wide all the same. Raw operations:
+        # the graph is traced ten times, and the functions around them make twice as many.
+        values = tf.raw_ops.SparseToDense(
+            sparse_indices=values.indices,
+            output_shape=tf.raw_ops.Maximum(x=values.dense_shape, y=tf.constant([0, 1], tf.int64)),
+            sparse_values=values.values,
+            default_value=tf.constant(missing_value(values.dtype.name), values.dtype),
+        )
+        return tf.gather(values, 0, axis=1)
     return tf.reshape(values, [-1])

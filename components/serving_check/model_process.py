@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import pickle
-import subprocess
-import sys
-import tempfile
 import threading
 from collections.abc import Mapping
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
-import serving
 from components.serving_check.failures import ModelUnavailable, RequestRefused
+from components.serving_check.process_ahead import take_process
 
 SHOWN_LINES = 5
 
 
 class ModelProcess:
-    """`serving.check_process` as a context manager; it starts to import TensorFlow at once.
+    """`serving.check_process` as a context manager, started here unless it was started ahead.
 
     Args:
         timeout_seconds: how long the process may take for one answer, its start included in the first.
@@ -33,23 +28,14 @@ class ModelProcess:
         self._timed_out = False
 
     def __enter__(self) -> ModelProcess:
-        self._errors = tempfile.TemporaryFile()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "serving.check_process"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            env=os.environ | {"PYTHONPATH": _this_code(), "TF_CPP_MIN_LOG_LEVEL": "2"},
-        )
+        self._started = take_process()
+        self._process = self._started.process
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # It holds nothing that needs an orderly end.
-        self._process.kill()
-        self._process.communicate()
-        self._errors.close()
+        self._started.end()
 
     def load(self, path: str) -> float:
         """Load a SavedModel; how many seconds that took.
@@ -102,14 +88,8 @@ class ModelProcess:
         if self._timed_out:
             return f"the model's process gave no answer in {self._timeout_seconds:g} s"
         status = self._process.wait()
-        self._errors.seek(0)
-        printed = self._errors.read().decode(errors="replace").splitlines()
+        self._started.errors.seek(0)
+        printed = self._started.errors.read().decode(errors="replace").splitlines()
         # Frames of a C++ stack trace say nothing to a reader.
         lines = [line for line in printed if line.strip() and not line.lstrip().startswith("@")][-SHOWN_LINES:]
         return f"the model's process ended with status {status}: {' | '.join(lines) or 'it printed nothing'}"
-
-
-def _this_code() -> str:
-    """PYTHONPATH for the process to run the same `serving` package as this one."""
-    root = str(Path(serving.__path__[0]).parent)
-    return os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))

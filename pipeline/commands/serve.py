@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from pipeline.exit_status import ExitStatus
+from serving.uncollected_imports import uncollected_imports
 
 if TYPE_CHECKING:
     from serving.server.embedded_server import EmbeddedServer
@@ -102,10 +103,11 @@ def serve(models: tuple[str, ...], **flags: Any) -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
     logging.getLogger("serving").setLevel(logging.INFO)
     _import_tensorflow_quietly()
-    from serving.server.embedded_server import EmbeddedServer, PortUnavailableError
-    from serving.server.serving_error import ServingError
-    from serving.server.text_proto import ConfigFileError
-    from serving.server.tls_files import TlsError
+    with uncollected_imports():
+        from serving.server.embedded_server import EmbeddedServer, PortUnavailableError
+        from serving.server.serving_error import ServingError
+        from serving.server.text_proto import ConfigFileError
+        from serving.server.tls_files import TlsError
 
     try:
         server = EmbeddedServer(base_paths, _server_options(flags))
@@ -208,6 +210,6 @@ def _import_tensorflow_quietly() -> None:
     from pipeline.quiet_output import quiet_output
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with quiet_output(Path(os.devnull)):
+    with quiet_output(Path(os.devnull)), uncollected_imports():
         import tensorflow as tf
     tf.get_logger().setLevel(logging.ERROR)

@@ -24,7 +24,7 @@ from components.image_example_gen.executor import Executor
 from components.image_example_gen.input_fingerprint import input_fingerprint
 from components.image_example_gen.list_photos import list_photos
 from components.image_example_gen.split_by_content import split_by_content
-from pipeline.runners.beam_introspection import remember_signatures
+from pipeline.runners.hasten_beam import hasten_beam
 from pipeline.runners.local import BEAM_PIPELINE_ARGS
 
 
@@ -58,7 +58,7 @@ def flowers(tmp_path) -> Path:
 @pytest.fixture
 def ingest(artifact):
     """Runs the component's executor with its own parameters; answers the artifact's directory."""
-    remember_signatures()
+    hasten_beam()
     runs = []
 
     def run(path: Path, **options) -> Path:
@@ -326,7 +326,7 @@ def test_the_fingerprint_changes_with_a_file_of_the_same_size(flowers):
 
 
 def test_a_pipeline_reads_photos_again_when_they_have_changed_and_only_then(flowers, tmp_path):
-    remember_signatures()
+    hasten_beam()
     database = metadata.sqlite_metadata_connection_config(str(tmp_path / "metadata.sqlite"))
 
     def run() -> list[int]:

@@ -9,8 +9,10 @@ from colour_model import ColourModel
 from tensorflow_serving.apis import prediction_log_pb2
 from tfx.types import channel_utils, standard_artifacts
 
+from components.serving_check import process_ahead
 from components.serving_check.component import ServingCheck
 from components.serving_check.executor import Executor
+from components.serving_check.process_ahead import end_ahead, start_ahead
 
 
 @pytest.fixture
@@ -157,3 +159,30 @@ def test_the_component_hands_its_tolerance_on_exactly():
         "feature_of_input": '{"text": "review"}',
     }
     assert component.outputs["blessing"].type == standard_artifacts.InfraBlessing
+
+
+def test_a_process_that_was_started_ahead_is_the_one_that_checks(trained, check):
+    start_ahead()
+    start_ahead()
+    (waiting,) = process_ahead._ahead
+    assert waiting.process.poll() is None
+    _, report = check(trained())
+    assert report["reasons"] == []
+    assert waiting.process.poll() is not None
+    assert not process_ahead._ahead
+
+
+def test_a_process_that_no_check_took_is_ended():
+    start_ahead()
+    (waiting,) = process_ahead._ahead
+    end_ahead()
+    end_ahead()
+    assert waiting.process.poll() is not None
+
+
+def test_a_process_that_was_started_ahead_and_died_fails_the_check_in_words(trained, check, monkeypatch):
+    monkeypatch.setenv("PYTHONHASHSEED", "no number")
+    start_ahead()
+    _, report = check(trained())
+    assert not report["blessed"]
+    assert "the model's process ended with status 1" in report["reasons"][0]

@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
+import email.mime.text
 import functools
 import inspect
+import json
+import os
+import sys
+import types
+import xml.dom
 
 import apache_beam as beam
+from apache_beam.internal.cloudpickle import cloudpickle
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, SetupOptions, StandardOptions
+from apache_beam.runners.worker import statecache
 from apache_beam.testing.util import assert_that, equal_to
+from apache_beam.transforms import userstate
+from apache_beam.transforms.timeutil import TimeDomain
+from apache_beam.transforms.userstate import CombiningValueStateSpec, TimerSpec, on_timer
 from apache_beam.typehints import decorators
 
+from pipeline.runners.beam_dofn_specs import remember_dofn_specs
 from pipeline.runners.beam_introspection import remember_signatures
 from pipeline.runners.beam_options import remember_parsed_options
+from pipeline.runners.beam_pickling import find_imported_submodules
+from pipeline.runners.beam_state_sizes import weigh_state_without_modules
+from pipeline.runners.hasten_beam import hasten_beam
 from pipeline.runners.local import BEAM_PIPELINE_ARGS
+
+# Read before any test puts something of ours in their place.
+SUBMODULES_THAT_BEAM_FINDS = cloudpickle._find_imported_submodules
+SIZE_THAT_BEAM_FINDS = statecache.get_deep_size
 
 
 class Doubling(beam.DoFn):
@@ -66,8 +85,73 @@ def test_options_are_those_that_beam_parses_and_changing_one_changes_no_other():
     assert PipelineOptions(arguments, runner="Other").view_as(StandardOptions).runner == "Other"
 
 
-def test_a_pipeline_runs_on_the_local_runner():
-    remember_signatures()
-    remember_parsed_options()
+COUNT = CombiningValueStateSpec("count", sum)
+TIMER = TimerSpec("timer", TimeDomain.WATERMARK)
+COUNT_PARAMETER = beam.DoFn.StateParam(COUNT)
+TIMER_PARAMETER = beam.DoFn.TimerParam(TIMER)
+
+
+class Counting(beam.DoFn):
+    def process(self, element, count=COUNT_PARAMETER):
+        count.add(1)
+        yield element[1], count.read()
+
+    @on_timer(TIMER)
+    def end(self, timer=TIMER_PARAMETER):
+        return []
+
+
+class Adding:
+    def add(self, element, count=COUNT_PARAMETER):
+        yield element
+
+
+def test_state_and_timers_of_a_dofn_are_those_that_beam_finds():
+    remember_dofn_specs()
+    plain = beam.ParDo(len).fn
+    of_its_own = Doubling()
+    of_its_own.process = Adding().add
+    for _ in range(2):
+        assert userstate.get_dofn_specs(Counting()) == ({COUNT}, {TIMER})
+        assert userstate.get_dofn_specs(Doubling()) == (set(), set())
+        assert userstate.get_dofn_specs(plain) == (set(), set())
+        assert userstate.get_dofn_specs(of_its_own) == ({COUNT}, set())
+    found, _ = userstate.get_dofn_specs(Counting())
+    found.clear()
+    assert userstate.get_dofn_specs(Counting())[0] == {COUNT}
+
+
+def test_submodules_of_a_pickled_function_are_those_that_beam_finds(monkeypatch):
+    def function():
+        return email.mime.text, xml.dom, os.path
+
+    mentioned = [email, xml, os, json, None, 3]
+
+    def found():
+        return find_imported_submodules(function.__code__, mentioned)
+
+    assert found() == SUBMODULES_THAT_BEAM_FINDS(function.__code__, mentioned)
+    assert {email.mime, email.mime.text, xml.dom} <= set(found())
+    late = types.ModuleType("email.path")
+    monkeypatch.setitem(sys.modules, "email.path", late)
+    assert late in found()
+    monkeypatch.delitem(sys.modules, "email.path")
+    assert late not in found()
+
+
+def test_state_weighs_what_it_holds_and_not_what_modules_hold():
+    weigh_state_without_modules()
+    for state in [b"x" * 1000], {"a": [b"x" * 1000, b"y" * 100_000]}, Doubling(), json.dumps, sys:
+        assert statecache.get_deep_size(state) == SIZE_THAT_BEAM_FINDS(state)
+
+
+def test_a_pipeline_with_state_and_side_inputs_runs_on_the_local_runner():
+    hasten_beam()
     with beam.Pipeline(argv=BEAM_PIPELINE_ARGS) as pipeline:
-        assert_that(pipeline | beam.Create([1, 2, 3]) | beam.ParDo(Doubling()), equal_to([2, 4, 6]))
+        doubled = pipeline | beam.Create([1, 2, 3]) | beam.ParDo(Doubling())
+        assert_that(doubled, equal_to([2, 4, 6]))
+        total = beam.pvalue.AsSingleton(doubled | beam.CombineGlobally(sum))
+        shares = doubled | beam.Map(lambda value, of: value / of, of=total)
+        assert_that(shares, equal_to([2 / 12, 4 / 12, 6 / 12]), label="side input")
+        counted = pipeline | "pairs" >> beam.Create([("a", 5), ("a", 5)]) | beam.ParDo(Counting())
+        assert_that(counted, equal_to([(5, 1), (5, 2)]), label="state")

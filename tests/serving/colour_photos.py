@@ -17,6 +17,7 @@ from pipeline.runners.local import BEAM_PIPELINE_ARGS
 from serving.export import export, freeze
 from serving.labels import VOCABULARY, Labels
 from serving.signatures.image import served_model
+from trainers.transform_graph import TransformGraph
 from transform.image import preprocessing_fn
 from transform.image_options import ImageOptions
 
@@ -110,7 +111,7 @@ def save_colour_photo_model(folder: Path) -> str:
     transform_output = tft.TFTransformOutput(str(folder / "transform"))
     frozen = freeze(nearest_colour, tf.TensorSpec([None, OPTIONS.height, OPTIONS.width, 3]))
     model = served_model(
-        transform=transform_output.transform_features_layer(),
+        transform=TransformGraph(transform_output),
         predict=lambda features: frozen(features["image"]),
         labels=Labels(transform_output.vocabulary_file_by_name(VOCABULARY)),
         raw_feature_spec=RAW_FEATURES,
