@@ -16,6 +16,7 @@ from components.run_report.model_card import ModelCard
 from components.table_file import TableFormat
 from pipeline.beam_options import BeamOptions
 from pipeline.cluster_options import ClusterOptions
+from pipeline.schedule_options import ScheduleOptions
 from trainers.fine_tune_options import FineTuneOptions
 from trainers.image_options import ImageTrainerOptions
 from trainers.precision import TOLERANCES
@@ -95,6 +96,7 @@ class RunConfig(_Section):
         models: the folder that holds each model's base path; may be an object store's.
         beam: what runs the Beam steps, see pipeline/beam_options.py.
         cluster: where a compiled pipeline runs, see pipeline/cluster_options.py.
+        schedule: when it is trained anew, see pipeline/schedule_options.py.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
@@ -109,6 +111,7 @@ class RunConfig(_Section):
     models: str = "models"
     beam: BeamOptions = BeamOptions()
     cluster: ClusterOptions = ClusterOptions()
+    schedule: ScheduleOptions = ScheduleOptions()
 
     @property
     def learns(self) -> bool:
