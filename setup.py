@@ -13,7 +13,12 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.12",
     packages=find_packages(include=["pipeline*", "components*", "transform*", "trainers*", "serving*"]),
-    package_data={"": ["*.pbtxt"], "components.run_report": ["templates/*"], "trainers": ["imagenet_labels.txt"]},
+    package_data={
+        "": ["*.pbtxt"],
+        "components.run_report": ["templates/*"],
+        "serving.server.playground": ["page/*"],
+        "trainers": ["imagenet_labels.txt"],
+    },
     install_requires=[
         "tfx[kfp]~=1.21.0",
         "tensorflow~=2.21.0",

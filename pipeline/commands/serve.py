@@ -84,6 +84,9 @@ _NAME = re.compile(r"[^/:=\s]+")
 @click.option("--tls-certificate", type=click.Path(), help="PEM file; with --tls-key both ports are encrypted.")
 @click.option("--tls-key", type=click.Path(), help="PEM file with the certificate's private key.")
 @click.option("--tls-client-ca", type=click.Path(), help="PEM file; only clients with a certificate of it are let in.")
+@click.option(
+    "--ui", "playground", is_flag=True, help="Show a page at / of the REST port on which people try the models."
+)
 @click.option("--access-log", metavar="FILE", default="", help="One line of JSON per request; - is standard output.")
 def serve(models: tuple[str, ...], **flags: Any) -> None:
     """Serve published models over REST and gRPC, as TensorFlow Serving does.
@@ -111,7 +114,9 @@ def serve(models: tuple[str, ...], **flags: Any) -> None:
 
     try:
         server = EmbeddedServer(base_paths, _server_options(flags))
-        server.run(lambda: _announce(server, "http" if flags["tls_certificate"] is None else "https"))
+        server.run(
+            lambda: _announce(server, "http" if flags["tls_certificate"] is None else "https", flags["playground"])
+        )
     except PortUnavailableError as error:
         _fail(f"{error}. Choose another with --rest-port or --grpc-port.")
     except (ConfigFileError, TlsError) as error:
@@ -121,11 +126,11 @@ def serve(models: tuple[str, ...], **flags: Any) -> None:
     click.echo("stopped")
 
 
-def _announce(server: EmbeddedServer, scheme: str) -> None:
-    click.echo(
-        f"serving {', '.join(server.model_names)}: REST on {scheme}://{server.host}:{server.rest_port}, "
-        f"gRPC on {server.host}:{server.grpc_port}"
-    )
+def _announce(server: EmbeddedServer, scheme: str, playground: bool) -> None:
+    rest = f"{scheme}://{server.host}:{server.rest_port}"
+    click.echo(f"serving {', '.join(server.model_names)}: REST on {rest}, gRPC on {server.host}:{server.grpc_port}")
+    if playground:
+        click.echo(f"playground: {rest}/")
 
 
 def _fail(sentence: str) -> NoReturn:
@@ -175,6 +180,7 @@ def _server_options(flags: Mapping[str, Any]) -> ServerOptions:
         tls=_tls_files(flags),
         grpc_health=flags["enable_grpc_healthcheck_service"],
         grpc_reflection=flags["enable_grpc_reflection"],
+        playground=flags["playground"],
         access_log=flags["access_log"],
     )
 

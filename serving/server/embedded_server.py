@@ -21,6 +21,7 @@ from serving.server.inference import Inference
 from serving.server.model_config import ModelConfig
 from serving.server.model_config_file import poll_model_config_file, read_model_config_file
 from serving.server.model_manager import ModelManager
+from serving.server.playground.routes import playground_routes
 from serving.server.request_record import RequestRecord
 from serving.server.rest_service import RestService
 from serving.server.server_metrics import CONTENT_TYPE, ServerMetrics
@@ -162,7 +163,8 @@ class EmbeddedServer:
             options=[*_GRPC_OPTIONS, ("grpc.max_receive_message_length", options.limits.body_bytes)]
         )
         await add_services(grpc_server, manager, inference, options, observers)
-        application = RestService(manager, inference, options, observers).application()
+        routes = playground_routes(manager) if options.playground else []
+        application = RestService(manager, inference, options, observers).application(routes)
         if metrics is not None and options.metrics_path:
             application.router.add_get(options.metrics_path, _metrics_handler(metrics))
         runner = web.AppRunner(

@@ -66,9 +66,10 @@ class RestService:
         self._observers = tuple(observers)
         self._examples = ExampleInference(manager, inference, options.limits)
 
-    def application(self) -> web.Application:
-        """The aiohttp application with the one route there is."""
+    def application(self, routes: Iterable[web.RouteDef] = ()) -> web.Application:
+        """The aiohttp application: these routes, and the REST API for everything else."""
         application = web.Application(client_max_size=self._options.limits.body_bytes)
+        application.add_routes(routes)  # first: of two that match, the earlier one answers
         application.router.add_route("*", "/{path:(?s:.*)}", self._respond)
         return application
 

@@ -30,6 +30,7 @@ class ServerOptions:
         tls: the certificates of both ports; None where they are not encrypted.
         grpc_health: whether grpc.health.v1.Health is there.
         grpc_reflection: whether a client may ask the gRPC port for its services.
+        playground: whether the REST port shows the page on which people try the models.
         access_log: the file that gets one line of JSON per request; "-" is standard output, "" is none.
     """
 
@@ -48,4 +49,5 @@ class ServerOptions:
     tls: TlsFiles | None = None
     grpc_health: bool = False
     grpc_reflection: bool = False
+    playground: bool = False
     access_log: str = ""
