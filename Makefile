@@ -8,7 +8,7 @@ READY := .venv/.ready
 UV := .venv/tools/bin/uv
 LOCK_OPTIONS := --quiet --no-header --generate-hashes --python-version 3.11
 
-.PHONY: setup help run test lint load overhead fuzz compat lock doctor clean
+.PHONY: setup help run test lint browser load overhead fuzz compat lock doctor clean
 
 setup: $(READY)  ## make .venv: locked dependencies and ingraph itself (the default target)
 
@@ -31,6 +31,9 @@ lint: $(READY)  ## ruff and mypy
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+
+browser: $(READY)  ## unpack Debian's Chromium in .venv/browser, for the tests of the pages that people look at
+	@.venv/bin/python tests/browser/install_chromium.py
 
 load: $(READY)  ## five minutes of load on the embedded server while its model changes
 	.venv/bin/python -m benchmarks.serving_load
