@@ -19,3 +19,15 @@ class NotPublished(RunStopped):
 
 class NotSubmitted(RunStopped):
     """A cluster could not be reached, or did not take the run."""
+
+
+class NoNewData(RunStopped):
+    """The published model learned from the same data already."""
+
+
+class RunUnderWay(RunStopped):
+    """Another process runs the same pipeline."""
+
+
+class IncompatibleModel(RunStopped):
+    """Clients of the served model could not use the new one."""

@@ -9,6 +9,7 @@ import click
 # Each command is pipeline/commands/<name>.py; imported when it is used, since TensorFlow and TFX take seconds to load.
 COMMANDS = {
     "run": "Train, check and publish the model that a config describes.",
+    "retrain": "Train on new data, if some came, and publish what passes.",
     "compile": "Write a pipeline spec for Kubeflow Pipelines or Vertex AI.",
     "rehearse": "Run a compiled pipeline here, without a cluster.",
     "submit": "Start a run on Kubeflow Pipelines or Vertex AI.",

@@ -17,6 +17,7 @@ from components.table_file import TableFormat
 from pipeline.beam_options import BeamOptions
 from pipeline.cluster_options import ClusterOptions
 from pipeline.schedule_options import ScheduleOptions
+from pipeline.span_options import SpanOptions
 from trainers.fine_tune_options import FineTuneOptions
 from trainers.image_options import ImageTrainerOptions
 from trainers.precision import TOLERANCES
@@ -39,6 +40,7 @@ class DataOptions(_Section):
         path: a CSV or TSV file with a header or a JSON lines file, relative to the config file.
         format: of that file, where the ending of its name does not say it, see components/table_file.py.
         dataset: a demo data set instead, see pipeline/datasets.py.
+        spans: files that arrive in spans instead, see pipeline/span_options.py.
         schema_file: a curated schema (text proto), relative to the config file; without it one is inferred.
         eval_share: the share of examples that is held out, by a hash of each example.
         minimum_examples: how many examples each split needs.
@@ -47,14 +49,15 @@ class DataOptions(_Section):
     path: str | None = None
     format: TableFormat | None = None
     dataset: Literal["hearts", "reviews", "digits"] | None = None
+    spans: SpanOptions | None = None
     schema_file: str | None = None
     eval_share: float = Field(0.2, gt=0, lt=1)
     minimum_examples: int = Field(20, ge=1)
 
     @model_validator(mode="after")
     def _check(self) -> DataOptions:
-        if (self.path is None) == (self.dataset is None):
-            raise ValueError("give either path (your own file) or dataset (hearts, reviews, digits)")
+        if sum(source is not None for source in (self.path, self.dataset, self.spans)) != 1:
+            raise ValueError("give either path (your own file) or dataset (hearts, reviews, digits) or spans")
         return self
 
 
@@ -66,6 +69,12 @@ class PhotoDataOptions(DataOptions):
     """
 
     max_unreadable_share: float = Field(0.01, ge=0, lt=1)
+
+    @field_validator("spans")
+    @classmethod
+    def _refuse_spans(cls, spans: SpanOptions | None) -> None:
+        if spans is not None:
+            raise ValueError("photos do not come in spans, tables and texts do; give path")
 
 
 class ServingCheckOptions(_Section):
@@ -204,12 +213,18 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> RunConfig:
         config = config_class.model_validate(content, context={"folder": str(folder)})
     except ValidationError as error:
         raise BrokenInput("; ".join(_sentence(path, detail, config_class) for detail in error.errors())) from error
-    absolute = {
-        key: value if "://" in value else str(folder / value)
+    absolute: dict[str, Any] = {
+        key: _absolute(value, folder)
         for key in ("path", "schema_file")
         if (value := getattr(config.data, key)) is not None
     }
+    if config.data.spans:
+        absolute["spans"] = config.data.spans.model_copy(update={"path": _absolute(config.data.spans.path, folder)})
     return config.model_copy(update={"data": config.data.model_copy(update=absolute)})
+
+
+def _absolute(path: str, folder: Path) -> str:
+    return path if "://" in path else str(folder / path)
 
 
 def _read(path: str) -> dict[str, Any]:

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import tensorflow_data_validation as tfdv
+from tfx import types
 from tfx import v1 as tfx
 
 from components.baseline.component import Baseline
+from components.compatibility_check.component import CompatibilityCheck
 from components.data_gate.component import DataGate
 from components.evaluator.component import Evaluator
 from components.image_example_gen.component import ImageExampleGen
@@ -19,6 +21,8 @@ from components.text_example_gen.component import TextExampleGen
 from pipeline.code_fingerprint import TRAINER_SOURCES, TRANSFORM_SOURCES, code_fingerprint
 from pipeline.config import PhotoDataOptions, RunConfig
 from pipeline.content_fingerprint import content_fingerprint
+from pipeline.drift_check import drift_check
+from pipeline.span_files import SpanFiles
 from transform.image_options import ImageOptions
 
 HASH_BUCKETS = 100
@@ -35,6 +39,7 @@ class Locations:
         artifacts: the pipeline root.
         metadata: the SQLite file of ML Metadata; None where a cluster has its own.
         base_path: the model base path.
+        spans: what the data are of, where they came in spans.
     """
 
     data: str
@@ -43,6 +48,7 @@ class Locations:
     artifacts: str
     metadata: str | None
     base_path: str
+    spans: SpanFiles | None = None
 
 
 def create_pipeline(
@@ -87,6 +93,9 @@ def create_pipeline(
         custom_config=options.transform,
     )
     transform.add_upstream_node(data_gate)
+    drift_steps = drift_check(locations.spans) if locations.spans else []
+    for gate in drift_steps[-1:]:
+        transform.add_upstream_node(gate)
     trainer = tfx.components.Trainer(
         run_fn=f"trainers.{config.task}.run_fn",
         examples=examples,
@@ -116,7 +125,11 @@ def create_pipeline(
         base_path=locations.base_path,
         model_name=config.name,
         run_id=run_id,
+        data_spans=locations.spans.fingerprints if locations.spans else None,
     )
+    compatibility = _compatibility_check(config, model, baseline)
+    for check in compatibility:
+        evaluator.add_upstream_node(check)
     return tfx.dsl.Pipeline(
         pipeline_name=config.name,
         pipeline_root=locations.artifacts,
@@ -126,9 +139,11 @@ def create_pipeline(
             schema_gen,
             example_validator,
             data_gate,
+            *drift_steps,
             transform,
             trainer,
             baseline,
+            *compatibility,
             evaluator,
             serving_check,
             serving_pusher,
@@ -138,6 +153,19 @@ def create_pipeline(
         and tfx.orchestration.metadata.sqlite_metadata_connection_config(locations.metadata),
         beam_pipeline_args=beam_pipeline_args,
     )
+
+
+def _compatibility_check(config: RunConfig, model: types.BaseChannel, baseline: Baseline) -> list[CompatibilityCheck]:
+    """What retrains by itself must not surprise its clients; who starts a run by hand may change what is served."""
+    if config.data.spans is None:
+        return []
+    return [
+        CompatibilityCheck(
+            model=model,
+            baseline_model=baseline.outputs["model"],
+            class_changes=config.data.spans.class_changes,
+        )
+    ]
 
 
 def _rows(config: RunConfig, locations: Locations) -> tfx.components.CsvExampleGen:

@@ -14,3 +14,6 @@ class ExitStatus(IntEnum):
     SERVING_CHECK_FAILED = 5  # the model does not serve what was trained
     NOT_PUBLISHED = 6  # the model base path refused it: not writable, disk full, or a withdrawn model
     NOT_SUBMITTED = 7  # a cluster could not be reached, or did not take the run
+    NO_NEW_DATA = 8  # `ingraph retrain`: the published model learned from the same data
+    UNDER_WAY = 9  # another process runs the same pipeline
+    INCOMPATIBLE = 10  # clients of the served model could not use the new one

@@ -18,6 +18,9 @@ _ROLES = {
     ("Baseline", "model"): "baseline_model",
     ("Evaluator", "blessing"): "model_blessing",
     ("ServingCheck", "blessing"): "infra_blessing",
+    ("SpanExampleGen", "examples"): "span_examples",
+    ("SpanStatisticsGen", "statistics"): "span_statistics",
+    ("DistributionValidator", "anomalies"): "span_anomalies",
 }
 _KNOWN_ROLES = (
     "examples",

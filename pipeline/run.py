@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components.errors import BrokenInput, NotPublished, RunStopped
+from components.errors import BrokenInput, NoNewData, NotPublished, RunStopped
 from components.serving_check.process_ahead import end_ahead, start_ahead
 from pipeline.ask_once import ask_once
 from pipeline.config import RunConfig
@@ -21,10 +21,14 @@ from pipeline.exit_status import ExitStatus
 from pipeline.leave_report import leave_report
 from pipeline.quiet_output import quiet_output
 from pipeline.raw_data import raw_data
+from pipeline.run_lock import run_lock
 from pipeline.run_record import RunRecord, write_run_record
 from pipeline.run_screen import RunScreen
 from pipeline.schema_file import schema_file
+from pipeline.span_files import write_span_files
+from pipeline.span_window import SpanWindow, span_window
 from pipeline.status_of_error import status_of_error
+from serving.model_store import ModelStoreError
 from serving.uncollected_imports import uncollected_imports
 from trainers.training_error import TrainingError
 from transform.preprocessing_error import PreprocessingError
@@ -33,25 +37,49 @@ if TYPE_CHECKING:
     from tfx import v1 as tfx
 
 
-def run(config: RunConfig, workdir: str) -> ExitStatus:
+def run(config: RunConfig, workdir: str, only_new_data: bool = False) -> ExitStatus:
     """Run the pipeline in this process; say on the screen how it goes, and at the end why it went so.
 
     Args:
         config: what to run.
         workdir: what relative `runs` and `models` of the config are relative to.
+        only_new_data: do not run on spans that the last published version learned from.
     """
     run_id = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")
     folder = Path(workdir, config.runs, config.name).resolve()
-    log = folder / "logs" / f"{run_id}.log"
+    base_path = _base_path(config, workdir)
     try:
-        _make_folders(log.parent, _base_path(config, workdir))
+        _make_folders(folder / "logs", base_path)
+        with run_lock(folder):
+            window = _window(config, base_path, only_new_data)
+            return _run_to_the_end(config, window, base_path, folder, run_id)
     except RunStopped as stopped:
         RunScreen.without_log().stopped(str(stopped))
         return _status(stopped)
+
+
+def _window(config: RunConfig, base_path: str, only_new_data: bool) -> SpanWindow | None:
+    if config.data.spans is None:
+        return None
+    try:
+        window = span_window(config.data, base_path)
+    except ModelStoreError as error:
+        raise NotPublished(str(error)) from error
+    if only_new_data and window.last_published:
+        version = window.last_published
+        withdrawn = f", which is withdrawn; `ingraph models restore {base_path}` serves it again" * version.withdrawn
+        raise NoNewData(f"no new data: version {version.number} learned from {window}{withdrawn}")
+    return window
+
+
+def _run_to_the_end(
+    config: RunConfig, window: SpanWindow | None, base_path: str, folder: Path, run_id: str
+) -> ExitStatus:
+    log = folder / "logs" / f"{run_id}.log"
     with quiet_output(log) as stream:
         screen = RunScreen(stream, log)
         try:
-            status, ended = _run(config, _base_path(config, workdir), folder, run_id, screen), ""
+            status, ended = _run(config, window, base_path, folder, run_id, screen), ""
         except KeyboardInterrupt:
             screen.stopped("interrupted; run the same command again to go on, finished steps are not repeated")
             return ExitStatus.UNEXPECTED
@@ -64,8 +92,14 @@ def run(config: RunConfig, workdir: str) -> ExitStatus:
     return status
 
 
-def _run(config: RunConfig, base_path: str, folder: Path, run_id: str, screen: RunScreen) -> ExitStatus:
+def _run(
+    config: RunConfig, window: SpanWindow | None, base_path: str, folder: Path, run_id: str, screen: RunScreen
+) -> ExitStatus:
     screen.begin(config.name, run_id)
+    spans = write_span_files(window, config, folder / "data") if window else None
+    if window and spans:
+        screen.data(str(window))
+        config = spans.read_by(config)
     data = raw_data(config, folder / "data")
     screen.data(data.findings)
 
@@ -84,6 +118,7 @@ def _run(config: RunConfig, base_path: str, folder: Path, run_id: str, screen: R
         artifacts=str(folder / "artifacts"),
         metadata=metadata,
         base_path=base_path,
+        spans=spans,
     )
     hasten_beam()
     started = time.monotonic()

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from components.errors import AnomaliesFound, BrokenInput, NotPublished, NotSubmitted
+from components.errors import (
+    AnomaliesFound,
+    BrokenInput,
+    IncompatibleModel,
+    NoNewData,
+    NotPublished,
+    NotSubmitted,
+    RunUnderWay,
+)
 from pipeline.exit_status import ExitStatus
 from trainers.training_error import TrainingError
 from transform.preprocessing_error import PreprocessingError
@@ -14,6 +22,9 @@ _STATUS: dict[type[Exception], ExitStatus] = {
     AnomaliesFound: ExitStatus.ANOMALIES,
     NotPublished: ExitStatus.NOT_PUBLISHED,
     NotSubmitted: ExitStatus.NOT_SUBMITTED,
+    NoNewData: ExitStatus.NO_NEW_DATA,
+    RunUnderWay: ExitStatus.UNDER_WAY,
+    IncompatibleModel: ExitStatus.INCOMPATIBLE,
 }
 
 

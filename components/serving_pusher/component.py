@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+
 from tfx import types
 from tfx.dsl.components.base import base_component, executor_spec
 from tfx.orchestration import data_types
@@ -24,6 +27,7 @@ class ServingPusher(base_component.BaseComponent):
         model_blessing: the Evaluator's; nothing is published where it did not bless.
         infra_blessing: ServingCheck's; likewise, and the model with the warm-up requests in it is what is published.
         evaluation: the Evaluator's metrics, for the provenance.
+        data_spans: name -> fingerprint of the spans that the data came in, if they did, for the provenance.
     """
 
     SPEC_CLASS = ServingPusherSpec
@@ -38,6 +42,7 @@ class ServingPusher(base_component.BaseComponent):
         model_blessing: types.BaseChannel | None = None,
         infra_blessing: types.BaseChannel | None = None,
         evaluation: types.BaseChannel | None = None,
+        data_spans: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(
             ServingPusherSpec(
@@ -48,6 +53,7 @@ class ServingPusher(base_component.BaseComponent):
                 base_path=base_path,
                 run_id=run_id,
                 model_name=model_name,
+                data_spans=json.dumps(data_spans) if data_spans else None,
                 pushed_model=types.Channel(type=standard_artifacts.PushedModel),
             )
         )

@@ -65,6 +65,8 @@ def _publish(inputs: Artifacts, exec_properties: dict[str, Any]) -> Publication:
         "metrics": _metrics(inputs),
         "serving_check": _serving_check(inputs),
     }
+    if exec_properties.get("data_spans"):
+        provenance["data_spans"] = json.loads(exec_properties["data_spans"])
     try:
         return publish_once(exec_properties["base_path"], _saved_model(inputs), provenance)
     except ModelStoreError as error:

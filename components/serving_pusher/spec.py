@@ -13,6 +13,7 @@ class ServingPusherSpec(ComponentSpec):
         "base_path": ExecutionParameter(type=str),
         "run_id": ExecutionParameter(type=str),
         "model_name": ExecutionParameter(type=str),
+        "data_spans": ExecutionParameter(type=str, optional=True),
     }
     INPUTS = {
         "model": ChannelParameter(type=standard_artifacts.Model),

@@ -1,0 +1,1 @@
+"""Stops a run whose model the clients of the served one could not use."""

@@ -1,0 +1,1 @@
+"""Stops a run on a span that differs from the one before it."""
