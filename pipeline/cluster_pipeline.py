@@ -11,6 +11,8 @@ from components.errors import BrokenInput
 from pipeline.config import RunConfig
 from pipeline.raw_data import raw_data
 from pipeline.schema_file import schema_file
+from pipeline.span_files import write_span_files
+from pipeline.span_window import span_window
 from pipeline.staged_file import StagedFile
 
 Target = Literal["kubeflow", "vertex"]
@@ -81,6 +83,9 @@ def _root(config: RunConfig, target: Target) -> str:
 def _data(config: RunConfig, folder: Path, root: str, staged: list[StagedFile]) -> tuple[str, str]:
     if config.data.path and "://" in config.data.path:
         return config.data.path, ""
+    if config.data.spans:
+        # What is served on the cluster is not known here, and so not which spans are new.
+        config = write_span_files(span_window(config.data, versions=()), config, folder).read_by(config)
     data = raw_data(config, folder)
     return _stage(data.path, root, "data", staged, data.fingerprint), data.fingerprint
 

@@ -28,7 +28,7 @@ from pipeline.schema_file import schema_file
 from pipeline.span_files import write_span_files
 from pipeline.span_window import SpanWindow, span_window
 from pipeline.status_of_error import status_of_error
-from serving.model_store import ModelStoreError
+from serving.model_store import ModelStoreError, list_versions
 from serving.uncollected_imports import uncollected_imports
 from trainers.training_error import TrainingError
 from transform.preprocessing_error import PreprocessingError
@@ -62,9 +62,10 @@ def _window(config: RunConfig, base_path: str, only_new_data: bool) -> SpanWindo
     if config.data.spans is None:
         return None
     try:
-        window = span_window(config.data, base_path)
+        versions = list_versions(base_path)
     except ModelStoreError as error:
         raise NotPublished(str(error)) from error
+    window = span_window(config.data, versions)
     if only_new_data and window.last_published:
         version = window.last_published
         withdrawn = f", which is withdrawn; `ingraph models restore {base_path}` serves it again" * version.withdrawn

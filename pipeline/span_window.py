@@ -9,7 +9,7 @@ from components.errors import BrokenInput
 from components.table_file import TableFile
 from pipeline.config import DataOptions
 from pipeline.find_spans import Span, find_spans
-from serving.model_store import ModelVersion, list_versions
+from serving.model_store import ModelVersion
 
 # In the provenance of a version: the spans that it learned from, name -> fingerprint.
 DATA_SPANS = "data_spans"
@@ -43,16 +43,15 @@ class SpanWindow:
         return said + (f"; without rows: {', '.join(self.empty)}" if self.empty else "")
 
 
-def span_window(data: DataOptions, base_path: str) -> SpanWindow:
+def span_window(data: DataOptions, versions: Sequence[ModelVersion]) -> SpanWindow:
     """Choose the newest spans that hold rows.
 
     Args:
         data: of a config with spans.
-        base_path: the model base path, whose versions say what they learned from.
+        versions: what is in the model base path, highest first: each says what it learned from.
 
     Raises:
         BrokenInput: there are no spans with rows, or a file of one of them is no table.
-        ModelStoreError: the base path cannot be read.
     """
     assert data.spans is not None
     found = find_spans(data.spans.path)
@@ -70,7 +69,6 @@ def span_window(data: DataOptions, base_path: str) -> SpanWindow:
             f"{data.spans.path}: no span holds a row, of {len(found)} that are there; expected one at least"
         )
     spans.reverse()
-    versions = list_versions(base_path)
     served = _learned_from(next((version for version in versions if not version.withdrawn), None))
     known = [span for span in found if span.name in served and served[span.name] == span.fingerprint]
     return SpanWindow(
