@@ -30,7 +30,7 @@ with urllib.request.urlopen(url, json.dumps(request).encode()) as response:
 const body = ${exact ? `JSON.stringify(${request})` : JSON.stringify(request)};
 
 const response = await fetch(url, { method: "POST", body });
-console.log(await response.json());
+console.log(JSON.stringify(await response.json()));
 `;
     },
   },
