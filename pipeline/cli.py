@@ -13,6 +13,7 @@ COMMANDS = {
     "compile": "Write a pipeline spec for Kubeflow Pipelines or Vertex AI.",
     "rehearse": "Run a compiled pipeline here, without a cluster.",
     "submit": "Start a run on Kubeflow Pipelines or Vertex AI.",
+    "schedule": "Train anew by daemon, cron, systemd, Kubeflow, Vertex AI or Airflow.",
     "report": "Make the report of a run anew, or compare two runs.",
     "runs": "List past runs, or show one.",
     "serve": "Serve published models over REST and gRPC.",

@@ -1,0 +1,151 @@
+"""`ingraph schedule`: when models are trained anew, and by what."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pipeline.status_of_error import status_of_error
+
+if TYPE_CHECKING:
+    from pipeline.schedules.schedule_request import ScheduleRequest
+    from pipeline.schedules.schedule_target import ScheduleTarget
+    from pipeline.schedules.unheeded import Target
+
+# Each is pipeline/schedules/targets/<name>.py.
+_TARGETS = ("local", "crontab", "systemd", "kubeflow", "vertex", "airflow")
+_NEXT_RUNS = 3
+
+
+@click.group()
+def schedule() -> None:
+    """Train models anew as the `schedule` of their configs says.
+
+    On this machine by a daemon, by cron or by systemd; elsewhere by Kubeflow Pipelines, Vertex AI or Airflow. What a
+    target does otherwise than the config says, show and apply name.
+
+    \b
+    Examples:
+      ingraph schedule run sales.yaml
+      ingraph schedule show sales.yaml --target crontab
+      ingraph schedule apply sales.yaml --target systemd
+      ingraph schedule remove sales.yaml --target systemd
+    """
+
+
+_OVERRIDES = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key, also in the runs."
+)
+_WORKDIR = click.option(
+    "--workdir", default=".", show_default=True, type=click.Path(file_okay=False), help="Where the runs' runs/ is made."
+)
+
+
+def _of_a_target(command: Callable[..., None]) -> Callable[..., None]:
+    folder = click.option(
+        "--folder",
+        type=click.Path(file_okay=False),
+        help="Where files go: units of systemd, by default the user's; Airflow's dags folder.",
+    )
+    target = click.option("--target", required=True, type=click.Choice(_TARGETS), help="What starts the runs.")
+    return click.argument("config", type=click.Path())(target(folder(_OVERRIDES(_WORKDIR(command)))))
+
+
+@schedule.command(epilog="Exit status: 0; 2 the config cannot be used, or the target cannot keep such a schedule.")
+@_of_a_target
+def show(target: Target, **given: Any) -> None:
+    """Print what `apply` would hand over, and when the next runs are due; nothing is changed."""
+    with _request(target, given) as (kept_by, request):
+        click.echo(kept_by.show(request))
+        _say_when(request)
+
+
+@schedule.command(
+    epilog="""Exit status: 0 the schedule holds; 2 the config cannot be used, or the target cannot keep such a schedule;
+    7 the cluster could not be reached, or did not take it."""
+)
+@_of_a_target
+def apply(target: Target, **given: Any) -> None:
+    """Hand the schedule of CONFIG over, in place of the one that is there for the same model."""
+    with _request(target, given) as (kept_by, request):
+        click.echo(kept_by.apply(request))
+        _say_when(request)
+
+
+@schedule.command(
+    epilog="Exit status: 0 it is gone; 2 the config cannot be used; 7 the cluster could not be reached, or refused."
+)
+@_of_a_target
+def remove(target: Target, **given: Any) -> None:
+    """Take the schedule of CONFIG away; a run that goes on is left alone."""
+    with _request(target, given) as (kept_by, request):
+        click.echo(kept_by.remove(request))
+
+
+@schedule.command(
+    epilog="""Exit status: 0 it was told to end; 2 a config cannot be used; 9 another daemon keeps one of the
+    schedules."""
+)
+@click.argument("configs", nargs=-1, required=True, type=click.Path())
+@_OVERRIDES
+@_WORKDIR
+def run(configs: tuple[str, ...], overrides: tuple[str, ...], workdir: str) -> None:
+    """Keep the schedules of CONFIGS on this machine: `ingraph retrain` is started whenever one is due.
+
+    Says a line for each run, with its exit status; runs/NAME/schedule/schedule.log keeps them. SIGTERM or Ctrl-C ends
+    it: a run that goes on is waited for, a second signal ends that too. Started again, it knows what was missed.
+    """
+    from pipeline.config import load_config
+    from pipeline.schedules.keep_schedules import keep_schedules
+    from pipeline.schedules.scheduled_command import scheduled_command
+
+    with _stopped():
+        loaded = [(load_config(path, overrides), path) for path in configs]
+        commands = [scheduled_command(config, path, overrides, workdir) for config, path in loaded]
+        keep_schedules(commands, [Path(workdir, config.runs, config.name, "schedule") for config, _ in loaded])
+
+
+@contextmanager
+def _stopped() -> Iterator[None]:
+    from components.errors import RunStopped
+
+    try:
+        yield
+    except RunStopped as stopped:
+        click.echo(str(stopped), err=True)
+        sys.exit(status_of_error(stopped))
+
+
+@contextmanager
+def _request(target: Target, given: dict[str, Any]) -> Iterator[tuple[ScheduleTarget, ScheduleRequest]]:
+    from pipeline.config import load_config
+    from pipeline.schedules.schedule_request import ScheduleRequest
+    from pipeline.schedules.scheduled_command import scheduled_command
+    from pipeline.schedules.unheeded import unheeded
+
+    path, overrides, folder = given["config"], given["overrides"], given["folder"]
+    with _stopped():
+        config = load_config(path, overrides)
+        scheduled = scheduled_command(config, path, overrides, given["workdir"])
+        for sentence in unheeded(config.schedule, target):
+            click.echo(f"note: {sentence}", err=True)
+        kept_by = getattr(importlib.import_module(f"pipeline.schedules.targets.{target}"), target.upper())
+        yield kept_by, ScheduleRequest(config, path, scheduled, Path(folder) if folder else None)
+
+
+def _say_when(request: ScheduleRequest) -> None:
+    from pipeline.schedules.next_due import next_due
+
+    options = request.config.schedule
+    times: list[datetime] = []
+    while len(times) < _NEXT_RUNS and (time := next_due(options, times[-1] if times else datetime.now(UTC))):
+        times.append(time)
+    shown = ", ".join(f"{time.astimezone(options.zone):%a %Y-%m-%d %H:%M %Z}" for time in times)
+    click.echo(f"due {shown}" if shown else "no run is due any more", err=True)

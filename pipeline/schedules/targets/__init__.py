@@ -1,0 +1,1 @@
+"""What can keep a schedule: each with the same three functions."""
