@@ -8,7 +8,7 @@ READY := .venv/.ready
 UV := .venv/tools/bin/uv
 LOCK_OPTIONS := --quiet --no-header --generate-hashes --python-version 3.11
 
-.PHONY: setup help run test lint browser load overhead fuzz compat lock doctor clean
+.PHONY: setup help run test lint browser load overhead fuzz compat airflow-check lock doctor clean
 
 setup: $(READY)  ## make .venv: locked dependencies and ingraph itself (the default target)
 
@@ -19,7 +19,7 @@ $(READY): requirements.lock requirements-setup.lock setup.py pipeline/bootstrap.
 	@"$(PYTHON)" pipeline/bootstrap.py
 
 help:  ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 run: $(READY)  ## train, check and publish the demo models
 	@set -e; for config in $(CONFIGS); do .venv/bin/ingraph run "$$config"; done
@@ -55,6 +55,12 @@ compat: $(READY)  ## load the published models (MODELS) in tensorflow-cpu 2.19.1
 	$(UV) pip install --quiet --python .venv/compat/bin/python --no-deps tensorflow-serving-api==2.19.1
 	.venv/bin/python deploy/check_exports.py $(MODELS) --save .venv/compat/answers.npz
 	.venv/compat/bin/python deploy/check_exports.py $(MODELS) --compare .venv/compat/answers.npz
+
+# Airflow and TFX want different versions of the same packages.
+airflow-check: $(READY)  ## read and run the DAG file of a schedule by Airflow, in an environment of its own
+	test -x .venv/airflow/bin/python || $(UV) venv --quiet --python "$(PYTHON)" .venv/airflow
+	$(UV) pip install --quiet --python .venv/airflow/bin/python apache-airflow==3.3.2
+	.venv/bin/python -m pytest tests/pipeline/test_schedule_airflow.py
 
 # Not after $(READY): a changed setup.py would have the old lock installed first.
 lock:  ## resolve the dependencies into the two lock files
