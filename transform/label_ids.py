@@ -33,13 +33,8 @@ def label_ids(values: tf.Tensor | tf.SparseTensor, options: LabelOptions) -> tf.
         name="labels",
     )
     annotators.annotate_asset(VOCABULARY, VOCABULARY)
-    table = tf.lookup.StaticHashTable(
-        tf.lookup.TextFileInitializer(
-            path, tf.string, tf.lookup.TextFileIndex.WHOLE_LINE, tf.int64, tf.lookup.TextFileIndex.LINE_NUMBER
-        ),
-        default_value=-1,
-    )
-    return table.lookup(text)
+    # A table made here by hand would read its file again with every request, and fail once a server's file is gone.
+    return tft.apply_vocabulary(text, path, default_value=-1)
 
 
 def label_text(values: tf.Tensor | tf.SparseTensor, options: LabelOptions) -> tf.Tensor:
