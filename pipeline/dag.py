@@ -96,17 +96,18 @@ def create_pipeline(
     drift_steps = drift_check(locations.spans) if locations.spans else []
     for gate in drift_steps[-1:]:
         transform.add_upstream_node(gate)
+    baseline = Baseline(base_path=locations.base_path, run_id=run_id)
     trainer = tfx.components.Trainer(
         run_fn=f"trainers.{config.task}.run_fn",
         examples=examples,
         transform_graph=transform.outputs["transform_graph"],
         schema=schema,
+        base_model=baseline.outputs["model"] if getattr(config.trainer, "warm_start", False) else None,
         train_args=tfx.proto.TrainArgs(splits=["train"]),
         eval_args=tfx.proto.EvalArgs(splits=["eval"]),
         custom_config=options.trainer,
     )
     model = trainer.outputs["model"]
-    baseline = Baseline(base_path=locations.base_path, run_id=run_id)
     evaluator = Evaluator(
         examples=examples, model=model, baseline_model=baseline.outputs["model"], options=config.evaluation
     )
@@ -141,8 +142,8 @@ def create_pipeline(
             data_gate,
             *drift_steps,
             transform,
-            trainer,
             baseline,
+            trainer,
             *compatibility,
             evaluator,
             serving_check,

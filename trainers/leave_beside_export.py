@@ -30,6 +30,7 @@ def leave_beside_export(
     code_fingerprint: str,
     left_out: int,
     precision: Mapping[str, Any] | None = None,
+    warm_start: str = "",
 ) -> None:
     """Write what later steps need into the export's parent directory.
 
@@ -44,6 +45,7 @@ def leave_beside_export(
         code_fingerprint: of the config and the code that made the model.
         left_out: how many examples of both splits had no usable label.
         precision: what the provenance says of the numbers that the export computes with, if anything.
+        warm_start: from where the training began, see trainers/warm_start.py, if it was to begin with a served model.
     """
     folder = os.path.dirname(export_path.rstrip("/"))  # noqa: PTH120 (may be an object store's path)
     if model is not None:
@@ -55,6 +57,7 @@ def leave_beside_export(
         "code_fingerprint": code_fingerprint,
         "examples_left_out": left_out,
         **(precision or {}),
+        **({"warm_start": warm_start} if warm_start else {}),
         "libraries": {library: version(library) for library in LIBRARIES},
     }
     with tf.io.gfile.GFile(f"{folder}/{PROVENANCE_FILE}", "w") as provenance_file:

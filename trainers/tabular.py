@@ -20,6 +20,7 @@ from trainers.shuffled_batches import Rows, shuffled_batches
 from trainers.tabular_options import TabularTrainerOptions
 from trainers.transform_graph import TransformGraph
 from trainers.transformed_split import TransformedSplit, read_transformed_split
+from trainers.warm_start import MeaningOfWeights, leave_for_warm_start, start_warm
 from transform.tabular import CATEGORIES, CATEGORY_VOCABULARY, NUMBERS
 from transform.tabular_options import TabularOptions
 
@@ -39,9 +40,19 @@ def run_fn(fn_args: FnArgs) -> None:
     evaluation = read_transformed_split(fn_args.eval_files, transform)
 
     keras.utils.set_random_seed(options.seed)
-    model = build_model(train.features, _vocabulary_size(transform_output, train.features), len(labels), options)
+    categories = _categories(transform_output, train.features)
+    model = build_model(train.features, len(categories), len(labels), options)
+    meaning = MeaningOfWeights(
+        columns={name: str(feature.dtype.name) for name, feature in sorted(transform.raw_feature_spec.items())},
+        preprocessing=preprocessing.model_dump(mode="json"),
+        labels=labels,
+        categories=categories,
+    )
+    start = start_warm(model, meaning, fn_args.base_model) if options.warm_start else ""
     fit(model, train, options)
     _export(model, transform_output, transform, preprocessing.label.column, len(labels), fn_args.serving_model_dir)
+    if options.warm_start:
+        leave_for_warm_start(fn_args.serving_model_dir, model, meaning)
     leave_beside_export(
         fn_args.serving_model_dir,
         model=model,
@@ -49,6 +60,7 @@ def run_fn(fn_args: FnArgs) -> None:
         data_fingerprint=data_fingerprint(train.fingerprint, evaluation.fingerprint),
         code_fingerprint=fn_args.custom_config["code_fingerprint"],
         left_out=train.left_out + evaluation.left_out,
+        warm_start=start,
     )
 
 
@@ -117,8 +129,13 @@ def _rows(split: TransformedSplit, rows: np.ndarray) -> Rows:
     return {name: values[rows] for name, values in split.features.items()}, split.labels[rows]
 
 
-def _vocabulary_size(transform_output: tft.TFTransformOutput, features: Mapping[str, np.ndarray]) -> int:
-    return transform_output.vocabulary_size_by_name(CATEGORY_VOCABULARY) if CATEGORIES in features else 0
+def _categories(transform_output: tft.TFTransformOutput, features: Mapping[str, np.ndarray]) -> list[str]:
+    if CATEGORIES not in features:
+        return []
+    # The tokens hold what is in the data, of whatever encoding.
+    return [
+        token.decode(errors="backslashreplace") for token in transform_output.vocabulary_by_name(CATEGORY_VOCABULARY)
+    ]
 
 
 def _export(

@@ -18,6 +18,7 @@ class TabularTrainerOptions(BaseModel):
         epochs: passes over the training split.
         early_stopping_patience: stop after so many epochs without a better loss on rows held out from the training
             split, and keep the best weights; without it, all epochs run on all rows.
+        warm_start: start from the weights of the model that is served, where they mean the same, see warm_start.py.
         seed: of the initial weights, the shuffling and the held-out rows.
     """
 
@@ -31,4 +32,5 @@ class TabularTrainerOptions(BaseModel):
     batch_size: int = Field(256, ge=1)
     epochs: int = Field(30, ge=1)
     early_stopping_patience: int | None = Field(None, ge=1)
+    warm_start: bool = False
     seed: int = 0
