@@ -51,6 +51,7 @@ def run_fn(fn_args: FnArgs) -> None:
             classifier = fine_tuned(training, preprocessing)
         else:
             classifier = wrapped_classifier(options, preprocessing, len(labels))
+        classifier = classifier.traced(preprocessing.height, preprocessing.width)
         frozen = frozen_classifier(classifier, preprocessing.height, preprocessing.width, options.precision)
         _export(frozen.predict, transform_output, transform, preprocessing, len(labels), fn_args.serving_model_dir)
         leave_beside_export(

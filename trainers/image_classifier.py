@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import keras
 import tensorflow as tf
@@ -20,3 +20,8 @@ class ImageClassifier:
 
     predict: Callable[[tf.Tensor], tf.Tensor]
     model: keras.Model | None
+
+    def traced(self, height: int, width: int) -> ImageClassifier:
+        """The same as one graph for photos of this size: traced once, which takes seconds, however often it is used."""
+        pixels = tf.TensorSpec([None, height, width, 3], tf.float32)
+        return replace(self, predict=tf.function(self.predict, input_signature=[pixels], autograph=False))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import tensorflow as tf
 
 from serving.reference_predictions import ReferencePredictions, example_id
 from serving.signatures.image import ERROR, IMAGE
@@ -23,12 +22,11 @@ def photo_predictions(classifier: ImageClassifier, photos: Photos, labels: Seque
         photos: the split.
         labels: the label vocabulary.
     """
-    predict = tf.function(classifier.predict, autograph=False, reduce_retracing=True)
     ids: list[str] = []
     rows = [np.zeros([0, len(labels)], np.float32)]
     for batch in photos.batches(BATCH_SIZE):
         good = np.flatnonzero(batch[ERROR].numpy() == b"")
         ids.extend(example_id(batch[RECORD].numpy()[row]) for row in good)
-        rows.append(predict(batch[IMAGE]).numpy()[good])
+        rows.append(classifier.predict(batch[IMAGE]).numpy()[good])
     probabilities = np.concatenate(rows)
     return ReferencePredictions(ids, [labels[best] for best in probabilities.argmax(axis=1)], probabilities)
