@@ -8,7 +8,7 @@ READY := .venv/.ready
 UV := .venv/tools/bin/uv
 LOCK_OPTIONS := --quiet --no-header --generate-hashes --python-version 3.11
 
-.PHONY: setup help run test lint browser load overhead fuzz compat airflow-check lock doctor clean
+.PHONY: setup help run test lint browser screenshots load overhead fuzz compat airflow-check lock doctor clean
 
 setup: $(READY)  ## make .venv: locked dependencies and ingraph itself (the default target)
 
@@ -34,6 +34,10 @@ lint: $(READY)  ## ruff and mypy
 
 browser: $(READY)  ## unpack Debian's Chromium in .venv/browser, for the tests of the pages that people look at
 	@.venv/bin/python tests/browser/install_chromium.py
+
+# Of what `make run` leaves, by the browser of `make browser`.
+screenshots: $(READY)  ## pictures of the playground and of a report, for the documentation
+	.venv/bin/python -m tests.browser.make_screenshots
 
 load: $(READY)  ## five minutes of load on the embedded server while its model changes
 	.venv/bin/python -m benchmarks.serving_load

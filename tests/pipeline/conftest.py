@@ -1,4 +1,4 @@
-"""The command line as a person uses it, and one run of the demo that several tests look at."""
+"""The command line as a person uses it."""
 
 from __future__ import annotations
 
@@ -54,13 +54,6 @@ def ingraph(*arguments: str, project: Path = PROJECT) -> Finished:
         check=False,
     )
     return Finished(done.returncode, done.stdout, done.stderr)
-
-
-@pytest.fixture(scope="session")
-def heart_run(tmp_path_factory) -> HeartRun:
-    """`ingraph run configs/heart.yaml`, once for all tests; none of them may change what it left."""
-    workdir = tmp_path_factory.mktemp("heart")
-    return HeartRun(workdir, ingraph("run", "configs/heart.yaml", "--workdir", str(workdir)))
 
 
 @pytest.fixture(scope="module", params=["REST", "gRPC"])
