@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from components.errors import BrokenInput
 from pipeline.runners.run_request import RunRequest
 from pipeline.runners.vertex import pipeline_job
 from pipeline.schedule_options import ScheduleOptions
@@ -19,12 +20,16 @@ def vertex_schedule(request: RunRequest, options: ScheduleOptions, credentials: 
     https://cloud.google.com/vertex-ai/docs/reference/rest/v1/projects.locations.schedules
 
     Raises:
-        BrokenInput: `cluster` lacks what Vertex AI needs.
+        BrokenInput: `cluster` lacks what Vertex AI needs, or names a region that it does not have.
     """
     from google.cloud.aiplatform_v1.types import CreatePipelineJobRequest, PipelineJob, Schedule
 
-    # The job is not there yet, so its public properties are not either.
-    job = PipelineJob(pipeline_job(request, credentials)._gca_resource)
+    try:
+        # The job is not there yet, so its public properties are not either.
+        job = PipelineJob(pipeline_job(request, credentials)._gca_resource)
+    except ValueError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise BrokenInput(f"Vertex AI does not take the pipeline as `cluster` describes it: {reason}") from error
     if request.cluster.service_account:
         job.service_account = request.cluster.service_account
     schedule = Schedule(

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from conftest import PROJECT
 from cronsim import CronSim
 
 from components.errors import BrokenInput
 from pipeline.cli import main
+from pipeline.config import load_config
 from pipeline.exit_status import ExitStatus
 from pipeline.schedule_options import ScheduleOptions
 from pipeline.schedules.crontab_block import crontab_block
@@ -282,6 +284,16 @@ def test_a_schedule_that_cannot_be_used_is_named(config, arguments, sentence):
     failed = schedule("show", config, "--target", "local", *arguments)
     assert failed.exit_code == ExitStatus.BROKEN_INPUT
     assert sentence in failed.stderr
+
+
+def test_the_example_of_the_documentation_is_a_config(tmp_path):
+    page = Path(PROJECT, "docs/schedules.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "sales.yaml").write_text(example, encoding="utf-8")
+    options = load_config(str(tmp_path / "sales.yaml")).schedule
+    due = next_due(options, datetime(2026, 12, 30, tzinfo=UTC))
+    assert due == datetime(2027, 1, 1, 4, 30, tzinfo=UTC)  # a Friday, and winter
+    assert next_due(options, datetime(2027, 12, 31, 12, tzinfo=UTC)) is None
 
 
 def test_nothing_is_handed_over_for_the_daemon_and_airflow_needs_its_folder(config):

@@ -16,7 +16,7 @@ from pipeline.schedules.vertex_schedule import vertex_schedule
 def _show(request: ScheduleRequest) -> str:
     with scheduled_pipeline(request, "vertex", stage=False) as (run, lines):
         schedule = vertex_schedule(run, request.config.schedule, AnonymousCredentials())
-    schedule.create_pipeline_job_request.pipeline_job.pipeline_spec = None
+    del schedule.create_pipeline_job_request.pipeline_job.pipeline_spec  # `ingraph compile` writes it
     return f"{type(schedule).to_json(schedule, including_default_value_fields=False)}\n{lines}"
 
 
