@@ -8,7 +8,7 @@ READY := .venv/.ready
 UV := .venv/tools/bin/uv
 LOCK_OPTIONS := --quiet --no-header --generate-hashes --python-version 3.11
 
-.PHONY: setup help run test lint browser screenshots load overhead fuzz compat airflow-check lock doctor clean
+.PHONY: setup help run test lint browser screenshots load month overhead fuzz compat airflow-check lock doctor clean
 
 setup: $(READY)  ## make .venv: locked dependencies and ingraph itself (the default target)
 
@@ -45,6 +45,9 @@ load: $(READY)  ## five minutes of load on the embedded server while its model c
 overhead: $(READY)  ## what the embedded server costs beside calling the model in process
 	.venv/bin/python -m benchmarks.serving_overhead
 	.venv/bin/python -m benchmarks.serving_throughput
+
+month: $(READY)  ## thirty days of retraining, with a server and a client beside it
+	.venv/bin/python -m benchmarks.retraining_month
 
 doctor: $(READY)  ## say whether this machine has what ingraph needs
 	@.venv/bin/ingraph doctor
