@@ -25,6 +25,8 @@ def keep_schedules(commands: Sequence[ScheduledCommand], folders: Sequence[Path]
     Raises:
         RunUnderWay: another daemon keeps one of the schedules.
     """
+    for scheduled in commands:
+        Path(scheduled.folder).mkdir(parents=True, exist_ok=True)
     run_daemon(
         [
             LocalSchedule(

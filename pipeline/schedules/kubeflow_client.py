@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
 from typing import TYPE_CHECKING
 
 from components.errors import BrokenInput, NotSubmitted
@@ -31,7 +32,8 @@ def kubeflow_client(cluster: ClusterOptions) -> Iterator[kfp.Client]:
             "`--set cluster.host=http://localhost:8080` gives it"
         )
     try:
-        yield kfp.Client(host=cluster.host)
+        with redirect_stdout(StringIO()):  # it prints links to pages
+            yield kfp.Client(host=cluster.host)
     except (ApiException, HTTPError, OSError) as error:
         reason = " ".join(str(error).split())[:300]
         raise NotSubmitted(f"{cluster.host}: Kubeflow Pipelines did not take the change: {reason}") from error

@@ -15,7 +15,10 @@ def remove_from_kubeflow(cluster: ClusterOptions, name: str) -> int:
         NotSubmitted: it cannot be reached, or did not delete them.
     """
     with kubeflow_client(cluster) as client:
-        experiment = client.create_experiment(cluster.experiment).experiment_id
+        try:
+            experiment = client.get_experiment(experiment_name=cluster.experiment).experiment_id
+        except ValueError:  # there is none
+            return 0
         found = recurring_run_ids(client, experiment, name)
         for run in found:
             client.delete_recurring_run(run)

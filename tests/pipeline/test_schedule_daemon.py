@@ -315,3 +315,34 @@ def test_two_daemons_do_not_keep_the_same_schedule(daemon, tmp_path):
     assert (
         "RunUnderWay" in second.stderr and "another daemon keeps the schedule of heart; end it first" in second.stderr
     )
+
+
+def test_the_command_starts_retrain_for_what_was_missed_and_ends_by_sigterm(tmp_path):
+    config = tmp_path / "sales.yaml"
+    config.write_text(
+        """
+name: sales
+task: tabular
+data: {spans: {path: "data/{SPAN}.csv", window: 3}}
+preprocessing: {label: {column: bought}}
+evaluation: {at_least: {auc: 0.7}}
+schedule: {cron: "0 * * * *", catch_up: latest}
+""",
+        encoding="utf-8",
+    )
+    journal = RunJournal(tmp_path / "work/runs/sales/schedule")
+    journal.settle(datetime.now(UTC) - timedelta(hours=3))
+    ingraph = str(Path(sys.executable).with_name("ingraph"))
+    command = [ingraph, "schedule", "run", str(config), "--workdir", str(tmp_path / "work")]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    try:
+        lines = [process.stdout.readline() for _ in range(3)]
+    finally:
+        process.terminate()
+    assert process.wait() == 0
+    assert [re.sub(r"\d{4}-\S+ \d\d:00:00", "TIME", line) for line in lines[:2]] == [
+        "sales: due TIME: skipped: missed, and catch_up is latest\n"
+    ] * 2
+    # There is no span yet.
+    assert re.match(r"sales: due \S+ \d\d:00:00: exit status 2 after \d+ s", lines[2])
+    assert "data/{SPAN}.csv" in (journal.folder / "last_output.log").read_text(encoding="utf-8")

@@ -17,7 +17,7 @@ def _show(request: ScheduleRequest) -> str:
     with scheduled_pipeline(request, "vertex", stage=False) as (run, lines):
         schedule = vertex_schedule(run, request.config.schedule, AnonymousCredentials())
     del schedule.create_pipeline_job_request.pipeline_job.pipeline_spec  # `ingraph compile` writes it
-    return f"{type(schedule).to_json(schedule, including_default_value_fields=False)}\n{lines}"
+    return f"{type(schedule).to_json(schedule, always_print_fields_with_no_presence=False)}\n{lines}"
 
 
 def _apply(request: ScheduleRequest) -> str:
