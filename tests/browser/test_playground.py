@@ -356,6 +356,24 @@ def test_without_the_option_there_is_no_playground(base_paths):
         assert [get(plain, path) for path in PATHS] == [(404, None, "")] * len(PATHS)
 
 
+def test_the_command_says_where_the_page_is(base_paths):
+    command = [Path(sys.executable).with_name("ingraph"), "serve", "--ui", "--rest-port", "0", "--grpc-port", "0"]
+    with subprocess.Popen(
+        [*command, "--model", f"reviews={base_paths['reviews']}"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        try:
+            lines = [process.stdout.readline(), process.stdout.readline()]
+            found = re.fullmatch(r"playground: (http://127\.0\.0\.1:\d+/)\n", lines[1])
+            assert found is not None, lines
+            with urllib.request.urlopen(found[1]) as response:
+                assert "<title>Playground</title>" in response.read().decode()
+        finally:
+            process.kill()
+
+
 def test_examples_of_what_is_not_there_are_refused_in_one_sentence(server):
     for query, status, sentence in (
         ("model=none&version=1", 404, "Servable not found for request: Specific(none, 1)"),

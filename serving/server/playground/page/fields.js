@@ -6,8 +6,9 @@ import { hintOf, isList } from "./inputs.js";
 const SUGGESTED_VALUES = 12;  // a column with more different values among the examples is no choice among a few
 
 /**
- * Fills `container`, and answers {read, write, unfilled}: the content of every field by input, a new content for all of
- * them, and the first control that has to be filled before anything can be sent. `changed` is called on every change.
+ * Fills `container`, and answers {read, write, ready, unfilled, close}: the content of every field by input, a new content
+ * for all of them, a promise that what was chosen is read, the first control that has to be filled before anything can be
+ * sent, and the end. `changed` is called on every change.
  */
 export function makeFields(container, inputs, examples, changed) {
   container.replaceChildren();
@@ -22,6 +23,7 @@ export function makeFields(container, inputs, examples, changed) {
   return {
     read: () => Object.fromEntries([...fields].map(([name, field]) => [name, field.read()])),
     write: (row) => fields.forEach((field, name) => field.write(row[name] ?? "")),
+    ready: () => Promise.all([...fields.values()].map((field) => field.ready?.())),
     unfilled: () => [...fields.values()].find((field) => field.read() === null)?.control ?? null,
     close: () => fields.forEach((field) => field.close?.()),
   };

@@ -2,7 +2,7 @@
 
 import { fieldElement } from "./fields.js";
 
-/** {element, control, read, write, close}; it reads null while there is no image. */
+/** {element, control, read, write, ready, close}; it reads null while there is no image. */
 export function imageField(input, id, changed) {
   const control = document.createElement("input");
   control.id = id;
@@ -19,25 +19,33 @@ export function imageField(input, id, changed) {
   element.append(picture, note);
 
   let content = null;
-  let shown = 0;
+  let reading = Promise.resolve();
+  let turn = 0;
 
   async function show(blob, name) {
-    const turn = ++shown;
-    const base64 = blob ? await base64Of(blob) : null;
-    const drawable = blob ? await canBeDrawn(blob) : false;
-    if (turn !== shown) return;  // another image came meanwhile
+    const mine = ++turn;
+    let base64 = null;
+    let said = blob ? `${name}, ${blob.size.toLocaleString("en")} bytes` : "";
+    let drawable = false;
+    try {
+      base64 = blob && (await base64Of(blob));
+      drawable = Boolean(blob) && (await canBeDrawn(blob));
+      if (blob && !drawable) said += "; this browser cannot show it, the model may still answer.";
+    } catch (error) {
+      said = `${name} cannot be read: ${error.message}`;
+    }
+    if (mine !== turn) return;  // another image came meanwhile
     content = base64 === null ? null : { b64: base64 };
     URL.revokeObjectURL(picture.src);
     picture.hidden = !drawable;
     if (drawable) picture.src = URL.createObjectURL(blob);
-    const size = blob ? `${name}, ${blob.size.toLocaleString("en")} bytes` : "";
-    note.textContent = blob && !drawable ? `${size}; this browser cannot show it, the model may still answer.` : size;
+    note.textContent = said;
     changed();
   }
 
   function take(files) {
     const [file] = files ?? [];
-    if (file) show(file, file.name);
+    if (file) reading = show(file, file.name);
     return Boolean(file);
   }
 
@@ -63,9 +71,10 @@ export function imageField(input, id, changed) {
     element,
     control,
     read: () => content,
+    ready: () => reading,
     write: (field) => {
       control.value = "";
-      return field.b64 === undefined ? show(null) : show(blobOf(field.b64), "Example");
+      reading = field.b64 === undefined ? show(null, "") : show(blobOf(field.b64), "Example");
     },
     close: () => {
       listeners.abort();

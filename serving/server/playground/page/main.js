@@ -86,27 +86,31 @@ async function readModel(name, number) {
 async function send(event) {
   event.preventDefault();
   if (!asked || byId("send").ariaDisabled === "true") return;
-  const unfilled = asked.fields.unfilled();
-  if (unfilled) {
-    tell("", "Choose an image first.");
-    unfilled.focus();
-    return;
-  }
   const mine = turn;
   byId("send").ariaDisabled = "true";
   byId("answer").replaceChildren();
   tell("Asking …", "");
   try {
-    const answer = await predict(url(), body());
-    if (mine !== turn) return;
-    const { sentence, problem } = showAnswer(byId("answer"), answer);
-    byId("answer").scrollIntoView({ block: "nearest" });
-    tell(`${sentence} Answered in ${answer.milliseconds.toFixed(answer.milliseconds < 10 ? 1 : 0)} ms.`.trim(), problem);
+    await asked.fields.ready();
+    if (mine === turn) await sendFields(mine);
   } catch (error) {
     if (mine === turn) tell("", error.message);
   } finally {
     byId("send").ariaDisabled = null;
   }
+}
+
+async function sendFields(mine) {
+  const unfilled = asked.fields.unfilled();
+  if (unfilled) {
+    unfilled.focus();
+    throw new Error("Choose an image first.");
+  }
+  const answer = await predict(url(), body());
+  if (mine !== turn) return;
+  const { sentence, problem } = showAnswer(byId("answer"), answer);
+  byId("answer").scrollIntoView({ block: "nearest" });
+  tell(`${sentence} Answered in ${answer.milliseconds.toFixed(answer.milliseconds < 10 ? 1 : 0)} ms.`.trim(), problem);
 }
 
 /** Puts an example into the form; null empties it. */
@@ -150,6 +154,7 @@ function moveAlongTabs(event) {
 }
 
 async function copy() {
+  if (!asked) return;
   try {
     await navigator.clipboard.writeText(snippet());
     byId("copied").textContent = "Copied, whole.";
@@ -159,6 +164,7 @@ async function copy() {
 }
 
 function save() {
+  if (!asked) return;
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([snippet()], { type: "text/plain" }));
   link.download = chosenSnippet().file;

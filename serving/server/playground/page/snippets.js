@@ -42,5 +42,6 @@ export function shortened(text) {
 }
 
 function toPython(json) {
-  return json.startsWith("{") ? json : json.replace(/"(?:[^"\\]|\\.)*"|true|false|null/g, (token) => PYTHON[token] ?? token);
+  if (/^["{]/.test(json)) return json;  // a text or bytes, however long
+  return json.replace(/"(?:[^"\\]|\\.)*"|true|false|null/g, (token) => PYTHON[token] ?? token);
 }
