@@ -1,0 +1,153 @@
+"""Retraining on spans: days in the life of a model, with a server and a client beside it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import PROJECT, ingraph
+
+from benchmarks.retraining_month import NAME, WEEK, Month, live_through
+from components.errors import BrokenInput, RunUnderWay
+from pipeline.config import load_config
+from pipeline.run_lock import run_lock
+from pipeline.span_window import span_window
+from serving import model_store
+from serving.model_store import ModelVersion
+
+
+@pytest.fixture(scope="module")
+def week(tmp_path_factory) -> tuple[Month, Path]:
+    workdir = tmp_path_factory.mktemp("week")
+    return live_through(WEEK, workdir), workdir
+
+
+def test_every_day_of_a_week_ends_as_it_should(week):
+    month, _ = week
+    for outcome, expected, said in zip(month.outcomes, WEEK, month.said, strict=True):
+        assert outcome == expected, said
+
+
+def test_no_request_fails_while_versions_come_and_go(week):
+    month, _ = week
+    assert month.failures == []
+    assert month.answers > 100
+
+
+def test_each_version_says_which_spans_it_learned_from_and_how_its_training_began(week):
+    _, workdir = week
+    versions = {version.number: version for version in model_store.list_versions(str(workdir / "models" / NAME))}
+    assert {number: list(version.provenance["data_spans"]) for number, version in versions.items()} == {
+        1: ["2026-01-01"],
+        2: ["2026-01-01", "2026-01-02"],
+        3: ["2026-01-04", "2026-01-05", "2026-01-06"],
+        4: ["2026-01-05", "2026-01-06", "2026-01-08"],
+    }
+    assert versions[1].provenance["warm_start"].startswith("cold: the served model, if there is one")
+    assert versions[4].provenance["warm_start"] == "warm: from the served model, with 3 of 3 categories"
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from pipeline.run_lock import run_lock
+with run_lock(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_killed_process_leaves_the_lock_to_the_next(tmp_path):
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)], cwd=PROJECT, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        said = rf"{tmp_path}: process {holder.pid}, since 20.+ UTC, runs this pipeline"
+        with pytest.raises(RunUnderWay, match=said), run_lock(tmp_path):
+            pass
+        holder.kill()
+        holder.wait()
+    with run_lock(tmp_path):
+        pass
+
+
+@pytest.fixture
+def spans(tmp_path):
+    """Writes files of spans and a config that takes the last two; answers the config's options of data."""
+
+    def write(pattern: str, files: dict[str, str]):
+        for name, rows in files.items():
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(rows)
+        config = tmp_path / "mine.yaml"
+        config.write_text(
+            "name: mine\ntask: tabular\n"
+            f"data: {{spans: {{path: '{pattern}', window: 2}}}}\n"
+            "preprocessing: {label: {column: b}}\nevaluation: {at_least: {auc: 0.6}}\n"
+        )
+        return load_config(str(config)).data
+
+    return write
+
+
+def names(window) -> list[str]:
+    return [span.name for span in window.spans]
+
+
+def test_numbered_spans_are_ordered_by_number_not_by_name(spans):
+    data = spans(
+        "span-{SPAN}/*.csv", {f"span-{n}/x.csv": "a,b\n1,2\n" for n in (2, 9, 10)} | {"span-x/x.csv": "a,b\n1,2\n"}
+    )
+    assert names(span_window(data, [])) == ["9", "10"]
+
+
+def test_a_span_without_rows_makes_room_for_an_older_one(spans):
+    files = {"2026-01-30.csv": "a,b\n1,2\n", "2026-01-31.csv": "a,b\n3,4\n", "2026-02-01.csv": "a,b\n"}
+    window = span_window(spans("{YYYY}-{MM}-{DD}.csv", files), [])
+    assert names(window) == ["2026-01-30", "2026-01-31"]
+    assert str(window) == "2 spans, 2026-01-30 to 2026-01-31; without rows: 2026-02-01"
+
+
+def test_a_folder_that_is_no_day_is_named(spans):
+    with pytest.raises(BrokenInput, match=r"2026-02-30\.csv: the name is no day of the calendar"):
+        span_window(spans("{YYYY}-{MM}-{DD}.csv", {"2026-02-30.csv": "a,b\n1,2\n"}), [])
+
+
+def test_no_span_at_all_is_said_with_the_pattern(spans):
+    with pytest.raises(BrokenInput, match=r"span-\{SPAN\}\.csv: no span is there"):
+        span_window(spans("span-{SPAN}.csv", {}), [])
+
+
+def test_a_span_that_was_delivered_again_is_new(spans):
+    files = {"1.csv": "a,b\n1,2\n", "2.csv": "a,b\n3,4\n"}
+    first = span_window(spans("{SPAN}.csv", files), [])
+    served = ModelVersion(1, "", False, {"data_spans": first.fingerprints()})
+    assert span_window(spans("{SPAN}.csv", files), [served]).last_published == served
+    again = span_window(spans("{SPAN}.csv", files | {"2.csv": "a,b\n3,5\n"}), [served])
+    assert again.last_published is None
+    assert [span.name for span in again.unseen] == ["2"] and again.previous.name == "1"
+
+
+def test_the_spans_of_a_withdrawn_version_are_compared_with_those_of_the_served_one(spans):
+    data = spans("{SPAN}.csv", {"1.csv": "a,b\n1,2\n", "2.csv": "a,b\n3,4\n", "3.csv": "a,b\n5,6\n"})
+    prints = {span.name: span.fingerprint for span in span_window(data, []).spans}
+    served = ModelVersion(1, "", False, {"data_spans": {"2": prints["2"]}})
+    withdrawn = ModelVersion(2, "", True, {"data_spans": prints})
+    window = span_window(data, [withdrawn, served])
+    assert window.last_published == withdrawn
+    assert [span.name for span in window.unseen] == ["3"] and window.previous.name == "2"
+
+
+def test_data_that_do_not_come_in_spans_are_refused(config_file, tmp_path):
+    refused = ingraph("retrain", config_file("a,bought\n1,yes\n"), "--workdir", str(tmp_path))
+    assert refused.status == 2
+    assert "data.spans is missing" in refused.errors
+
+
+@pytest.mark.parametrize("path", ["data/*.csv", "data/{YYYY}-{MM}.csv", "{SPAN}/{SPAN}.csv", "{DAY}.csv"])
+def test_a_pattern_that_does_not_tell_spans_apart_is_refused(spans, path):
+    with pytest.raises(BrokenInput, match=r"data\.spans\.path: expected \{SPAN\} once"):
+        spans(path, {})
