@@ -54,7 +54,8 @@ def _playground(browser: Browser, address: str, model: str, size: ViewportSize, 
 def _report(browser: Browser, report: Path, folder: Path) -> None:
     """What stands first, and the beginning of a section."""
     page = _open(browser, report.resolve().as_uri(), DESKTOP, "light")
-    page.locator("header").screenshot(path=folder / "report.png")
+    height = page.locator("nav").evaluate("sections => sections.getBoundingClientRect().bottom")
+    page.screenshot(path=folder / "report.png", clip={"x": 0, "y": 0, "width": DESKTOP["width"], "height": height})
     page.get_by_role("link", name="Quality").click()
     page.screenshot(path=folder / "report-quality.png")
     page.close()
