@@ -238,7 +238,7 @@ def pipelines_api():
 
 
 def schedule(command: str, folder: Path, *overrides: str) -> Result:
-    settings = ["cluster.image=registry/ingraph:1", f"cluster.pipeline_root={folder}/root", *overrides]
+    settings = ["cluster.image=registry/ingraph:1", f"cluster.pipeline_root={folder}/artifacts", *overrides]
     arguments = ["schedule", command, f"{PROJECT}/configs/heart.yaml", "--target", "kubeflow", "--workdir", str(folder)]
     return CliRunner().invoke(main, [*arguments, *(part for setting in settings for part in ("--set", setting))])
 
@@ -262,7 +262,7 @@ def test_kubeflow_s_client_sends_the_recurring_run_in_place_of_the_one_before(pi
     }
     assert (sent["max_concurrency"], sent["no_catchup"], sent["mode"]) == (1, True, "ENABLE")
     assert sent["service_account"] == "trainer"
-    assert sent["runtime_config"]["pipeline_root"] == f"{tmp_path}/root"
+    assert sent["runtime_config"]["pipeline_root"] == f"{tmp_path}/artifacts"
     spec = sent["pipeline_spec"].get("pipeline_spec", sent["pipeline_spec"])
     assert spec["pipelineInfo"]["name"] == "heart"
     # What every run reads was copied there.
@@ -294,8 +294,8 @@ def test_a_pipelines_api_that_cannot_be_reached_is_named(tmp_path):
 def test_what_would_be_sent_is_shown_and_nothing_copied(tmp_path):
     shown = schedule("show", tmp_path, "schedule.cron=0 3 * * *")
     assert '"cron_expression": "0 0 3 * * *"' in shown.stdout
-    assert f"publishes into {tmp_path}/root/models/heart" in shown.stdout
-    assert not (tmp_path / "root").exists()
+    assert f"publishes into {tmp_path}/artifacts/models/heart" in shown.stdout
+    assert not (tmp_path / "artifacts").exists()
 
 
 def test_what_vertex_would_be_sent_is_shown(tmp_path):
