@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # Each is pipeline/schedules/targets/<name>.py.
 _TARGETS = ("local", "crontab", "systemd", "kubeflow", "vertex", "airflow")
+# They run the compiled pipeline, the others `ingraph retrain`.
+_CLUSTERS = ("kubeflow", "vertex")
 _NEXT_RUNS = 3
 
 
@@ -104,10 +106,13 @@ def run(configs: tuple[str, ...], overrides: tuple[str, ...], workdir: str) -> N
     """
     from pipeline.config import load_config
     from pipeline.schedules.keep_schedules import keep_schedules
+    from pipeline.schedules.require_spans import require_spans
     from pipeline.schedules.scheduled_command import scheduled_command
 
     with _stopped():
         loaded = [(load_config(path, overrides), path) for path in configs]
+        for config, path in loaded:
+            require_spans(config, path)
         commands = [scheduled_command(config, path, overrides, workdir) for config, path in loaded]
         keep_schedules(commands, [Path(workdir, config.runs, config.name, "schedule") for config, _ in loaded])
 
@@ -126,6 +131,7 @@ def _stopped() -> Iterator[None]:
 @contextmanager
 def _request(target: Target, given: dict[str, Any]) -> Iterator[tuple[ScheduleTarget, ScheduleRequest]]:
     from pipeline.config import load_config
+    from pipeline.schedules.require_spans import require_spans
     from pipeline.schedules.schedule_request import ScheduleRequest
     from pipeline.schedules.scheduled_command import scheduled_command
     from pipeline.schedules.unheeded import unheeded
@@ -134,6 +140,8 @@ def _request(target: Target, given: dict[str, Any]) -> Iterator[tuple[ScheduleTa
     with _stopped():
         config = load_config(path, overrides)
         scheduled = scheduled_command(config, path, overrides, given["workdir"])
+        if target not in _CLUSTERS:
+            require_spans(config, path)
         for sentence in unheeded(config.schedule, target):
             click.echo(f"note: {sentence}", err=True)
         kept_by = getattr(importlib.import_module(f"pipeline.schedules.targets.{target}"), target.upper())

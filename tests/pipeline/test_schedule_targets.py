@@ -286,6 +286,14 @@ def test_a_schedule_that_cannot_be_used_is_named(config, arguments, sentence):
     assert sentence in failed.stderr
 
 
+@pytest.mark.parametrize("command", [("show", "--target", "systemd"), ("run",)])
+def test_data_that_do_not_come_in_spans_are_refused_before_a_run_is(command, config):
+    name, *target = command
+    failed = schedule(name, config, *target, "--set", "data={path: sales.csv}")
+    assert failed.exit_code == ExitStatus.BROKEN_INPUT
+    assert "sales.yaml: data.spans is missing" in failed.stderr
+
+
 def test_the_example_of_the_documentation_is_a_config(tmp_path):
     page = Path(PROJECT, "docs/schedules.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
