@@ -14,6 +14,6 @@ def require_spans(config: RunConfig, path: str) -> None:
     """
     if config.data.spans is None:
         raise BrokenInput(
-            f"{path}: data.spans is missing: a schedule on this machine or Airflow runs `ingraph retrain`, which trains "
-            "on the newest spans"
+            f"{path}: data.spans is missing: a schedule on this machine or Airflow runs `ingraph retrain`, which "
+            "trains on the newest spans"
         )
