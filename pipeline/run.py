@@ -19,6 +19,7 @@ from pipeline.ask_once import ask_once
 from pipeline.config import RunConfig
 from pipeline.exit_status import ExitStatus
 from pipeline.leave_report import leave_report
+from pipeline.model_base_path import model_base_path
 from pipeline.quiet_output import quiet_output
 from pipeline.raw_data import raw_data
 from pipeline.run_lock import run_lock
@@ -47,7 +48,7 @@ def run(config: RunConfig, workdir: str, only_new_data: bool = False) -> ExitSta
     """
     run_id = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")
     folder = Path(workdir, config.runs, config.name).resolve()
-    base_path = _base_path(config, workdir)
+    base_path = model_base_path(config, workdir)
     try:
         _make_folders(folder / "logs", base_path)
         with run_lock(folder):
@@ -123,7 +124,7 @@ def _run(
     )
     hasten_beam()
     started = time.monotonic()
-    pipeline = create_pipeline(config, locations, run_id, config.beam.pipeline_args())
+    pipeline = create_pipeline(config, locations, run_id, config.beam.pipeline_args(config.cluster.image))
     write_run_record(folder, run_id, RunRecord(config.model_dump(mode="json"), _steps(pipeline)))
 
     def node_ended(node: str, seconds: float) -> None:
@@ -149,11 +150,6 @@ def _run(
 def _steps(pipeline: tfx.dsl.Pipeline) -> dict[str, list[str]]:
     """Each step and those that it waits for."""
     return {step.id: sorted(upstream.id for upstream in step.upstream_nodes) for step in pipeline.components}
-
-
-def _base_path(config: RunConfig, workdir: str) -> str:
-    models = config.models if "://" in config.models else str(Path(workdir, config.models).resolve())
-    return f"{models}/{config.name}"
 
 
 def _make_folders(logs: Path, base_path: str) -> None:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from serving.client.model_metadata import TensorDescription
-from serving.missing_value import missing_value
-
-_BOOLEANS = {"true": True, "false": False}
+from serving.client.table_value import table_value
 
 
 def table_columns(
@@ -41,24 +38,9 @@ def table_columns(
 
 def _value(cell: str, dtype: str, place: str) -> Any:
     try:
-        if not cell.strip():
-            return missing_value(dtype)
-        if dtype == "string":
-            return cell
-        if dtype == "bool":
-            return _BOOLEANS[cell.strip().lower()]
-        number = float(cell)
-        if "int" not in dtype:
-            return number
-        return int(cell) if "." not in cell and "e" not in cell.lower() else _whole(number)
-    except (ValueError, TypeError, KeyError, OverflowError):
-        raise ValueError(f"{place}: expected {dtype}, received {cell!r}") from None
-
-
-def _whole(number: float) -> int:
-    if not math.isfinite(number) or number != int(number):
-        raise ValueError(f"{number} is no whole number")
-    return int(number)
+        return table_value(cell, dtype)
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from None
 
 
 def _columns(names: Sequence[str]) -> str:
