@@ -18,6 +18,7 @@ COMMANDS = {
     "runs": "List past runs, or show one.",
     "serve": "Serve published models over REST and gRPC.",
     "predict": "Ask a served model for labels.",
+    "score": "Score files with a published model.",
     "models": "List, withdraw, restore and prune published versions.",
     "doctor": "Say whether this machine has what ingraph needs.",
 }

@@ -1,0 +1,1 @@
+"""Batch scoring: files through a published model."""

@@ -1,0 +1,181 @@
+"""Score files with a published model."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import apache_beam as beam
+import orjson
+from apache_beam.io.filesystem import BeamIOError
+from apache_beam.io.filesystems import FileSystems
+from apache_beam.transforms.combiners import ToListCombineFn
+
+from components.errors import BrokenInput
+from components.image_example_gen.list_photos import EXTENSIONS
+from components.table_file import FORMAT_OF_SUFFIX, GZIP_SUFFIX
+from pipeline.beam_options import IN_MEMORY_RUNNER, BeamOptions
+from pipeline.runners.hasten_beam import hasten_beam
+from pipeline.scoring.bad_item import BadItem
+from pipeline.scoring.find_files import find_files
+from pipeline.scoring.item import Item
+from pipeline.scoring.publish_shards import publish_shards
+from pipeline.scoring.published_model import PublishedModel
+from pipeline.scoring.read_items import Source, read_items
+from pipeline.scoring.read_rows import LINES_SUFFIX
+from pipeline.scoring.row_writers import ROW_WRITERS
+from pipeline.scoring.score_batch import BAD, ScoreBatch
+from pipeline.scoring.write_shard import Shard, WriteShard, open_row_writer
+
+_BAD_SUFFIX = ".errors.jsonl"
+_TABLE_SUFFIXES = (".csv", *FORMAT_OF_SUFFIX)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What came of it.
+
+    Attributes:
+        scored: how many rows or photos.
+        bad: how many have no score.
+        first_bad: where the first of them is, and why.
+        files: with the predictions.
+        bad_files: with the bad items.
+    """
+
+    scored: int
+    bad: int
+    first_bad: str
+    files: list[str]
+    bad_files: list[str]
+
+    @property
+    def bad_share(self) -> float:
+        """The share of bad items in all of them."""
+        return self.bad / (self.scored + self.bad)
+
+
+def score(
+    model: PublishedModel,
+    inputs: Sequence[str],
+    output: str,
+    options: BeamOptions,
+    image: str | None = None,
+    renamed_inputs: Mapping[str, str] | None = None,
+) -> Scores:
+    """Write what a model says about every row or photo; nothing is under the final names until all of it is.
+
+    Args:
+        model: what is asked.
+        inputs: files, folders and patterns, see find_files.
+        output: the file of predictions, whose ending says the format. What cannot be scored goes to a file beside it.
+        options: what runs the pipeline. One worker keeps the order of the inputs.
+        image: what remote workers run.
+        renamed_inputs: input of the model -> what the column is called in the files, where it differs.
+
+    Raises:
+        BrokenInput: the inputs cannot be read, or the output cannot be written; nothing is left of it.
+    """
+    check_output(output)
+    sources = _sources(model, inputs, output, renamed_inputs or {})
+    folder, _, name = output.rpartition("/")
+    unfinished = f"{folder or '.'}/.{name}.{uuid.uuid4().hex}"
+    try:
+        FileSystems.mkdirs(unfinished)
+    except (OSError, BeamIOError) as error:
+        raise BrokenInput(f"{output}: the folder cannot be written to: {error}; --output says where it goes") from error
+    try:
+        _run_pipeline(model, sources, unfinished, Path(name).suffix, options, image)
+        return _finish(unfinished, output, inputs)
+    finally:
+        if FileSystems.exists(unfinished):
+            FileSystems.delete([unfinished])
+
+
+def check_output(output: str) -> None:
+    """Raise BrokenInput unless the name says a format that can be written."""
+    if Path(output).suffix not in ROW_WRITERS:
+        raise BrokenInput(f"--output {output}: expected a file name that ends with {', '.join(ROW_WRITERS)}")
+
+
+def _sources(
+    model: PublishedModel, inputs: Sequence[str], output: str, renamed_inputs: Mapping[str, str]
+) -> list[Source]:
+    lists = tuple(f"{suffix}{zipped}" for suffix in _TABLE_SUFFIXES for zipped in ("", GZIP_SUFFIX))
+    texts = (LINES_SUFFIX, f"{LINES_SUFFIX}{GZIP_SUFFIX}") if model.takes == "texts" else ()
+    found = [
+        file for place in inputs for file in find_files(place, EXTENSIONS if model.takes == "photos" else lists + texts)
+    ]
+    if output in found:
+        raise BrokenInput(f"{output} is an input and the output; --output has to name another file")
+    if model.takes != "photos":
+        columns = {name: renamed_inputs.get(name, name) for name in model.inputs}
+        return [Source((file,), columns, "rows") for file in found]
+    photos = tuple(file for file in found if not file.lower().endswith(lists))
+    listed = [Source((file,), {}, "list of photos") for file in found if file.lower().endswith(lists)]
+    return [*([Source(photos, {}, "photos")] if photos else []), *listed]
+
+
+def _run_pipeline(
+    model: PublishedModel, sources: Sequence[Source], folder: str, suffix: str, options: BeamOptions, image: str | None
+) -> None:
+    hasten_beam()
+    with beam.Pipeline(argv=options.pipeline_args(image)) as pipeline:
+        # Not shuffled, and so in their order and never all in memory, where one worker does everything.
+        batches = (
+            pipeline
+            | "Sources" >> beam.Create(list(sources), reshuffle=False)
+            | "Read" >> beam.FlatMap(read_items).with_output_types(list[Item | BadItem])
+        )
+        if not _has_one_worker(options):
+            batches |= "Spread" >> beam.Reshuffle()
+        answers = batches | "Score" >> beam.ParDo(ScoreBatch(model)).with_outputs(BAD, main="scored")
+        written = [
+            answers.scored | "WriteScored" >> beam.ParDo(WriteShard(folder, suffix, False)).with_output_types(Shard),
+            answers[BAD] | "WriteBad" >> beam.ParDo(WriteShard(folder, ".jsonl", True)).with_output_types(Shard),
+        ]
+        _ = (
+            written
+            | "Shards" >> beam.Flatten()
+            | "AllShards" >> beam.CombineGlobally(ToListCombineFn())
+            | "WriteList" >> beam.Map(_write_list, _list_of(folder))
+        )
+
+
+def _has_one_worker(options: BeamOptions) -> bool:
+    return options.runner == IN_MEMORY_RUNNER and str(options.options.get("direct_num_workers", 1)) == "1"
+
+
+def _list_of(folder: str) -> str:
+    return f"{folder}/shards.json"
+
+
+def _write_list(shards: list[Shard], path: str) -> None:
+    with FileSystems.create(path) as file:
+        file.write(orjson.dumps([asdict(shard) for shard in shards]))
+
+
+def _finish(folder: str, output: str, inputs: Sequence[str]) -> Scores:
+    with FileSystems.open(_list_of(folder)) as file:
+        shards = sorted((Shard(**each) for each in orjson.loads(file.read())), key=lambda shard: shard.first)
+    scored = [shard for shard in shards if not shard.is_bad]
+    bad = [shard for shard in shards if shard.is_bad]
+    for shard in bad:
+        if shard.ends_run:
+            raise BrokenInput(f"{shard.reason}; nothing was written")
+    if not shards:
+        raise BrokenInput(f"{', '.join(inputs)}: there are no rows; expected at least one")
+    paths = [shard.path for shard in scored]
+    if not paths:  # an output without rows, rather than none
+        paths = [f"{folder}/empty{Path(output).suffix}"]
+        open_row_writer(paths[0]).close()
+    bad_output = f"{output.removesuffix(Path(output).suffix)}{_BAD_SUFFIX}"
+    return Scores(
+        scored=sum(shard.rows for shard in scored),
+        bad=sum(shard.rows for shard in bad),
+        first_bad=bad[0].reason if bad else "",
+        bad_files=publish_shards([shard.path for shard in bad], bad_output),
+        files=publish_shards(paths, output),
+    )
