@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,23 +15,19 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.transforms.combiners import ToListCombineFn
 
 from components.errors import BrokenInput
-from components.image_example_gen.list_photos import EXTENSIONS
-from components.table_file import FORMAT_OF_SUFFIX, GZIP_SUFFIX
 from pipeline.beam_options import IN_MEMORY_RUNNER, BeamOptions
 from pipeline.runners.hasten_beam import hasten_beam
 from pipeline.scoring.bad_item import BadItem
-from pipeline.scoring.find_files import find_files
+from pipeline.scoring.find_sources import find_sources
 from pipeline.scoring.item import Item
 from pipeline.scoring.publish_shards import publish_shards
 from pipeline.scoring.published_model import PublishedModel
 from pipeline.scoring.read_items import Source, read_items
-from pipeline.scoring.read_rows import LINES_SUFFIX
 from pipeline.scoring.row_writers import ROW_WRITERS
 from pipeline.scoring.score_batch import BAD, ScoreBatch
 from pipeline.scoring.write_shard import Shard, WriteShard, open_row_writer
 
 _BAD_SUFFIX = ".errors.jsonl"
-_TABLE_SUFFIXES = (".csv", *FORMAT_OF_SUFFIX)
 
 
 @dataclass(frozen=True)
@@ -79,7 +76,9 @@ def score(
         BrokenInput: the inputs cannot be read, or the output cannot be written; nothing is left of it.
     """
     check_output(output)
-    sources = _sources(model, inputs, output, renamed_inputs or {})
+    sources = find_sources(model, inputs, renamed_inputs or {})
+    if any(output in source.files for source in sources):
+        raise BrokenInput(f"{output} is an input and the output; --output has to name another file")
     folder, _, name = output.rpartition("/")
     unfinished = f"{folder or '.'}/.{name}.{uuid.uuid4().hex}"
     try:
@@ -90,32 +89,21 @@ def score(
         _run_pipeline(model, sources, unfinished, Path(name).suffix, options, image)
         return _finish(unfinished, output, inputs)
     finally:
-        if FileSystems.exists(unfinished):
-            FileSystems.delete([unfinished])
+        _remove(unfinished)
+
+
+def _remove(folder: str) -> None:
+    if "://" not in folder:
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    (found,) = FileSystems.match([f"{folder}/*"])
+    FileSystems.delete([file.path for file in found.metadata_list])
 
 
 def check_output(output: str) -> None:
     """Raise BrokenInput unless the name says a format that can be written."""
     if Path(output).suffix not in ROW_WRITERS:
         raise BrokenInput(f"--output {output}: expected a file name that ends with {', '.join(ROW_WRITERS)}")
-
-
-def _sources(
-    model: PublishedModel, inputs: Sequence[str], output: str, renamed_inputs: Mapping[str, str]
-) -> list[Source]:
-    lists = tuple(f"{suffix}{zipped}" for suffix in _TABLE_SUFFIXES for zipped in ("", GZIP_SUFFIX))
-    texts = (LINES_SUFFIX, f"{LINES_SUFFIX}{GZIP_SUFFIX}") if model.takes == "texts" else ()
-    found = [
-        file for place in inputs for file in find_files(place, EXTENSIONS if model.takes == "photos" else lists + texts)
-    ]
-    if output in found:
-        raise BrokenInput(f"{output} is an input and the output; --output has to name another file")
-    if model.takes != "photos":
-        columns = {name: renamed_inputs.get(name, name) for name in model.inputs}
-        return [Source((file,), columns, "rows") for file in found]
-    photos = tuple(file for file in found if not file.lower().endswith(lists))
-    listed = [Source((file,), {}, "list of photos") for file in found if file.lower().endswith(lists)]
-    return [*([Source(photos, {}, "photos")] if photos else []), *listed]
 
 
 def _run_pipeline(
