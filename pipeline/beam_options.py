@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from components.errors import BrokenInput
+
 IN_MEMORY_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 # TFX builds a wheel of itself for remote workers before each step, 2 s a time, unless an image is named.
 NO_IMAGE = "unused"
@@ -40,7 +42,15 @@ class BeamOptions(BaseModel):
 
         Args:
             image: what remote workers run, where the options name none: our DoFns import this project.
+
+        Raises:
+            BrokenInput: workers are containers, and no image is given.
         """
+        if self._workers_are_containers() and not image and _IMAGE_OPTION not in self.options:
+            raise BrokenInput(
+                f"beam.runner is {self.runner}, whose workers are containers that must hold ingraph: "
+                "`--set cluster.image=REGISTRY/ingraph:TAG` gives them the image of deploy/image/Dockerfile"
+            )
         options = dict(self.options)
         if _IMAGE_OPTION not in options:
             options[_IMAGE_OPTION] = NO_IMAGE if self.runner == IN_MEMORY_RUNNER else (image or NO_IMAGE)
@@ -50,3 +60,7 @@ class BeamOptions(BaseModel):
                 if each is not False:
                     arguments.append(f"--{name}" if each is True else f"--{name}={each}")
         return arguments
+
+    def _workers_are_containers(self) -> bool:
+        environment = self.options.get("environment_type", "DOCKER")  # Beam's default
+        return self.runner == "DataflowRunner" or (self.runner == "PortableRunner" and environment == "DOCKER")
