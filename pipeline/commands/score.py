@@ -85,6 +85,7 @@ def _score(
     model: str, inputs: tuple[str, ...], output: str, version: int | None, workdir: str, overrides: tuple[str, ...]
 ) -> tuple[PublishedModel, Scores]:
     with uncollected_imports():
+        from components.errors import BrokenInput
         from pipeline.beam_options import BeamOptions
         from pipeline.config import load_config
         from pipeline.model_base_path import model_base_path
@@ -94,6 +95,8 @@ def _score(
 
     check_output(output)
     if not model.endswith(CONFIG_SUFFIXES):
+        if overrides:
+            raise BrokenInput(f"--set {overrides[0]}: {model} is a base path; only a config has keys to override")
         used = find_model(model.rstrip("/"), version)
         return used, score_files(used, inputs, output, BeamOptions())
     config = load_config(model, overrides)

@@ -77,7 +77,8 @@ def score(
     """
     check_output(output)
     sources = find_sources(model, inputs, renamed_inputs or {})
-    if any(output in source.files for source in sources):
+    tables = [file for source in sources if source.kind != "photos" for file in source.files]
+    if Path(output).resolve() in (Path(file).resolve() for file in tables):
         raise BrokenInput(f"{output} is an input and the output; --output has to name another file")
     folder, _, name = output.rpartition("/")
     unfinished = f"{folder or '.'}/.{name}.{uuid.uuid4().hex}"

@@ -322,10 +322,12 @@ def test_what_cannot_be_used_is_told_before_anything_is_written(models, score, w
 
     assert "expected a file name that ends with .jsonl, .csv, .parquet" in refusal(models["patients"], path, output="a")
     assert "is an input and the output" in refusal(models["patients"], path, output="a.jsonl")
+    assert "is an input and the output" in refusal(models["patients"], path, output=f"../{tmp_path.name}/a.jsonl")
     assert "gone.csv: no such file" in refusal(models["patients"], tmp_path / "gone.csv")
     assert "there are no rows" in refusal(models["patients"], empty)
     assert "no published version there" in refusal(str(tmp_path / "nothing"), path)
     assert "there is no version 7, it has 1" in refusal(models["patients"], path, options=("--version", "7"))
+    assert "only a config has keys to override" in refusal(models["patients"], path, options=("--set", "name=x"))
     assert "gone.yaml: no such config file" in refusal(str(tmp_path / "gone.yaml"), path)
     assert names(tmp_path) == ["a.jsonl", "empty.csv"]
 
@@ -389,6 +391,17 @@ def test_another_version_scores_where_it_is_named_and_a_withdrawn_one_does_not(s
     withdraw(base_path, 1)
     refused = score(base_path, path, options=("--version", "1"))
     assert refused.exit_code == 2 and f"`ingraph models restore {base_path} 1`" in refused.output
+
+
+def test_a_model_that_cannot_be_loaded_leaves_nothing(models, score, written, tmp_path):
+    base_path = tmp_path / "damaged"
+    shutil.copytree(models["patients"], base_path)
+    shutil.rmtree(base_path / "1/assets")
+
+    result = score(str(base_path), written("a.csv", PATIENTS))
+
+    assert result.exit_code == 1
+    assert names(tmp_path) == ["a.csv", "damaged"]
 
 
 def test_a_model_without_classify_gives_labels_alone(score, written, tmp_path):
