@@ -1,0 +1,182 @@
+"""Ingestion and Transform by workers in other processes give what they give in the pipeline's own process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_transform as tft
+import yaml
+from beam_services import BeamServices, beam_services
+from tfx.dsl.compiler.compiler import Compiler
+
+from components.image_example_gen.executor import REPORT_FILE
+from pipeline.beam_options import BeamOptions
+from pipeline.config import RunConfig, load_config
+from pipeline.dag import Locations, create_pipeline
+from pipeline.raw_data import raw_data
+from pipeline.runners.hasten_beam import hasten_beam
+from pipeline.runners.local import LocalRunner
+from pipeline.schema_file import schema_file
+
+STEPS = ("CsvExampleGen", "TextExampleGen", "ImageExampleGen", "ImportSchemaGen", "Transform")
+SPLITS = ("eval", "train")
+REVIEWS = ["a good film", "GOOD film, really!", "not a good film", "a bad film", "とても面白い映画", "面白い映画"]
+TEXT_SCHEMA = """
+feature { name: "review" type: BYTES }
+feature { name: "opinion" type: BYTES }
+"""
+
+
+@pytest.fixture(scope="module")
+def services(tmp_path_factory) -> Iterator[BeamServices]:
+    hasten_beam()  # here, as in every run, and not in the workers
+    with beam_services(tmp_path_factory.mktemp("services")) as started:
+        yield started
+
+
+def written(folder: Path, content: dict) -> RunConfig:
+    """The config of a task, on data in the same folder."""
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump({"name": "portable", "evaluation": {"at_least": {"accuracy": 0.5}}} | content))
+    return load_config(str(path), ())
+
+
+def table(folder: Path) -> RunConfig:
+    """Sixty rows with missing values, and every kind of column."""
+    rows = [f"{row % 50 + 20},{row / 7 if row % 5 else ''},{'abc'[row % 3]},{row % 2}" for row in range(60)]
+    (folder / "table.csv").write_text("\n".join(["age,income,city,bought", *rows, ""]))
+    (folder / "schema.pbtxt").write_text("".join(
+        f'feature {{ name: "{name}" type: {kind} }}'
+        for name, kind in (("age", "INT"), ("income", "FLOAT"), ("city", "BYTES"), ("bought", "INT"))
+    ))  # fmt: skip
+    columns = {"age": {"kind": "quantiles", "buckets": 3}, "city": "categorical"}
+    return written(
+        folder,
+        {
+            "task": "tabular",
+            "data": {"path": "table.csv", "schema_file": "schema.pbtxt"},
+            "preprocessing": {
+                "label": {"column": "bought", "names": {"1": "yes"}},
+                "columns": columns,
+                "crosses": [["age", "city"]],
+            },
+        },
+    )
+
+
+def texts(folder: Path) -> RunConfig:
+    """Thirty sentences in two scripts, one of them of two lines, in a file with a header."""
+    lines = [f'"{REVIEWS[row % 6]} {row}","{("fresh", "rotten")[row % 2]}"' for row in range(29)]
+    (folder / "reviews.csv").write_text("\n".join(["review,opinion", *lines, '"two\nlines","fresh"', ""]))
+    (folder / "schema.pbtxt").write_text(TEXT_SCHEMA)
+    return written(
+        folder,
+        {
+            "task": "text",
+            "data": {"path": "reviews.csv", "schema_file": "schema.pbtxt", "eval_share": 0.4},
+            "preprocessing": {
+                "label": {"column": "opinion"},
+                "column": "review",
+                "vocabulary": "information_gain",
+                "maximum_length": 40,
+            },
+        },
+    )
+
+
+def photos(folder: Path) -> RunConfig:
+    """Twenty-four small photos in the folders of two splits, one of them in both."""
+    random = np.random.default_rng(0)
+    files = {
+        f"{split}/{label}/{number}.png": tf.io.encode_png(random.integers(0, 256, [9, 7, 3], np.uint8)).numpy()
+        for split, count in (("train", 8), ("val", 4))
+        for label in ("rose", "tulip")
+        for number in range(count)
+    }
+    files["train/rose/0.png"] = files["val/rose/0.png"]
+    for name, content in files.items():
+        (folder / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "photos" / name).write_bytes(content)
+    return written(
+        folder,
+        {
+            "task": "image",
+            "data": {"path": "photos"},
+            "preprocessing": {"height": 75, "width": 75},
+            "trainer": {"mode": "fine_tune", "weights": "none"},
+        },
+    )
+
+
+@dataclass(frozen=True)
+class Output:
+    """What the steps up to Transform have written."""
+
+    examples: Path
+    graph: tft.TFTransformOutput
+
+    def records(self, split: str) -> list[bytes]:
+        files = sorted(str(file) for file in (self.examples / f"Split-{split}").iterdir())
+        read = tf.data.TFRecordDataset(files, compression_type="GZIP").as_numpy_iterator()
+        # The order of the features within a record is another in each process.
+        return sorted(tf.train.Example.FromString(record).SerializeToString(deterministic=True) for record in read)
+
+    def vocabularies(self) -> dict[str, list[bytes]]:
+        assets = Path(self.graph.transform_savedmodel_dir, "assets")
+        return {file.name: file.read_bytes().splitlines() for file in assets.iterdir()}
+
+    def transformed(self, records: list[bytes]) -> dict[str, np.ndarray]:
+        features = tf.io.parse_example(records, self.graph.raw_feature_spec())
+        return {name: value.numpy() for name, value in self.graph.transform_features_layer()(features).items()}
+
+
+def output(config: RunConfig, folder: Path, beam: BeamOptions) -> Output:
+    """Run the pipeline's own steps, from the raw data to the graph of the preprocessing."""
+    data = raw_data(config, folder / "data")
+    locations = Locations(
+        data=data.path,
+        data_fingerprint=data.fingerprint,
+        schema_file=schema_file(config),
+        artifacts=str(folder / "artifacts"),
+        metadata=str(folder / "metadata.sqlite"),
+        base_path=str(folder / "models"),
+    )
+    pipeline = Compiler().compile(create_pipeline(config, locations, "run", beam.pipeline_args()))
+    steps = [node for node in pipeline.nodes if node.pipeline_node.node_info.id in STEPS]
+    del pipeline.nodes[:]
+    pipeline.nodes.extend(steps)
+    LocalRunner("run", lambda step: None, lambda step, seconds: None).run_with_ir(pipeline)
+    (examples,), (graph,) = (
+        (folder / "artifacts").glob(pattern) for pattern in ("*ExampleGen/examples/*", "Transform/transform_graph/*")
+    )
+    return Output(examples, tft.TFTransformOutput(str(graph)))
+
+
+@pytest.mark.parametrize("data", [table, texts, photos])
+def test_remote_workers_write_the_same_examples_and_compute_the_same_graph(data, services, tmp_path):
+    config = data(tmp_path)
+    here = output(config, tmp_path / "here", BeamOptions())
+    assert here.records("train") and here.records("eval")
+    workers = services.workers_started()
+
+    remote = output(config, tmp_path / "remote", services.options)
+
+    assert services.workers_started() == workers + 2  # one for the ExampleGen and one for Transform
+    for split in SPLITS:
+        assert remote.records(split) == here.records(split)
+    report = here.examples / REPORT_FILE
+    assert not report.exists() or (remote.examples / REPORT_FILE).read_bytes() == report.read_bytes()
+    assert remote.vocabularies() == here.vocabularies()
+    expected = here.transformed(here.records("train") + here.records("eval"))
+    computed = remote.transformed(here.records("train") + here.records("eval"))
+    assert computed.keys() == expected.keys()
+    for name, values in expected.items():
+        if values.dtype.kind == "f":
+            np.testing.assert_allclose(computed[name], values, rtol=1e-6, atol=1e-7)
+        else:
+            np.testing.assert_array_equal(computed[name], values)
