@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
 
 from components.errors import BrokenInput
@@ -22,7 +23,10 @@ def find_files(place: str, suffixes: tuple[str, ...]) -> list[str]:
     Raises:
         BrokenInput: there are none.
     """
-    files = sorted(_remote(place, suffixes) if "://" in place else _local(place, suffixes))
+    try:
+        files = sorted(_remote(place, suffixes) if "://" in place else _local(place, suffixes))
+    except (BeamIOError, OSError, ValueError) as error:
+        raise BrokenInput(f"{place}: the files cannot be listed: {error}") from error
     if not files:
         raise BrokenInput(
             f"{place}: no such file, no file matches, or the folder holds none that ends with {', '.join(suffixes)}"

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 from conftest import PROJECT, HeartRun, strings
+from flat_object_store import FlatObjectStore
 
 from pipeline import datasets
 from pipeline.cli import main
@@ -373,6 +374,31 @@ def test_several_workers_write_numbered_files_with_the_same_rows(models, written
     assert score(models["patients"], path).exit_code == 0
     assert names(tmp_path) == ["a.csv", "mine.yaml", "scores.jsonl"]
     assert sorted(together, key=lambda row: row["line"]) == rows(tmp_path / "scores.jsonl")
+
+
+def test_an_object_store_is_read_and_written_and_left_tidy(models, tmp_path, monkeypatch):
+    monkeypatch.setattr(FlatObjectStore, "root", tmp_path, raising=False)
+    before = ["flat://in/a.csv", "flat://in/deep/b.csv.gz", "flat://out/scores-00001-of-00002.csv", "flat://out/x.csv"]
+    contents = [PATIENTS.encode(), gzip.compress(PATIENTS.encode() + b"x,y,\n"), b"", b""]
+    for name, content in zip(before, contents, strict=True):
+        FlatObjectStore.file(name).write_bytes(content)
+
+    def score(place: str) -> Result:
+        arguments = ["--input", place, "--output", "flat://out/scores.csv", "--max-bad-share", "0.2"]
+        return CliRunner().invoke(main, ["score", models["patients"], *arguments])
+
+    assert score("flat://in").exit_code == 0
+    left = ["flat://out/scores.csv", "flat://out/scores.errors.jsonl", "flat://out/x.csv"]
+    assert FlatObjectStore.names() == [*before[:2], *left]
+    with FlatObjectStore.file(left[0]).open(newline="") as file:
+        scored = [(row["source"], row["line"]) for row in csv.DictReader(file)]
+    assert scored == [(name, line) for name in before[:2] for line in "234"]
+    assert [row["source"] for row in rows(FlatObjectStore.file(left[1]))] == [before[1]]
+
+    assert score("flat://in/*.csv").exit_code == 0  # without the file of errors, since nothing is bad
+    assert FlatObjectStore.names() == [*before[:2], left[0], left[2]]
+    assert "flat://elsewhere: no such file" in score("flat://elsewhere").output
+    assert "unknown://a: the files cannot be listed" in score("unknown://a").output
 
 
 # Models
