@@ -82,6 +82,7 @@ def texts(folder: Path) -> RunConfig:
             "preprocessing": {
                 "label": {"column": "opinion"},
                 "column": "review",
+                "character_ngrams": None,
                 "vocabulary": "information_gain",
                 "maximum_length": 40,
             },
