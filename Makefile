@@ -8,7 +8,7 @@ READY := .venv/.ready
 UV := .venv/tools/bin/uv
 LOCK_OPTIONS := --quiet --no-header --generate-hashes --python-version 3.11
 
-.PHONY: setup help run test lint browser screenshots load month overhead fuzz compat airflow-check lock doctor clean
+.PHONY: setup help run test lint browser screenshots load month portable overhead fuzz compat airflow-check lock doctor clean
 
 setup: $(READY)  ## make .venv: locked dependencies and ingraph itself (the default target)
 
@@ -48,6 +48,9 @@ overhead: $(READY)  ## what the embedded server costs beside calling the model i
 
 month: $(READY)  ## thirty days of retraining, with a server and a client beside it
 	.venv/bin/python -m benchmarks.retraining_month
+
+portable: $(READY)  ## all tasks' ingestion and Transform by Beam workers in other processes
+	INGRAPH_LONG_TESTS=1 .venv/bin/python -m pytest tests/pipeline/test_portable_runner.py
 
 doctor: $(READY)  ## say whether this machine has what ingraph needs
 	@.venv/bin/ingraph doctor

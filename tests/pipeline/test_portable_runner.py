@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,7 +159,10 @@ def output(config: RunConfig, folder: Path, beam: BeamOptions) -> Output:
     return Output(examples, tft.TFTransformOutput(str(graph)))
 
 
-@pytest.mark.parametrize("data", [table, texts, photos])
+takes_long = pytest.mark.skipif("INGRAPH_LONG_TESTS" not in os.environ, reason="takes minutes; make portable runs it")
+
+
+@pytest.mark.parametrize("data", [table, pytest.param(texts, marks=takes_long), photos])
 def test_remote_workers_write_the_same_examples_and_compute_the_same_graph(data, services, tmp_path):
     config = data(tmp_path)
     here = output(config, tmp_path / "here", BeamOptions())
