@@ -51,8 +51,10 @@ def test_the_keyboard_skips_to_the_content(report):
     assert report.url.endswith("#content")
 
 
-def test_nothing_of_it_is_wider_than_a_phone(report):
+@pytest.mark.parametrize("spacing", ["normal", "0.5em"])  # wide letters stand for long paths
+def test_nothing_of_it_is_wider_than_a_phone(report, spacing):
     report.set_viewport_size({"width": 360, "height": 700})
+    report.add_style_tag(content=f"p, li {{ letter-spacing: {spacing} }}")
     assert report.evaluate("document.documentElement.scrollWidth") == 360
 
 

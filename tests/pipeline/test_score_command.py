@@ -129,11 +129,12 @@ def test_every_row_has_the_label_that_ingraph_predict_prints(server, hearts, sco
 
 
 def test_the_summary_says_which_model_scored(heart_run: HeartRun, scored_hearts):
-    provenance = json.loads((heart_run.base_path / "1/assets.extra/provenance.json").read_text())
+    newest = max(int(path.name) for path in heart_run.base_path.iterdir() if path.name.isdigit())
+    provenance = json.loads((heart_run.base_path / f"{newest}/assets.extra/provenance.json").read_text())
     data, code = (provenance[f"{name}_fingerprint"][:8] for name in ("data", "code"))
 
     summary = scored_hearts[0].splitlines()[0]
-    assert summary.startswith(f"scored     329 with version 1 of {heart_run.base_path} (data {data}, code {code}), ")
+    assert summary.startswith(f"scored     329 with version {newest} of {heart_run.base_path} (data {data}, code {code}), ")
 
 
 # Inputs
