@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pipeline.commands.config_options import config_options
 from pipeline.status_of_error import status_of_error
 
 if TYPE_CHECKING:
@@ -18,17 +19,13 @@ if TYPE_CHECKING:
 @click.command(
     epilog="Exit status: 0 the file was written; 2 the config or the data cannot be used, or say too little."
 )
-@click.argument("config", type=click.Path())
+@config_options("Override a key: cluster.image=….", "Where runs/ is made.")
 @click.option("--target", required=True, type=click.Choice(["kubeflow", "vertex"]), help="What is going to run it.")
 @click.option(
     "-o", "--output", required=True, type=click.Path(), help="The file: .json for Vertex, .yaml for Kubeflow."
 )
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key: cluster.image=….")
 @click.option(
     "--stage", is_flag=True, help="Copy the files of this machine that a run needs, as `ingraph submit` does."
-)
-@click.option(
-    "--workdir", default=".", show_default=True, type=click.Path(file_okay=False), help="Where runs/ is made."
 )
 def compile(config: str, target: Target, output: str, overrides: tuple[str, ...], stage: bool, workdir: str) -> None:
     """Write the pipeline that CONFIG describes as a pipeline spec; nothing is sent anywhere, unless --stage is given.

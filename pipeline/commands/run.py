@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from pipeline.commands.config_options import config_options
 from pipeline.exit_status import ExitStatus
 
 
@@ -14,15 +15,7 @@ from pipeline.exit_status import ExitStatus
     data cannot be used; 3 the data contradicts its schema; 4 a metric missed its threshold; 5 the model does not serve
     what was trained; 6 the model base path did not take it; 1 anything unexpected."""
 )
-@click.argument("config", type=click.Path())
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key: trainer.epochs=10.")
-@click.option(
-    "--workdir",
-    default=".",
-    show_default=True,
-    type=click.Path(file_okay=False),
-    help="Where runs/ and models/ are made.",
-)
+@config_options("Override a key: trainer.epochs=10.")
 def run(config: str, overrides: tuple[str, ...], workdir: str) -> None:
     """Train, check and publish the model that CONFIG describes.
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pipeline.commands.config_options import config_options
 from pipeline.run_time_parameters import run_time_parameters
 from pipeline.status_of_error import status_of_error
 
@@ -21,13 +22,9 @@ if TYPE_CHECKING:
     epilog="""Exit status: 0 the run was started; 2 the config or the data cannot be used, or there are no credentials;
     7 the cluster could not be reached, or did not take the run."""
 )
-@click.argument("config", type=click.Path())
+@config_options("Override a key: cluster.project=….", "Where runs/ is made.")
 @click.option("--target", required=True, type=click.Choice(["kubeflow", "vertex"]), help="What runs the pipeline.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key: cluster.project=….")
 @click.option("--parameter", "parameters", multiple=True, metavar="NAME=VALUE", help="A runtime parameter: data=DIR.")
-@click.option(
-    "--workdir", default=".", show_default=True, type=click.Path(file_okay=False), help="Where runs/ is made."
-)
 def submit(config: str, target: Target, overrides: tuple[str, ...], parameters: tuple[str, ...], workdir: str) -> None:
     """Compile CONFIG, copy the files of this machine that it needs, and start a run on a cluster.
 
