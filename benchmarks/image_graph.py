@@ -22,9 +22,9 @@ import click
 import keras
 import numpy as np
 import tensorflow as tf
-from rich.console import Console
-from rich.table import Table
 
+from benchmarks.harness.measurement import Measurement
+from benchmarks.harness.report import report
 from benchmarks.image_export import LABELS, OPTIONS, SIZE, example_photo, image_export
 from serving.export import freeze
 from serving.image_files import image_files
@@ -42,22 +42,26 @@ Calls = Mapping[str, Callable[[], object]]
 
 @click.command()
 @click.option("--turns", default=15, show_default=True, help="How often each is measured at batch 1; at 8, a third.")
-def main(turns: int) -> None:
-    """Print the tables."""
+@click.option("--batch", "batches", type=int, multiple=True, default=(1, 8), show_default=True, help="Photos at once.")
+def main(turns: int, batches: tuple[int, ...]) -> None:
+    """Print the table."""
     tf.get_logger().setLevel("ERROR")
     keras.utils.set_random_seed(0)
     model = keras.applications.InceptionV3(weights=None)
+    found: list[Measurement] = []
     with tempfile.TemporaryDirectory() as folder:
         photo = example_photo()
         # In sessions, as TensorFlow Serving has them.
         ours = {precision: SessionModel(image_export(model, precision, photo, folder)) for precision in PRECISIONS}
         networks = _networks(model)
-        for batch in (1, 8):
+        for batch in batches:
             texts = tf.constant([base64.urlsafe_b64encode(photo)] * batch)
             rounds = turns if batch == 1 else max(3, turns // 3)
-            whole = _whole(model, networks, ours, texts)
-            _print(f"from base64 JPEG to label, batch {batch}", _take_turns(whole, rounds), BARE)
-            _print(f"what is done before the network, batch {batch}", _take_turns(_parts(texts), 3 * turns), None)
+            whole = _take_turns(_whole(model, networks, ours, texts), rounds)
+            parts = _take_turns(_parts(texts), 3 * turns)
+            found += _compared(f"batch {batch}", whole, whole[BARE])
+            found += _compared(f"batch {batch}, before the network", parts, whole[BARE])
+    report("from base64 JPEG to label", found)
 
 
 def _networks(model: keras.Model) -> dict[str, Callable[[tf.Tensor], tf.Tensor]]:
@@ -147,12 +151,14 @@ def _take_turns(calls: Calls, turns: int) -> dict[str, np.ndarray]:
     return {name: 1000 * np.median(values, axis=0) for name, values in spent.items()}
 
 
-def _print(title: str, milliseconds: Mapping[str, np.ndarray], base: str | None) -> None:
-    table = Table("", "ms", "core ms", *(("ratio", "core ratio") if base else ()), title=title)
+def _compared(of: str, milliseconds: Mapping[str, np.ndarray], bare: np.ndarray) -> list[Measurement]:
+    """Two figures of each: the time that went by, and the time that the cores worked."""
+    found = []
     for name, values in milliseconds.items():
-        ratios = [f"{ratio:.3f}" for ratio in values / milliseconds[base]] if base else []
-        table.add_row(name, *(f"{value:.1f}" for value in values), *ratios)
-    Console().print(table)
+        for what, value, base in zip(("", ", core time"), values.tolist(), bare.tolist(), strict=True):
+            beside = () if name == BARE else (value / base, f"{BARE}{what}")
+            found.append(Measurement(f"{of}: {name}{what}", value, "ms", "time", *beside))
+    return found
 
 
 if __name__ == "__main__":

@@ -1,44 +1,46 @@
-"""The memory of ImageExampleGen with 500 and with 5,000 photos.
+"""Time and memory of ImageExampleGen with 500 and with 5,000 photos.
 
-    .venv/bin/python -m benchmarks.image_ingestion
+    .venv/bin/python -m benchmarks.image_ingestion [--photos 500 5000]
 
-Photos of 100 KB. Each ingestion runs in a process of its own, which prints the most memory it ever had; one with four
-photos shows what the libraries alone take.
+Photos of 100 KB. Each ingestion runs in a process of its own; one with four photos shows what the libraries alone take.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-COUNTS = (4, 500, 5000)
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from benchmarks.harness.measurement import Goal
+from benchmarks.harness.own_process import own_process
+from benchmarks.harness.peak_memory import peak_memory
+from benchmarks.harness.report import report
+from benchmarks.scale import Scale, growth
+
+FEWEST = 4
 PHOTO_SIZE = 100_000
+# What the allocator keeps differs by some MiB from run to run.
+FLAT = Goal(1.05)
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--ingest", help=argparse.SUPPRESS)
-    if folder := parser.parse_args().ingest:
-        ingest(folder)
-        return
-    print(f"{'photos':>7} {'most memory, MiB':>17} {'seconds':>8}")
-    for count in COUNTS:
-        with tempfile.TemporaryDirectory() as made:
-            write_photos(Path(made) / "photos", count)
-            started = time.monotonic()
-            done = subprocess.run(
-                [sys.executable, "-m", "benchmarks.image_ingestion", "--ingest", made],
-                stdout=subprocess.PIPE,
-                text=True,
-                check=True,
-            )
-            print(f"{count:7} {done.stdout.splitlines()[-1]:>17} {time.monotonic() - started:8.0f}", flush=True)
+    parser.add_argument("--photos", type=int, nargs="+", default=[500, 5000])
+    found = [own_process(measure, photos) for photos in (FEWEST, *parser.parse_args().photos)]
+    report("photos by their number", growth("photos", found, memory_goal=FLAT))
+
+
+def measure(photos: int) -> Scale:
+    """Make the photos up and ingest them."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_photos(Path(folder) / "photos", photos)
+        seconds = ingest(folder)
+    return Scale(photos, {"ingestion": seconds}, peak_memory())
 
 
 def write_photos(folder: Path, count: int) -> None:
@@ -50,25 +52,26 @@ def write_photos(folder: Path, count: int) -> None:
         file.write_bytes(header + os.urandom(PHOTO_SIZE - len(header)))
 
 
-def ingest(folder: str) -> None:
-    """Run the component's executor, and print the most memory this process had, in MiB."""
+def ingest(folder: str) -> float:
+    """Seconds of the component's executor."""
     from tfx.dsl.components.base import base_beam_executor
     from tfx.types import standard_artifacts
 
     from components.image_example_gen.component import ImageExampleGen
     from components.image_example_gen.executor import Executor
+    from pipeline.runners.hasten_beam import hasten_beam
     from pipeline.runners.local import BEAM_PIPELINE_ARGS
 
+    hasten_beam()
     examples = standard_artifacts.Examples()
     examples.uri = f"{folder}/examples"
     context = base_beam_executor.BaseBeamExecutor.Context(
         beam_pipeline_args=BEAM_PIPELINE_ARGS, tmp_dir=f"{folder}/temporary", unique_id="1"
     )
     component = ImageExampleGen(path=f"{folder}/photos", input_fingerprint="", eval_share=0.5)
+    started = time.perf_counter()
     Executor(context).Do({}, {"examples": [examples]}, component.exec_properties)
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
-    print(int(peak.split()[1]) // 1024)
+    return time.perf_counter() - started
 
 
 if __name__ == "__main__":

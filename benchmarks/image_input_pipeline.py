@@ -4,8 +4,8 @@
 
 InceptionV3 is trained from scratch at 75x75, where a step is short and decoding counts most, once on JPEG files through
 Transform's graph and once on the same batches ready in memory. The two take turns, so that whatever else the machine
-does falls on both; the first turn of each is not counted. Prints milliseconds a step and how busy the compute is kept:
-the one over the other.
+does falls on both; the first turn of each is not counted. Told are milliseconds a step; the one
+over the other is how busy the compute is kept.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from benchmarks.harness.measurement import Goal, Measurement
+from benchmarks.harness.report import report
 from benchmarks.transform_graph import transform_graph
 from trainers.compile_for_photos import compile_for_photos
 from trainers.fine_tune_options import FineTuneOptions
@@ -72,10 +74,23 @@ def main() -> None:
         for _ in range(1 + options.turns):
             for name, batches in (("JPEG files", files), ("ready tensors", ready)):
                 seconds[name].append(one_turn(model, batches, training.steps))
-    best = {name: min(turns[1:]) * 1000 for name, turns in seconds.items()}
-    for name, milliseconds in best.items():
-        print(f"{name:14} {milliseconds:7.0f} ms a step of {trainer.batch_size}")
-    print(f"{'compute busy':14} {best['ready tensors'] / best['JPEG files']:7.1%}, expected at least 90 %")
+    files_best, ready_best = (min(turns[1:]) * 1000 for turns in seconds.values())
+    report(
+        "photos decoded as they are needed",
+        [
+            Measurement("a step on ready tensors", ready_best, "ms", "time"),
+            # The compute is to be kept busy for 90 % of the time.
+            Measurement(
+                "a step on JPEG files",
+                files_best,
+                "ms",
+                "time",
+                files_best / ready_best,
+                "ready tensors",
+                Goal(1 / 0.9),
+            ),
+        ],
+    )
 
 
 def one_turn(model: keras.Model, batches: Iterator[Any], steps: int) -> float:

@@ -1,19 +1,21 @@
-"""Accuracy on photos: whole pipelines beside scikit-learn, on the same stratified 80/20 split.
+"""Photos: time and accuracy of a whole pipeline, beside Keras and scikit-learn on the same stratified 80/20 split.
 
     .venv/bin/python -m benchmarks.image_quality
-    .venv/bin/python -m benchmarks.image_quality --photos flowers --weights inception_v3.weights.h5
+    INGRAPH_TEST_DATA=... .venv/bin/python -m benchmarks.image_quality --flowers --photos-per-class 20
 
-Digits: configs/digits.yaml beside a support vector machine on the 64 pixels. Photos in class folders, where they are
-given: configs/flowers.yaml with these weights beside a logistic regression on the pooled features of the backbone's
-last block. The accuracy is the Evaluator's, of the served signature; the time is the whole pipeline's.
+Digits: configs/digits.yaml beside a support vector machine on the 64 pixels; its time beside Keras training the same
+network on pixels that are ready. Flowers: configs/flowers.yaml beside a logistic regression on the pooled features of
+the backbone's last block, in accuracy and in time. The accuracy is the Evaluator's, of the served signature.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import runpy
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -26,55 +28,88 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
+from benchmarks.beside_script import beside_script
+from benchmarks.harness.benchmark import TEST_DATA
+from benchmarks.harness.measurement import Goal, Measurement
+from benchmarks.harness.report import report
+from benchmarks.timed_run import CONFIGS, timed_run
 from components.image_example_gen.list_photos import list_photos
 from components.image_example_gen.photo import Photo
 from pipeline import datasets
 from pipeline.config import RunConfig, load_config
-from pipeline.run import run
-from serving.model_store import served_version
 from trainers.fine_tune_options import FineTuneOptions
 from trainers.image_backbone import image_backbone
 from transform.image import usable_pixels
 from transform.image_options import ImageOptions
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+Photos = Sequence[Photo]
+# The names of a model and of a script, the accuracy of the one and the seconds of the other.
+Baseline = tuple[str, float, str, float]
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--photos", help="class folders; without them, only the digits")
-    parser.add_argument("--weights", default="imagenet", help="trainer.weights for the photos")
+    parser.add_argument("--flowers", action="store_true", help=f"those in ${TEST_DATA}, instead of the digits")
+    parser.add_argument("--photos-per-class", type=int, help="take no more; all where it is not given")
     parser.add_argument("--seed", type=int, default=0, help="of the split")
     options = parser.parse_args()
-    lines = []
-    if options.photos:
-        settings = [f"trainer.weights={options.weights}"]
-        lines.append(compare("flowers", options.photos, settings, options.seed, linear_probe))
-    lines.append(compare("digits", str(datasets.fetch("digits")), ["data.dataset=null"], options.seed, pixel_svm))
-    print(f"\n{'':10} {'ingraph':>8} {'seconds':>8}  beside it")
-    print("\n".join(lines))
+    with tempfile.TemporaryDirectory() as folder:
+        if options.flowers:
+            data = Path(os.environ[TEST_DATA])
+            photos, settings = list_photos(str(data / "flowers")), [f"trainer.weights={keras_weights(data, folder)}"]
+            found = compared("flowers", photos, settings, options, linear_probe)
+        else:
+            photos = list_photos(str(datasets.fetch("digits")))
+            found = compared("digits", photos, ["data.dataset=null"], options, pixel_svm)
+    report(f"{'flowers' if options.flowers else 'digits'}: a whole pipeline", found)
 
 
-def compare(name: str, folder: str, settings: list[str], seed: int, other) -> str:  # noqa: ANN001
-    """A line of the table."""
-    photos = list_photos(folder)
+def compared(
+    name: str,
+    photos: Photos,
+    settings: list[str],
+    options: argparse.Namespace,
+    baseline: Callable[[Photos, Photos, RunConfig], Baseline],
+) -> list[Measurement]:
+    """Accuracy first, then times."""
+    photos = first_of_each_class(photos, options.photos_per_class)
     labels = np.array([photo.label for photo in photos])
-    train, test = next(StratifiedShuffleSplit(n_splits=1, test_size=0.2, random_state=seed).split(labels, labels))
-    with tempfile.TemporaryDirectory() as workdir:
-        for split, rows in (("train", train), ("val", test)):
-            for row in rows:
-                link(photos[row], Path(workdir) / "photos" / split)
-        settings = [f"data.path={workdir}/photos", "evaluation.at_least.accuracy=0.5", *settings]
-        config = load_config(str(CONFIGS / f"{name}.yaml"), settings)
-        started = time.monotonic()
-        run(config, workdir)
-        seconds = time.monotonic() - started
-        version = served_version(f"{workdir}/models/{config.name}")
-    if version is None:
-        raise SystemExit(f"{name}: nothing was published")
-    what, accuracy = other([photos[row] for row in train], [photos[row] for row in test], config)
-    return f"{name:10} {version.provenance['metrics']['accuracy']:8.4f} {seconds:8.0f}  {what} {accuracy:.4f}"
+    chance = StratifiedShuffleSplit(n_splits=1, test_size=0.2, random_state=options.seed)
+    train, test = ([photos[row] for row in rows] for rows in next(chance.split(labels, labels)))
+    with tempfile.TemporaryDirectory() as folder:
+        for split, chosen in (("train", train), ("val", test)):
+            for photo in chosen:
+                link(photo, Path(folder) / split)
+        settings = [f"data.path={folder}", "evaluation.at_least.accuracy=0.5", *settings]
+        run = timed_run(name, settings)
+        model, accuracy, script, seconds = baseline(train, test, load_config(str(CONFIGS / f"{name}.yaml"), settings))
+    ours = run.metrics["accuracy"]
+    return [
+        Measurement(model, accuracy, "accuracy", "quality"),
+        Measurement("ingraph", ours, "accuracy", "quality", ours / accuracy, model, Goal(0.99)),
+        *beside_script(run, script, seconds),
+    ]
+
+
+def first_of_each_class(photos: Photos, count: int | None) -> Photos:
+    """The first `count` photos of each class, all where it is None."""
+    if count is None:
+        return photos
+    seen: dict[str, int] = {}
+    chosen = []
+    for photo in photos:
+        seen[photo.label] = seen.get(photo.label, 0) + 1
+        if seen[photo.label] <= count:
+            chosen.append(photo)
+    return chosen
+
+
+def keras_weights(data: Path, folder: str) -> str:
+    """The pretrained backbone beside the photos, as a weights file in `folder`."""
+    weights = f"{folder}/inception_v3.weights.h5"
+    runpy.run_path(str(data / "to_keras_weights.py"))["main"](str(data / "inception_v3_notop_8bit.npz"), weights)
+    return weights
 
 
 def link(photo: Photo, folder: Path) -> None:
@@ -83,23 +118,45 @@ def link(photo: Photo, folder: Path) -> None:
     (folder / photo.label / Path(photo.file).name).symlink_to(Path(photo.file).resolve())
 
 
-def pixel_svm(train: list[Photo], test: list[Photo], _: RunConfig) -> tuple[str, float]:
-    """scikit-learn's SVC on the pixels."""
+def pixel_svm(train: Photos, test: Photos, config: RunConfig) -> Baseline:
+    """scikit-learn's SVC on the pixels; and Keras on the pixels as the network gets them."""
 
-    def pixels(photos: list[Photo]) -> np.ndarray:
+    def pixels(photos: Photos) -> np.ndarray:
         return np.array([np.asarray(Image.open(photo.file)).reshape(-1) for photo in photos]) / 255
 
     model = SVC().fit(pixels(train), [photo.label for photo in train])
-    return "SVC", float(model.score(pixels(test), [photo.label for photo in test]))
+    accuracy = float(model.score(pixels(test), [photo.label for photo in test]))
+    return "SVC on the pixels", accuracy, "Keras, from the same pixels", keras_seconds(train, config)
 
 
-def linear_probe(train: list[Photo], test: list[Photo], config: RunConfig) -> tuple[str, float]:
+def keras_seconds(photos: Photos, config: RunConfig) -> float:
+    """Seconds of as many epochs on ready pixels: the first one, and the second as often as there are more."""
+    import keras
+
+    assert isinstance(config.trainer, FineTuneOptions) and isinstance(config.preprocessing, ImageOptions)
+    started = time.perf_counter()
+    pixels, _ = usable_pixels(
+        np.array([Path(photo.file).read_bytes() for photo in photos], object), config.preprocessing
+    )
+    classes, numbers = np.unique([photo.label for photo in photos], return_inverse=True)
+    backbone = image_backbone(config.trainer.backbone, config.trainer.weights, config.preprocessing)
+    pooled = keras.layers.GlobalAveragePooling2D()(backbone.output)
+    model = keras.Model(backbone.input, keras.layers.Dense(len(classes), activation="softmax")(pooled))
+    model.compile("adam", "sparse_categorical_crossentropy")
+    spent = []
+    for _ in range(2):
+        model.fit(pixels.numpy(), numbers, batch_size=config.trainer.batch_size, verbose=0)
+        spent.append(time.perf_counter() - started - sum(spent))
+    return spent[0] + spent[1] * (config.trainer.epochs - 1)
+
+
+def linear_probe(train: Photos, test: Photos, config: RunConfig) -> Baseline:
     """scikit-learn's logistic regression on the mean of each channel of the last block."""
     assert isinstance(config.trainer, FineTuneOptions) and isinstance(config.preprocessing, ImageOptions)
     preprocessing = config.preprocessing
     backbone = image_backbone(config.trainer.backbone, config.trainer.weights, preprocessing)
 
-    def features(photos: list[Photo]) -> np.ndarray:
+    def features(photos: Photos) -> np.ndarray:
         rows = []
         for start in range(0, len(photos), 32):
             files = [Path(photo.file).read_bytes() for photo in photos[start : start + 32]]
@@ -107,10 +164,12 @@ def linear_probe(train: list[Photo], test: list[Photo], config: RunConfig) -> tu
             rows.append(np.asarray(backbone(pixels, training=False)).mean(axis=(1, 2)))
         return np.concatenate(rows)
 
+    started = time.perf_counter()
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=300))
     model.fit(features(train), [photo.label for photo in train])
     accuracy = float(model.score(features(test), [photo.label for photo in test]))
-    return "logistic regression on the last block", accuracy
+    name = "logistic regression on the last block"
+    return name, accuracy, name, time.perf_counter() - started
 
 
 if __name__ == "__main__":

@@ -1,22 +1,21 @@
-"""What 16 clients get from the embedded server with batching, beside the best that the session itself gives.
+"""What 16 clients get from the embedded server, with and without batching, beside the best that the session gives.
 
     python -m benchmarks.serving_throughput
 
 InceptionV3 on JPEGs of half a megabyte, bytes in, label out. In process, the session is called with batches of several
-sizes; the size that brings most photos per second is the server's max_batch_size. Then the session and the server take
-turns, so that whatever else the machine does falls on both.
+sizes; the size that brings most photos per second is the server's max_batch_size. Then the session and two servers,
+one of which runs each request alone, take turns, so that whatever else the machine does falls on all.
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from multiprocessing.connection import Connection
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -24,23 +23,29 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import click
 import grpc
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
+from benchmarks.harness.measurement import Goal, Measurement
+from benchmarks.harness.report import report
+from benchmarks.server_process import server_process
 from serving.server.batching_parameters import BatchingParameters
-from serving.server.embedded_server import EmbeddedServer
-from serving.server.server_options import ServerOptions
 from serving.session_model import SessionModel
 
 NAME = "inception"
 BATCH_SIZES = (1, 2, 4, 8, 16)
+SESSION = "session, best batches"
 
-Seconds = list[float]
+
+@dataclass(frozen=True)
+class _Turn:
+    """The seconds of each call, and of all."""
+
+    calls: list[float]
+    seconds: float
 
 
 @click.command()
-@click.option("--rounds", default=3, show_default=True, help="How often session and server take turns.")
+@click.option("--rounds", default=3, show_default=True, help="How often session and servers take turns.")
 @click.option("--clients", default=16, show_default=True)
 @click.option("--photos", default=64, show_default=True, help="Of each turn.")
 def main(rounds: int, clients: int, photos: int) -> None:
@@ -49,47 +54,29 @@ def main(rounds: int, clients: int, photos: int) -> None:
 
     from benchmarks.image_export import example_photo, image_export
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         photo = example_photo()
         export = image_export(keras.applications.InceptionV3(weights=None), "float32", photo, folder)
         base_path = Path(folder) / "models" / NAME
         base_path.mkdir(parents=True)
         Path(export).rename(base_path / "1")
-        session = SessionModel(str(base_path / "1"))
+        session = stack.enter_context(closing(SessionModel(str(base_path / "1"))))
         at_once = {size: np.array([photo] * size, object) for size in BATCH_SIZES}
         # The fastest of several turns of each: what the machine does besides only slows down.
-        tried = {size: min(_direct(session, at_once[size], 16)[1] for _ in range(2)) for size in BATCH_SIZES}
+        tried = {size: min(_direct(session, at_once[size], 16).seconds for _ in range(2)) for size in BATCH_SIZES}
         best = min(tried, key=lambda size: tried[size])
         parameters = BatchingParameters(max_batch_size=best, batch_timeout_micros=10_000, max_enqueued_batches=100)
-        with _server(str(base_path), parameters) as port, grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-            call = _call(channel, photo)
+        turns: dict[str, Callable[[], _Turn]] = {SESSION: lambda: _direct(session, at_once[best], photos)}
+        for name, batching in ((f"{clients} clients, batching", parameters), (f"{clients} clients", None)):
+            port = stack.enter_context(server_process(NAME, str(base_path), batching)).grpc
+            call = _call(stack.enter_context(grpc.insecure_channel(f"127.0.0.1:{port}")), photo)
             _served(call, clients, clients)  # the first requests of a session are slow
-            direct, served = [], []
-            for _ in range(rounds):
-                direct.append(_direct(session, at_once[best], photos))
-                served.append(_served(call, clients, photos))
-        session.close()
-    _print(best, clients, photos, direct, served)
-
-
-@contextmanager
-def _server(base_path: str, parameters: BatchingParameters) -> Iterator[int]:
-    """A server process, as `ingraph serve` is one; yields its gRPC port."""
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    process = context.Process(target=_serve, args=(base_path, parameters, there))
-    process.start()
-    try:
-        yield here.recv()
-    finally:
-        here.send("stop")
-        process.join()
-
-
-def _serve(base_path: str, parameters: BatchingParameters, connection: Connection) -> None:
-    with EmbeddedServer({NAME: base_path}, ServerOptions(rest_port=0, grpc_port=0, batching=parameters)) as server:
-        connection.send(server.grpc_port)
-        connection.recv()
+            turns[name] = lambda call=call: _served(call, clients, photos)
+        found: dict[str, list[_Turn]] = {name: [] for name in turns}
+        for _ in range(rounds):
+            for name, turn in turns.items():
+                found[name].append(turn())
+    report(f"InceptionV3 over gRPC, batches of {best}", _compared(found, photos))
 
 
 def _call(channel: grpc.Channel, photo: bytes) -> Callable[[], float]:
@@ -110,40 +97,41 @@ def _call(channel: grpc.Channel, photo: bytes) -> Callable[[], float]:
     return call
 
 
-def _direct(session: SessionModel, batch: np.ndarray, photos: int) -> tuple[Seconds, float]:
-    """The seconds of each call, and of all."""
+def _direct(session: SessionModel, batch: np.ndarray, photos: int) -> _Turn:
     session.run("serving_default", {"image": batch})
-    seconds, begin = [], time.perf_counter()
+    calls, begin = [], time.perf_counter()
     for _ in range(photos // len(batch)):
         start = time.perf_counter()
         session.run("serving_default", {"image": batch})
-        seconds.append(time.perf_counter() - start)
-    return seconds, time.perf_counter() - begin
+        calls.append(time.perf_counter() - start)
+    return _Turn(calls, time.perf_counter() - begin)
 
 
-def _served(call: Callable[[], float], clients: int, photos: int) -> tuple[Seconds, float]:
+def _served(call: Callable[[], float], clients: int, photos: int) -> _Turn:
     begin = time.perf_counter()
     with ThreadPoolExecutor(clients) as threads:
-        seconds = list(threads.map(lambda _: call(), range(photos)))
-    return seconds, time.perf_counter() - begin
+        calls = list(threads.map(lambda _: call(), range(photos)))
+    return _Turn(calls, time.perf_counter() - begin)
 
 
-def _photos_per_second(seconds: float, photos: int) -> float:
-    return photos / seconds
-
-
-def _print(
-    best: int, clients: int, photos: int, direct: list[tuple[Seconds, float]], served: list[tuple[Seconds, float]]
-) -> None:
-    table = Table("", "photos per second", "p50 ms", "p99 ms", title=f"InceptionV3, max_batch_size {best}")
-    rates = []
-    for name, turns in ((f"session, batches of {best}", direct), (f"server, {clients} clients over gRPC", served)):
-        rates.append([_photos_per_second(seconds, photos) for _, seconds in turns])
-        median, tail = np.percentile([seconds for turn, _ in turns for seconds in turn], [50, 99])
-        table.add_row(name, f"{np.median(rates[-1]):.1f}", f"{median * 1e3:.0f}", f"{tail * 1e3:.0f}")
-    Console().print(table)
-    ratios = [served / direct for direct, served in zip(*rates, strict=True)]
-    Console().print(f"server over session, turn by turn: {', '.join(f'{ratio:.2f}' for ratio in ratios)}")
+def _compared(found: Mapping[str, Sequence[_Turn]], photos: int) -> list[Measurement]:
+    """The medians of the rates, of their ratios turn by turn, and percentiles of all calls."""
+    rates = {name: np.array([photos / turn.seconds for turn in turns]) for name, turns in found.items()}
+    measurements = []
+    for name, turns in found.items():
+        ratio = None if name == SESSION else float(np.median(rates[name] / rates[SESSION]))
+        beside = SESSION if ratio else ""
+        goal = Goal(0.9) if "batching" in name else None
+        rate = float(np.median(rates[name]))
+        measurements.append(Measurement(f"{name}: photos", rate, "1/s", "throughput", ratio, beside, goal))
+        for what, percentile in (("p50", 50), ("p99", 99)):
+            spent, direct = (
+                float(np.percentile([call for turn in each for call in turn.calls], percentile)) * 1e3
+                for each in (turns, found[SESSION])
+            )
+            of = (spent / direct, f"{SESSION}, {what}") if ratio else ()
+            measurements.append(Measurement(f"{name}: {what}", spent, "ms", "step", *of))
+    return measurements
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""ROC AUC on the hearts data, ingraph beside scikit-learn's logistic regression, on the same five splits.
+"""ROC AUC on the hearts data, ingraph beside scikit-learn's logistic regression, on the same splits.
 
-    .venv/bin/python -m benchmarks.tabular_quality
+    .venv/bin/python -m benchmarks.tabular_quality [--splits 5]
 
 Uses the project's own preprocessing_fn, model and training with the options of configs/heart.yaml.
 """
@@ -25,6 +25,8 @@ from sklearn.model_selection import StratifiedShuffleSplit
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
+from benchmarks.harness.report import report
+from benchmarks.quality_by_split import quality_by_split
 from benchmarks.transform_graph import transform_graph
 from pipeline import datasets
 from pipeline.config import RunConfig, load_config
@@ -39,21 +41,22 @@ Rows = list[dict[str, str]]
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--splits", type=int, default=5)
+    splits = range(parser.parse_args().splits)
     hasten_beam()
     config = load_config(str(CONFIG))
     with datasets.fetch("hearts").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     truth = np.array([row["target"] == "1" for row in rows])
-    print(f"{'seed':>4} {'ingraph':>8} {'scikit-learn':>13}")
-    scores = []
-    for seed in range(5):
+    ours, theirs = [], []
+    for seed in splits:
         train, test = next(StratifiedShuffleSplit(n_splits=1, test_size=0.2, random_state=seed).split(truth, truth))
         chosen = [rows[index] for index in train], [rows[index] for index in test]
-        scores.append((ingraph_auc(config, *chosen), scikit_learn_auc(config, *chosen)))
-        print(f"{seed:>4} {scores[-1][0]:>8.4f} {scores[-1][1]:>13.4f}", flush=True)
-    ours, theirs = np.mean(scores, axis=0)
-    print(f"mean {ours:>8.4f} {theirs:>13.4f}   difference {ours - theirs:+.4f}, expected at least -0.01")
+        ours.append(ingraph_auc(config, *chosen))
+        theirs.append(scikit_learn_auc(config, *chosen))
+    report("hearts: quality", quality_by_split("AUC", ours, theirs))
 
 
 def ingraph_auc(config: RunConfig, train: Rows, test: Rows) -> float:

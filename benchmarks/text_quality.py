@@ -1,6 +1,6 @@
-"""Accuracy and ROC AUC on the film reviews, ingraph beside scikit-learn, on the same five splits.
+"""Accuracy and ROC AUC on the film reviews, ingraph beside scikit-learn, on the same splits.
 
-    .venv/bin/python -m benchmarks.text_quality [--data FILE.csv.gz]
+    .venv/bin/python -m benchmarks.text_quality [--splits 5] [--data FILE.csv.gz]
 
 Uses the project's own preprocessing_fn, model and training with the options of configs/reviews.yaml; scikit-learn's
 side is a logistic regression on tf-idf of words and pairs of words. `--data` takes another CSV file with the columns
@@ -26,6 +26,8 @@ from sklearn.metrics import accuracy_score, roc_auc_score
 from sklearn.model_selection import StratifiedShuffleSplit
 from sklearn.pipeline import make_pipeline
 
+from benchmarks.harness.report import report
+from benchmarks.quality_by_split import quality_by_split
 from benchmarks.transform_graph import transform_graph
 from pipeline import datasets
 from pipeline.config import RunConfig, load_config
@@ -42,20 +44,26 @@ CONFIG = Path(__file__).resolve().parent.parent / "configs/reviews.yaml"
 
 
 def main() -> None:
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="a CSV file, may be gzipped; the reviews where it is not given")
+    parser.add_argument("--splits", type=int, default=5)
+    options = parser.parse_args()
     hasten_beam()
-    texts, labels = read_texts(parser.parse_args().data or datasets.fetch("reviews"))
+    texts, labels = read_texts(options.data or datasets.fetch("reviews"))
     config = load_config(str(CONFIG))
-    print(f"{'':>4} {'ingraph':<17} scikit-learn\nseed {'accuracy':>8} {'auc':>8} {'accuracy':>8} {'auc':>8}")
-    scores = []
-    for seed in range(5):
+    ours, theirs = [], []
+    for seed in range(options.splits):
         train, test = next(StratifiedShuffleSplit(n_splits=1, test_size=0.2, random_state=seed).split(texts, labels))
         split = texts[train], labels[train], texts[test]
-        found = (ingraph_probabilities(config, *split), scikit_learn_probabilities(*split))
-        scores.append([score for probabilities in found for score in accuracy_and_auc(labels[test], probabilities)])
-        print_row(str(seed), scores[-1])
-    print_row("mean", list(np.mean(scores, axis=0)))
+        ours.append(accuracy_and_auc(labels[test], ingraph_probabilities(config, *split)))
+        theirs.append(accuracy_and_auc(labels[test], scikit_learn_probabilities(*split)))
+    found = [
+        measurement
+        for index, unit in enumerate(("accuracy", "AUC"))
+        for measurement in quality_by_split(unit, [each[index] for each in ours], [each[index] for each in theirs])
+    ]
+    report("texts: quality", found)
 
 
 def read_texts(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -97,10 +105,6 @@ def write_examples(path: str, texts: np.ndarray, labels: np.ndarray) -> str:
 def scikit_learn_probabilities(texts: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.ndarray:
     model = make_pipeline(TfidfVectorizer(ngram_range=(1, 2)), LogisticRegression(max_iter=1000))
     return model.fit(texts, labels).predict_proba(test)[:, 1]
-
-
-def print_row(name: str, scores: list[float]) -> None:
-    print(f"{name:>4} " + " ".join(f"{score:>8.4f}" for score in scores), flush=True)
 
 
 if __name__ == "__main__":

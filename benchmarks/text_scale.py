@@ -11,12 +11,8 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import os
 import random
-import resource
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,38 +21,24 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+from benchmarks.harness.own_process import own_process
+from benchmarks.harness.peak_memory import peak_memory
+from benchmarks.harness.report import report
+from benchmarks.scale import Scale, growth
+
 CONFIG = Path(__file__).resolve().parent.parent / "configs/reviews.yaml"
 
 
 def main() -> None:
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--documents", type=int, nargs="+", default=[10_000, 100_000])
-    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.worker:
-        print(json.dumps(measure(arguments.documents[0])))
-        return
-    print_row("documents", "read s", "transform s", "train s", "all s", "CPU s", "peak MB", "s/1,000", "MB/1,000")
-    for documents in arguments.documents:
-        command = [sys.executable, "-m", "benchmarks.text_scale", "--worker", "--documents", str(documents)]
-        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        print_row(*figures(documents, json.loads(output.splitlines()[-1])))
+    found = [own_process(measure, documents) for documents in parser.parse_args().documents]
+    report("texts by their number", growth("texts", found))
 
 
-def figures(documents: int, found: dict[str, float]) -> list[str]:
-    """What is printed of one size; CPU seconds tell more than seconds where the machine does other things too."""
-    steps = [found["read"], found["transform"], found["train"]]
-    seconds = [f"{step:.1f}" for step in (*steps, sum(steps), found["cpu"])]
-    each = [sum(steps) / documents * 1000, (found["peak"] - found["before"]) / documents * 1000]
-    return [f"{documents:,}", *seconds, f"{found['peak']:,.0f}", *(f"{value:.2f}" for value in each)]
-
-
-def print_row(*cells: str) -> None:
-    print(" ".join(f"{cell:>11}" for cell in cells), flush=True)
-
-
-def measure(documents: int) -> dict[str, float]:
-    """Seconds of each step, and the megabytes before and at the peak."""
+def measure(documents: int) -> Scale:
+    """Make the documents up, and read, analyse and train on them."""
     from benchmarks.text_quality import SPEC
     from benchmarks.transform_graph import transform_graph
     from pipeline.config import load_config
@@ -68,24 +50,19 @@ def measure(documents: int) -> dict[str, float]:
     hasten_beam()
     config = load_config(str(CONFIG))
     options = {"preprocessing": config.preprocessing.model_dump_json()}
+    steps = {}
     with tempfile.TemporaryDirectory() as folder:
         write_documents(f"{folder}/documents.csv", documents)
-        found = {"before": peak_megabytes()}
-        cpu = time.process_time()
-        examples, found["read"] = timed(lambda: read_examples(folder))
-        graph, found["transform"] = timed(lambda: transform_graph(preprocessing_fn, options, SPEC, examples, folder))
-        _, found["train"] = timed(lambda: train_classifier([examples], graph, TransformGraph(graph), 2, config.trainer))
-        found["cpu"] = time.process_time() - cpu
-    return found | {"peak": peak_megabytes()}
+        examples, steps["reading"] = timed(lambda: read_examples(folder))
+        graph, steps["Transform"] = timed(lambda: transform_graph(preprocessing_fn, options, SPEC, examples, folder))
+        transform = TransformGraph(graph)
+        _, steps["training"] = timed(lambda: train_classifier([examples], graph, transform, 2, config.trainer))
+    return Scale(documents, steps, peak_memory())
 
 
 def timed(step: Callable[[], Any]) -> tuple[Any, float]:
     started = time.perf_counter()
     return step(), time.perf_counter() - started
-
-
-def peak_megabytes() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def write_documents(path: str, documents: int) -> None:

@@ -1,0 +1,1 @@
+"""What all benchmarks share: figures, their tables, their comparison."""

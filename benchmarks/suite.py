@@ -1,0 +1,97 @@
+"""What `make bench` runs."""
+
+from __future__ import annotations
+
+from benchmarks.harness.benchmark import Benchmark
+
+SUITE = (
+    Benchmark(
+        "start-up",
+        "Start-up",
+        "benchmarks.start_up",
+        arguments=("--turns", "5"),
+        short=("--turns", "1"),
+    ),
+    Benchmark(
+        "tabular-pipelines",
+        "Hearts: ingraph, a plain Keras script and TFX's own components",
+        "benchmarks.tabular_pipelines",
+        arguments=("--turns", "3"),
+        short=("--turns", "1"),
+    ),
+    Benchmark(
+        "text-pipeline",
+        "Reviews: the whole pipeline",
+        "benchmarks.text_pipeline",
+    ),
+    Benchmark(
+        "image-pipeline",
+        "Digits: the whole pipeline, beside scikit-learn on the same split",
+        "benchmarks.image_quality",
+    ),
+    Benchmark(
+        "flowers",
+        "Flowers: the whole pipeline, 20 photos of each of 12 species",
+        "benchmarks.image_quality",
+        arguments=("--flowers", "--photos-per-class", "20"),
+        needs_photos=True,
+    ),
+    Benchmark(
+        "tabular-scale",
+        "Rows: time and memory by their number",
+        "benchmarks.tabular_scale",
+        arguments=("--rows", "10000", "100000", "1000000"),
+        short=("--rows", "1000", "10000"),
+    ),
+    Benchmark(
+        "text-scale",
+        "Texts: time and memory by their number",
+        "benchmarks.text_scale",
+        arguments=("--documents", "10000", "40000"),
+    ),
+    Benchmark(
+        "image-ingestion",
+        "Photos: time and memory of ingestion by their number",
+        "benchmarks.image_ingestion",
+        arguments=("--photos", "500", "5000"),
+        short=("--photos", "50", "500"),
+    ),
+    Benchmark(
+        "serving-overhead",
+        "Serving: what a request costs on top of the model",
+        "benchmarks.serving_overhead",
+        arguments=("--requests", "2000"),
+        short=("--requests", "300"),
+    ),
+    Benchmark(
+        "serving-throughput",
+        "Serving: photos of 16 clients",
+        "benchmarks.serving_throughput",
+    ),
+    Benchmark(
+        "image-graph",
+        "Photos: the served graph beside its network",
+        "benchmarks.image_graph",
+        arguments=("--turns", "9"),
+        short=("--turns", "3", "--batch", "1"),
+    ),
+    Benchmark(
+        "image-input-pipeline",
+        "Photos: training from files beside training from ready tensors",
+        "benchmarks.image_input_pipeline",
+        arguments=("--turns", "3"),
+    ),
+    Benchmark(
+        "tabular-quality",
+        "Hearts: quality beside scikit-learn",
+        "benchmarks.tabular_quality",
+        arguments=("--splits", "5"),
+        short=("--splits", "1"),
+    ),
+    Benchmark(
+        "text-quality",
+        "Reviews: quality beside scikit-learn",
+        "benchmarks.text_quality",
+        arguments=("--splits", "2"),
+    ),
+)

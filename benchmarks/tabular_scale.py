@@ -1,0 +1,126 @@
+"""Time and memory of tables by their number of rows: what `ingraph run` does up to Transform.
+
+    .venv/bin/python -m benchmarks.tabular_scale [--rows 10000 100000 1000000]
+
+Rows of twelve columns are made up, the same ones each time; every size runs in a process of its own, on the components,
+the runner and the Beam options of `ingraph run`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+
+from benchmarks.harness.measurement import Goal
+from benchmarks.harness.own_process import own_process
+from benchmarks.harness.peak_memory import peak_memory
+from benchmarks.harness.report import report
+from benchmarks.scale import Scale, growth
+
+CONFIG = """
+name: rows
+task: tabular
+data: {path: rows.csv}
+preprocessing: {label: {column: bought}}
+"""
+CITIES, PLANS, CHANNELS = 200, 4, 6
+LAST_STEP = "Transform"
+MEMORY_LIMIT = 4096
+ROWS_AT_ONCE = 100_000
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    found = [own_process(measure, rows) for rows in parser.parse_args().rows]
+    report("tables by their rows", growth("rows", found, Goal(1.1), Goal(MEMORY_LIMIT, of="value")))
+
+
+def measure(rows: int) -> Scale:
+    """Make the rows up, and run the pipeline on them."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_rows(Path(folder, "rows.csv"), rows)
+        Path(folder, "rows.yaml").write_text(CONFIG, encoding="utf-8")
+        steps = run_steps(folder)
+    return Scale(rows, steps, peak_memory())
+
+
+def run_steps(folder: str) -> dict[str, float]:
+    """Seconds of each step that waits for rows, up to LAST_STEP."""
+    from pipeline.config import load_config
+    from pipeline.dag import Locations, create_pipeline
+    from pipeline.raw_data import raw_data
+    from pipeline.runners.hasten_beam import hasten_beam
+    from pipeline.runners.local import BEAM_PIPELINE_ARGS, LocalRunner
+
+    hasten_beam()
+    config = load_config(f"{folder}/rows.yaml")
+    started = time.perf_counter()
+    data = raw_data(config, Path(folder)).path
+    seconds = {"looking through": time.perf_counter() - started}
+    locations = Locations(
+        data=data,
+        data_fingerprint="",
+        schema_file=None,
+        artifacts=f"{folder}/artifacts",
+        metadata=f"{folder}/metadata.sqlite",
+        base_path=f"{folder}/models",
+    )
+
+    def ended(step: str, spent: float) -> None:
+        if step in ("CsvExampleGen", "StatisticsGen", LAST_STEP):
+            seconds[step] = spent
+        if step == LAST_STEP:
+            raise _Enough
+
+    pipeline = create_pipeline(config, locations, "rows", BEAM_PIPELINE_ARGS)
+    with contextlib.suppress(_Enough):
+        LocalRunner("rows", lambda step: None, ended).run(pipeline)
+    return seconds
+
+
+class _Enough(Exception):
+    """The steps that follow are of no interest."""
+
+
+def write_rows(path: Path, rows: int) -> None:
+    """A CSV file of made-up customers."""
+    chance = np.random.default_rng(0)
+    with path.open("w", encoding="utf-8") as file:
+        file.write("age,income,visits,balance,score,height,month,city,plan,device,channel,bought\n")
+        for start in range(0, rows, ROWS_AT_ONCE):
+            file.writelines(f"{row}\n" for row in customers(chance, min(ROWS_AT_ONCE, rows - start)))
+
+
+def customers(chance: np.random.Generator, count: int) -> list[str]:
+    """Lines of the file; who buys depends on income and visits, and on chance."""
+    income, visits = chance.lognormal(3, 0.5, count).round(2), chance.poisson(4, count)
+    bought = (income / 20 + visits / 4 + chance.normal(0, 1, count) > 2.5).astype(int)
+    columns = [
+        chance.integers(18, 90, count),
+        income,
+        visits,
+        chance.normal(0, 100, count).round(2),
+        chance.random(count).round(4),
+        chance.normal(170, 10, count).round(1),
+        chance.integers(1, 13, count),
+        np.char.add("city", chance.integers(0, CITIES, count).astype(str)),
+        np.char.add("plan", chance.integers(0, PLANS, count).astype(str)),
+        chance.choice(["phone", "tablet", "computer"], count),
+        np.char.add("channel", chance.integers(0, CHANNELS, count).astype(str)),
+        bought,
+    ]
+    return [",".join(map(str, row)) for row in zip(*(column.tolist() for column in columns), strict=True)]
+
+
+if __name__ == "__main__":
+    main()

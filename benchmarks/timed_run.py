@@ -1,0 +1,54 @@
+"""How long the steps of a pipeline take."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from serving.uncollected_imports import uncollected_imports
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+
+
+@dataclass(frozen=True)
+class TimedRun:
+    """What a run of a pipeline took.
+
+    Attributes:
+        seconds: all of it, once libraries are imported.
+        steps: component -> seconds.
+        metrics: of the eval split.
+    """
+
+    seconds: float
+    steps: Mapping[str, float]
+    metrics: Mapping[str, float]
+
+
+def timed_run(config_name: str, settings: Sequence[str] = ()) -> TimedRun:
+    """Run `configs/<config_name>.yaml` as `ingraph run` does, in a folder of its own.
+
+    Raises:
+        RuntimeError: nothing was published.
+    """
+    with uncollected_imports():
+        from pipeline import dag, run_outcome  # noqa: F401 (so that their import is not timed)
+        from pipeline.config import load_config
+        from pipeline.past_run import read_past_run
+        from pipeline.run import run
+        from pipeline.run_ids import run_ids
+
+    with tempfile.TemporaryDirectory() as workdir:
+        config = load_config(str(CONFIGS / f"{config_name}.yaml"), settings)
+        started = time.perf_counter()
+        run(config, workdir)
+        seconds = time.perf_counter() - started
+        folder = Path(workdir, config.runs, config.name)
+        past = read_past_run(folder, run_ids(folder)[0])
+    if past.verdict != "published":
+        raise RuntimeError(f"{config_name}: {past.verdict}: {past.reason}")
+    steps = {step.name: step.seconds for step in past.steps if step.seconds is not None}
+    return TimedRun(seconds, steps, past.metrics)
