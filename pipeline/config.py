@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from types import UnionType
+from typing import Any, ClassVar, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -23,6 +24,7 @@ from trainers.image_options import ImageTrainerOptions
 from trainers.precision import TOLERANCES
 from trainers.tabular_options import TabularTrainerOptions
 from trainers.text_options import NgramOptions, TextTrainerOptions
+from trainers.tuner_options import Objective, TunerOptions
 from trainers.wrap_options import WrapOptions
 from transform.image_options import ImageOptions
 from transform.tabular_options import TabularOptions
@@ -98,6 +100,7 @@ class RunConfig(_Section):
         data: the examples.
         preprocessing: see transform/<task>_options.py.
         trainer: see trainers/<task>_options.py.
+        tuner: which of these options are searched for and how, see trainers/tuner_options.py; None for no search.
         evaluation: see components/evaluator/evaluation_options.py.
         serving_check: the last gate.
         model_card: what the report says of the model that no measurement knows.
@@ -108,11 +111,17 @@ class RunConfig(_Section):
         schedule: when it is trained anew, see pipeline/schedule_options.py.
     """
 
+    # What trials of a search are compared by.
+    objective: ClassVar[Objective] = "auc"
+    # Options of the trainer that other steps depend on, or that no search may choose.
+    not_tuned: ClassVar[frozenset[str]] = frozenset({"warm_start"})
+
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
     task: str
     data: DataOptions
     preprocessing: TabularOptions | TextOptions | ImageOptions
     trainer: TabularTrainerOptions | TextTrainerOptions | FineTuneOptions | WrapOptions
+    tuner: TunerOptions | None = None
     evaluation: EvaluationOptions
     serving_check: ServingCheckOptions = ServingCheckOptions()
     model_card: ModelCard = ModelCard()
@@ -135,6 +144,21 @@ class RunConfig(_Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _check_tuner(self) -> RunConfig:
+        if self.tuner is None:
+            return self
+        if not self.learns:
+            raise ValueError(
+                "tuner: a classifier that is wrapped is not trained, and has nothing to tune; remove tuner"
+            )
+        if getattr(self.trainer, "warm_start", False):
+            raise ValueError("tuner: trials begin cold, and trainer.warm_start does not; turn one of both off")
+        self.tuner.check(self.trainer, self.not_tuned)
+        if self.tuner.objective is None:
+            object.__setattr__(self, "tuner", self.tuner.model_copy(update={"objective": self.objective}))
+        return self
+
     @field_validator("models", "runs")
     @classmethod
     def _no_trailing_slash(cls, path: str) -> str:
@@ -150,6 +174,8 @@ class TabularRunConfig(RunConfig):
 
 class TextRunConfig(RunConfig):
     """A run on texts; the model decides about the features."""
+
+    not_tuned: ClassVar[frozenset[str]] = frozenset({"model", "handle"})
 
     preprocessing: TextOptions
     trainer: TextTrainerOptions = NgramOptions()
@@ -167,6 +193,9 @@ class TextRunConfig(RunConfig):
 
 class ImageRunConfig(RunConfig):
     """A run on photos; the model decides about the pixels, and about its labels, where the config does not."""
+
+    objective: ClassVar[Objective] = "accuracy"
+    not_tuned: ClassVar[frozenset[str]] = frozenset({"mode", "backbone", "weights", "precision"})
 
     data: PhotoDataOptions
     preprocessing: ImageOptions = ImageOptions()
@@ -303,4 +332,6 @@ def _place(config_class: type[RunConfig], location: Sequence[str | int]) -> tupl
             section = nested[0] if nested else section
         else:
             section, discriminator = field.annotation, field.discriminator
+            if get_origin(section) in (Union, UnionType) and not discriminator:  # a section that may be left out
+                section = next((kind for kind in get_args(section) if hasattr(kind, "model_fields")), section)
     return keys, section

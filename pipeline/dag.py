@@ -9,6 +9,7 @@ from typing import Any
 import tensorflow_data_validation as tfdv
 from tfx import types
 from tfx import v1 as tfx
+from tfx.dsl.components.base.base_component import BaseComponent
 
 from components.baseline.component import Baseline
 from components.compatibility_check.component import CompatibilityCheck
@@ -18,6 +19,7 @@ from components.image_example_gen.component import ImageExampleGen
 from components.serving_check.component import ServingCheck
 from components.serving_pusher.component import ServingPusher
 from components.text_example_gen.component import TextExampleGen
+from components.tuner.component import Tuner
 from pipeline.code_fingerprint import TRAINER_SOURCES, TRANSFORM_SOURCES, code_fingerprint
 from pipeline.config import PhotoDataOptions, RunConfig
 from pipeline.content_fingerprint import content_fingerprint
@@ -62,6 +64,66 @@ def create_pipeline(
         run_id: a string that no earlier run had.
         beam_pipeline_args: Beam's runner and its options.
     """
+    prepared = _preparation(config, locations)
+    baseline = Baseline(base_path=locations.base_path, run_id=run_id)
+    tuner = _tuner(config, prepared)
+    trainer = tfx.components.Trainer(
+        run_fn=f"trainers.{config.task}.run_fn",
+        examples=prepared.examples,
+        transform_graph=prepared.transform_graph,
+        schema=prepared.schema,
+        base_model=baseline.outputs["model"] if getattr(config.trainer, "warm_start", False) else None,
+        hyperparameters=tuner[0].outputs["best_hyperparameters"] if tuner else None,
+        train_args=tfx.proto.TrainArgs(splits=["train"]),
+        eval_args=tfx.proto.EvalArgs(splits=["eval"]),
+        custom_config=prepared.options.trainer,
+    )
+    model = trainer.outputs["model"]
+    evaluator = Evaluator(
+        examples=prepared.examples, model=model, baseline_model=baseline.outputs["model"], options=config.evaluation
+    )
+    serving_check = ServingCheck(
+        model=model,
+        examples=prepared.examples,
+        tolerance=config.serving_check.tolerance,
+        maximum_examples=config.serving_check.maximum_examples,
+        feature_of_input=config.preprocessing.renamed_inputs(),
+    )
+    serving_pusher = ServingPusher(
+        model=model,
+        model_blessing=evaluator.outputs["blessing"],
+        infra_blessing=serving_check.outputs["blessing"],
+        evaluation=evaluator.outputs["evaluation"],
+        base_path=locations.base_path,
+        model_name=config.name,
+        run_id=run_id,
+        data_spans=locations.spans.fingerprints if locations.spans else None,
+    )
+    compatibility = _compatibility_check(config, model, baseline)
+    for check in compatibility:
+        evaluator.add_upstream_node(check)
+    steps = [*prepared.steps, baseline, *tuner, trainer, *compatibility, evaluator, serving_check, serving_pusher]
+    return _pipeline(config, locations, steps, beam_pipeline_args)
+
+
+def create_tuning_pipeline(config: RunConfig, locations: Locations, beam_pipeline_args: list[str]) -> tfx.dsl.Pipeline:
+    """The steps of `create_pipeline` up to the Tuner, whose results it then takes over."""
+    prepared = _preparation(config, locations)
+    return _pipeline(config, locations, [*prepared.steps, *_tuner(config, prepared)], beam_pipeline_args)
+
+
+@dataclass(frozen=True)
+class _Preparation:
+    """What there is before any training."""
+
+    options: _ModuleOptions
+    examples: types.BaseChannel
+    schema: types.BaseChannel
+    transform_graph: types.BaseChannel
+    steps: list[BaseComponent]
+
+
+def _preparation(config: RunConfig, locations: Locations) -> _Preparation:
     options = _module_options(config, locations)
 
     example_gen = _EXAMPLE_GENS[config.task](config, locations)
@@ -96,45 +158,12 @@ def create_pipeline(
     drift_steps = drift_check(locations.spans) if locations.spans else []
     for gate in drift_steps[-1:]:
         transform.add_upstream_node(gate)
-    baseline = Baseline(base_path=locations.base_path, run_id=run_id)
-    trainer = tfx.components.Trainer(
-        run_fn=f"trainers.{config.task}.run_fn",
+    return _Preparation(
+        options=options,
         examples=examples,
-        transform_graph=transform.outputs["transform_graph"],
         schema=schema,
-        base_model=baseline.outputs["model"] if getattr(config.trainer, "warm_start", False) else None,
-        train_args=tfx.proto.TrainArgs(splits=["train"]),
-        eval_args=tfx.proto.EvalArgs(splits=["eval"]),
-        custom_config=options.trainer,
-    )
-    model = trainer.outputs["model"]
-    evaluator = Evaluator(
-        examples=examples, model=model, baseline_model=baseline.outputs["model"], options=config.evaluation
-    )
-    serving_check = ServingCheck(
-        model=model,
-        examples=examples,
-        tolerance=config.serving_check.tolerance,
-        maximum_examples=config.serving_check.maximum_examples,
-        feature_of_input=config.preprocessing.renamed_inputs(),
-    )
-    serving_pusher = ServingPusher(
-        model=model,
-        model_blessing=evaluator.outputs["blessing"],
-        infra_blessing=serving_check.outputs["blessing"],
-        evaluation=evaluator.outputs["evaluation"],
-        base_path=locations.base_path,
-        model_name=config.name,
-        run_id=run_id,
-        data_spans=locations.spans.fingerprints if locations.spans else None,
-    )
-    compatibility = _compatibility_check(config, model, baseline)
-    for check in compatibility:
-        evaluator.add_upstream_node(check)
-    return tfx.dsl.Pipeline(
-        pipeline_name=config.name,
-        pipeline_root=locations.artifacts,
-        components=[
+        transform_graph=transform.outputs["transform_graph"],
+        steps=[
             example_gen,
             statistics_gen,
             schema_gen,
@@ -142,13 +171,34 @@ def create_pipeline(
             data_gate,
             *drift_steps,
             transform,
-            baseline,
-            trainer,
-            *compatibility,
-            evaluator,
-            serving_check,
-            serving_pusher,
         ],
+    )
+
+
+def _tuner(config: RunConfig, prepared: _Preparation) -> list[Tuner]:
+    if config.tuner is None:
+        return []
+    return [
+        Tuner(
+            tuner_fn=f"trainers.{config.task}_tuning.tuner_fn",
+            examples=prepared.examples,
+            transform_graph=prepared.transform_graph,
+            schema=prepared.schema,
+            train_args=tfx.proto.TrainArgs(splits=["train"]),
+            # What decides whether a model goes live has no part in making it.
+            eval_args=tfx.proto.EvalArgs(splits=["train"]),
+            custom_config={**prepared.options.trainer, "tuner": config.tuner.model_dump_json()},
+        )
+    ]
+
+
+def _pipeline(
+    config: RunConfig, locations: Locations, steps: list[BaseComponent], beam_pipeline_args: list[str]
+) -> tfx.dsl.Pipeline:
+    return tfx.dsl.Pipeline(
+        pipeline_name=config.name,
+        pipeline_root=locations.artifacts,
+        components=steps,
         enable_cache=True,
         metadata_connection_config=locations.metadata
         and tfx.orchestration.metadata.sqlite_metadata_connection_config(locations.metadata),

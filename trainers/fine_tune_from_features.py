@@ -43,7 +43,8 @@ def train_from_features(backbone: keras.Model, training: PhotoTraining) -> keras
     head = _head(ridge_head(joined_features, labels[rows], training.classes, weights))
     model = keras.Model(backbone.input, head(joined(list(pooled_blocks(backbone, blocks).values()))))
     if options.trained_blocks:
-        _train_blocks(backbone, known[: known.index(blocks[-1]) + 1], blocks, head, features, training)
+        trained = _train_blocks(backbone, known[: known.index(blocks[-1]) + 1], blocks, head, features, training)
+        model.history = getattr(trained, "history", None)
     return model
 
 
@@ -68,8 +69,12 @@ def _train_blocks(
     head: keras.Model,
     features: Mapping[str, np.ndarray],
     training: PhotoTraining,
-) -> None:
-    """Train the last of the `known` blocks and the head, which share their layers with the whole model, in place."""
+) -> keras.Model:
+    """Train the last of the `known` blocks and the head, which share their layers with the whole model, in place.
+
+    Returns:
+        the model of these blocks and the head.
+    """
     options, rows = training.options, training.rows
     frozen, trained = known[: -options.trained_blocks], known[-options.trained_blocks :]
     bottom = backbone.get_layer(frozen[-1]).output if frozen else backbone.input
@@ -95,3 +100,4 @@ def _train_blocks(
         validation=held_out_features(values, held_out, training) if options.early_stopping_patience else None,
         patience=options.early_stopping_patience,
     )
+    return model

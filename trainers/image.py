@@ -12,6 +12,7 @@ from serving.export import export
 from serving.labels import VOCABULARY, Labels
 from serving.signatures.image import served_model
 from serving.signatures.raw_features import Features
+from trainers.best_hyperparameters import BestHyperparameters
 from trainers.data_fingerprint import data_fingerprint
 from trainers.fine_tune import fine_tuned
 from trainers.fine_tune_options import FineTuneOptions
@@ -24,6 +25,7 @@ from trainers.photo_training import PhotoTraining
 from trainers.photos import read_photos
 from trainers.training_folder import training_folder
 from trainers.transform_graph import TransformGraph
+from trainers.tuned_options import tuned_options
 from trainers.wrapped_classifier import wrapped_classifier
 from transform.image_options import ImageOptions
 
@@ -32,9 +34,11 @@ def run_fn(fn_args: FnArgs) -> None:
     """Train on the train split or wrap what exists, export, and leave the eval split's reference predictions beside it.
 
     `fn_args.custom_config` carries `preprocessing` and `trainer`, the JSON of ImageOptions and ImageTrainerOptions, and
-    `code_fingerprint`. A training that was killed goes on when it is run again.
+    `code_fingerprint`; `fn_args.hyperparameters` what a search found. A training that was killed goes on when it is run
+    again.
     """
-    options = read_trainer_options(fn_args.custom_config["trainer"])
+    best = BestHyperparameters.of(fn_args)
+    options = tuned_options(read_trainer_options(fn_args.custom_config["trainer"]), best.values)
     preprocessing = ImageOptions.model_validate_json(fn_args.custom_config["preprocessing"])
     transform_output = tft.TFTransformOutput(fn_args.transform_output)
     labels = [label.decode() for label in transform_output.vocabulary_by_name(VOCABULARY)]
@@ -43,9 +47,8 @@ def run_fn(fn_args: FnArgs) -> None:
     eval_photos = read_photos(fn_args.eval_files, transform)
     train, evaluation = read_photo_split(train_photos), read_photo_split(eval_photos)
     made_from = data_fingerprint(train.fingerprint, evaluation.fingerprint)
-    code_fingerprint = fn_args.custom_config["code_fingerprint"]
 
-    with training_folder(fn_args.model_run_dir, made_from, code_fingerprint) as folder:
+    with training_folder(fn_args.model_run_dir, made_from, best.code_fingerprint) as folder:
         if isinstance(options, FineTuneOptions):
             training = PhotoTraining(train_photos, train, len(labels), preprocessing.scaling, options, folder)
             classifier = fine_tuned(training, preprocessing)
@@ -56,11 +59,13 @@ def run_fn(fn_args: FnArgs) -> None:
         _export(frozen.predict, transform_output, transform, preprocessing, len(labels), fn_args.serving_model_dir)
         leave_beside_export(
             fn_args.serving_model_dir,
+            fn_args.model_run_dir,
             model=classifier.model,
             predictions=photo_predictions(classifier, eval_photos, labels),
             data_fingerprint=made_from,
-            code_fingerprint=code_fingerprint,
+            code_fingerprint=best.code_fingerprint,
             left_out=train.left_out + evaluation.left_out,
+            hyperparameters=best.values,
             precision=frozen.provenance,
         )
 

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import json
-
 import keras
-import tensorflow as tf
 
 LEARNING_CURVES_FILE = "learning_curves.json"
 
 
-def leave_learning_curves(folder: str, model: keras.Model) -> None:
-    """Write what Keras recorded in the last `fit`, as `{"loss": [one an epoch], "val_loss": …}`.
+def learning_curves(model: keras.Model | None) -> dict[str, list[float]]:
+    """What Keras recorded in the last `fit`, as `{"loss": [one an epoch], "val_loss": …}`.
 
-    A model that was not trained here, a frozen or loaded one, leaves no file.
+    {} for a model that was not trained here, a frozen or loaded one.
     """
     history = getattr(model, "history", None)
-    if history is None or not history.history:
-        return
-    curves = {name: [float(value) for value in values] for name, values in history.history.items()}
-    with tf.io.gfile.GFile(f"{folder}/{LEARNING_CURVES_FILE}", "w") as file:
-        file.write(json.dumps(curves, indent=2))
+    recorded = history.history if history is not None else {}
+    return {name: [float(value) for value in values] for name, values in recorded.items()}

@@ -12,6 +12,7 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 from serving.export import export
 from serving.labels import VOCABULARY, Labels
 from serving.signatures.tabular import served_model
+from trainers.best_hyperparameters import BestHyperparameters
 from trainers.data_fingerprint import data_fingerprint
 from trainers.frozen_model import frozen_model
 from trainers.leave_beside_export import leave_beside_export
@@ -20,6 +21,7 @@ from trainers.shuffled_batches import Rows, shuffled_batches
 from trainers.tabular_options import TabularTrainerOptions
 from trainers.transform_graph import TransformGraph
 from trainers.transformed_split import TransformedSplit, read_transformed_split
+from trainers.tuned_options import tuned_options
 from trainers.warm_start import MeaningOfWeights, leave_for_warm_start, start_warm
 from transform.tabular import CATEGORIES, CATEGORY_VOCABULARY, NUMBERS
 from transform.tabular_options import TabularOptions
@@ -29,9 +31,10 @@ def run_fn(fn_args: FnArgs) -> None:
     """Train on the train split, export, and leave the eval split's reference predictions beside the export.
 
     `fn_args.custom_config` carries `preprocessing` and `trainer`, the JSON of TabularOptions and TabularTrainerOptions,
-    and `code_fingerprint`.
+    and `code_fingerprint`; `fn_args.hyperparameters` what a search found.
     """
-    options = TabularTrainerOptions.model_validate_json(fn_args.custom_config["trainer"])
+    best = BestHyperparameters.of(fn_args)
+    options = tuned_options(TabularTrainerOptions.model_validate_json(fn_args.custom_config["trainer"]), best.values)
     preprocessing = TabularOptions.model_validate_json(fn_args.custom_config["preprocessing"])
     transform_output = tft.TFTransformOutput(fn_args.transform_output)
     labels = [label.decode() for label in transform_output.vocabulary_by_name(VOCABULARY)]
@@ -40,7 +43,7 @@ def run_fn(fn_args: FnArgs) -> None:
     evaluation = read_transformed_split(fn_args.eval_files, transform)
 
     keras.utils.set_random_seed(options.seed)
-    categories = _categories(transform_output, train.features)
+    categories = known_categories(transform_output, train.features)
     model = build_model(train.features, len(categories), len(labels), options)
     meaning = MeaningOfWeights(
         columns={name: str(feature.dtype.name) for name, feature in sorted(transform.raw_feature_spec.items())},
@@ -55,11 +58,13 @@ def run_fn(fn_args: FnArgs) -> None:
         leave_for_warm_start(fn_args.serving_model_dir, model, meaning)
     leave_beside_export(
         fn_args.serving_model_dir,
+        fn_args.model_run_dir,
         model=model,
         predictions=reference_predictions(model, evaluation, labels),
         data_fingerprint=data_fingerprint(train.fingerprint, evaluation.fingerprint),
-        code_fingerprint=fn_args.custom_config["code_fingerprint"],
+        code_fingerprint=best.code_fingerprint,
         left_out=train.left_out + evaluation.left_out,
+        hyperparameters=best.values,
         warm_start=start,
     )
 
@@ -129,7 +134,8 @@ def _rows(split: TransformedSplit, rows: np.ndarray) -> Rows:
     return {name: values[rows] for name, values in split.features.items()}, split.labels[rows]
 
 
-def _categories(transform_output: tft.TFTransformOutput, features: Mapping[str, np.ndarray]) -> list[str]:
+def known_categories(transform_output: tft.TFTransformOutput, features: Mapping[str, np.ndarray]) -> list[str]:
+    """The categories of all columns, in the order of their numbers."""
     if CATEGORIES not in features:
         return []
     # The tokens hold what is in the data, of whatever encoding.

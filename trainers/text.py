@@ -13,6 +13,7 @@ from serving.export import export
 from serving.labels import VOCABULARY, Labels
 from serving.signatures.raw_features import Features
 from serving.signatures.text import served_model
+from trainers.best_hyperparameters import BestHyperparameters
 from trainers.data_fingerprint import data_fingerprint
 from trainers.dense_batch import dense_batch
 from trainers.encoder_classifier import encoder_classifier, ragged_tokens
@@ -26,6 +27,7 @@ from trainers.text_embedding import TextEmbedding
 from trainers.text_options import EncoderOptions, HubOptions, NgramOptions, read_trainer_options
 from trainers.transform_graph import TransformGraph
 from trainers.transformed_split import TransformedSplit, read_transformed_split
+from trainers.tuned_options import tuned_options
 from transform.text import TOKENS, WEIGHTS_OF
 from transform.text_options import TextOptions
 
@@ -34,9 +36,10 @@ def run_fn(fn_args: FnArgs) -> None:
     """Train on the train split, export, and leave the eval split's reference predictions beside the export.
 
     `fn_args.custom_config` carries `preprocessing` and `trainer`, the JSON of TextOptions and TextTrainerOptions, and
-    `code_fingerprint`.
+    `code_fingerprint`; `fn_args.hyperparameters` what a search found.
     """
-    options = read_trainer_options(fn_args.custom_config["trainer"])
+    best = BestHyperparameters.of(fn_args)
+    options = tuned_options(read_trainer_options(fn_args.custom_config["trainer"]), best.values)
     preprocessing = TextOptions.model_validate_json(fn_args.custom_config["preprocessing"])
     transform_output = tft.TFTransformOutput(fn_args.transform_output)
     labels = [label.decode() for label in transform_output.vocabulary_by_name(VOCABULARY)]
@@ -47,11 +50,13 @@ def run_fn(fn_args: FnArgs) -> None:
     _export(classifier, transform_output, transform, preprocessing, len(labels), fn_args.serving_model_dir)
     leave_beside_export(
         fn_args.serving_model_dir,
+        fn_args.model_run_dir,
         model=classifier.model,
         predictions=reference_predictions(classifier.model, evaluation, labels),
         data_fingerprint=data_fingerprint(train.fingerprint, evaluation.fingerprint),
-        code_fingerprint=fn_args.custom_config["code_fingerprint"],
+        code_fingerprint=best.code_fingerprint,
         left_out=train.left_out + evaluation.left_out,
+        hyperparameters=best.values,
     )
 
 
@@ -71,17 +76,40 @@ def train_classifier(
         classes: how many labels there are.
         options: which model, and how to train it.
     """
+    embedding = TextEmbedding(options.handle) if isinstance(options, HubOptions) else None
+    train = read_training_split(train_files, transform, options, embedding)
+    return fit_classifier(train, transform_output, classes, options, embedding), train
+
+
+def read_training_split(
+    train_files: Sequence[str],
+    transform: TransformGraph,
+    options: NgramOptions | EncoderOptions | HubOptions,
+    embedding: TextEmbedding | None,
+) -> TransformedSplit:
+    """The split as the model takes it; the embedding is that of HubOptions."""
+    if embedding is not None:
+        return read_transformed_split(train_files, transform, embedded_texts(embedding))
+    inputs = ragged_terms if isinstance(options, NgramOptions) else ragged_tokens
+    return read_transformed_split(train_files, transform, inputs)
+
+
+def fit_classifier(
+    train: TransformedSplit,
+    transform_output: tft.TFTransformOutput,
+    classes: int,
+    options: NgramOptions | EncoderOptions | HubOptions,
+    embedding: TextEmbedding | None,
+) -> TextClassifier:
+    """The model that the options describe, trained on what `read_training_split` has read."""
     keras.utils.set_random_seed(options.seed)
     if isinstance(options, NgramOptions):
-        train = read_transformed_split(train_files, transform, ragged_terms)
         sizes = {kind: _size(transform_output, kind) for kind in WEIGHTS_OF if kind in train.features}
-        return ngram_classifier(train, sizes, classes, options), train
+        return ngram_classifier(train, sizes, classes, options)
     if isinstance(options, EncoderOptions):
-        train = read_transformed_split(train_files, transform, ragged_tokens)
-        return encoder_classifier(train, _size(transform_output, TOKENS), classes, options), train
-    embedding = TextEmbedding(options.handle)
-    train = read_transformed_split(train_files, transform, embedded_texts(embedding))
-    return hub_classifier(train, embedding, classes, options), train
+        return encoder_classifier(train, _size(transform_output, TOKENS), classes, options)
+    assert embedding is not None
+    return hub_classifier(train, embedding, classes, options)
 
 
 def _size(transform_output: tft.TFTransformOutput, vocabulary: str) -> int:

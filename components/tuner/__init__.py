@@ -1,0 +1,1 @@
+"""A search for the options of the Trainer."""

@@ -1,0 +1,134 @@
+"""How hyperparameters are searched for."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from trainers.option_type import option_type
+from trainers.tuned_options import tuned_options
+
+Objective = Literal["auc", "accuracy", "cross_entropy"]
+DIRECTIONS: dict[Objective, Literal["min", "max"]] = {"auc": "max", "accuracy": "max", "cross_entropy": "min"}
+
+
+class Candidates(BaseModel):
+    """The values of an option that trials may have: those of a list, or the numbers of a range.
+
+    Attributes:
+        values: the list; a config has it alone, without this key.
+        min: the first number of the range.
+        max: the last one.
+        step: how far numbers are apart; without it, any number of the range is one, of an int option any whole number.
+        sampling: `log` tries as many numbers between 0.001 and 0.01 as between 0.01 and 0.1.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    values: tuple[Any, ...] | None = None
+    min: float | None = None
+    max: float | None = None
+    step: float | None = Field(None, gt=0)
+    sampling: Literal["linear", "log"] = "linear"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _list_alone(cls, content: Any) -> Any:
+        if not isinstance(content, list | dict):
+            raise ValueError("expected a list of values or a range, {min: 0.001, max: 0.1, sampling: log}")
+        return {"values": content} if isinstance(content, list) else content
+
+    @model_validator(mode="after")
+    def _check(self) -> Candidates:
+        if self.values is not None:
+            if len(self.values) < 2 or (self.min, self.max, self.step) != (None, None, None):
+                raise ValueError("expected two values at least, or else a range of min and max")
+            return self
+        if self.min is None or self.max is None or self.min >= self.max:
+            raise ValueError("expected min and a larger max")
+        if self.sampling == "log" and (self.min <= 0 or self.step):
+            raise ValueError("sampling: log takes a min above 0 and no step")
+        return self
+
+    @property
+    def examples(self) -> tuple[Any, ...]:
+        """Values that stand for all: those of the list, or the ends of the range."""
+        return (self.min, self.max) if self.values is None else self.values
+
+
+class TunerOptions(BaseModel):
+    """A search for the trainer's options that suit the data best, by one of keras-tuner's methods.
+
+    Attributes:
+        space: option of the trainer, `augmentation.crop` for one inside of another -> its candidates.
+        method: `random` draws values; `bayesian` draws some and then goes where a Gaussian process expects the best;
+            `hyperband` gives many trials few epochs and the best of them more.
+        trials: how many there are at most, for random and bayesian; by default 10.
+        epochs: what the best trials of hyperband get; by default the trainer's.
+        objective: what is compared, of examples that the trial did not learn from; None stands for the task's default.
+        held_out_share: how much of the training split is held out for it. The eval split has no part in the search: it
+            tells later whether the model may go live, and would flatter what was chosen by it.
+        seed: of the draws and of what is held out.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    space: dict[str, Candidates] = Field(min_length=1)
+    method: Literal["random", "bayesian", "hyperband"] = "random"
+    trials: int | None = Field(None, ge=1)
+    epochs: int | None = Field(None, ge=2)
+    objective: Objective | None = None
+    held_out_share: float = Field(0.2, gt=0, lt=1)
+    seed: int = Field(0, ge=0)
+
+    @field_validator("space")
+    @classmethod
+    def _no_seed(cls, space: dict[str, Candidates]) -> dict[str, Candidates]:
+        if "seed" in space:
+            raise ValueError("seed is no hyperparameter: the best of several seeds is the luckiest")
+        return space
+
+    @model_validator(mode="after")
+    def _check_effort(self) -> TunerOptions:
+        if self.method == "hyperband" and self.trials is not None:
+            raise ValueError("trials: hyperband's number of trials follows from epochs; give that instead")
+        if self.method != "hyperband" and self.epochs is not None:
+            raise ValueError("epochs is for method: hyperband; the trials of others take the trainer's epochs")
+        if self.method == "hyperband" and "epochs" in self.space:
+            raise ValueError("space: method: hyperband gives each trial its epochs; take epochs out of the space")
+        return self
+
+    def check(self, trainer: Any, fixed: frozenset[str]) -> None:
+        """See that trials can be made from the trainer's options.
+
+        Args:
+            trainer: the options, as the config has them.
+            fixed: options that other steps of the run depend on.
+
+        Raises:
+            ValueError: a name is none of an option, or an option refuses a value; the message says which.
+        """
+        for name, candidates in self.space.items():
+            if name.split(".")[0] in fixed:
+                raise ValueError(f"tuner.space.{name}: other steps follow trainer.{name}; make a run for each value")
+            kind = option_type(trainer, name)
+            if candidates.values is None and kind not in (int, float):
+                raise ValueError(f"tuner.space.{name}: trainer.{name} is no number; list its values")
+        tried = {name: candidates.examples for name, candidates in self.space.items()}
+        if self.method == "hyperband":
+            tried["epochs"] = (1, self.epochs or trainer.epochs)
+        first = {name: examples[0] for name, examples in tried.items()}
+        for name, examples in tried.items():
+            for value in examples:
+                try:
+                    tuned_options(trainer, {**first, name: value})
+                except ValidationError as error:
+                    where = f"tuner.space.{name}" if name in self.space else f"tuner.method: {self.method}"
+                    raise ValueError(f"{where}: {_refusal(error, name, value)}") from None
+
+
+def _refusal(error: ValidationError, name: str, value: Any) -> str:
+    detail = error.errors()[0]
+    refuser = ".".join(str(part) for part in detail["loc"] if isinstance(part, str)) or name
+    return f"trainer.{refuser} refuses {value!r}: {detail['msg'].removeprefix('Value error, ')}"
