@@ -16,6 +16,7 @@ from serving.uncollected_imports import uncollected_imports
 
 if TYPE_CHECKING:
     from serving.server.embedded_server import EmbeddedServer
+    from serving.server.request_log_options import RequestLogOptions
     from serving.server.server_options import ServerOptions
     from serving.server.tls_files import TlsFiles
 
@@ -88,6 +89,16 @@ _NAME = re.compile(r"[^/:=\s]+")
     "--ui", "playground", is_flag=True, help="Show a page at / of the REST port on which people try the models."
 )
 @click.option("--access-log", metavar="FILE", default="", help="One line of JSON per request; - is standard output.")
+@click.option(
+    "--request-log",
+    metavar="PREFIX",
+    help="Log requests with their answers in files PREFIX-….tfrecord, as TensorFlow Serving's PredictionLogs.",
+)
+@click.option(
+    "--request-log-sampling",
+    type=click.FloatRange(0, 1),
+    help="The share of requests that --request-log takes, drawn at random.  [default: 1]",
+)
 def serve(models: tuple[str, ...], **flags: Any) -> None:
     """Serve published models over REST and gRPC, as TensorFlow Serving does.
 
@@ -143,6 +154,10 @@ def _check_flags(models: tuple[str, ...], flags: Mapping[str, Any]) -> None:
         raise click.UsageError("expected either --model NAME=BASE_PATH, once or several times, or --model-config-file.")
     if flags["batching_parameters_file"] is not None and not flags["enable_batching"]:
         raise click.UsageError("--batching-parameters-file is set without --enable-batching.")
+    if flags["request_log"] is not None and flags["model_config_file"] is not None:
+        raise click.UsageError("--request-log goes with --model; in a model config file logging_config says it.")
+    if flags["request_log_sampling"] is not None and flags["request_log"] is None:
+        raise click.UsageError("--request-log-sampling is set without --request-log.")
     if (flags["tls_certificate"] is None) != (flags["tls_key"] is None):
         raise click.UsageError("expected --tls-certificate and --tls-key together.")
     if flags["tls_client_ca"] is not None and flags["tls_key"] is None:
@@ -182,7 +197,15 @@ def _server_options(flags: Mapping[str, Any]) -> ServerOptions:
         grpc_reflection=flags["enable_grpc_reflection"],
         playground=flags["playground"],
         access_log=flags["access_log"],
+        request_log=_request_log(flags),
     )
+
+
+def _request_log(flags: Mapping[str, Any]) -> RequestLogOptions | None:
+    from serving.server.request_log_options import RequestLogOptions
+
+    prefix, rate = flags["request_log"], flags["request_log_sampling"]
+    return RequestLogOptions(prefix, 1.0 if rate is None else rate) if prefix else None
 
 
 def _tls_files(flags: Mapping[str, Any]) -> TlsFiles | None:

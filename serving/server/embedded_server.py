@@ -14,6 +14,7 @@ from types import TracebackType
 import grpc
 from aiohttp import web
 
+from serving.client.canonical_code import CanonicalCode
 from serving.server.access_log import AccessLog
 from serving.server.batch_scheduler import BatchScheduler
 from serving.server.grpc_services import add_services
@@ -22,6 +23,7 @@ from serving.server.model_config import ModelConfig
 from serving.server.model_config_file import poll_model_config_file, read_model_config_file
 from serving.server.model_manager import ModelManager
 from serving.server.playground.routes import playground_routes
+from serving.server.request_logger import RequestLogger
 from serving.server.request_record import RequestRecord
 from serving.server.rest_service import RestService
 from serving.server.server_metrics import CONTENT_TYPE, ServerMetrics
@@ -66,7 +68,8 @@ class EmbeddedServer:
         if self._options.model_config_file is not None:
             self._configs = read_model_config_file(self._options.model_config_file)
         else:
-            self._configs = [ModelConfig(name, base_path) for name, base_path in models.items()]
+            log = self._options.request_log
+            self._configs = [ModelConfig(name, base_path, request_log=log) for name, base_path in models.items()]
         self.host = self._options.host
         self.rest_port = self._options.rest_port
         self.grpc_port = self._options.grpc_port
@@ -159,12 +162,14 @@ class EmbeddedServer:
         if access_log is not None:
             observers.append(access_log)
         inference = Inference(executor, batching, metrics)
+        count = metrics.observe_request_log if metrics is not None else _count_nothing
+        request_logger = RequestLogger(manager.models, count)
         grpc_server = grpc.aio.server(
             options=[*_GRPC_OPTIONS, ("grpc.max_receive_message_length", options.limits.body_bytes)]
         )
-        await add_services(grpc_server, manager, inference, options, observers)
+        await add_services(grpc_server, manager, inference, request_logger, options, observers)
         routes = playground_routes(manager) if options.playground else []
-        application = RestService(manager, inference, options, observers).application(routes)
+        application = RestService(manager, inference, request_logger, options, observers).application(routes)
         if metrics is not None and options.metrics_path:
             application.router.add_get(options.metrics_path, _metrics_handler(metrics))
         runner = web.AppRunner(
@@ -188,6 +193,7 @@ class EmbeddedServer:
             await asyncio.gather(grpc_server.stop(SHUTDOWN_SECONDS), runner.cleanup())
             if access_log is not None:
                 access_log.close()
+            await asyncio.to_thread(request_logger.close, SHUTDOWN_SECONDS)
 
     def _poll_model_config_file(self, manager: ModelManager) -> asyncio.Task[None] | None:
         file, seconds = self._options.model_config_file, self._options.model_config_file_poll_seconds
@@ -200,6 +206,10 @@ async def _settle(manager: ModelManager, configs: Sequence[ModelConfig]) -> None
     """Wait until every version that is to be served is available or has failed for good."""
     for model in manager.configure(configs):
         await model.wait_until_settled()
+
+
+def _count_nothing(model: str, code: CanonicalCode) -> None:
+    """Where there are no metrics."""
 
 
 def _metrics_handler(metrics: ServerMetrics) -> Callable[[web.Request], Awaitable[web.Response]]:

@@ -20,6 +20,7 @@ from serving.server.model_in_use import ModelInUse
 from serving.server.model_manager import ModelManager
 from serving.server.regression import OUTPUTS, regression_outputs, regression_result
 from serving.server.request_limits import RequestLimits
+from serving.server.request_logger import RequestLogger
 from serving.server.run_signature import DEFAULT_SIGNATURE
 from serving.server.serialized_examples import serialized_examples
 from serving.server.serving_error import ServingError, invalid_argument
@@ -35,9 +36,12 @@ class ExampleInference:
     --enable_signature_method_name_check, which is its default.
     """
 
-    def __init__(self, manager: ModelManager, inference: Inference, limits: RequestLimits) -> None:
+    def __init__(
+        self, manager: ModelManager, inference: Inference, request_logger: RequestLogger, limits: RequestLimits
+    ) -> None:
         self._manager = manager
         self._inference = inference
+        self._request_logger = request_logger
         self._limits = limits
 
     async def classify(
@@ -50,6 +54,7 @@ class ExampleInference:
             classification_outputs(served.model.signatures[signature])
             response.result.CopyFrom(await self._classify(served, signature, request.input, timeout_seconds))
             _resolve(response.model_spec, served, signature)
+            self._request_logger.log_messages(served, signature, "classify_log", request, response)
         return response
 
     async def regress(
@@ -62,6 +67,7 @@ class ExampleInference:
             regression_outputs(served.model.signatures[signature])
             response.result.CopyFrom(await self._regress(served, signature, request.input, timeout_seconds))
             _resolve(response.model_spec, served, signature)
+            self._request_logger.log_messages(served, signature, "regress_log", request, response)
         return response
 
     async def multi_inference(
@@ -81,6 +87,7 @@ class ExampleInference:
                     regressed = await self._regress(served, signature, request.input, timeout_seconds)
                     result.regression_result.CopyFrom(regressed)
                 _resolve(result.model_spec, served, signature)
+            self._request_logger.log_messages(served, "", "multi_inference_log", request, response)
         return response
 
     async def _classify(

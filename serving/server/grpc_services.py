@@ -25,6 +25,7 @@ from serving.server.model_in_use import ModelInUse
 from serving.server.model_info import model_metadata, model_status
 from serving.server.model_manager import ModelManager
 from serving.server.reload_config import reload_config
+from serving.server.request_logger import RequestLogger
 from serving.server.request_record import RequestRecord
 from serving.server.run_signature import DEFAULT_SIGNATURE
 from serving.server.server_options import ServerOptions
@@ -42,6 +43,7 @@ async def add_services(
     server: grpc.aio.Server,
     manager: ModelManager,
     inference: Inference,
+    request_logger: RequestLogger,
     options: ServerOptions,
     observers: Observers = (),
 ) -> None:
@@ -51,12 +53,13 @@ async def add_services(
         server: not started yet.
         manager: the models.
         inference: runs them.
+        request_logger: gets what they have answered.
         options: of the server.
         observers: told of every request that was answered.
     """
     calls = _Calls(tuple(observers))
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
-        _PredictionService(calls, manager, inference, options), server
+        _PredictionService(calls, manager, inference, request_logger, options), server
     )
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(_ModelService(calls, manager), server)
     if options.grpc_health:
@@ -71,12 +74,20 @@ async def add_services(
 
 
 class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
-    def __init__(self, calls: _Calls, manager: ModelManager, inference: Inference, options: ServerOptions) -> None:
+    def __init__(
+        self,
+        calls: _Calls,
+        manager: ModelManager,
+        inference: Inference,
+        request_logger: RequestLogger,
+        options: ServerOptions,
+    ) -> None:
         self._calls = calls
         self._manager = manager
         self._inference = inference
+        self._request_logger = request_logger
         self._limits = options.limits
-        self._examples = ExampleInference(manager, inference, options.limits)
+        self._examples = ExampleInference(manager, inference, request_logger, options.limits)
 
     async def Predict(self, request: Any, context: grpc.aio.ServicerContext) -> Any:  # noqa: N802
         async def answer() -> predict_pb2.PredictResponse:
@@ -128,6 +139,7 @@ class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         response.model_spec.name = served.name
         response.model_spec.signature_name = signature
         response.model_spec.version.value = served.number
+        self._request_logger.log_messages(served, signature, "predict_log", request, response)
         return response
 
 

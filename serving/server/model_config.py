@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tensorflow_serving.config import file_system_storage_path_source_pb2, model_server_config_pb2
 
+from serving.server.request_log_options import RequestLogOptions, request_log_options
 from serving.server.serving_error import invalid_argument
 from serving.server.version_policy import VersionPolicy
 
@@ -23,12 +24,14 @@ class ModelConfig:
         base_path: the directory that holds <version>/.
         policy: which versions are served, besides those that have a label in the base path.
         labels: the version of each label; None: the labels that `ingraph models label` has written into the base path.
+        request_log: where its requests are logged; None where they are not.
     """
 
     name: str
     base_path: str
     policy: VersionPolicy = field(default_factory=VersionPolicy)
     labels: Mapping[str, int] | None = None
+    request_log: RequestLogOptions | None = None
 
 
 def model_configs(server_config: model_server_config_pb2.ModelServerConfig) -> list[ModelConfig]:
@@ -36,7 +39,8 @@ def model_configs(server_config: model_server_config_pb2.ModelServerConfig) -> l
 
     Raises:
         ServingError: INVALID_ARGUMENT, a name that comes twice or is missing, another platform than "tensorflow", a
-            relative base path, or a custom config instead of a list of models.
+            relative base path, a logging_config that asks for what is not there, or a custom config instead of a list
+            of models.
     """
     if server_config.WhichOneof("config") == "custom_model_config":
         raise invalid_argument("ModelServer does not support custom_model_config, only model_config_list.")
@@ -60,7 +64,8 @@ def _model_config(config: model_server_config_pb2.ModelConfig) -> ModelConfig:
             f"Expected model {config.name} to have an absolute path or URI; got base_path()={config.base_path}"
         )
     policy = _version_policy(config.model_version_policy)
-    return ModelConfig(config.name, config.base_path, policy, dict(config.version_labels))
+    log = request_log_options(config.logging_config, config.name) if config.HasField("logging_config") else None
+    return ModelConfig(config.name, config.base_path, policy, dict(config.version_labels), log)
 
 
 def _is_tensorflow(config: model_server_config_pb2.ModelConfig) -> bool:

@@ -24,6 +24,7 @@ from serving.server.json_to_tensors import tensors_from_columns, tensors_from_ro
 from serving.server.model_in_use import ModelInUse
 from serving.server.model_info import SIGNATURE_FIELD, model_metadata, model_status
 from serving.server.model_manager import ModelManager
+from serving.server.request_logger import RequestLogger
 from serving.server.request_record import RequestRecord
 from serving.server.rest_call import RestCall, is_routed, parse_call
 from serving.server.results_to_json import classifications_to_json, regressions_to_json
@@ -49,6 +50,7 @@ class RestService:
     Args:
         manager: the models.
         inference: runs them, and converts large documents.
+        request_logger: gets what they have answered.
         options: of the server.
         observers: told of every request under /v1/ that was answered.
     """
@@ -57,14 +59,16 @@ class RestService:
         self,
         manager: ModelManager,
         inference: Inference,
+        request_logger: RequestLogger,
         options: ServerOptions,
         observers: Iterable[Callable[[RequestRecord], None]] = (),
     ) -> None:
         self._manager = manager
         self._inference = inference
+        self._request_logger = request_logger
         self._options = options
         self._observers = tuple(observers)
-        self._examples = ExampleInference(manager, inference, options.limits)
+        self._examples = ExampleInference(manager, inference, request_logger, options.limits)
 
     def application(self, routes: Iterable[web.RouteDef] = ()) -> web.Application:
         """The aiohttp application: these routes, and the REST API for everything else."""
@@ -148,8 +152,10 @@ class RestService:
             outputs = await self._inference.run(
                 served, signature, tensors, timeout_seconds=self._options.rest_timeout_seconds
             )
+            answered = sum(array.size * 8 for array in outputs.values())
+            self._request_logger.log_arrays(served, spec, signature, tensors, outputs, size + answered)
         written = rows_to_json if "instances" in document else columns_to_json
-        return await convert(sum(array.size * 8 for array in outputs.values()), written, outputs)
+        return await convert(answered, written, outputs)
 
     async def _infer_examples(self, call: RestCall, document: dict[str, Any], size: int) -> bytes:
         timeout = self._options.rest_timeout_seconds

@@ -12,6 +12,7 @@ from serving.model_store import ModelStoreError
 from serving.server.load_policy import LoadPolicy
 from serving.server.load_version import load_version
 from serving.server.model_config import ModelConfig
+from serving.server.request_log_options import RequestLogOptions
 from serving.server.served_version import ServedVersion, VersionState
 from serving.server.serving_error import ServingError
 from serving.server.version_paths import BasePathMissingError, version_paths
@@ -42,6 +43,11 @@ class ServedModel:
     def name(self) -> str:
         """What requests call the model."""
         return self._config.name
+
+    @property
+    def request_log(self) -> RequestLogOptions | None:
+        """Where its requests are logged, if they are."""
+        return self._config.request_log
 
     @property
     def versions(self) -> list[ServedVersion]:

@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 from prometheus_client.utils import floatToGoString
 
+from serving.client.canonical_code import CanonicalCode
 from serving.server.batch_scheduler import BatchRecord, BatchScheduler
 from serving.server.request_record import RequestRecord
 from serving.server.served_model import ServedModel
@@ -76,6 +77,11 @@ class ServerMetrics:
         self._input_errors = self._counter(
             "ingraph_input_errors", "Rows that a model could not use, by what was wrong with them.", [*model, "error"]
         )
+        self._logged = self._counter(
+            ":tensorflow:serving:request_log_count",
+            "Requests that were to be logged, by what became of it.",
+            ["model_name", "status_code"],
+        )
         self._answers_seen: dict[tuple[str, str], set[str]] = {}
         if batching is not None:
             batching.observe = self._observe_batch
@@ -108,6 +114,10 @@ class ServerMetrics:
             for answer, count in Tally(answers.reshape(len(answers), -1)[:, 0].tolist()).items():
                 if answer:
                     counter.labels(*model, self._finite(name, kind, answer)).inc(count)
+
+    def observe_request_log(self, model: str, code: CanonicalCode) -> None:
+        """Count a request that was to be logged: OK, or why it is lost. In any thread."""
+        self._logged.labels(model, code.name).inc()
 
     def _observe_batch(self, batch: BatchRecord) -> None:
         """Note a batch that starts."""

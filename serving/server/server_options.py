@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from serving.server.batching_parameters import BatchingParameters
 from serving.server.load_policy import LoadPolicy
 from serving.server.request_limits import RequestLimits
+from serving.server.request_log_options import RequestLogOptions
 from serving.server.tls_files import TlsFiles
 
 
@@ -32,6 +33,7 @@ class ServerOptions:
         grpc_reflection: whether a client may ask the gRPC port for its services.
         playground: whether the REST port shows the page on which people try the models.
         access_log: the file that gets one line of JSON per request; "-" is standard output, "" is none.
+        request_log: where requests are logged, for all models together; not looked at where a config file says it.
     """
 
     host: str = "127.0.0.1"
@@ -51,3 +53,4 @@ class ServerOptions:
     grpc_reflection: bool = False
     playground: bool = False
     access_log: str = ""
+    request_log: RequestLogOptions | None = None

@@ -1,0 +1,48 @@
+"""Which requests are logged, and where."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tensorflow_serving.config import logging_config_pb2
+
+from serving.server.serving_error import invalid_argument
+
+COLLECTOR_TYPE = "tfrecord"
+
+
+@dataclass(frozen=True)
+class RequestLogOptions:
+    """A log of requests.
+
+    Attributes:
+        filename_prefix: how the names of its files begin, with their folder.
+        sampling_rate: the share of answered requests that is logged, drawn at random, 0 to 1.
+    """
+
+    filename_prefix: str
+    sampling_rate: float
+
+
+def request_log_options(config: logging_config_pb2.LoggingConfig, model: str) -> RequestLogOptions:
+    """The log that a model's LoggingConfig asks for.
+
+    Raises:
+        ServingError: INVALID_ARGUMENT, it asks for something that is not there.
+    """
+    collector, sampling = config.log_collector_config, config.sampling_config
+    where = f"logging_config of model {model}: "
+    if collector.type not in ("", COLLECTOR_TYPE):
+        raise invalid_argument(
+            f"{where}Cannot find LogCollector::Factory for type: {collector.type}; this server has "
+            f'"{COLLECTOR_TYPE}" only'
+        )
+    if not collector.filename_prefix or "://" in collector.filename_prefix:
+        raise invalid_argument(
+            f"{where}expected a filename_prefix in a local file system, received {collector.filename_prefix!r}"
+        )
+    if not 0 <= sampling.sampling_rate <= 1:
+        raise invalid_argument(f"{where}expected a sampling_rate from 0 to 1, received {sampling.sampling_rate:g}")
+    if sampling.attributes or config.HasField("custom_logging_config"):
+        raise invalid_argument(f"{where}attributes and custom_logging_config are not supported")
+    return RequestLogOptions(collector.filename_prefix, sampling.sampling_rate)
