@@ -19,6 +19,7 @@ COMMANDS = {
     "serve": "Serve published models over REST and gRPC.",
     "predict": "Ask a served model for labels.",
     "score": "Score files with a published model.",
+    "skew": "Compare what a served model is asked with what it learned from.",
     "models": "List, withdraw, restore and prune published versions.",
     "doctor": "Say whether this machine has what ingraph needs.",
 }

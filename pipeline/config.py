@@ -18,6 +18,7 @@ from components.table_file import TableFormat
 from pipeline.beam_options import BeamOptions
 from pipeline.cluster_options import ClusterOptions
 from pipeline.schedule_options import ScheduleOptions
+from pipeline.skew_options import SkewOptions
 from pipeline.span_options import SpanOptions
 from trainers.fine_tune_options import FineTuneOptions
 from trainers.image_options import ImageTrainerOptions
@@ -109,6 +110,7 @@ class RunConfig(_Section):
         beam: what runs the Beam steps, see pipeline/beam_options.py.
         cluster: where a compiled pipeline runs, see pipeline/cluster_options.py.
         schedule: when it is trained anew, see pipeline/schedule_options.py.
+        skew: how far requests may lie from the training data, see pipeline/skew_options.py.
     """
 
     # What trials of a search are compared by.
@@ -130,6 +132,7 @@ class RunConfig(_Section):
     beam: BeamOptions = BeamOptions()
     cluster: ClusterOptions = ClusterOptions()
     schedule: ScheduleOptions = ScheduleOptions()
+    skew: SkewOptions = SkewOptions()
 
     @property
     def learns(self) -> bool:

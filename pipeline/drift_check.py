@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import tensorflow_data_validation  # noqa: F401 (without it TFX leaves DistributionValidator out)
-from tensorflow_metadata.proto.v0 import path_pb2
 from tfx import v1 as tfx
 from tfx.components import DistributionValidator
 from tfx.dsl.components.base.base_component import BaseComponent
 
 from components.drift_gate.component import DriftGate
 from components.drift_gate.splits import PREVIOUS
+from pipeline.distribution_comparators import distribution_comparators
 from pipeline.span_files import SpanFiles
 
 
@@ -36,16 +36,8 @@ def drift_check(spans: SpanFiles) -> list[BaseComponent]:
     validator = DistributionValidator(
         statistics=statistics,
         baseline_statistics=statistics,
-        config=_comparators(spans),
+        config=distribution_comparators(spans.bounds),
         include_split_pairs=[(name, PREVIOUS) for name in spans.compared],
     )
     gate = DriftGate(anomalies=validator.outputs["anomalies"], statistics=statistics, previous_span=spans.previous)
     return [example_gen, statistics_gen, validator, gate]
-
-
-def _comparators(spans: SpanFiles) -> tfx.proto.DistributionValidatorConfig:
-    config = tfx.proto.DistributionValidatorConfig()
-    for column, bound in spans.bounds.items():
-        feature = config.default_slice_config.feature.add(path=path_pb2.Path(step=[column]))
-        feature.distribution_comparator.jensen_shannon_divergence.threshold = bound
-    return config

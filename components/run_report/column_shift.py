@@ -6,15 +6,13 @@ import math
 from dataclasses import dataclass
 
 import tensorflow_data_validation as tfdv
-from scipy import stats
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
 from components.data_gate.column_statistics import column_name, present_count
+from components.run_report.divergence_by_chance import divergence_by_chance
 
 # TFDV cuts the values of two numeric columns at the bounds of both histograms, of ten buckets each.
 _NUMERIC_BINS = 20
-# One column in a thousand is called shifted by chance.
-_CHANCE = 0.999
 # Beyond this share of different values a column is free text or an identifier, and no distribution.
 _MAXIMUM_UNIQUE_SHARE = 0.5
 
@@ -50,7 +48,7 @@ def column_shifts(
     columns = {column_name(column): column for column in before.features}
     others = {column_name(column): column for column in after.features}
     measured = [
-        ColumnShift(name, distance, _by_chance(columns[name], others[name]))
+        ColumnShift(name, distance, shift_by_chance(columns[name], others[name]))
         for name, distance in _distances(before, after, schema).items()
         if name in columns and name in others and _is_distribution(columns[name]) and _is_distribution(others[name])
     ]
@@ -85,11 +83,9 @@ def _is_distribution(column: statistics_pb2.FeatureNameStatistics) -> bool:
     return column.WhichOneof("stats") == "num_stats" and present > 0
 
 
-def _by_chance(before: statistics_pb2.FeatureNameStatistics, after: statistics_pb2.FeatureNameStatistics) -> float:
-    """The divergence times 8 ln 2 / (1/n + 1/m) follows chi-square with one degree of freedom less than bins."""
-    bins = max(_bins(before), _bins(after))
-    examples = 1 / present_count(before) + 1 / present_count(after)
-    return float(stats.chi2.ppf(_CHANCE, max(1, bins - 1)) * examples / (8 * math.log(2)))
+def shift_by_chance(before: statistics_pb2.FeatureNameStatistics, after: statistics_pb2.FeatureNameStatistics) -> float:
+    """What the divergence of a column between samples of one source stays below; both hold values."""
+    return divergence_by_chance(max(_bins(before), _bins(after)), present_count(before), present_count(after))
 
 
 def _bins(column: statistics_pb2.FeatureNameStatistics) -> int:

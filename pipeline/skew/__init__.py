@@ -1,0 +1,1 @@
+"""What is asked of a served model, held against what it learned from."""
