@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import click
-
-from benchmarks.suite import SUITE, Benchmark
+from benchmarks.harness.benchmark import Benchmark
+from benchmarks.suite import SUITE
 
 
 def chosen_benchmarks(only: Sequence[str]) -> list[Benchmark]:
     """The benchmarks of these names, all where there are none."""
     return [benchmark for benchmark in SUITE if not only or benchmark.name in only]
-
-
-def suite_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options `--short` and `--only`."""
-    names = click.Choice([benchmark.name for benchmark in SUITE])
-    only = click.option("--only", type=names, multiple=True, help="Only this one; may be given several times.")
-    short = click.option("--short", is_flag=True, help="Smaller sizes, fewer turns, and not all of them.")
-    return short(only(command))

@@ -9,7 +9,7 @@ SUITE = (
         "start-up",
         "Start-up",
         "benchmarks.start_up",
-        arguments=("--turns", "5"),
+        arguments=("--turns", "3"),
         short=("--turns", "1"),
     ),
     Benchmark(
