@@ -73,7 +73,8 @@ def _print(check: SkewCheck) -> None:
     from pipeline.skew.judge_skew import SkewVerdict
 
     logged, run = check.logged, check.training
-    _line("requests", f"{check.rows:,} rows of {logged.requests:,} requests in {check.files:,} logs{_times(check)}")
+    asked = f"{_counted(check.rows, 'row')} of {_counted(logged.requests, 'request')}"
+    _line("requests", f"{asked} in {_counted(check.files, 'log')}{_times(check)}")
     _line("training", f"{check.training_rows:,} rows of version {run.version.number} in {run.base_path}")
     for left_out in _left_out(check):
         _line("left out", left_out)
@@ -95,6 +96,10 @@ def _line(what: str, said: str) -> None:
     click.echo(f"{what:<10} {said}")
 
 
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}" + "s" * (count != 1)
+
+
 def _times(check: SkewCheck) -> str:
     if check.logged.seconds is None:
         return ""
@@ -106,15 +111,16 @@ def _left_out(check: SkewCheck) -> list[str]:
     logged = check.logged
     found = []
     if logged.damaged:
-        found.append(f"{len(logged.damaged):,} damaged records: {_places(logged.damaged)}")
+        found.append(f"{_counted(len(logged.damaged), 'damaged record')}: {_places(logged.damaged)}")
     if logged.unfinished:
         found.append(f"the last record of {_places(logged.unfinished)}, which is cut off, or still being written")
     if logged.other_models:
-        found.append(f"{logged.other_models.total():,} requests to other models: {', '.join(logged.other_models)}")
+        others = _counted(logged.other_models.total(), "request")
+        found.append(f"{others} to other models: {', '.join(logged.other_models)}")
     if logged.other_inputs:
         found.append(
-            f"{logged.other_inputs.total():,} requests without a column of the training data, of the signatures "
-            f"{', '.join(logged.other_inputs)}"
+            f"{_counted(logged.other_inputs.total(), 'request')} without an input of the training data, to the "
+            f"signatures {', '.join(logged.other_inputs)}"
         )
     return found
 

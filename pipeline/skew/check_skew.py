@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import tensorflow as tf
-from tensorflow_metadata.proto.v0 import anomalies_pb2
 from tfx.dsl.io import fileio
 
 from components.errors import BrokenInput
 from components.run_report.read_statistics import read_statistics
 from components.run_report.run_artifact import RunArtifact
 from pipeline.config import RunConfig
-from pipeline.runners.hasten_beam import hasten_beam
-from pipeline.runners.local import LocalRunner
 from pipeline.scoring.find_files import find_files
+from pipeline.skew.compare_examples import compare_examples
 from pipeline.skew.comparison import Comparison, comparison
-from pipeline.skew.judge_skew import ColumnSkew, judge_skew
+from pipeline.skew.judge_skew import ColumnSkew
 from pipeline.skew.logged_requests import LoggedRequests
 from pipeline.skew.request_columns import Columns
-from pipeline.skew.skew_pipeline import REQUESTS, TRAINING, skew_pipeline
+from pipeline.skew.skew_pipeline import REQUESTS, TRAINING
 from pipeline.skew.training_run import TrainingRun, find_training_run
 from pipeline.skew.write_examples import write_examples
 from serving.server.request_log import SUFFIX
@@ -73,10 +70,10 @@ def check_skew(config: RunConfig, workdir: str, logs: Sequence[str]) -> SkewChec
         if not rows:
             raise BrokenInput(_nothing_read(config, logs, logged))
         if compared.measure is None:
-            columns = _compare(Path(folder), [REQUESTS], run.statistics, bounds)
+            columns = compare_examples(Path(folder), [REQUESTS], run.statistics, bounds)
         else:
             write_examples(_training_rows(run.examples, compared), compared, Path(folder, "span", f"Split-{TRAINING}"))
-            columns = _compare(Path(folder), [REQUESTS, TRAINING], None, bounds)
+            columns = compare_examples(Path(folder), [REQUESTS, TRAINING], None, bounds)
     return SkewCheck(columns, logged, len(files), rows, run, int(training.num_examples))
 
 
@@ -118,17 +115,3 @@ def _bounds(config: RunConfig, columns: Sequence[str]) -> dict[str, float]:
     if not compared:
         raise BrokenInput("no column has a bound: `skew.maximum` in the config, or data.spans.maximum_drift, gives one")
     return compared
-
-
-def _compare(
-    folder: Path, splits: Sequence[str], statistics: RunArtifact | None, bounds: Mapping[str, float]
-) -> list[ColumnSkew]:
-    hasten_beam()
-    LocalRunner("skew", lambda node: None, lambda node, seconds: None).run(
-        skew_pipeline(folder, splits, statistics, bounds)
-    )
-    (computed,) = folder.glob("artifacts/StatisticsGen/statistics/*")
-    (found,) = folder.glob(f"artifacts/DistributionValidator/anomalies/*/SplitPair-{REQUESTS}_{TRAINING}/*.pb")
-    of_split = read_statistics(RunArtifact(str(computed), {"split_names": json.dumps(list(splits))}))
-    training = read_statistics(statistics)[TRAINING] if statistics is not None else of_split[TRAINING]
-    return judge_skew(of_split[REQUESTS], training, anomalies_pb2.Anomalies.FromString(found.read_bytes()), bounds)

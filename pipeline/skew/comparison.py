@@ -21,7 +21,7 @@ IMAGE_FEATURE = "image"
 TEXT_MEASURES = ("characters", "words")
 PHOTO_MEASURES = ("bytes", "format", "width", "height")
 
-Measures = dict[str, int | bytes]
+Measures = dict[str, Value]
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def _measure_texts(texts: Sequence[bytes]) -> list[Measures]:
 
 def _measure_photos(photos: Sequence[bytes]) -> list[Measures]:
     """Nothing of what is no photo."""
-    return [_measure_photo(file) for file in image_files(tf.constant(list(photos))).numpy()]
+    return [_measure_photo(file) for file in image_files(tf.constant(list(photos), tf.string)).numpy()]
 
 
 def _measure_photo(file: Value) -> Measures:

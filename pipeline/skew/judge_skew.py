@@ -45,9 +45,11 @@ class ColumnSkew:
 
 @dataclass(frozen=True)
 class _Divergence:
+    """A measured divergence, what chance alone explains of it, and how a sentence about it begins."""
+
     value: float
     by_chance: float
-    of: str
+    words: str
 
 
 def judge_skew(
@@ -74,7 +76,7 @@ def judge_skew(
         divergences = [_of_presence(column, *sides)]
         if column in measured:
             by_chance = shift_by_chance(sides[0].columns[column], sides[1].columns[column])
-            divergences.append(_Divergence(measured[column].divergence, by_chance, "values"))
+            divergences.append(_Divergence(measured[column].divergence, by_chance, "other values"))
         comparable = column in measured or not all(side.present(column) for side in sides)
         judged.append(_judge(column, bound, divergences, comparable, *sides))
     return sorted(judged, key=lambda skew: (list(SkewVerdict).index(skew.verdict), -skew.divergence))
@@ -106,30 +108,22 @@ def _of_presence(column: str, requests: _Side, training: _Side) -> _Divergence:
     shares = [side.present(column) / side.rows for side in (requests, training)]
     distance = float(jensenshannon(*([share, 1 - share] for share in shares), base=2))
     by_chance = divergence_by_chance(_PRESENT_OR_NOT, training.rows, requests.rows)
-    return _Divergence(distance**2, by_chance, "missing values")
+    have = f"{shares[0]:.1%} of the requests have" if shares[0] else "no request has"
+    return _Divergence(distance**2, by_chance, f"{have} a value, in the training data {shares[1]:.1%}")
 
 
 def _judge(
     column: str, bound: float, divergences: list[_Divergence], comparable: bool, requests: _Side, training: _Side
 ) -> ColumnSkew:
-    largest = max(divergences, key=lambda divergence: divergence.value)
     holds = f"Requests: {requests.words(column)}. Training: {training.words(column)}."
     if not comparable:
-        return ColumnSkew(column, SkewVerdict.SKEWED, 1.0, f"skewed: of another type, it cannot be compared. {holds}")
-    beyond = [
-        divergence for divergence in divergences if divergence.value > bound and divergence.value > divergence.by_chance
-    ]
-    if beyond:
-        worst = max(beyond, key=lambda divergence: divergence.value)
-        finding = f"skewed: divergence {worst.value:.4f} of its {worst.of}, expected at most {bound:g}. {holds}"
-        return ColumnSkew(column, SkewVerdict.SKEWED, worst.value, finding)
-    chance = max(divergence.by_chance for divergence in divergences)
-    if chance > bound:
-        finding = (
-            f"too few rows to tell: divergence {largest.value:.4f}, expected at most {bound:g}, and chance alone "
-            f"explains {min(chance, 1):.4f}. {holds}"
-        )
-        return ColumnSkew(column, SkewVerdict.UNDECIDED, largest.value, finding)
-    return ColumnSkew(
-        column, SkewVerdict.FINE, largest.value, f"fine: divergence {largest.value:.4f}, at most {bound:g}"
-    )
+        return ColumnSkew(column, SkewVerdict.SKEWED, 1.0, f"skewed: values of another type. {holds}")
+    worst = max(divergences, key=lambda divergence: divergence.value)
+    said = f"divergence {worst.value:.4f}, expected at most {bound:g}"
+    if any(divergence.value > max(bound, divergence.by_chance) for divergence in divergences):
+        return ColumnSkew(column, SkewVerdict.SKEWED, worst.value, f"skewed: {worst.words}: {said}. {holds}")
+    by_chance = max(divergence.by_chance for divergence in divergences)
+    if by_chance > bound:
+        finding = f"too few rows to tell: {said}, and chance alone explains {min(by_chance, 1):.4f}"
+        return ColumnSkew(column, SkewVerdict.UNDECIDED, worst.value, finding)
+    return ColumnSkew(column, SkewVerdict.FINE, worst.value, f"fine: {said}")

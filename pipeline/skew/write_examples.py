@@ -56,12 +56,12 @@ def _joined(batches: Iterable[Columns]) -> Iterable[Columns]:
 def _rows(columns: Columns, comparison: Comparison) -> Iterable[dict[str, Value]]:
     present = {name: _present(values, name in comparison.texts) for name, values in columns.items()}
     if comparison.measure is not None:
-        ((name, values),) = columns.items()
+        (name,) = columns
         measured = iter(comparison.measure([value for value in present[name] if isinstance(value, bytes)]))
-        yield from ({} if not isinstance(value, bytes) else dict(next(measured)) for value in present[name])
+        yield from (next(measured) if isinstance(value, bytes) else {} for value in present[name])
         return
-    for values in zip(*present.values(), strict=True):
-        yield {name: value for name, value in zip(present, values, strict=True) if value is not None}
+    for row in zip(*present.values(), strict=True):
+        yield {name: value for name, value in zip(present, row, strict=True) if value is not None}
 
 
 def _present(values: Sequence[Value | None], are_texts: bool) -> list[Value | None]:
