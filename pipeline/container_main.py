@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from components.errors import RunStopped
+from pipeline.runners.require_job_service import require_job_service
 from pipeline.status_of_error import status_of_error
 from serving.uncollected_imports import uncollected_imports
 from trainers.training_error import TrainingError
@@ -31,6 +32,7 @@ def container_main(arguments: Sequence[str]) -> None:
 
     def run_step(parsed: object) -> None:
         try:
+            require_job_service(arguments)
             kubeflow_v2_run_executor.main(parsed)
         except (RunStopped, PreprocessingError, TrainingError) as stopped:
             sys.stderr.write(f"{stopped}\n")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from components.errors import BrokenInput, NotSubmitted
+from components.errors import BrokenInput
 from pipeline.runners.run_request import RunRequest
+from pipeline.runners.vertex_credentials import vertex_credentials
+from pipeline.runners.vertex_location import vertex_location
 
 if TYPE_CHECKING:
     from google.cloud import aiplatform
@@ -15,26 +17,13 @@ def submit_to_vertex(request: RunRequest) -> str:
     """Start a run; returns its address in the Google Cloud console.
 
     Raises:
-        BrokenInput: the config does not say which project and region, or there are no credentials.
+        BrokenInput: `cluster` lacks what Vertex AI needs, or names a region that it does not have; or there are no
+            credentials.
         NotSubmitted: Vertex AI cannot be reached, or did not take the run.
     """
-    import google.auth
-    from google.api_core.exceptions import GoogleAPIError
-    from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
-
-    try:
-        credentials, _ = google.auth.default()
-    except DefaultCredentialsError as error:
-        raise BrokenInput(
-            "there are no Google Cloud credentials; `gcloud auth application-default login`, or "
-            "GOOGLE_APPLICATION_CREDENTIALS with the path of a service account's key, gives some"
-        ) from error
-    try:
+    with vertex_credentials(request.cluster, "the run") as credentials:
         job = pipeline_job(request, credentials)
         job.submit(service_account=request.cluster.service_account)
-    except (GoogleAPIError, GoogleAuthError, OSError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise NotSubmitted(f"Vertex AI in {request.cluster.region} did not take the run: {reason}") from error
     return str(job._dashboard_uri())
 
 
@@ -44,20 +33,22 @@ def pipeline_job(request: RunRequest, credentials: Any) -> aiplatform.PipelineJo
     https://cloud.google.com/python/docs/reference/aiplatform/latest/google.cloud.aiplatform.PipelineJob
 
     Raises:
-        BrokenInput: `cluster` lacks what Vertex AI needs.
+        BrokenInput: `cluster` lacks what Vertex AI needs, or names a region that it does not have.
     """
     from google.cloud import aiplatform
 
     cluster = request.cluster
-    for key, example in (("project", "my-project"), ("region", "europe-west4")):
-        if not getattr(cluster, key):
-            raise BrokenInput(f"cluster.{key} is missing: Vertex AI needs it; `--set cluster.{key}={example}` gives it")
-    return aiplatform.PipelineJob(
-        display_name=request.name,
-        template_path=request.spec_file,
-        pipeline_root=cluster.pipeline_root,
-        parameter_values=dict(request.parameters),
-        project=cluster.project,
-        location=cluster.region,
-        credentials=credentials,
-    )
+    vertex_location(cluster)
+    try:
+        return aiplatform.PipelineJob(
+            display_name=request.name,
+            template_path=request.spec_file,
+            pipeline_root=cluster.pipeline_root,
+            parameter_values=dict(request.parameters),
+            project=cluster.project,
+            location=cluster.region,
+            credentials=credentials,
+        )
+    except ValueError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise BrokenInput(f"Vertex AI does not take the pipeline as `cluster` describes it: {reason}") from error

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from pipeline.runners.kubeflow_client import kubeflow_client
 from pipeline.runners.run_request import RunRequest
 from pipeline.schedule_options import ScheduleOptions
-from pipeline.schedules.kubeflow_client import kubeflow_client
 from pipeline.schedules.recurring_run import recurring_run
 from pipeline.schedules.recurring_run_ids import recurring_run_ids
 
@@ -18,7 +18,7 @@ def apply_to_kubeflow(request: RunRequest, options: ScheduleOptions) -> str:
         BrokenInput: the config does not say where Kubeflow Pipelines is, or the schedule cannot be said there.
         NotSubmitted: it cannot be reached, or did not take the schedule.
     """
-    with kubeflow_client(request.cluster) as client:
+    with kubeflow_client(request.cluster, "the change") as client:
         experiment = client.create_experiment(request.cluster.experiment).experiment_id
         before = recurring_run_ids(client, experiment, request.name)
         created = client.create_recurring_run(**recurring_run(request, options, experiment))

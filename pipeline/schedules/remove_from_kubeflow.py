@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.cluster_options import ClusterOptions
-from pipeline.schedules.kubeflow_client import kubeflow_client
+from pipeline.runners.kubeflow_client import kubeflow_client
 from pipeline.schedules.recurring_run_ids import recurring_run_ids
 
 
@@ -14,7 +14,7 @@ def remove_from_kubeflow(cluster: ClusterOptions, name: str) -> int:
         BrokenInput: the config does not say where Kubeflow Pipelines is.
         NotSubmitted: it cannot be reached, or did not delete them.
     """
-    with kubeflow_client(cluster) as client:
+    with kubeflow_client(cluster, "the change") as client:
         try:
             experiment = client.get_experiment(experiment_name=cluster.experiment).experiment_id
         except ValueError:  # there is none

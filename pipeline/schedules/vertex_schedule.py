@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from components.errors import BrokenInput
 from pipeline.runners.run_request import RunRequest
 from pipeline.runners.vertex import pipeline_job
+from pipeline.runners.vertex_location import vertex_location
 from pipeline.schedule_options import ScheduleOptions
 
 if TYPE_CHECKING:
@@ -24,12 +24,8 @@ def vertex_schedule(request: RunRequest, options: ScheduleOptions, credentials: 
     """
     from google.cloud.aiplatform_v1.types import CreatePipelineJobRequest, PipelineJob, Schedule
 
-    try:
-        # The job is not there yet, so its public properties are not either.
-        job = PipelineJob(pipeline_job(request, credentials)._gca_resource)
-    except ValueError as error:
-        reason = " ".join(str(error).split())[:300]
-        raise BrokenInput(f"Vertex AI does not take the pipeline as `cluster` describes it: {reason}") from error
+    # The job is not there yet, so its public properties are not either.
+    job = PipelineJob(pipeline_job(request, credentials)._gca_resource)
     if request.cluster.service_account:
         job.service_account = request.cluster.service_account
     schedule = Schedule(
@@ -37,9 +33,7 @@ def vertex_schedule(request: RunRequest, options: ScheduleOptions, credentials: 
         cron=f"TZ={options.time_zone} {options.expression.text}",
         max_concurrent_run_count=1,
         allow_queueing=options.overlap == "queue",
-        create_pipeline_job_request=CreatePipelineJobRequest(
-            parent=f"projects/{request.cluster.project}/locations/{request.cluster.region}", pipeline_job=job
-        ),
+        create_pipeline_job_request=CreatePipelineJobRequest(parent=vertex_location(request.cluster), pipeline_job=job),
     )
     if options.opens and options.opens > datetime.now(UTC):
         schedule.start_time = options.opens - timedelta(seconds=1)

@@ -17,6 +17,7 @@ from apache_beam.transforms.combiners import ToListCombineFn
 from components.errors import BrokenInput
 from pipeline.beam_options import IN_MEMORY_RUNNER, BeamOptions
 from pipeline.runners.hasten_beam import hasten_beam
+from pipeline.runners.require_job_service import require_job_service
 from pipeline.scoring.bad_item import BadItem
 from pipeline.scoring.find_sources import find_sources
 from pipeline.scoring.item import Item
@@ -111,7 +112,9 @@ def _run_pipeline(
     model: PublishedModel, sources: Sequence[Source], folder: str, suffix: str, options: BeamOptions, image: str | None
 ) -> None:
     hasten_beam()
-    with beam.Pipeline(argv=options.pipeline_args(image)) as pipeline:
+    arguments = options.pipeline_args(image)
+    require_job_service(arguments)
+    with beam.Pipeline(argv=arguments) as pipeline:
         # Not shuffled, and so in their order and never all in memory, where one worker does everything.
         batches = (
             pipeline

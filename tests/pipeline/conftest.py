@@ -14,6 +14,7 @@ import pytest
 
 from serving.client.grpc_client import GrpcClient
 from serving.client.rest_client import RestClient
+from tests.pipeline.pipelines_api import PipelinesApi, serve_pipelines_api
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -67,6 +68,12 @@ def client(request, server) -> Iterator[RestClient | GrpcClient]:
 def strings(values: Any) -> list[str]:
     """The texts in an answer, over REST or gRPC, in one row."""
     return [value.decode() if isinstance(value, bytes) else value for value in np.asarray(values).reshape(-1).tolist()]
+
+
+@pytest.fixture
+def pipelines_api() -> Iterator[PipelinesApi]:
+    with serve_pipelines_api() as api:
+        yield api
 
 
 @pytest.fixture

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import http.server
-import json
-import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from conftest import PROJECT
 from google.auth.credentials import AnonymousCredentials
 from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
@@ -24,6 +20,7 @@ from pipeline.runners.kubeflow import submit_to_kubeflow
 from pipeline.runners.run_request import RunRequest
 from pipeline.runners.vertex import pipeline_job
 from pipeline.runners.write_job import write_job
+from tests.pipeline.conftest import PROJECT
 
 CLUSTER = ["cluster.image=registry/ingraph:1", "cluster.pipeline_root=gs://bucket/ingraph"]
 DEMOS = ["heart", "reviews", "digits"]
@@ -157,48 +154,16 @@ def test_vertex_needs_a_project_and_a_region(missing, tmp_path):
         pipeline_job(request(tmp_path, ".json", **given), AnonymousCredentials())
 
 
-class PipelinesApi(http.server.BaseHTTPRequestHandler):
-    """Stands in for the Pipelines API: answers what the real client asks for, and keeps what it is sent."""
-
-    received: list[dict[str, Any]] = []
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-    def do_GET(self) -> None:
-        self._answer({"multi_user": False} if self.path.endswith("healthz") else {"experiments": []})
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.received.append({"path": self.path, **body})
-        self._answer({"experiment_id": "e1", "display_name": "x"} if "experiments" in self.path else {"run_id": "r1"})
-
-    def _answer(self, content: dict[str, Any]) -> None:
-        data = json.dumps(content).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-
-@pytest.fixture
-def pipelines_api():
-    PipelinesApi.received = []
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), PipelinesApi)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+def test_a_region_that_vertex_does_not_have_is_named(tmp_path):
+    asked = request(tmp_path, ".json", project="p", region="europe-west99")
+    with pytest.raises(BrokenInput, match=r"does not take the pipeline .* Unsupported region"):
+        pipeline_job(asked, AnonymousCredentials())
 
 
 def test_kubeflow_s_client_sends_the_spec_the_parameters_and_the_service_account(pipelines_api, tmp_path):
-    asked = request(tmp_path, ".yaml", host=pipelines_api)
-    assert submit_to_kubeflow(asked) == f"{pipelines_api}/#/runs/details/r1"
-    sent = PipelinesApi.received[-1]
-    assert sent["path"].endswith("/runs")
+    asked = request(tmp_path, ".yaml", host=pipelines_api.address)
+    assert submit_to_kubeflow(asked) == f"{pipelines_api.address}/#/runs/details/r1"
+    (sent,) = pipelines_api.runs
     assert sent["display_name"] == "heart"
     assert sent["service_account"] == "trainer@p.example"
     assert sent["runtime_config"]["parameters"] == {"data": "gs://bucket/new"}

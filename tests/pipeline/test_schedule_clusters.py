@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import re
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import grpc
 import pytest
 from click.testing import CliRunner, Result
-from conftest import PROJECT
 from google.auth.credentials import AnonymousCredentials
 from google.cloud.aiplatform_v1 import ScheduleServiceClient
 from google.cloud.aiplatform_v1.services.schedule_service.transports import ScheduleServiceGrpcTransport
@@ -41,6 +37,7 @@ from pipeline.schedules.apply_to_vertex import apply_to_vertex
 from pipeline.schedules.recurring_run import recurring_run
 from pipeline.schedules.remove_from_vertex import remove_from_vertex
 from pipeline.schedules.vertex_schedule import vertex_schedule
+from tests.pipeline.conftest import PROJECT
 
 PARENT = "projects/p/locations/europe-west4"
 
@@ -184,59 +181,6 @@ def test_a_region_that_vertex_does_not_have_is_named(spec_file):
         vertex_schedule(request(spec_file, region="europe-west99"), options(), AnonymousCredentials())
 
 
-class PipelinesApi(http.server.BaseHTTPRequestHandler):
-    """Stands in for the Pipelines API: keeps the recurring runs that the real client makes and deletes."""
-
-    runs: dict[str, dict[str, Any]] = {}
-    experiments: list[dict[str, str]] = []
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-    def do_GET(self) -> None:
-        asked = urlsplit(self.path)
-        if asked.path.endswith("recurringruns"):
-            (predicate,) = json.loads(parse_qs(asked.query)["filter"][0])["predicates"]
-            found = [run for run in self.runs.values() if run[predicate["key"]] == predicate["stringValue"]]
-            self._answer({"recurringRuns": found})
-        else:
-            self._answer({"multi_user": False} if asked.path.endswith("healthz") else {"experiments": self.experiments})
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        if "experiments" in self.path:
-            self.experiments.append({"experiment_id": "e1", "display_name": body["display_name"]})
-            self._answer(self.experiments[-1])
-        else:
-            name = f"r{len(self.runs) + 1}"
-            self.runs[name] = {**body, "recurring_run_id": name}
-            self._answer(self.runs[name])
-
-    def do_DELETE(self) -> None:
-        self.runs.pop(self.path.rpartition("/")[2])
-        self._answer({})
-
-    def _answer(self, content: dict[str, Any]) -> None:
-        data = json.dumps(content).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-
-@pytest.fixture
-def pipelines_api():
-    PipelinesApi.runs, PipelinesApi.experiments = {}, []
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), PipelinesApi)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
 def schedule(command: str, folder: Path, *overrides: str) -> Result:
     settings = ["cluster.image=registry/ingraph:1", f"cluster.pipeline_root={folder}/artifacts", *overrides]
     arguments = ["schedule", command, f"{PROJECT}/configs/heart.yaml", "--target", "kubeflow", "--workdir", str(folder)]
@@ -244,15 +188,15 @@ def schedule(command: str, folder: Path, *overrides: str) -> Result:
 
 
 def test_kubeflow_s_client_sends_the_recurring_run_in_place_of_the_one_before(pipelines_api, tmp_path):
-    cluster = [f"cluster.host={pipelines_api}", "cluster.service_account=trainer"]
+    cluster = [f"cluster.host={pipelines_api.address}", "cluster.service_account=trainer"]
     times = ["schedule.cron=0 3 * * sun,mon", "schedule.window={start: 2027-01-01, end: 2027-01-31}"]
     assert schedule("remove", tmp_path, *cluster, *times).stdout == "removed 0 recurring runs of ingraph-heart\n"
-    PipelinesApi.runs["other"] = {"recurring_run_id": "other", "display_name": "ingraph-heart-2"}
+    pipelines_api.recurring_runs["other"] = {"recurring_run_id": "other", "display_name": "ingraph-heart-2"}
     assert schedule("apply", tmp_path, *cluster, "schedule.cron=0 1 * * *").exit_code == 0
     applied = schedule("apply", tmp_path, *cluster, *times)
-    assert f"scheduled {pipelines_api}/#/recurringrun/details/r3" in applied.stdout
-    assert sorted(PipelinesApi.runs) == ["other", "r3"]
-    sent = PipelinesApi.runs["r3"]
+    assert f"scheduled {pipelines_api.address}/#/recurringrun/details/r3" in applied.stdout
+    assert sorted(pipelines_api.recurring_runs) == ["other", "r3"]
+    sent = pipelines_api.recurring_runs["r3"]
     assert sent["display_name"] == "ingraph-heart"
     assert sent["experiment_id"] == "e1"
     assert sent["trigger"]["cron_schedule"] == {
@@ -269,7 +213,7 @@ def test_kubeflow_s_client_sends_the_recurring_run_in_place_of_the_one_before(pi
     (data,) = re.findall(r"every run reads (\S+\.csv), a copy of", applied.stdout)
     assert Path(data).read_text(encoding="utf-8").startswith("age,")
     assert schedule("remove", tmp_path, *cluster, *times).stdout == "removed 1 recurring runs of ingraph-heart\n"
-    assert sorted(PipelinesApi.runs) == ["other"]
+    assert sorted(pipelines_api.recurring_runs) == ["other"]
 
 
 def test_catching_up_on_all_runs_is_kubeflow_s_catch_up(spec_file):

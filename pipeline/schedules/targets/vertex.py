@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from google.auth.credentials import AnonymousCredentials
 
+from pipeline.runners.vertex_location import vertex_location
 from pipeline.schedules.apply_to_vertex import apply_to_vertex
 from pipeline.schedules.remove_from_vertex import remove_from_vertex
 from pipeline.schedules.schedule_request import ScheduleRequest
@@ -32,9 +33,7 @@ def _apply(request: ScheduleRequest) -> str:
 def _remove(request: ScheduleRequest) -> str:
     cluster = request.config.cluster
     with vertex_client(cluster) as (client, _):
-        count = remove_from_vertex(
-            client, f"projects/{cluster.project}/locations/{cluster.region}", request.scheduled.title
-        )
+        count = remove_from_vertex(client, vertex_location(cluster), request.scheduled.title)
     return f"removed {count} schedules named {request.scheduled.title}"
 
 

@@ -15,8 +15,14 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def kubeflow_client(cluster: ClusterOptions) -> Iterator[kfp.Client]:
+def kubeflow_client(cluster: ClusterOptions, sent: str) -> Iterator[kfp.Client]:
     """A client, whose errors become a sentence.
+
+    https://kubeflow-pipelines.readthedocs.io/en/stable/source/client.html
+
+    Args:
+        cluster: where Kubeflow Pipelines is.
+        sent: what it is sent, in words: "the run".
 
     Raises:
         BrokenInput: the config does not say where Kubeflow Pipelines is.
@@ -28,7 +34,8 @@ def kubeflow_client(cluster: ClusterOptions) -> Iterator[kfp.Client]:
 
     if not cluster.host:
         raise BrokenInput(
-            "cluster.host is missing: the address of the Pipelines API; "
+            "cluster.host is missing: the address of the Pipelines API; after "
+            "`kubectl port-forward -n kubeflow svc/ml-pipeline-ui 8080:80`, for example, "
             "`--set cluster.host=http://localhost:8080` gives it"
         )
     try:
@@ -36,4 +43,4 @@ def kubeflow_client(cluster: ClusterOptions) -> Iterator[kfp.Client]:
             yield kfp.Client(host=cluster.host)
     except (ApiException, HTTPError, OSError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise NotSubmitted(f"{cluster.host}: Kubeflow Pipelines did not take the change: {reason}") from error
+        raise NotSubmitted(f"{cluster.host}: Kubeflow Pipelines did not take {sent}: {reason}") from error
