@@ -187,7 +187,8 @@ def test_a_server_that_has_gone_is_told(page, base_paths, troubles):
     with EmbeddedServer({"reviews": base_paths["reviews"]}, OPTIONS) as stopping:
         choose(page, stopping, "reviews")
     assert complaint(page) == f"The server does not answer at {address(stopping)}. Is it still running?"
-    refused = ("Failed to load resource: net::ERR_CONNECTION_REFUSED", "failed")  # the console's lines and the requests'
+    # The console's lines and the requests'.
+    refused = ("Failed to load resource: net::ERR_CONNECTION_REFUSED", "failed")
     assert all(line.endswith(refused) for line in troubles), troubles
     troubles.clear()
 

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 import tensorflow as tf
-from colour_model import LABELS, ColourModel, save_colour_model
 from tfx import types
 from tfx.types import artifact_utils, standard_artifacts
 
 from serving.reference_predictions import FILE_NAME, ReferencePredictions, example_id, write
+from tests.components.colour_model import LABELS, ColourModel, save_colour_model
 
 ArtifactMaker = Callable[..., types.Artifact]
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 import tensorflow as tf
-from colour_model import ColourModel
 from tfx.types import standard_artifacts
 
 from components.serving_check.check import MODEL_SERVER
 from components.serving_check.executor import Executor
 from components.serving_check.failures import ModelUnavailable
 from components.serving_check.model_server import ModelServer
+from tests.components.colour_model import ColourModel
 
 # The binary is in no Python package: this stands in for it, with its flags, over the same session loader.
 # Its first lines are shell and Python at once, since a path with a space cannot stand behind `#!`.

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from colour_model import ColourModel
 from tensorflow_serving.apis import prediction_log_pb2
 from tfx.types import channel_utils, standard_artifacts
 
@@ -13,6 +12,7 @@ from components.serving_check import process_ahead
 from components.serving_check.component import ServingCheck
 from components.serving_check.executor import Executor
 from components.serving_check.process_ahead import end_ahead, start_ahead
+from tests.components.colour_model import ColourModel
 
 
 @pytest.fixture

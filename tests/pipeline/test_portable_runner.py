@@ -12,7 +12,6 @@ import pytest
 import tensorflow as tf
 import tensorflow_transform as tft
 import yaml
-from beam_services import BeamServices, beam_services
 from tfx.dsl.compiler.compiler import Compiler
 
 from components.image_example_gen.executor import REPORT_FILE
@@ -23,6 +22,7 @@ from pipeline.raw_data import raw_data
 from pipeline.runners.hasten_beam import hasten_beam
 from pipeline.runners.local import LocalRunner
 from pipeline.schema_file import schema_file
+from tests.pipeline.beam_services import BeamServices, beam_services
 
 STEPS = ("CsvExampleGen", "TextExampleGen", "ImageExampleGen", "ImportSchemaGen", "Transform")
 SPLITS = ("eval", "train")

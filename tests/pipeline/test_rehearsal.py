@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 
 import pytest
-from conftest import ingraph
 
 from pipeline import datasets
 from serving.model_store import list_versions, verify
 from serving.session_model import SessionModel
+from tests.pipeline.conftest import ingraph
 
 
 @pytest.fixture(scope="module")

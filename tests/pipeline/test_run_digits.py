@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_transform as tft
-from conftest import Finished, ingraph, strings
 
 from serving import reference_predictions
 from serving.client.rest_client import RestClient
 from serving.model_store import served_version
 from serving.server.embedded_server import EmbeddedServer
 from serving.server.server_options import ServerOptions
+from tests.pipeline.conftest import Finished, ingraph, strings
 from trainers.precision import TOLERANCES
 
 TOLERANCE = TOLERANCES["float32"]

@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_transform as tft
-from conftest import PROJECT, HeartRun, ingraph, strings
 
 from pipeline import datasets
 from serving.missing_value import MISSING_FLOAT, MISSING_INTEGER, MISSING_STRING
 from serving.model_store import list_versions, served_version, verify
 from serving.server.embedded_server import EmbeddedServer
 from serving.server.server_options import ServerOptions
+from tests.pipeline.conftest import PROJECT, HeartRun, ingraph, strings
 
 FLOATS, STRINGS = {"oldpeak"}, {"thal"}
 LABELS = ["disease", "healthy"]

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import PROJECT, ingraph
 
 from pipeline import datasets
+from tests.pipeline.conftest import PROJECT, ingraph
 
 
 def customers(rows: int = 200, seed: int = 0) -> list[str]:

@@ -16,13 +16,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import Finished, ingraph, strings
 from PIL import Image
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from serving.client.grpc_client import GrpcClient
 from serving.server.embedded_server import EmbeddedServer
 from serving.server.server_options import ServerOptions
+from tests.pipeline.conftest import Finished, ingraph, strings
 from trainers.label_file import IMAGENET, read_label_file
 
 # InceptionV3 takes nothing smaller.

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from conftest import PROJECT, HeartRun
 
 from components.errors import BrokenInput
 from pipeline.commands.runs import runs
 from pipeline.find_run import find_run
+from tests.pipeline.conftest import PROJECT, HeartRun
 
 
 @pytest.fixture(scope="module")

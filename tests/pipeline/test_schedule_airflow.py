@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import PROJECT
 
 from pipeline.schedule_options import ScheduleOptions
 from pipeline.schedules.airflow_dag import airflow_dag
 from pipeline.schedules.scheduled_command import ScheduledCommand
+from tests.pipeline.conftest import PROJECT
 
 AIRFLOW = Path(os.environ.get("INGRAPH_AIRFLOW", f"{PROJECT}/.venv/airflow"), "bin/python")
 

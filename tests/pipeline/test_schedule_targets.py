@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from conftest import PROJECT
 from cronsim import CronSim
 
 from components.errors import BrokenInput
@@ -25,6 +24,7 @@ from pipeline.schedules.replace_block import replace_block
 from pipeline.schedules.scheduled_command import ScheduledCommand
 from pipeline.schedules.systemd_units import systemd_units
 from pipeline.schedules.unheeded import unheeded
+from tests.pipeline.conftest import PROJECT
 
 CONFIG = """
 name: sales

@@ -14,8 +14,6 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
-from conftest import PROJECT, HeartRun, strings
-from flat_object_store import FlatObjectStore
 
 from pipeline import datasets
 from pipeline.cli import main
@@ -25,6 +23,8 @@ from serving.model_store import withdraw
 from serving.server.embedded_server import EmbeddedServer
 from serving.server.server_options import ServerOptions
 from tests.browser import small_classifiers
+from tests.pipeline.conftest import PROJECT, HeartRun, strings
+from tests.pipeline.flat_object_store import FlatObjectStore
 from tests.serving.colour_photos import BAD, LABELS, photo
 from tests.serving.server import small_models
 
@@ -134,7 +134,9 @@ def test_the_summary_says_which_model_scored(heart_run: HeartRun, scored_hearts)
     data, code = (provenance[f"{name}_fingerprint"][:8] for name in ("data", "code"))
 
     summary = scored_hearts[0].splitlines()[0]
-    assert summary.startswith(f"scored     329 with version {newest} of {heart_run.base_path} (data {data}, code {code}), ")
+    assert summary.startswith(
+        f"scored     329 with version {newest} of {heart_run.base_path} (data {data}, code {code}), "
+    )
 
 
 # Inputs

@@ -7,15 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from model_store_testing import (
-    FILES,
-    Worker,
-    content_of,
-    provenance_of,
-    publish_content,
-    visible_contents,
-    write_saved_model,
-)
 
 from serving.model_store import (
     ModelStoreError,
@@ -27,6 +18,15 @@ from serving.model_store import (
     served_version,
     verify,
     withdraw,
+)
+from tests.serving.model_store_testing import (
+    FILES,
+    Worker,
+    content_of,
+    provenance_of,
+    publish_content,
+    visible_contents,
+    write_saved_model,
 )
 
 NOBODY = 65534

@@ -6,9 +6,16 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from model_store_testing import Worker, content_of, provenance_of, publish_content, visible_contents, write_saved_model
 
 from serving.model_store import list_versions, restore, served_version, verify, withdraw
+from tests.serving.model_store_testing import (
+    Worker,
+    content_of,
+    provenance_of,
+    publish_content,
+    visible_contents,
+    write_saved_model,
+)
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,6 @@ import threading
 from pathlib import Path
 
 import pytest
-from fake_object_store import FakeObjectStore
-from model_store_testing import provenance_of, write_saved_model
 
 from serving.model_store import (
     ModelStoreError,
@@ -20,6 +18,8 @@ from serving.model_store import (
     unlabel,
     withdraw,
 )
+from tests.serving.fake_object_store import FakeObjectStore
+from tests.serving.model_store_testing import provenance_of, write_saved_model
 
 FILES = {"saved_model.pb": "graph"}
 

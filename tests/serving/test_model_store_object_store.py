@@ -6,8 +6,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from fake_object_store import FakeObjectStore, StoredObject
-from model_store_testing import provenance_of, write_saved_model
 
 from serving.model_store import (
     ModelStoreError,
@@ -21,6 +19,8 @@ from serving.model_store import (
     verify,
     withdraw,
 )
+from tests.serving.fake_object_store import FakeObjectStore, StoredObject
+from tests.serving.model_store_testing import provenance_of, write_saved_model
 
 BASE = "gs://bucket/models/heart"
 PREFIX = "models/heart/"
