@@ -17,6 +17,7 @@ from components.run_report.step import Step
 from pipeline.metadata_store import open_metadata_store
 from pipeline.recorded_run import RecordedRun, read_recorded_run
 from pipeline.run_record import RunRecord, read_run_record
+from pipeline.span_window import DATA_SPANS
 from serving.model_store import ModelStoreError, served_version
 from serving.model_store.provenance import PROVENANCE_FILE, decode
 
@@ -41,7 +42,8 @@ def read_finished_run(folder: Path, run_id: str) -> FinishedRun:
         artifacts=recorded.artifacts,
         steps=steps,
         ended=record.ended or (_KILLED if stopped else ""),
-        served=_served(store, recorded.base_path),
+        served=_served(recorded.base_path),
+        data_spans=tuple(record.data_spans),
         served_statistics=_served_statistics(store, recorded),
     )
 
@@ -60,23 +62,21 @@ def planned_steps(steps: Sequence[Step], record: RunRecord) -> tuple[Step, ...]:
     )
 
 
-def _served(store: MetadataStore, base_path: str) -> ServedModel | None:
+def _served(base_path: str) -> ServedModel | None:
     try:
         version = served_version(base_path) if base_path else None
     except ModelStoreError:  # why it cannot be read is what the run ended with
         return None
     if version is None:
         return None
-    made_by = str(version.provenance.get("run_id", ""))
-    examples = read_recorded_run(store, made_by).artifacts.get("examples")
     return ServedModel(
         version=version.number,
         path=version.path,
         published_at=str(version.provenance.get("published_at", "")),
-        run_id=made_by,
+        run_id=str(version.provenance.get("run_id", "")),
         data_fingerprint=str(version.provenance.get("data_fingerprint", "")),
         code_fingerprint=str(version.provenance.get("code_fingerprint", "")),
-        data_span=examples.text("span") if examples else "",
+        data_spans=tuple(version.provenance.get(DATA_SPANS, ())),
     )
 
 

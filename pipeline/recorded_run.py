@@ -28,6 +28,8 @@ _KNOWN_ROLES = (
     "schema",
     "anomalies",
     "verdict",
+    "span_anomalies",
+    "drift",
     "transform_graph",
     "model",
     "baseline_model",

@@ -25,6 +25,7 @@ from pipeline.raw_data import raw_data
 from pipeline.run_lock import run_lock
 from pipeline.run_record import RunRecord, write_run_record
 from pipeline.run_screen import RunScreen
+from pipeline.runners.require_job_service import require_job_service
 from pipeline.schema_file import schema_file
 from pipeline.span_files import write_span_files
 from pipeline.span_window import SpanWindow, span_window
@@ -98,12 +99,16 @@ def _run(
     config: RunConfig, window: SpanWindow | None, base_path: str, folder: Path, run_id: str, screen: RunScreen
 ) -> ExitStatus:
     screen.begin(config.name, run_id)
+    described = config
     spans = write_span_files(window, config, folder / "data") if window else None
     if window and spans:
         screen.data(str(window))
         config = spans.read_by(config)
     data = raw_data(config, folder / "data")
     screen.data(data.findings)
+
+    beam_arguments = config.beam.pipeline_args(config.cluster.image)
+    require_job_service(beam_arguments)
 
     screen.loading()
     with uncollected_imports():
@@ -124,8 +129,9 @@ def _run(
     )
     hasten_beam()
     started = time.monotonic()
-    pipeline = create_pipeline(config, locations, run_id, config.beam.pipeline_args(config.cluster.image))
-    write_run_record(folder, run_id, RunRecord(config.model_dump(mode="json"), _steps(pipeline)))
+    pipeline = create_pipeline(config, locations, run_id, beam_arguments)
+    names = list(spans.fingerprints) if spans else []
+    write_run_record(folder, run_id, RunRecord(described.model_dump(mode="json"), _steps(pipeline), data_spans=names))
 
     def node_ended(node: str, seconds: float) -> None:
         cached = node in cached_nodes(metadata, run_id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ class RunRecord:
         exit_status: see pipeline/exit_status.py; None of a run that is under way, or was killed.
         ended: why the run ended early, as the screen said; "" where it did not.
         metrics: of the whole eval split, so that a list of runs need not load TFMA.
+        data_spans: the spans that the data are of, the oldest first.
     """
 
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -27,6 +28,7 @@ class RunRecord:
     exit_status: int | None = None
     ended: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
+    data_spans: Sequence[str] = ()
 
 
 def write_run_record(folder: Path, run_id: str, record: RunRecord) -> None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tensorflow_metadata.proto.v0 import anomalies_pb2
 from tfx import types
 from tfx.components.statistics_gen import stats_artifact_utils
 from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 from tfx.utils import io_utils
 
-from components.drift_gate.judge_drift import ComparedSpan, divergences, drift_sentences
+from components.drift_gate.judge_drift import ComparedSpan, drift_sentences
+from components.drift_gate.measured_drift import measured_drift
+from components.drift_gate.read_span_anomalies import read_span_anomalies
 from components.drift_gate.splits import PREVIOUS, compared_splits
 from components.errors import AnomaliesFound
 
@@ -34,13 +35,13 @@ class Executor(base_executor.BaseExecutor):
             AnomaliesFound: a column of one of them drifted, or cannot be compared.
         """
         self._log_startup(input_dict, output_dict, exec_properties)
-        anomalies = artifact_utils.get_single_instance(input_dict["anomalies"])
+        anomalies = read_span_anomalies(artifact_utils.get_single_uri(input_dict["anomalies"]))
         statistics = artifact_utils.get_single_instance(input_dict["statistics"])
         before = stats_artifact_utils.load_statistics(statistics, PREVIOUS).get_default_slice_or_die().proto()
         spans = [
             ComparedSpan(
                 name,
-                _anomalies(f"{anomalies.uri}/SplitPair-{name}_{PREVIOUS}/SchemaDiff.pb"),
+                anomalies[name],
                 stats_artifact_utils.load_statistics(statistics, name).get_default_slice_or_die().proto(),
                 before,
             )
@@ -48,14 +49,13 @@ class Executor(base_executor.BaseExecutor):
         ]
         found = {
             "previous": exec_properties["previous_span"],
-            "spans": {span.name: divergences(span) for span in spans},
+            "spans": {
+                span.name: {column: measured.divergence for column, measured in measured_drift(span.anomalies).items()}
+                for span in spans
+            },
         }
         drift = artifact_utils.get_single_uri(output_dict["drift"])
         io_utils.write_string_file(f"{drift}/{DRIFT_FILE}", json.dumps(found, indent=2))
         sentences = [sentence for span in spans for sentence in drift_sentences(span, exec_properties["previous_span"])]
         if sentences:
             raise AnomaliesFound("\n".join(sentences))
-
-
-def _anomalies(path: str) -> anomalies_pb2.Anomalies:
-    return anomalies_pb2.Anomalies.FromString(io_utils.read_bytes_file(path))

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tensorflow_metadata.proto.v0 import anomalies_pb2, path_pb2, statistics_pb2
+from tensorflow_metadata.proto.v0 import anomalies_pb2, statistics_pb2
 
 from components.data_gate.column_statistics import column_name
+from components.drift_gate.measured_drift import measured_drift
 
 
 @dataclass(frozen=True)
@@ -27,15 +28,6 @@ class ComparedSpan:
     before: statistics_pb2.DatasetFeatureStatistics
 
 
-def divergences(span: ComparedSpan) -> dict[str, float]:
-    """Column -> its Jensen-Shannon divergence, of those that could be compared."""
-    return {
-        _column(found.path): measured.value
-        for found in span.anomalies.drift_skew_info
-        for measured in found.drift_measurements
-    }
-
-
 def drift_sentences(span: ComparedSpan, previous: str) -> Iterator[str]:
     """One sentence for each column that drifted too far, or that cannot be compared.
 
@@ -43,28 +35,20 @@ def drift_sentences(span: ComparedSpan, previous: str) -> Iterator[str]:
         span: the comparison.
         previous: what the span before it is called.
     """
-    bounds = {
-        _column(found.path): measured.threshold
-        for found in span.anomalies.drift_skew_info
-        for measured in found.drift_measurements
-    }
-    measured = divergences(span)
+    measured = measured_drift(span.anomalies)
     for key, anomaly in sorted(span.anomalies.anomaly_info.items()):
-        column = _column(anomaly.path) or key
+        column = ".".join(anomaly.path.step) or key
         where = f"span {span.name}, column {column!r}"
         advice = f"data.spans.maximum_drift_of.{column} in the config sets its bound, null leaves it out"
         if column not in measured:
             now, before = _kind(span.statistics, column), _kind(span.before, column)
             yield f"{where} holds {now}, and {before} in span {previous}: they cannot be compared; mend it, or {advice}"
         else:
+            drift = measured[column]
             yield (
-                f"{where}: Jensen-Shannon divergence {measured[column]:.4f} from span {previous}, expected at most "
-                f"{bounds[column]:g}; see what changed, and mend it or take it as it is: {advice}"
+                f"{where}: Jensen-Shannon divergence {drift.divergence:.4f} from span {previous}, expected at most "
+                f"{drift.bound:g}; see what changed, and mend it or take it as it is: {advice}"
             )
-
-
-def _column(path: path_pb2.Path) -> str:
-    return ".".join(path.step)
 
 
 def _kind(statistics: statistics_pb2.DatasetFeatureStatistics, name: str) -> str:

@@ -14,9 +14,10 @@ from components.run_report.data_summary import read_data_summary
 from components.run_report.eval_predictions import EvalPredictions
 from components.run_report.evaluation_results import read_evaluation
 from components.run_report.finished_run import FinishedRun
-from components.run_report.gate import Gate, read_gates
+from components.run_report.gate import Gate
 from components.run_report.headline import headline
 from components.run_report.metric_estimates import MetricEstimate, metric_estimates
+from components.run_report.read_gates import read_gates
 from components.run_report.read_predictions import read_predictions
 from components.run_report.read_schema import read_schema
 from components.run_report.read_statistics import read_statistics
@@ -31,15 +32,18 @@ def comparison_page(before: FinishedRun, after: FinishedRun) -> str:
     Where both measured the same examples, the change of each metric has a confidence interval of its own.
     """
     runs = (before, after)
-    predictions = [read_predictions(run) for run in runs]
+    first, second = predictions = [read_predictions(run) for run in runs]
+    common = common_examples(first, second) if first and second else None
     gates = [_gates(run) for run in runs]
     return render(
         "comparison.html",
         runs=runs,
         headlines=[headline(run, found) for run, found in zip(runs, gates, strict=True)],
-        gates=list(zip(*gates, strict=False)),
+        gates=list(dict.fromkeys(gate.name for found in gates for gate in found)),
+        verdict_of=[{gate.name: gate.verdict for gate in found} for found in gates],
         estimates=[_estimates(found) for found in predictions],
-        changes=_changes(*predictions),
+        common=len(common.truth) if common else 0,
+        changes={one.name: one for one in metric_estimates(common)} if common else {},
         examples=[summary.examples if summary else {} for summary in map(read_data_summary, runs)],
         shifts=_shifts(before, after),
         differences=config_differences(before.config, after.config),
@@ -73,11 +77,6 @@ def _estimates(predictions: EvalPredictions | None) -> dict[str, MetricEstimate]
     if predictions is None:
         return {}
     return {one.name: one for one in metric_estimates(replace(predictions, baseline=None))}
-
-
-def _changes(before: EvalPredictions | None, after: EvalPredictions | None) -> dict[str, MetricEstimate]:
-    common = common_examples(before, after) if before and after else None
-    return {one.name: one for one in metric_estimates(common)} if common else {}
 
 
 def _shifts(before: FinishedRun, after: FinishedRun) -> str:

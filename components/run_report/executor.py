@@ -75,6 +75,7 @@ def _model(version: str, path: str, provenance: Mapping[str, Any]) -> ServedMode
         run_id=str(provenance.get("run_id", "")),
         data_fingerprint=str(provenance.get("data_fingerprint", "")),
         code_fingerprint=str(provenance.get("code_fingerprint", "")),
+        data_spans=tuple(provenance.get("data_spans", ())),
     )
 
 

@@ -32,11 +32,21 @@ def headline(run: FinishedRun, gates: Sequence[Gate]) -> Headline:
     served = f"Version {run.served.version} is served now." if run.served else "No version is served now."
     pushed = run.artifacts.get("pushed_model")
     if pushed and pushed.flag("pushed"):
-        reason = f"All {len(gates)} gates passed. {pushed.text('reason').capitalize()}."
-        return Headline("good", "The new model may go live.", (reason,), served)
+        passed = [gate for gate in gates if gate.verdict == "passed"]
+        reason = f"All {len(passed)} gates passed. {pushed.text('reason').capitalize()}."
+        left_out = (f"{gate.name} had nothing to judge." for gate in gates if gate.verdict == "not needed")
+        return Headline("good", "The new model may go live.", (reason, *left_out, *_demands(gates)), served)
     stopped = next((gate for gate in gates if gate.verdict == "failed"), None)
     if stopped is not None:
         return Headline("bad", f"The new model may not go live: {stopped.name} says no.", stopped.reasons, served)
     failed = next((step.name for step in run.steps if step.state == "failed"), "")
     where = f"the run ended in {failed}" if failed else "the run did not come to its end"
     return Headline("bad", f"There is no new model: {where}.", tuple(run.ended.splitlines()), served)
+
+
+def _demands(gates: Sequence[Gate]) -> tuple[str, ...]:
+    """How good the model had to be, and how good it is."""
+    checks = [check for gate in gates if gate.name == "Evaluator" for check in gate.checks]
+    if not checks:
+        return ()
+    return ("It is as good as the config demands: " + "; ".join(f"{one.demand}: {one.found}" for one in checks) + ".",)

@@ -31,7 +31,9 @@ def _number(value: float | None) -> str:
 
 
 def _interval(found: Interval | None, signed: bool = False) -> str:
-    if found is None:
+    if found is None or not math.isfinite(found.value):
         return NONE
     sign = "+" if signed else ""
+    if not math.isfinite(found.high - found.low):
+        return f"{found.value:{sign}.4f}"
     return f"{found.value:{sign}.4f} ({found.low:{sign}.4f} to {found.high:{sign}.4f})"

@@ -5,15 +5,16 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from components.run_report.artifact_json import artifact_json
+from components.run_report.charts.latency_chart import latency_chart
 from components.run_report.charts.learning_curves_chart import NAMES, learning_curves_chart
 from components.run_report.charts.steps_chart import steps_chart
 from components.run_report.data_section import data_section
 from components.run_report.data_summary import read_data_summary
 from components.run_report.evaluation_results import read_evaluation
 from components.run_report.finished_run import FinishedRun
-from components.run_report.gate import read_gates
 from components.run_report.headline import headline
 from components.run_report.model_section import model_section
+from components.run_report.read_gates import read_gates
 from components.run_report.read_predictions import is_same_model, read_predictions
 from components.run_report.render import render
 from components.serving_check.report import REPORT_FILE
@@ -47,6 +48,7 @@ def report_page(run: FinishedRun) -> str:
         evaluation=evaluation,
         same_as_served=_same_as_served(run),
         serving_check=serving_check,
+        latency_picture=latency_chart(latency) if (latency := serving_check.get("latency_ms")) else "",
         provenance=artifact_json(run, "model", PROVENANCE_FILE),
     )
 

@@ -16,7 +16,7 @@ class ServedModel:
         run_id: the run that made it.
         data_fingerprint: of the examples it was trained and evaluated on.
         code_fingerprint: of the code and the config that made it.
-        data_span: the span of its examples.
+        data_spans: the spans that it learned from, the oldest first; () where its data did not come in spans.
     """
 
     version: int
@@ -25,4 +25,4 @@ class ServedModel:
     run_id: str = ""
     data_fingerprint: str = ""
     code_fingerprint: str = ""
-    data_span: str = ""
+    data_spans: tuple[str, ...] = ()
