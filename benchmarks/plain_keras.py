@@ -28,12 +28,12 @@ def plain_keras(csv_file: str, folder: str) -> tuple[float, float]:
     space.adapt(train.map(lambda features, _: features))
 
     encoded = space.get_encoded_features()
-    output = keras.layers.Dense(1, activation="sigmoid", kernel_regularizer=keras.regularizers.L2(L2))
-    model = keras.Model(encoded, output(encoded))
+    probability = keras.layers.Dense(1, activation="sigmoid", kernel_regularizer=keras.regularizers.L2(L2))(encoded)
+    model = keras.Model(encoded, probability)
     model.compile(keras.optimizers.Adam(STEP_SIZE), "binary_crossentropy", metrics=[keras.metrics.AUC(name="auc")])
     model.fit(_encoded(space, train), epochs=EPOCHS, verbose=0)
     auc = model.evaluate(_encoded(space, test), verbose=0, return_dict=True)["auc"]
-    keras.Model(space.get_inputs(), model.output).export(f"{folder}/model", verbose=False)
+    keras.Model(space.get_inputs(), probability).export(f"{folder}/model", verbose=False)
     return time.perf_counter() - started, auc
 
 

@@ -20,7 +20,8 @@ from tfx_bsl.public import tfxio
 from benchmarks.plain_keras import BATCH_SIZE, CATEGORIES, EPOCHS, L2, LABEL, STEP_SIZE
 from benchmarks.timed_run import TimedRun
 from pipeline.beam_options import IN_MEMORY_RUNNER
-from pipeline.past_run import read_past_run
+from pipeline.metadata_store import open_metadata_store
+from pipeline.recorded_run import read_recorded_run
 from pipeline.run_ids import run_ids
 
 MODULE = "benchmarks.stock_pipeline"
@@ -40,8 +41,8 @@ def stock_run(csv_file: str, folder: str) -> TimedRun:
     seconds = time.perf_counter() - started
     if not list(Path(folder, "pushed").glob("*/saved_model.pb")):
         raise RuntimeError("TFX's own components pushed nothing")
-    past = read_past_run(Path(folder), run_ids(Path(folder))[0])
-    steps = {step.name: step.seconds for step in past.steps if step.seconds is not None}
+    recorded = read_recorded_run(open_metadata_store(f"{folder}/metadata.sqlite"), run_ids(Path(folder))[0])
+    steps = {step.name: step.seconds for step in recorded.steps if step.seconds is not None}
     return TimedRun(seconds, steps, {})
 
 

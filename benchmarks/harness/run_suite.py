@@ -20,7 +20,8 @@ def run_suite(benchmarks: Sequence[Benchmark], short: bool) -> Results:
     console = Console()
     outcomes = []
     for benchmark in benchmarks:
-        outcome = run_benchmark(benchmark, short)
+        with console.status(benchmark.title):
+            outcome = run_benchmark(benchmark, short)
         _print(console, outcome)
         outcomes.append(outcome)
     return Results(datetime.now(UTC).date().isoformat(), short, this_machine(), tuple(outcomes))
