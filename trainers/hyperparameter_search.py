@@ -93,7 +93,7 @@ class _Search(BaseTuner):
             metrics = _finite_metrics(outcome)
         except Exception as error:  # whatever stops one model need not stop another
             failure = error
-        keras.utils.clear_session()
+        keras.utils.clear_session(free_memory=False)
         shutil.rmtree(folder)  # not where the process is stopped: a training may go on from there
         write_tensorboard_log(str(log), curves, values, metrics, failed=failure is not None)
         if failure:
