@@ -24,6 +24,7 @@ from pipeline.code_fingerprint import TRAINER_SOURCES, TRANSFORM_SOURCES, code_f
 from pipeline.config import PhotoDataOptions, RunConfig
 from pipeline.content_fingerprint import content_fingerprint
 from pipeline.drift_check import drift_check
+from pipeline.shown_path import shown_path
 from pipeline.span_files import SpanFiles
 from transform.image_options import ImageOptions
 
@@ -143,7 +144,7 @@ def _preparation(config: RunConfig, locations: Locations) -> _Preparation:
         label=config.preprocessing.label.column if config.learns else "",
         schema_is_curated=locations.schema_file is not None,
         minimum_examples=config.data.minimum_examples,
-        schema_path=config.data.schema_file or "",
+        schema_path=shown_path(config.data.schema_file or ""),
     )
     transform = tfx.components.Transform(
         examples=examples,

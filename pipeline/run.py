@@ -8,6 +8,7 @@ import os
 import tempfile
 import time
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,8 +21,10 @@ from pipeline.config import RunConfig
 from pipeline.exit_status import ExitStatus
 from pipeline.leave_report import leave_report
 from pipeline.model_base_path import model_base_path
+from pipeline.prepared_run import PreparedRun
 from pipeline.quiet_output import quiet_output
 from pipeline.raw_data import raw_data
+from pipeline.remove_old_windows import remove_old_windows
 from pipeline.run_lock import run_lock
 from pipeline.run_record import RunRecord, write_run_record
 from pipeline.run_screen import RunScreen
@@ -39,22 +42,29 @@ if TYPE_CHECKING:
     from tfx import v1 as tfx
 
 
-def run(config: RunConfig, workdir: str, only_new_data: bool = False) -> ExitStatus:
+Goal = Callable[[PreparedRun], ExitStatus]
+
+
+def run(
+    config: RunConfig, workdir: str, only_new_data: bool = False, goal: Goal | None = None, prefix: str = ""
+) -> ExitStatus:
     """Run the pipeline in this process; say on the screen how it goes, and at the end why it went so.
 
     Args:
         config: what to run.
         workdir: what relative `runs` and `models` of the config are relative to.
         only_new_data: do not run on spans that the last published version learned from.
+        goal: what to do where the data are there; by default, publish a model.
+        prefix: what the run's id begins with, see pipeline/run_ids.py.
     """
-    run_id = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")
+    run_id = prefix + datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")
     folder = Path(workdir, config.runs, config.name).resolve()
     base_path = model_base_path(config, workdir)
     try:
         _make_folders(folder / "logs", base_path)
         with run_lock(folder):
             window = _window(config, base_path, only_new_data)
-            return _run_to_the_end(config, window, base_path, folder, run_id)
+            return _run_to_the_end(config, window, base_path, folder, run_id, goal or _publish)
     except RunStopped as stopped:
         RunScreen.without_log().stopped(str(stopped))
         return _status(stopped)
@@ -76,13 +86,13 @@ def _window(config: RunConfig, base_path: str, only_new_data: bool) -> SpanWindo
 
 
 def _run_to_the_end(
-    config: RunConfig, window: SpanWindow | None, base_path: str, folder: Path, run_id: str
+    config: RunConfig, window: SpanWindow | None, base_path: str, folder: Path, run_id: str, goal: Goal
 ) -> ExitStatus:
     log = folder / "logs" / f"{run_id}.log"
     with quiet_output(log) as stream:
         screen = RunScreen(stream, log)
         try:
-            status, ended = _run(config, window, base_path, folder, run_id, screen), ""
+            status, ended = goal(_prepared(config, window, base_path, folder, run_id, screen)), ""
         except KeyboardInterrupt:
             screen.stopped("interrupted; run the same command again to go on, finished steps are not repeated")
             return ExitStatus.UNEXPECTED
@@ -95,13 +105,14 @@ def _run_to_the_end(
     return status
 
 
-def _run(
+def _prepared(
     config: RunConfig, window: SpanWindow | None, base_path: str, folder: Path, run_id: str, screen: RunScreen
-) -> ExitStatus:
+) -> PreparedRun:
     screen.begin(config.name, run_id)
     described = config
     spans = write_span_files(window, config, folder / "data") if window else None
     if window and spans:
+        remove_old_windows(folder / "data", in_use=spans.folder)
         screen.data(str(window))
         config = spans.read_by(config)
     data = raw_data(config, folder / "data")
@@ -112,11 +123,10 @@ def _run(
 
     screen.loading()
     with uncollected_imports():
-        from pipeline.dag import Locations, create_pipeline
-        from pipeline.run_outcome import cached_nodes, read_outcome
+        from pipeline.dag import Locations
         from pipeline.runners.hasten_beam import hasten_beam
-        from pipeline.runners.local import LocalRunner
 
+    hasten_beam()
     metadata = str(folder / "metadata.sqlite")
     locations = Locations(
         data=data.path,
@@ -127,11 +137,22 @@ def _run(
         base_path=base_path,
         spans=spans,
     )
-    hasten_beam()
+    return PreparedRun(config, described, locations, beam_arguments, metadata, folder, run_id, screen)
+
+
+def _publish(prepared: PreparedRun) -> ExitStatus:
+    with uncollected_imports():
+        from pipeline.dag import create_pipeline
+        from pipeline.run_outcome import cached_nodes, read_outcome
+        from pipeline.runners.local import LocalRunner
+
+    config, locations, screen = prepared.config, prepared.locations, prepared.screen
+    metadata, folder, run_id = prepared.metadata, prepared.folder, prepared.run_id
     started = time.monotonic()
-    pipeline = create_pipeline(config, locations, run_id, beam_arguments)
-    names = list(spans.fingerprints) if spans else []
-    write_run_record(folder, run_id, RunRecord(described.model_dump(mode="json"), _steps(pipeline), data_spans=names))
+    pipeline = create_pipeline(config, locations, run_id, prepared.beam_arguments)
+    names = list(locations.spans.fingerprints) if locations.spans else []
+    described = prepared.described.model_dump(mode="json")
+    write_run_record(folder, run_id, RunRecord(described, _steps(pipeline), data_spans=names))
 
     def node_ended(node: str, seconds: float) -> None:
         cached = node in cached_nodes(metadata, run_id)
@@ -146,7 +167,7 @@ def _run(
     outcome = read_outcome(metadata, run_id)
     screen.outcome(outcome, time.monotonic() - started)
     if outcome.pushed:
-        ask_once(config, base_path, data.path, screen)
+        ask_once(config, locations.base_path, locations.data, screen)
         return ExitStatus.PUBLISHED
     if not outcome.blessed:
         return ExitStatus.NOT_BLESSED

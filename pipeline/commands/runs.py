@@ -13,6 +13,7 @@ import click
 import orjson
 
 from pipeline.exit_status import ExitStatus
+from pipeline.shown_path import shown_path
 
 if TYPE_CHECKING:
     from pipeline.past_run import PastRun
@@ -109,14 +110,10 @@ def _print_table(past: Sequence[PastRun]) -> None:
     for heading in ("pipeline", "run", "verdict", "version", "metrics", "report"):
         table.add_column(heading, overflow="fold")
     for run in past:
-        table.add_row(run.name, run.run_id, run.verdict, run.version, _metrics(run), _from_here(run.report))
+        table.add_row(run.name, run.run_id, run.verdict, run.version, _metrics(run), shown_path(run.report))
     # A pipe has no width; lines must stay whole there.
     Console(width=None if sys.stdout.isatty() else 400, highlight=False).print(table)
 
 
 def _metrics(run: PastRun) -> str:
     return ", ".join(f"{name} {run.metrics[name]:.4f}" for name in SHOWN_METRICS if name in run.metrics)
-
-
-def _from_here(path: str) -> str:
-    return os.path.relpath(path) if path else ""

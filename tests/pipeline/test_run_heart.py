@@ -106,6 +106,7 @@ def test_a_newcomer_reads_the_verdicts_the_labels_and_what_to_type_next(heart_ru
     ):
         assert component in output
     assert "'thal': '2' (1 row)" in output or "'thal': '1' (1 row)" in output
+    assert "Correct them, or list them in configs/schemas/hearts.pbtxt." in output
     assert f"published as version 1: {heart_run.base_path}/1" in output
     assert f"ingraph serve --model heart={heart_run.base_path}" in output
     answers = [line.rpartition("-> ")[2] for line in output.splitlines() if line.startswith(("REST", "gRPC"))]
