@@ -6,12 +6,12 @@ import itertools
 import json
 import re
 import xml.etree.ElementTree as ElementTree
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import tensorflow as tf
 from click.testing import CliRunner
-from conftest import HeartRun, ingraph
 from sklearn import metrics
 from tfx.types import artifact_utils
 
@@ -24,6 +24,8 @@ from pipeline.metadata_store import open_metadata_store
 from pipeline.recorded_run import read_recorded_run
 from pipeline.run_record import read_run_record
 from serving import reference_predictions
+from tests.pipeline.conftest import HeartRun, ingraph
+from tests.pipeline.report_page import elements, page_of, page_of_text, table, words
 
 SECTIONS = ["gates", "steps", "data", "training", "quality", "mistakes", "latency", "lineage", "card"]
 
@@ -34,25 +36,6 @@ def run_id(finished) -> str:
 
 def runs(heart_run: HeartRun) -> Path:
     return heart_run.workdir / "runs/heart"
-
-
-def page_of(path: str | Path) -> ElementTree.Element:
-    return ElementTree.fromstring(Path(path).read_text(encoding="utf-8").removeprefix("<!DOCTYPE html>"))
-
-
-def words(element: ElementTree.Element) -> str:
-    return " ".join("".join(element.itertext()).split())
-
-
-def elements(page: ElementTree.Element, name: str) -> list[ElementTree.Element]:
-    return [element for element in page.iter() if element.tag.rpartition("}")[2] == name]
-
-
-def table(page: ElementTree.Element, caption: str) -> dict[str, list[str]]:
-    """Header of the row -> its cells."""
-    (found,) = [one for one in elements(page, "table") if words(elements(one, "caption")[0]).startswith(caption)]
-    rows = [row for row in elements(found, "tr") if elements(row, "td")]
-    return {words(elements(row, "th")[0]): [words(cell) for cell in elements(row, "td")] for row in rows}
 
 
 @pytest.fixture(scope="module")
@@ -83,11 +66,36 @@ def test_the_screen_ends_with_the_path_of_the_report(heart_run: HeartRun):
 def test_every_section_is_there_once_and_reachable(page):
     ids = [element.get("id") for element in page.iter() if element.get("id")]
     assert len(ids) == len(set(ids))
-    linked = [link.get("href") for link in elements(page, "a")]
-    assert linked == ["#content", *(f"#{section}" for section in SECTIONS)]
+    linked = [link.get("href") for link in elements(elements(page, "nav")[0], "a")]
+    assert linked == [f"#{section}" for section in SECTIONS]
     assert {"content", *SECTIONS} <= set(ids)
     named = {section.get("aria-labelledby") for section in elements(page, "section")}
     assert named == set(SECTIONS)
+
+
+def test_every_section_with_figures_links_to_the_artifacts_that_they_come_from(heart_run: HeartRun, page):
+    sources = {
+        section.get("aria-labelledby"): [link.get("href").removeprefix("#artifact-") for link in elements(section, "a")]
+        for section in elements(page, "section")
+    }
+    assert sources == {
+        "gates": [
+            "verdict", "model", "baseline_model", "evaluation", "model_blessing", "infra_blessing", "pushed_model",
+        ],
+        "steps": [],
+        "data": ["examples", "statistics", "schema", "anomalies"],
+        "training": ["model"],
+        "quality": ["examples", "model", "baseline_model", "evaluation"],
+        "mistakes": ["examples", "model"],
+        "latency": ["infra_blessing"],
+        "lineage": [],
+        "card": [],
+    }  # fmt: skip
+    folders = table(page, "The artifacts that the figures of this page come from")
+    rows = {row.get("id"): words(elements(row, "th")[0]) for row in elements(page, "tr")}
+    for name in {name for names in sources.values() for name in names}:
+        assert rows[f"artifact-{name}"] == name
+        assert Path(folders[name][0]).is_dir()
 
 
 def test_who_cannot_see_the_page_can_read_it(page):
@@ -132,20 +140,44 @@ def test_the_answer_stands_first_with_its_reason(page):
     assert table(page, "What Evaluator demands")["auc at least 0.8"][1] == "yes"
 
 
-def test_the_metrics_are_those_of_the_raw_predictions_and_the_raw_labels(heart_run: HeartRun, page):
+@dataclass(frozen=True)
+class RawPredictions:
+    """Of each example of the eval split, from the Trainer's file and the examples alone."""
+
+    truth: list[bool]
+    healthy: list[float]
+    sex: list[int]
+
+    @property
+    def predicted(self) -> list[bool]:
+        return [one > 0.5 for one in self.healthy]
+
+    @property
+    def right(self) -> list[bool]:
+        return [a == b for a, b in zip(self.truth, self.predicted, strict=True)]
+
+
+@pytest.fixture(scope="module")
+def raw(heart_run: HeartRun) -> RawPredictions:
     store = open_metadata_store(str(runs(heart_run) / "metadata.sqlite"))
     model = Path(read_recorded_run(store, run_id(heart_run.finished)).artifacts["model"].uri)
     reference = reference_predictions.read(str(model / reference_predictions.FILE_NAME))
     probability = dict(zip(reference.ids, reference.probabilities, strict=True))
-    truth, healthy = [], []
+    found = RawPredictions([], [], [])
     for path in runs(heart_run).glob("artifacts/CsvExampleGen/examples/*/Split-eval/*"):
         for record in tf.data.TFRecordDataset(str(path), "GZIP").as_numpy_iterator():
-            target = tf.train.Example.FromString(record).features.feature["target"].int64_list.value[0]
-            truth.append(target == 0)  # the config calls 0 healthy; the vocabulary is disease, healthy
-            healthy.append(float(probability[reference_predictions.example_id(record)][1]))
-    predicted = [one > 0.5 for one in healthy]
+            features = tf.train.Example.FromString(record).features.feature
+            # The config calls 0 healthy; the vocabulary is disease, healthy.
+            found.truth.append(features["target"].int64_list.value[0] == 0)
+            found.sex.append(features["sex"].int64_list.value[0])
+            found.healthy.append(float(probability[reference_predictions.example_id(record)][1]))
+    return found
+
+
+def test_the_metrics_are_those_of_the_raw_predictions_and_the_raw_labels(raw: RawPredictions, page):
+    truth, healthy, predicted = raw.truth, raw.healthy, raw.predicted
     shown = table(page, "Metrics, with 95 % confidence intervals")
-    hits = sum(a == b for a, b in zip(truth, predicted, strict=True))
+    hits = sum(raw.right)
     interval = wilson_interval(hits, len(truth))
     assert shown["accuracy"][0] == f"{hits / len(truth):.4f} ({interval.low:.4f} to {interval.high:.4f})"
     assert shown["auc"][0].startswith(f"{metrics.roc_auc_score(truth, healthy):.4f} (")
@@ -159,6 +191,43 @@ def test_the_metrics_are_those_of_the_raw_predictions_and_the_raw_labels(heart_r
     assert mistakes == min(8, len(truth) - hits)
 
 
+def test_slices_mistaken_classes_and_thresholds_are_those_of_the_raw_predictions(raw: RawPredictions, page):
+    slices = table(page, "Metrics of parts of the eval split")
+    for sex in (0, 1):
+        rows = [row for row, value in enumerate(raw.sex) if value == sex]
+        interval = wilson_interval(sum(raw.right[row] for row in rows), len(rows))
+        share = f"{interval.value:.4f} ({interval.low:.4f} to {interval.high:.4f})"
+        assert slices[f"sex={sex}"][:2] == [str(len(rows)), share]
+        loss = metrics.log_loss([raw.truth[row] for row in rows], [raw.healthy[row] for row in rows])
+        assert float(slices[f"sex={sex}"][3]) == pytest.approx(loss, abs=1e-4)
+    pairs = table(page, "What is mixed up most")
+    names = {True: "healthy", False: "disease"}
+    for name, (predicted, count) in pairs.items():
+        taken_for = [names[said] for true, said in zip(raw.truth, raw.predicted, strict=True) if names[true] == name]
+        assert count == str(taken_for.count(predicted)) and predicted != name
+    demanded = table(page, "What Evaluator demands")
+    accuracy = sum(raw.right) / len(raw.right)
+    assert demanded["accuracy at least 0.7"] == [f"{accuracy:.4f}", "yes" if accuracy >= 0.7 else "no"]
+    assert f"accuracy at least 0.7: {accuracy:.4f}" in words(elements(page, "header")[0])
+
+
+def test_calibration_is_that_of_the_raw_predictions(raw: RawPredictions, page):
+    shown = table(page, "Calibration by how sure the model is")
+    sure = [max(one, 1 - one) for one in raw.healthy]
+    distances = []
+    for low in range(5, 10):
+        rows = [row for row, one in enumerate(sure) if low / 10 <= one < (low + 1) / 10 or (low == 9 and one == 1)]
+        if rows:
+            mean = sum(sure[row] for row in rows) / len(rows)
+            right = sum(raw.right[row] for row in rows) / len(rows)
+            cells = shown[f"{low / 10:.1f} to {(low + 1) / 10:.1f}"]
+            assert cells[0] == str(len(rows)) and cells[2].startswith(f"{right:.4f} (")
+            assert float(cells[1]) == pytest.approx(mean, abs=1e-4)
+            distances.append(len(rows) * abs(right - mean))
+    error = 100 * sum(distances) / len(sure)
+    assert f"the model is {error:.1f} percentage points more or less often right" in words(page)
+
+
 def test_data_latency_and_lineage_are_those_of_the_artifacts(heart_run: HeartRun, page):
     counts = table(page, "Examples")
     assert sum(int(cells[0]) for cells in counts.values()) == 303
@@ -169,6 +238,9 @@ def test_data_latency_and_lineage_are_those_of_the_artifacts(heart_run: HeartRun
     assert lineage["fingerprint of code and config"] == [published["code_fingerprint"]]
     measured = published["serving_check"]["latency_ms"]["serve_examples"]["32"]
     assert table(page, "Milliseconds")["serve_examples"][1:3] == [f"{measured['p50']:.2f}", f"{measured['p99']:.2f}"]
+    (picture,) = [one for one in elements(page, "svg") if one.get("aria-label").startswith("Milliseconds")]
+    assert f"serve_examples, 32 examples {measured['p50']:.2f} and {measured['p99']:.2f}" in picture.get("aria-label")
+    assert lineage["spans of the data"] == ["none: the data did not come in spans"]
     assert table(page, "First, best and last loss")["training rows"][3] == "200"
 
 
@@ -199,10 +271,6 @@ def test_a_report_is_made_anew_on_demand(heart_run: HeartRun):
     assert done.output.strip() == str(path)
     after = page_of(path)
     assert table(after, "Metrics, with")["auc"] == table(page_of_text(before), "Metrics, with")["auc"]
-
-
-def page_of_text(text: str) -> ElementTree.Element:
-    return ElementTree.fromstring(text.removeprefix("<!DOCTYPE html>"))
 
 
 def test_two_runs_are_compared(heart_run: HeartRun, stopped):

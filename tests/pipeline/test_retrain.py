@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
 import subprocess
 import sys
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT, ingraph
 
 from benchmarks.retraining_month import NAME, WEEK, Month, live_through
 from components.errors import BrokenInput, RunUnderWay
 from pipeline.config import load_config
+from pipeline.remove_old_windows import remove_old_windows
 from pipeline.run_lock import run_lock
 from pipeline.span_window import span_window
 from serving import model_store
 from serving.model_store import ModelVersion
+from tests.pipeline.conftest import PROJECT, ingraph
+from tests.pipeline.report_page import elements, page_of, table, words
+
+# What the last version of the week learned from.
+SPANS = ["2026-01-05", "2026-01-06", "2026-01-08"]
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +52,63 @@ def test_each_version_says_which_spans_it_learned_from_and_how_its_training_bega
         1: ["2026-01-01"],
         2: ["2026-01-01", "2026-01-02"],
         3: ["2026-01-04", "2026-01-05", "2026-01-06"],
-        4: ["2026-01-05", "2026-01-06", "2026-01-08"],
+        4: SPANS,
     }
     assert versions[1].provenance["warm_start"].startswith("cold: the served model, if there is one")
     assert versions[4].provenance["warm_start"] == "warm: from the served model, with 3 of 3 categories"
+
+
+@pytest.fixture(scope="module")
+def reports(week) -> dict[str, ElementTree.Element]:
+    """The answer of each report of the week, and its page; of several with the same answer the last."""
+    _, workdir = week
+    pages = [page_of(path) for path in sorted((workdir / "runs" / NAME / "reports").glob("*.html"))]
+    return {words(elements(elements(page, "header")[0], "strong")[0]): page for page in pages}
+
+
+def test_the_report_of_a_span_that_drifted_says_which_column_how_far_and_what_is_allowed(reports):
+    page = reports["The new model may not go live: DriftGate says no."]
+    answer = words(elements(page, "header")[0])
+    said = re.search(r"'income': Jensen-Shannon divergence (\S+) from span 2026-01-02, expected at most 0\.1", answer)
+    demands = table(page, "What DriftGate demands")
+    assert demands["income moved by at most 0.1"] == [f"{said[1]}, in span 2026-01-04", "no"]
+    assert demands["age moved by at most 0.1"][1] == "yes"
+    assert table(page, "The steps in the order")["DriftGate"][0] == "failed"
+
+
+def test_the_report_of_a_published_model_shows_both_gates_of_retraining_and_the_spans(week, reports):
+    page = reports["The new model may go live."]
+    assert "All 6 gates passed. Published as version 4." in words(elements(page, "header")[0])
+    assert "Spans 2026-01-05, 2026-01-06, 2026-01-08 were compared with span 2026-01-02" in words(page)
+    artifacts = table(page, "The artifacts that the figures of this page come from")
+    moved = json.loads(Path(artifacts["drift"][0], "drift.json").read_text())["spans"]
+    assert list(moved) == SPANS
+    furthest = max((moved[span]["income"], span) for span in SPANS)
+    found = table(page, "What DriftGate demands")["income moved by at most 0.1"]
+    assert found == [f"{furthest[0]:.4f}, in span {furthest[1]}", "yes"]
+    compared = table(page, "What CompatibilityCheck demands")
+    assert compared["serving_default: inputs and outputs as before"] == ["the same", "yes"]
+    assert compared["classes as before"] == ["the same 2 classes", "yes"]
+    assert table(page, "The new model")["spans of the data"] == [", ".join(SPANS)]
+    assert table(page, "The model served when this report was made")["spans of the data"] == [", ".join(SPANS)]
+
+
+def test_of_the_copies_of_windows_the_newest_stay(week):
+    _, workdir = week
+    copies = sorted(workdir.glob(f"runs/{NAME}/data/*/window.csv"), key=lambda copy: copy.stat().st_mtime)
+    assert len(copies) == 3
+    assert copies[-1].read_text().count("\n") == 1 + 3 * 300
+
+
+def test_what_is_in_use_or_no_window_is_never_removed(tmp_path):
+    for age, name in enumerate(["in_use", "old", "older", "oldest"]):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / ("window.part" if name == "oldest" else "window.csv")).touch()
+        os.utime(tmp_path / name, (1e9 - age * (name != "in_use") - 99 * (name == "in_use"),) * 2)
+    (tmp_path / "table").mkdir()
+    (tmp_path / "table/plain.csv").touch()
+    remove_old_windows(tmp_path, in_use=tmp_path / "in_use", kept=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in_use", "old", "table"]
 
 
 HOLD = """
