@@ -10,6 +10,7 @@ import click
 COMMANDS = {
     "run": "Train, check and publish the model that a config describes.",
     "retrain": "Train on new data, if some came, and publish what passes.",
+    "tune": "Search for the trainer's options that suit the data best.",
     "compile": "Write a pipeline spec for Kubeflow Pipelines or Vertex AI.",
     "rehearse": "Run a compiled pipeline here, without a cluster.",
     "submit": "Start a run on Kubeflow Pipelines or Vertex AI.",

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
+import yaml
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
 if TYPE_CHECKING:
+    from components.tuner.trials import Trials
     from pipeline.run_outcome import RunOutcome
 
 STEP = "  {:<18}"
@@ -68,6 +72,25 @@ class RunScreen:
         else:
             self._print(f"[red]publishing[/red] {escape(outcome.pushed_reason)}")
 
+    def trials(self, trials: Trials, tensorboard: str, seconds: float) -> None:
+        """A search for hyperparameters: each trial, the best first, and what to do with the best."""
+        best = trials.ranked[0]
+        options, metrics = list(best.values), sorted(best.metrics, key=lambda name: name != trials.objective)
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for heading in ("trial", *metrics, *options):
+            table.add_column(heading, no_wrap=True)
+        for trial in trials.ranked:
+            found = [f"{trial.metrics[name]:.4f}" for name in metrics] if trial.metrics else ["failed", "", ""]
+            table.add_row(trial.number, *found, *(_option(trial.values[name]) for name in options))
+        self._print(STEP.format("pipeline") + f"{seconds:6.1f} s\n")
+        self._console.print(table, width=None if self._console.is_terminal else 400)
+        for trial in trials.ranked:
+            if trial.failure:
+                self._print(f"[yellow]warning[/yellow]    trial {trial.number} failed: {escape(trial.failure)}")
+        found_values = yaml.safe_dump({"trainer": _nested(best.values)}, default_flow_style=None, sort_keys=False)
+        self._print(f"\nbest values, which `ingraph run` with the same config trains with:\n{escape(found_values)}")
+        self._print(f"tensorboard --logdir {shlex.quote(tensorboard)}")
+
     def answer(self, protocol: str, row: Mapping[str, str], label: str) -> None:
         """What the served model said to a raw row."""
         self._print(f"{protocol:<10} {escape(_pairs(row))} -> [bold green]{escape(label)}[/bold green]")
@@ -101,6 +124,22 @@ class RunScreen:
     def _print(self, line: str) -> None:
         self._console.print(line)
         self._console.file.flush()
+
+
+def _option(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else escape(json.dumps(value).strip('"'))
+
+
+def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """{"augmentation.crop": 0.1} as {"augmentation": {"crop": 0.1}}."""
+    nested: dict[str, Any] = {}
+    for name, value in values.items():
+        *holders, last = name.split(".")
+        section = nested
+        for holder in holders:
+            section = section.setdefault(holder, {})
+        section[last] = value
+    return nested
 
 
 def _pairs(row: Mapping[str, str]) -> str:
