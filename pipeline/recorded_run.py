@@ -31,6 +31,7 @@ _KNOWN_ROLES = (
     "span_anomalies",
     "drift",
     "transform_graph",
+    "tuner_results",
     "model",
     "baseline_model",
     "evaluation",
