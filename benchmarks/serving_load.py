@@ -5,8 +5,9 @@
 
 Half of the clients ask over REST, half over gRPC, each without pause and without retries. Every few seconds a version
 is published or withdrawn, in turns, so that the server loads one, moves the requests to it and unloads the other. Each
-version adds its own number, so that an answer says where it comes from. Ends with status 1 where a request failed, an
-answer came from a version that it must not come from, or the server's memory has grown.
+version adds its own number, half of it from its weights and half from its vocabulary, a file among its assets as
+Transform leaves one, so that an answer says where both come from. Ends with status 1 where a request failed, an answer
+came from a version that it must not come from, or the server's memory has grown.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from serving import model_store
 
 NAME = "addend"
 WEIGHTS = 2_000_000  # float32: 8 MB that a version which is not freed would keep
+LABELS = 1000
 MAXIMUM_ROWS = 4
 # What the allocator may keep in the second half of the run; one version that leaks in each swap is far more.
 FLAT_MEGABYTES = 24
@@ -135,16 +137,26 @@ def _swap(
 
 def _publish(base_path: str, folder: Path, timeline: _Timeline) -> None:
     number = max(timeline.versions, default=0) + 1
-    saved = folder / "saved_model"
+    saved, vocabulary = folder / "saved_model", folder / "labels"
+    vocabulary.write_text(f"{number}\n" * LABELS, encoding="utf-8")
 
     class Addend(tf.Module):
         def __init__(self) -> None:
             super().__init__()
             self.weights = tf.Variable(tf.fill([WEIGHTS], float(number)))
+            lines = tf.lookup.TextFileInitializer(
+                str(vocabulary),
+                key_dtype=tf.int64,
+                key_index=tf.lookup.TextFileIndex.LINE_NUMBER,
+                value_dtype=tf.string,
+                value_index=tf.lookup.TextFileIndex.WHOLE_LINE,
+            )
+            self.labels = tf.lookup.StaticHashTable(lines, default_value="no label")
 
         @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")], autograph=False)
         def predict(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
-            return {"y": x / 2.0 + self.weights[-1]}
+            labels = self.labels.lookup(tf.cast(x, tf.int64) % LABELS)
+            return {"y": x / 2.0 + self.weights[-1] / 2.0 + tf.strings.to_number(labels) / 2.0}
 
     module = Addend()
     tf.saved_model.save(module, str(saved), signatures={"serving_default": module.predict})
