@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import keras
 
 from trainers.shuffled_batches import shuffled_batches
+from trainers.steps_per_execution import steps_per_execution
 from trainers.text_options import EncoderOptions, HubOptions, NgramOptions
 from trainers.transformed_split import TransformedSplit
 
@@ -33,7 +34,7 @@ def fit_text(
         optimizer=keras.optimizers.Adam(step_size),
         loss=_sum_of_losses,
         jit_compile=False,
-        steps_per_execution=min(steps, 32),
+        steps_per_execution=steps_per_execution(steps),
     )
     history = together.fit(
         shuffled_batches((train.features, train.labels), batch_size, options.seed),

@@ -18,6 +18,7 @@ from trainers.frozen_model import frozen_model
 from trainers.leave_beside_export import leave_beside_export
 from trainers.reference_predictions import reference_predictions
 from trainers.shuffled_batches import Rows, shuffled_batches
+from trainers.steps_per_execution import steps_per_execution
 from trainers.tabular_options import TabularTrainerOptions
 from trainers.transform_graph import TransformGraph
 from trainers.transformed_split import TransformedSplit, read_transformed_split
@@ -112,7 +113,7 @@ def fit(model: keras.Model, train: TransformedSplit, options: TabularTrainerOpti
         optimizer=keras.optimizers.Adam(step_size),
         loss="sparse_categorical_crossentropy",
         jit_compile=False,
-        steps_per_execution=min(steps, 32),
+        steps_per_execution=steps_per_execution(steps),
     )
     callbacks = []
     if options.early_stopping_patience:
