@@ -24,7 +24,7 @@ def quality_by_split(unit: str, ours: Sequence[float], theirs: Sequence[float]) 
     mean, their_mean = float(np.mean(ours)), float(np.mean(theirs))
     of = f"{unit}, mean of {len(ours)} splits"
     each = [
-        Measurement(f"{unit}, split {seed}: ingraph", our, unit, "quality", our / their, f"{THEIRS}, {their:.4f}")
+        Measurement(f"{unit}, split {seed}: ingraph", our, unit, "quality", our / their, THEIRS)
         for seed, (our, their) in enumerate(zip(ours, theirs, strict=True))
     ]
     return [

@@ -73,7 +73,6 @@ SUITE = (
         "Photos: the served graph beside its network",
         "benchmarks.image_graph",
         arguments=("--turns", "9"),
-        short=("--turns", "3", "--batch", "1"),
     ),
     Benchmark(
         "image-input-pipeline",

@@ -30,6 +30,7 @@ name: rows
 task: tabular
 data: {path: rows.csv}
 preprocessing: {label: {column: bought}}
+evaluation: {at_least: {auc: 0.5}}
 """
 CITIES, PLANS, CHANNELS = 200, 4, 6
 LAST_STEP = "Transform"

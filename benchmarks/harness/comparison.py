@@ -59,17 +59,17 @@ class Change:
 
 
 def compare(earlier: Results, later: Results) -> list[Change]:
-    """The changes of all ratios that both runs have."""
+    """The changes of all ratios to the same thing that both runs have."""
     known = earlier.measurements()
     return [
         _change(benchmark, known[benchmark, name], found)
         for (benchmark, name), found in later.measurements().items()
-        if found.ratio is not None and _ratio(known.get((benchmark, name)))
+        if (benchmark, name) in known and _comparable(known[benchmark, name], found)
     ]
 
 
-def _ratio(measurement: Measurement | None) -> float | None:
-    return measurement.ratio if measurement else None
+def _comparable(before: Measurement, now: Measurement) -> bool:
+    return bool(before.ratio) and now.ratio is not None and before.beside == now.beside
 
 
 def _change(benchmark: str, before: Measurement, now: Measurement) -> Change:

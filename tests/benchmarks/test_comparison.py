@@ -59,6 +59,13 @@ def test_only_ratios_that_both_runs_have_are_compared(results):
     assert [change.name for change in compare(earlier, later)] == ["10 rows"]
 
 
+def test_a_ratio_to_something_else_is_no_change(results):
+    earlier = results(Measurement("ours", 10.0, "s", "time", 1.0, "theirs"))
+    later = results(Measurement("ours", 10.0, "s", "time", 9.0, "the script"))
+
+    assert compare(earlier, later) == []
+
+
 def written(folder, name, results):
     write_results(results, folder / name)
     return str(folder / name)
