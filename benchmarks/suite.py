@@ -16,7 +16,7 @@ SUITE = (
         "tabular-pipelines",
         "Hearts: ingraph, a plain Keras script and TFX's own components",
         "benchmarks.tabular_pipelines",
-        arguments=("--turns", "3"),
+        arguments=("--turns", "2"),
         short=("--turns", "1"),
     ),
     Benchmark(
@@ -31,9 +31,9 @@ SUITE = (
     ),
     Benchmark(
         "flowers",
-        "Flowers: the whole pipeline, 20 photos of each of 12 species",
+        "Flowers: the whole pipeline, 15 photos of each of 12 species",
         "benchmarks.image_quality",
-        arguments=("--flowers", "--photos-per-class", "20"),
+        arguments=("--flowers", "--photos-per-class", "15"),
         needs_photos=True,
     ),
     Benchmark(
@@ -47,12 +47,12 @@ SUITE = (
         "text-scale",
         "Texts: time and memory by their number",
         "benchmarks.text_scale",
-        arguments=("--documents", "10000", "40000"),
+        arguments=("--documents", "5000", "20000"),
     ),
     Benchmark(
-        "image-ingestion",
-        "Photos: time and memory of ingestion by their number",
-        "benchmarks.image_ingestion",
+        "image-scale",
+        "Photos: time and memory by their number",
+        "benchmarks.image_scale",
         arguments=("--photos", "500", "5000"),
         short=("--photos", "50", "500"),
     ),
@@ -72,13 +72,7 @@ SUITE = (
         "image-graph",
         "Photos: the served graph beside its network",
         "benchmarks.image_graph",
-        arguments=("--turns", "9"),
-    ),
-    Benchmark(
-        "image-input-pipeline",
-        "Photos: training from files beside training from ready tensors",
-        "benchmarks.image_input_pipeline",
-        arguments=("--turns", "3"),
+        arguments=("--turns", "6"),
     ),
     Benchmark(
         "tabular-quality",

@@ -1,8 +1,8 @@
-"""Time and memory of ImageExampleGen with 500 and with 5,000 photos.
+"""Time and memory of ImageExampleGen and Transform with 500 and with 5,000 photos.
 
-    .venv/bin/python -m benchmarks.image_ingestion [--photos 500 5000]
+    .venv/bin/python -m benchmarks.image_scale [--photos 500 5000]
 
-Photos of 100 KB. Each ingestion runs in a process of its own; one with four photos shows what the libraries alone take.
+Photos of 100 KB. Each number runs in a process of its own; one with four photos shows what the libraries alone take.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def measure(photos: int) -> Scale:
     """Make the photos up and ingest them."""
     with tempfile.TemporaryDirectory() as folder:
         write_photos(Path(folder) / "photos", photos)
-        seconds = ingest(folder)
-    return Scale(photos, {"ingestion": seconds}, peak_memory())
+        steps = {"ingestion": ingest(folder), "Transform": analyse(folder)}
+    return Scale(photos, steps, peak_memory())
 
 
 def write_photos(folder: Path, count: int) -> None:
@@ -71,6 +71,21 @@ def ingest(folder: str) -> float:
     component = ImageExampleGen(path=f"{folder}/photos", input_fingerprint="", eval_share=0.5)
     started = time.perf_counter()
     Executor(context).Do({}, {"examples": [examples]}, component.exec_properties)
+    return time.perf_counter() - started
+
+
+def analyse(folder: str) -> float:
+    """Seconds of Transform's analysis of the train split."""
+    import tensorflow as tf
+
+    from benchmarks.transform_graph import transform_graph
+    from transform.image import preprocessing_fn
+    from transform.image_options import ImageOptions
+
+    spec = {name: tf.io.VarLenFeature(tf.string) for name in ("image", "label", "path", "checksum")}
+    options = {"preprocessing": ImageOptions().model_dump_json()}
+    started = time.perf_counter()
+    transform_graph(preprocessing_fn, options, spec, f"{folder}/examples/Split-train/*", f"{folder}/transform")
     return time.perf_counter() - started
 
 
