@@ -205,7 +205,12 @@ def _request_log(flags: Mapping[str, Any]) -> RequestLogOptions | None:
     from serving.server.request_log_options import RequestLogOptions
 
     prefix, rate = flags["request_log"], flags["request_log_sampling"]
-    return RequestLogOptions(prefix, 1.0 if rate is None else rate) if prefix else None
+    if prefix is None:
+        return None
+    try:
+        return RequestLogOptions(prefix, 1.0 if rate is None else rate)
+    except ValueError as error:
+        raise click.UsageError(f"--request-log: {error}") from error
 
 
 def _tls_files(flags: Mapping[str, Any]) -> TlsFiles | None:

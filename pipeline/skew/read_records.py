@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 import google_crc32c
@@ -15,6 +16,8 @@ _LENGTH = struct.Struct("<Q")
 _CHECKSUM = struct.Struct("<I")
 _HEAD_BYTES = _LENGTH.size + _CHECKSUM.size
 _READ_BYTES = 2**20
+# Where a length may stand: no message is empty or has 4 GiB.
+_POSSIBLE_LENGTH = re.compile(rb"(?!\0{4})(?=[\s\S]{4}\0{4})")
 
 
 @dataclass(frozen=True)
@@ -37,30 +40,36 @@ def read_records(file: BinaryIO) -> Iterator[bytes | Damage]:
         OSError, EOFError: the file cannot be read any further; a gzipped one may be cut off.
     """
     ahead = _Ahead(file)
-    damaged_from: int | None = None
-    while head := ahead.peek(_HEAD_BYTES):
-        if len(head) < _HEAD_BYTES or not _matches(head):
-            if len(head) < _HEAD_BYTES:
-                yield Damage(ahead.offset, True) if damaged_from is None else Damage(damaged_from, False)
-                return
-            damaged_from = ahead.offset if damaged_from is None else damaged_from
-            ahead.skip(1)  # the length itself is wrong: the next head may be anywhere
+    damage: Damage | None = None
+    while ahead.peek(1):
+        record, is_cut_off = _next_record(ahead)
+        if record is None:
+            damage = damage or Damage(ahead.offset, is_cut_off)
+            ahead.skip(1)
+            ahead.skip_to_length()
             continue
-        if damaged_from is not None:
-            yield Damage(damaged_from, at_end=False)
-            damaged_from = None
-        (length,) = _LENGTH.unpack_from(head)
-        whole = ahead.peek(_HEAD_BYTES + length + _CHECKSUM.size)
-        record = whole[_HEAD_BYTES : _HEAD_BYTES + length]
-        if len(whole) < _HEAD_BYTES + length + _CHECKSUM.size:
-            yield Damage(ahead.offset, at_end=True)
-            return
-        yield record if whole[-_CHECKSUM.size :] == _checksum(record) else Damage(ahead.offset, at_end=False)
-        ahead.skip(len(whole))
+        if damage is not None:
+            yield replace(damage, at_end=False)
+            damage = None
+        yield record
+        ahead.skip(_HEAD_BYTES + len(record) + _CHECKSUM.size)
+    if damage is not None:
+        yield damage
 
 
-def _matches(head: bytes) -> bool:
-    return head[_LENGTH.size :] == _checksum(head[: _LENGTH.size])
+def _next_record(ahead: _Ahead) -> tuple[bytes | None, bool]:
+    """The record that begins here, None where none does; and whether the file ends before it does."""
+    head = ahead.peek(_HEAD_BYTES)
+    if len(head) < _HEAD_BYTES:
+        return None, True
+    if head[_LENGTH.size :] != _checksum(head[: _LENGTH.size]):
+        return None, False
+    (length,) = _LENGTH.unpack_from(head)
+    whole = ahead.peek(_HEAD_BYTES + length + _CHECKSUM.size)
+    if len(whole) < _HEAD_BYTES + length + _CHECKSUM.size:
+        return None, True
+    record = whole[_HEAD_BYTES : -_CHECKSUM.size]
+    return (record if whole[-_CHECKSUM.size :] == _checksum(record) else None), False
 
 
 def _checksum(content: bytes) -> bytes:
@@ -92,3 +101,13 @@ class _Ahead:
         """Go on."""
         self._position += size
         self.offset += size
+
+    def skip_to_length(self) -> None:
+        """Go on to where the length of a record may stand, or to the end."""
+        while (found := _POSSIBLE_LENGTH.search(self._read, self._position)) is None:
+            searched = len(self._read) - self._position - (_LENGTH.size - 1)
+            self.skip(max(searched, 0))
+            if len(rest := self.peek(_LENGTH.size)) < _LENGTH.size:
+                self.skip(len(rest))
+                return
+        self.skip(found.start() - self._position)

@@ -16,12 +16,24 @@ class RequestLogOptions:
     """A log of requests.
 
     Attributes:
-        filename_prefix: how the names of its files begin, with their folder.
+        filename_prefix: how the names of its files begin, with their folder; in a local file system.
         sampling_rate: the share of answered requests that is logged, drawn at random, 0 to 1.
+
+    Raises:
+        ValueError: they cannot be.
     """
 
     filename_prefix: str
     sampling_rate: float
+
+    def __post_init__(self) -> None:
+        if not self.filename_prefix or self.filename_prefix.endswith("/") or "://" in self.filename_prefix:
+            raise ValueError(
+                "expected how file names in a local file system begin, such as logs/heart, "
+                f"received {self.filename_prefix!r}"
+            )
+        if not 0 <= self.sampling_rate <= 1:
+            raise ValueError(f"expected a sampling rate from 0 to 1, received {self.sampling_rate:g}")
 
 
 def request_log_options(config: logging_config_pb2.LoggingConfig, model: str) -> RequestLogOptions:
@@ -37,12 +49,9 @@ def request_log_options(config: logging_config_pb2.LoggingConfig, model: str) ->
             f"{where}Cannot find LogCollector::Factory for type: {collector.type}; this server has "
             f'"{COLLECTOR_TYPE}" only'
         )
-    if not collector.filename_prefix or "://" in collector.filename_prefix:
-        raise invalid_argument(
-            f"{where}expected a filename_prefix in a local file system, received {collector.filename_prefix!r}"
-        )
-    if not 0 <= sampling.sampling_rate <= 1:
-        raise invalid_argument(f"{where}expected a sampling_rate from 0 to 1, received {sampling.sampling_rate:g}")
     if sampling.attributes or config.HasField("custom_logging_config"):
         raise invalid_argument(f"{where}attributes and custom_logging_config are not supported")
-    return RequestLogOptions(collector.filename_prefix, sampling.sampling_rate)
+    try:
+        return RequestLogOptions(collector.filename_prefix, sampling.sampling_rate)
+    except ValueError as error:
+        raise invalid_argument(f"{where}{error}") from error

@@ -171,11 +171,10 @@ def _write(entry: _Entry, log: RequestLog) -> CanonicalCode:
         message.log_metadata.saved_model_tags.append("serve")
         message.log_metadata.timestamp_secs = entry.seconds
         entry.fill(message)
-        record = message.SerializeToString()
+        return log.append(message.SerializeToString())
     except Exception:  # such as a message of more than 2 GiB; the thread goes on
         logger.exception("a request to %s could not be logged", entry.spec.name)
         return CanonicalCode.INTERNAL
-    return log.append(record)
 
 
 def _spec(served: ModelInUse, signature: str) -> model_pb2.ModelSpec:

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import PROJECT
 from tensorflow_metadata.proto.v0 import statistics_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
@@ -20,6 +19,7 @@ from pipeline.skew.read_records import Damage, read_records
 from pipeline.skew.request_columns import request_columns
 from pipeline.skew.write_examples import write_examples
 from serving.missing_value import MISSING_FLOAT, MISSING_INTEGER
+from tests.pipeline.conftest import PROJECT
 from tests.serving.colour_photos import photo
 
 TABLE = Comparison({"age": "age", "thal": "thal"}, ["age", "thal"], frozenset({"thal"}))
@@ -62,11 +62,13 @@ def changed(content: bytes, offset: int) -> bytes:
         (lambda log: changed(log, 21 + 2), [FIRST, Damage(21, False), THIRD]),  # length
         (lambda log: changed(log, 21 + 9), [FIRST, Damage(21, False), THIRD]),  # checksum of the length
         (lambda log: log[:21] + b"garbage" * 9 + log[21:], [FIRST, Damage(21, False), SECOND, THIRD]),
+        (lambda log: log[:21] + bytes(range(1, 256)) * 9000 + log[21:], [FIRST, Damage(21, False), SECOND, THIRD]),
+        (lambda log: log[:21] + bytes(3_000_001) + log[21:], [FIRST, Damage(21, False), SECOND, THIRD]),
         (lambda log: log[7:], [Damage(0, False), SECOND, THIRD]),
         (lambda log: log[:-1], [FIRST, SECOND, Damage(337, True)]),
         (lambda log: log[:340], [FIRST, SECOND, Damage(337, True)]),
         (lambda log: log + bytes(50), [FIRST, SECOND, THIRD, Damage(360, False)]),
-        (lambda log: log[:100] + log, [FIRST, Damage(21, False), THIRD]),
+        (lambda log: log[:100] + log, [FIRST, Damage(21, False), FIRST, SECOND, THIRD]),
     ],
 )
 def test_whole_records_are_read_around_what_is_damaged(log, damage, expected):

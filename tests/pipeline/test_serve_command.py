@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import tensorflow as tf
 from click.testing import CliRunner
 
 from pipeline.cli import main
@@ -128,6 +129,35 @@ def test_a_wrong_model_option_is_explained(models, message):
 
     assert result.exit_code == 2
     assert message in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model-config-file", "models.config", "--request-log", "logs/m"], "in a model config file logging_config"),
+        (["--model", "m=models", "--request-log-sampling", "0.1"], "is set without --request-log."),
+        (["--model", "m=models", "--request-log", "logs/"], "such as logs/heart, received 'logs/'"),
+        (["--model", "m=models", "--request-log", "gs://logs/m"], "in a local file system"),
+    ],
+)
+def test_a_request_log_that_cannot_be_is_explained(arguments, message):
+    result = CliRunner().invoke(main, ["serve", *arguments])
+
+    assert result.exit_code == 2
+    assert message in " ".join(result.output.split())
+
+
+def test_requests_are_in_the_log_when_it_has_stopped(counter, tmp_path):
+    ports = ["--rest-port", "0", "--grpc-port", "0", "--request-log", str(tmp_path / "logs/m")]
+    with serving("--model", f"m={counter}", *ports, stderr=tmp_path / "log") as process:
+        ready = READY.fullmatch(process.stdout.readline().strip())
+        assert ready is not None
+        for number in range(50):
+            RestClient(port=int(ready["rest"])).predict("m", {"n": number})
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 0
+    (file,) = (tmp_path / "logs").iterdir()
+    assert sum(1 for _ in tf.data.TFRecordDataset(str(file))) == 50
 
 
 @pytest.mark.parametrize("batching", [(), ("--enable-batching", "--batching-parameters-file")])

@@ -145,11 +145,14 @@ def test_a_model_config_file_says_which_models_are_logged(base_paths, tmp_path, 
             'log_collector_config { type: "kafka" filename_prefix: "/logs" }',
             'Cannot find LogCollector::Factory for type: kafka; this server has "tfrecord" only',
         ),
-        ("sampling_config { sampling_rate: 1 }", "expected a filename_prefix in a local file system, received ''"),
+        (
+            "sampling_config { sampling_rate: 1 }",
+            "expected how file names in a local file system begin, such as logs/heart, received ''",
+        ),
         ('log_collector_config { filename_prefix: "gs://b/l" }', "received 'gs://b/l'"),
         (
             'log_collector_config { filename_prefix: "/l" } sampling_config { sampling_rate: 1.5 }',
-            "expected a sampling_rate from 0 to 1, received 1.5",
+            "expected a sampling rate from 0 to 1, received 1.5",
         ),
         (
             'log_collector_config { filename_prefix: "/l" } sampling_config { attributes: 1 }',
