@@ -78,12 +78,14 @@ class RunScreen:
         options, metrics = list(best.values), sorted(best.metrics, key=lambda name: name != trials.objective)
         table = Table(box=None, pad_edge=False, header_style="bold")
         for heading in ("trial", *metrics, *options):
-            table.add_column(heading, no_wrap=True)
+            table.add_column(heading, overflow="fold")
         for trial in trials.ranked:
             found = [f"{trial.metrics[name]:.4f}" for name in metrics] if trial.metrics else ["failed", "", ""]
             table.add_row(trial.number, *found, *(_option(trial.values[name]) for name in options))
         self._print(STEP.format("pipeline") + f"{seconds:6.1f} s\n")
-        self._console.print(table, width=None if self._console.is_terminal else 400)
+        # A pipe has no width; lines must stay whole there.
+        width = None if self._console.is_terminal else 400
+        Console(file=self._console.file, width=width, highlight=False).print(table)
         for trial in trials.ranked:
             if trial.failure:
                 self._print(f"[yellow]warning[/yellow]    trial {trial.number} failed: {escape(trial.failure)}")

@@ -15,7 +15,7 @@ from keras_tuner.engine.oracle import Oracle
 from keras_tuner.engine.trial import Trial
 from keras_tuner.errors import FailedTrialError
 from keras_tuner.oracles import BayesianOptimizationOracle, HyperbandOracle, RandomSearchOracle
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from tfx.v1.components import TunerFnResult
 
 from trainers.first_line import first_line
@@ -112,4 +112,6 @@ def _finite_metrics(outcome: TrialOutcome) -> dict[str, float]:
 def _reason(error: Exception) -> str:
     if isinstance(error, TrainingError):
         return first_line(error)
+    if isinstance(error, ValidationError):  # of options that do not go together
+        return error.errors()[0]["msg"].removeprefix("Value error, ")
     return f"{type(error).__name__}: {first_line(error)}"

@@ -56,8 +56,8 @@ def search_for_photos(
     train, held_out = read_photo_split(train_photos), read_photo_split(held_out_photos)
     check_held_out(train.labels, held_out.labels, tuner)
 
-    def trial(candidate: FineTuneOptions, folder: Path) -> TrialOutcome:
-        training = PhotoTraining(train_photos, train, classes, preprocessing.scaling, candidate, folder)
+    def trial(candidate: FineTuneOptions, own_folder: Path) -> TrialOutcome:
+        training = PhotoTraining(train_photos, train, classes, preprocessing.scaling, candidate, own_folder)
         classifier = fine_tuned(training, preprocessing)
         probabilities = _probabilities(classifier.traced(preprocessing.height, preprocessing.width), held_out_photos)
         return TrialOutcome(learning_curves(classifier.model), held_out.labels, probabilities)

@@ -115,9 +115,8 @@ class TunerOptions(BaseModel):
             kind = option_type(trainer, name)
             if candidates.values is None and kind not in (int, float):
                 raise ValueError(f"tuner.space.{name}: trainer.{name} is no number; list its values")
-        tried = {name: candidates.examples for name, candidates in self.space.items()}
-        if self.method == "hyperband":
-            tried["epochs"] = (1, self.epochs or trainer.epochs)
+        tried = {"epochs": (1, self.epochs or trainer.epochs)} if self.method == "hyperband" else {}
+        tried |= {name: candidates.examples for name, candidates in self.space.items()}
         first = {name: examples[0] for name, examples in tried.items()}
         for name, examples in tried.items():
             for value in examples:
