@@ -11,13 +11,13 @@ import pytest
 import tensorflow as tf
 from keras_tuner.engine.base_tuner import BaseTuner
 from sklearn.metrics import log_loss, roc_auc_score
-from test_image_trainer import CLASSES, PIXELS, photos
 from tfx.components.trainer.fn_args_utils import FnArgs
 
 from benchmarks.text_quality import SPEC, write_examples
 from benchmarks.transform_graph import transform_graph
 from pipeline.runners.hasten_beam import hasten_beam
 from serving.reference_predictions import example_id
+from tests.trainers.test_image_trainer import CLASSES, PIXELS, photos
 from trainers import text_tuning
 from trainers.fine_tune_options import FineTuneOptions
 from trainers.held_out_for_tuning import held_out_for_tuning
@@ -180,6 +180,18 @@ def test_a_trial_that_fails_does_not_end_the_search_and_says_why(tmp_path):
     assert trials[1].message.strip().endswith("FailedTrialError: diverged: no finite numbers from epoch 2 on")
     assert best(made) == tried(made)[4]
     assert events(tmp_path / "tensorboard/1")["_hparams_/session_end_info"] == [(0, bytes.fromhex("22020802"))]
+
+
+def test_options_that_do_not_go_together_fail_their_trial(tmp_path):
+    space = {"trained_blocks": [1, 0], "learning_rate": [0.1, 0.2]}
+    chosen = TunerOptions.model_validate({"space": space, "objective": "cross_entropy", "trials": 4})
+    options = FineTuneOptions(mode="fine_tune", trained_blocks=1)
+    made = hyperparameter_search(outcome, options, chosen, str(tmp_path)).tuner
+    made.search(verbose=0)
+    failed = [trial for trial in made.oracle.trials.values() if trial.status == "FAILED"]
+    assert [trial.hyperparameters.values["trained_blocks"] for trial in failed] == [0, 0]
+    sentence = "learning_rate is for blocks that are trained, and trained_blocks is 0; give trained_blocks"
+    assert failed[0].message.strip().endswith(f"FailedTrialError: {sentence}")
 
 
 def test_a_search_that_is_killed_goes_on_with_the_same_trial(tmp_path):
