@@ -24,6 +24,7 @@ from pipeline.code_fingerprint import TRAINER_SOURCES, TRANSFORM_SOURCES, code_f
 from pipeline.config import PhotoDataOptions, RunConfig
 from pipeline.content_fingerprint import content_fingerprint
 from pipeline.drift_check import drift_check
+from pipeline.report_step import report_step
 from pipeline.shown_path import shown_path
 from pipeline.span_files import SpanFiles
 from transform.image_options import ImageOptions
@@ -104,6 +105,8 @@ def create_pipeline(
     for check in compatibility:
         evaluator.add_upstream_node(check)
     steps = [*prepared.steps, baseline, *tuner, trainer, *compatibility, evaluator, serving_check, serving_pusher]
+    if locations.metadata is None:
+        steps.append(report_step(steps, config, run_id))
     return _pipeline(config, locations, steps, beam_pipeline_args)
 
 

@@ -11,17 +11,9 @@ from ml_metadata.proto import metadata_store_pb2
 
 from components.run_report.run_artifact import RunArtifact
 from components.run_report.step import Step, StepState
+from pipeline.artifact_role import artifact_role
 from pipeline.metadata_store import RUN
 
-# Where two components call an output the same.
-_ROLES = {
-    ("Baseline", "model"): "baseline_model",
-    ("Evaluator", "blessing"): "model_blessing",
-    ("ServingCheck", "blessing"): "infra_blessing",
-    ("SpanExampleGen", "examples"): "span_examples",
-    ("SpanStatisticsGen", "statistics"): "span_statistics",
-    ("DistributionValidator", "anomalies"): "span_anomalies",
-}
 _KNOWN_ROLES = (
     "examples",
     "statistics",
@@ -83,7 +75,7 @@ def read_recorded_run(store: MetadataStore, run_id: str) -> RecordedRun:
         base_path = str(_values(execution.custom_properties).get("base_path", base_path))
         if execution.last_known_state in _STATES:
             for key, id_ in outputs.items():
-                role = _ROLES.get((name, key), key)
+                role = artifact_role(name, key)
                 if role in _KNOWN_ROLES:
                     artifacts[role] = _artifact(store, id_)
     return RecordedRun(tuple(steps), artifacts, base_path)

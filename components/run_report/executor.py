@@ -46,13 +46,16 @@ class Executor(base_executor.BaseExecutor):
 
 def _run_artifact(artifact: types.Artifact) -> RunArtifact:
     recorded = artifact.mlmd_artifact
-    values = {
-        name: getattr(value, kind)
-        for properties in (recorded.properties, recorded.custom_properties)
-        for name, value in properties.items()
-        if (kind := value.WhichOneof("value"))
+    values: dict[str, Any] = {
+        name: getattr(value, kind) for name, value in recorded.properties.items() if (kind := value.WhichOneof("value"))
     }
-    return RunArtifact(artifact.uri, values)
+    values |= {name: _value(artifact.get_custom_property(name)) for name in recorded.custom_properties}
+    return RunArtifact(artifact.uri, {name: value for name, value in values.items() if value is not None})
+
+
+def _value(value: Any) -> Any:
+    """Kubeflow hands on every number as a float."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _served(artifacts: Mapping[str, RunArtifact], run_id: str) -> ServedModel | None:

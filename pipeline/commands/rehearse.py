@@ -32,6 +32,7 @@ def rehearse(spec: str, root: str, parameters: tuple[str, ...]) -> None:
     from pipeline.quiet_output import quiet_output
 
     with quiet_output(Path(os.devnull)) as screen:
+        from components.run_report.report_artifact import REPORT_PAGE
         from pipeline.runners.rehearsal import StepFailed, rehearse_spec
 
         def step_ended(step: str, seconds: float) -> None:
@@ -47,3 +48,5 @@ def rehearse(spec: str, root: str, parameters: tuple[str, ...]) -> None:
                 reason = artifacts.artifacts[0].metadata.fields["reason"].string_value
                 if reason:
                     print(f"{step}: {reason}", file=screen)
+        for artifact in outputs["RunReport"].artifacts["report"].artifacts if "RunReport" in outputs else ():
+            print(f"report     {artifact.uri}/{REPORT_PAGE}", file=screen)

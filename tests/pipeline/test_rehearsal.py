@@ -10,6 +10,7 @@ from pipeline import datasets
 from serving.model_store import list_versions, verify
 from serving.session_model import SessionModel
 from tests.pipeline.conftest import ingraph
+from tests.pipeline.report_page import page_of, table, words
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +25,7 @@ def spec(tmp_path_factory):
     )
     assert compiled.status == 0, compiled.errors
     assert compiled.output.splitlines()[:2] == [
-        f"{folder}/heart.yaml: 11 steps, for kubeflow",
+        f"{folder}/heart.yaml: 12 steps, for kubeflow",
         f"publishes into {folder}/shared/models/heart",
     ]
     return folder / "heart.yaml"
@@ -44,6 +45,11 @@ def test_every_step_s_command_runs_and_the_published_model_answers_as_that_of_a_
         steps.index("CsvExampleGen") < steps.index("Transform") < steps.index("Trainer") < steps.index("ServingPusher")
     )
     assert "ServingPusher: published as version 1" in rehearsed.output
+    page = page_of(rehearsed.output.splitlines()[-1].removeprefix("report     "))
+    assert "The new model may go live. All 4 gates passed. Published as version 1." in words(page)
+    assert table(page, "Metrics, with")["accuracy"][0].startswith("0.")
+    lineage = table(page, "The model served when this report was made")
+    assert (lineage["version"], lineage["lies in"]) == (["1"], [f"{spec.parent}/shared/models/heart/1"])
 
     with datasets.fetch("hearts").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
