@@ -1,8 +1,8 @@
-"""Time and memory of ImageExampleGen and Transform with 500 and with 5,000 photos.
+"""Time and memory of photos by their number: what `ingraph run` does up to Transform.
 
     .venv/bin/python -m benchmarks.image_scale [--photos 500 5000]
 
-Photos of 100 KB. Each number runs in a process of its own; one with four photos shows what the libraries alone take.
+Photos of 100 KB. Each number runs in a process of its own; a hundred photos show about what the libraries alone take.
 """
 
 from __future__ import annotations
@@ -10,18 +10,25 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
-import time
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+from benchmarks.first_steps import first_steps
 from benchmarks.harness.measurement import Goal
 from benchmarks.harness.own_process import own_process
 from benchmarks.harness.peak_memory import peak_memory
 from benchmarks.harness.report import report
 from benchmarks.scale import Scale, growth
 
-FEWEST = 4
+CONFIG = """
+name: photos
+task: image
+data: {path: photos, minimum_examples: 5}
+trainer: {mode: fine_tune, weights: none}
+evaluation: {at_least: {accuracy: 0.5}}
+"""
+FEWEST = 100
 PHOTO_SIZE = 100_000
 # What the allocator keeps differs by some MiB from run to run.
 FLAT = Goal(1.05)
@@ -39,7 +46,8 @@ def measure(photos: int) -> Scale:
     """Make the photos up and ingest them."""
     with tempfile.TemporaryDirectory() as folder:
         write_photos(Path(folder) / "photos", photos)
-        steps = {"ingestion": ingest(folder), "Transform": analyse(folder)}
+        Path(folder, "photos.yaml").write_text(CONFIG, encoding="utf-8")
+        steps = first_steps(f"{folder}/photos.yaml")
     return Scale(photos, steps, peak_memory())
 
 
@@ -50,43 +58,6 @@ def write_photos(folder: Path, count: int) -> None:
         file = folder / f"class{number % 4}" / f"{number}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(header + os.urandom(PHOTO_SIZE - len(header)))
-
-
-def ingest(folder: str) -> float:
-    """Seconds of the component's executor."""
-    from tfx.dsl.components.base import base_beam_executor
-    from tfx.types import standard_artifacts
-
-    from components.image_example_gen.component import ImageExampleGen
-    from components.image_example_gen.executor import Executor
-    from pipeline.runners.hasten_beam import hasten_beam
-    from pipeline.runners.local import BEAM_PIPELINE_ARGS
-
-    hasten_beam()
-    examples = standard_artifacts.Examples()
-    examples.uri = f"{folder}/examples"
-    context = base_beam_executor.BaseBeamExecutor.Context(
-        beam_pipeline_args=BEAM_PIPELINE_ARGS, tmp_dir=f"{folder}/temporary", unique_id="1"
-    )
-    component = ImageExampleGen(path=f"{folder}/photos", input_fingerprint="", eval_share=0.5)
-    started = time.perf_counter()
-    Executor(context).Do({}, {"examples": [examples]}, component.exec_properties)
-    return time.perf_counter() - started
-
-
-def analyse(folder: str) -> float:
-    """Seconds of Transform's analysis of the train split."""
-    import tensorflow as tf
-
-    from benchmarks.transform_graph import transform_graph
-    from transform.image import preprocessing_fn
-    from transform.image_options import ImageOptions
-
-    spec = {name: tf.io.VarLenFeature(tf.string) for name in ("image", "label", "path", "checksum")}
-    options = {"preprocessing": ImageOptions().model_dump_json()}
-    started = time.perf_counter()
-    transform_graph(preprocessing_fn, options, spec, f"{folder}/examples/Split-train/*", f"{folder}/transform")
-    return time.perf_counter() - started
 
 
 if __name__ == "__main__":

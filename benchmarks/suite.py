@@ -54,7 +54,7 @@ SUITE = (
         "Photos: time and memory by their number",
         "benchmarks.image_scale",
         arguments=("--photos", "500", "5000"),
-        short=("--photos", "50", "500"),
+        short=("--photos", "500"),
     ),
     Benchmark(
         "serving-overhead",

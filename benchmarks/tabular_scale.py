@@ -9,16 +9,15 @@ the runner and the Beam options of `ingraph run`.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import tempfile
-import time
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 
+from benchmarks.first_steps import first_steps
 from benchmarks.harness.measurement import Goal
 from benchmarks.harness.own_process import own_process
 from benchmarks.harness.peak_memory import peak_memory
@@ -33,7 +32,6 @@ preprocessing: {label: {column: bought}}
 evaluation: {at_least: {auc: 0.5}}
 """
 CITIES, PLANS, CHANNELS = 200, 4, 6
-LAST_STEP = "Transform"
 MEMORY_LIMIT = 4096
 ROWS_AT_ONCE = 100_000
 
@@ -51,46 +49,8 @@ def measure(rows: int) -> Scale:
     with tempfile.TemporaryDirectory() as folder:
         write_rows(Path(folder, "rows.csv"), rows)
         Path(folder, "rows.yaml").write_text(CONFIG, encoding="utf-8")
-        steps = run_steps(folder)
+        steps = first_steps(f"{folder}/rows.yaml")
     return Scale(rows, steps, peak_memory())
-
-
-def run_steps(folder: str) -> dict[str, float]:
-    """Seconds of each step that waits for rows, up to LAST_STEP."""
-    from pipeline.config import load_config
-    from pipeline.dag import Locations, create_pipeline
-    from pipeline.raw_data import raw_data
-    from pipeline.runners.hasten_beam import hasten_beam
-    from pipeline.runners.local import BEAM_PIPELINE_ARGS, LocalRunner
-
-    hasten_beam()
-    config = load_config(f"{folder}/rows.yaml")
-    started = time.perf_counter()
-    data = raw_data(config, Path(folder)).path
-    seconds = {"looking through": time.perf_counter() - started}
-    locations = Locations(
-        data=data,
-        data_fingerprint="",
-        schema_file=None,
-        artifacts=f"{folder}/artifacts",
-        metadata=f"{folder}/metadata.sqlite",
-        base_path=f"{folder}/models",
-    )
-
-    def ended(step: str, spent: float) -> None:
-        if step in ("CsvExampleGen", "StatisticsGen", LAST_STEP):
-            seconds[step] = spent
-        if step == LAST_STEP:
-            raise _Enough
-
-    pipeline = create_pipeline(config, locations, "rows", BEAM_PIPELINE_ARGS)
-    with contextlib.suppress(_Enough):
-        LocalRunner("rows", lambda step: None, ended).run(pipeline)
-    return seconds
-
-
-class _Enough(Exception):
-    """The steps that follow are of no interest."""
 
 
 def write_rows(path: Path, rows: int) -> None:
