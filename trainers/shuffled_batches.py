@@ -24,9 +24,12 @@ def shuffled_batches(rows: Rows, batch_size: int, seed: int) -> tf.data.Dataset:
     features, labels = rows
     count = len(labels)
     # As tensors, once; what is an array here would be a constant of the dataset's graph.
-    columns = {name: values if _is_ragged(values) else tf.constant(values) for name, values in features.items()}
+    columns = {
+        name: values if isinstance(values, tf.RaggedTensor) else tf.constant(values)
+        for name, values in features.items()
+    }
     numbers = tf.constant(labels)
-    lengths = [values.row_lengths() for values in columns.values() if _is_ragged(values)]
+    lengths = [values.row_lengths() for values in columns.values() if isinstance(values, tf.RaggedTensor)]
 
     def one_pass(_: tf.Tensor) -> tf.data.Dataset:
         order = tf.random.shuffle(tf.range(count), seed=seed)
@@ -48,7 +51,3 @@ def _by_length(order: tf.Tensor, lengths: tf.Tensor, batch_size: int, seed: int)
     whole = tf.size(order) // batch_size * batch_size
     batches = tf.random.shuffle(tf.reshape(order[:whole], [-1, batch_size]), seed=seed)
     return tf.concat([tf.reshape(batches, [-1]), order[whole:]], axis=0)
-
-
-def _is_ragged(values: Column) -> bool:
-    return isinstance(values, tf.RaggedTensor)

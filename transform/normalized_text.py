@@ -21,6 +21,8 @@ TAG = r"</?[A-Za-z][^<>]{0,500}>|<!--[^<>]{0,500}-->"
 MARKS_ON_A_LETTER = 3
 
 
+# A function of its own, as are those of text_terms: tf.Transform traces the preprocessing several times, these once.
+@tf.function(autograph=False, reduce_retracing=True)
 def normalized_text(texts: tf.Tensor, maximum_bytes: int) -> tf.Tensor:
     """string [batch]: without HTML, in Unicode's normal form KC, in lower case.
 

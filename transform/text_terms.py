@@ -9,6 +9,7 @@ SEPARATORS = r"[^\pL\pM\pN'!?]+"
 LOOSE_APOSTROPHES = r"(^|[ !?])'+|'+([ !?]|$)"
 
 
+@tf.function(autograph=False, reduce_retracing=True)
 def words(texts: tf.Tensor) -> tf.RaggedTensor:
     """string [batch, n]: runs of letters, marks and digits, with the apostrophes inside of them; "!" and "?" alone.
 
@@ -20,11 +21,13 @@ def words(texts: tf.Tensor) -> tf.RaggedTensor:
     return tf.strings.split(tf.strings.regex_replace(spaced, "([!?])", r" \1 "))
 
 
+@tf.function(autograph=False, reduce_retracing=True)
 def word_terms(tokens: tf.RaggedTensor, longest: int) -> tf.RaggedTensor:
     """string [batch, n]: words, then pairs of words `a_b`, and so on."""
     return tf.strings.ngrams(tokens, list(range(1, longest + 1)), separator="_")
 
 
+@tf.function(autograph=False, reduce_retracing=True)
 def character_terms(tokens: tf.RaggedTensor, shortest: int, longest: int) -> tf.RaggedTensor:
     """string [batch, n]: sequences of characters, short ones first; the space between two words is written `_`."""
     joined = tf.strings.reduce_join(tokens, axis=1, separator="_")
@@ -32,6 +35,7 @@ def character_terms(tokens: tf.RaggedTensor, shortest: int, longest: int) -> tf.
     return tf.strings.ngrams(characters, list(range(shortest, longest + 1)), separator="")
 
 
+@tf.function(autograph=False, reduce_retracing=True)
 def distinct(values: tf.RaggedTensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor]:
     """The different strings of each row in the order in which they first occur, and how often each does (int64)."""
     rows = values.value_rowids()

@@ -103,6 +103,7 @@ def exported(folder: Path, records: str, preprocessing: dict, trainer: dict) -> 
     run_fn(
         FnArgs(
             train_files=[records],
+            model_run_dir=f"{folder}/model_run",
             eval_files=[records],
             transform_output=f"{folder}/graph",
             serving_model_dir=f"{folder}/model/Format-Serving",

@@ -1,6 +1,7 @@
 """The preprocessing of texts, by its values: eagerly, in Transform's graph, and in the graph reloaded from disk."""
 
 import math
+import pickle
 import sys
 import unicodedata
 
@@ -301,6 +302,15 @@ def test_counts_of_several_workers_are_added_up():
     first.merge(second)
     assert ranked_terms(first, "frequency", minimum_count=1) == [(b"a", 3), (b"b", 1)]
     assert first.texts == {b"x": 2, b"y": 2}
+
+
+def test_counts_are_the_same_after_the_way_to_another_worker():
+    counts = TermCounts(maximum=7)
+    counts.add(
+        np.array([b"a", b"b", b"a"], object), np.array([b"x", b"y", b"x"], object), np.array([b"x", b"y"], object)
+    )
+    assert pickle.loads(pickle.dumps(counts)) == counts
+    assert pickle.loads(pickle.dumps(TermCounts())) == TermCounts()
 
 
 def test_a_column_of_numbers_is_refused_by_name():
