@@ -85,6 +85,11 @@ def _data(config: RunConfig, folder: Path, root: str, staged: list[StagedFile]) 
         return config.data.path, ""
     if config.data.spans:
         # What is served on the cluster is not known here, and so not which spans are new.
+        if config.task == "image" and "://" not in config.data.spans.path:
+            raise BrokenInput(
+                f"data.spans.path is {config.data.spans.path}: the photos of spans are not copied to a cluster; "
+                "give a path that every step reaches, gs://…"
+            )
         config = write_span_files(span_window(config.data, versions=()), config, folder).read_by(config)
     data = raw_data(config, folder)
     return _stage(data.path, root, "data", staged, data.fingerprint), data.fingerprint

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import UnionType
 from typing import Any, ClassVar, Literal, Union, get_args, get_origin
 
@@ -75,9 +75,15 @@ class PhotoDataOptions(DataOptions):
 
     @field_validator("spans")
     @classmethod
-    def _refuse_spans(cls, spans: SpanOptions | None) -> None:
-        if spans is not None:
-            raise ValueError("photos do not come in spans, tables and texts do; give path")
+    def _check_spans(cls, spans: SpanOptions | None) -> SpanOptions | None:
+        if spans is not None and not spans.path.lower().endswith(".csv"):
+            class_folder = PurePosixPath(spans.path).parent.name
+            if "{" in class_folder or not class_folder:
+                raise ValueError(
+                    "spans.path: expected class folders below the folder of a span, photos/{YYYY}-{MM}-{DD}/*/*, "
+                    f"or lists of photos, photos/{{SPAN}}.csv; received {spans.path!r}"
+                )
+        return spans
 
 
 class ServingCheckOptions(_Section):

@@ -35,7 +35,7 @@ class Span:
         """SHA-256 over the content of the files."""
         digest = hashlib.sha256()
         for path in self.files:
-            with _open(path) as file:
+            with open_span_file(path) as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
         return digest.hexdigest()
 
@@ -88,7 +88,8 @@ def _place(path: str, found: dict[str, str]) -> tuple[int, str]:
     return day.toordinal(), day.isoformat()
 
 
-def _open(path: str) -> Any:
+def open_span_file(path: str) -> Any:
+    """A file of a span, here or in an object store, for reading bytes."""
     if "://" not in path:
         return Path(path).open("rb")
     from tfx.dsl.io import fileio

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from components.errors import BrokenInput
 from components.table_file import TableFile
-from pipeline.config import DataOptions
+from pipeline.config import DataOptions, PhotoDataOptions
 from pipeline.find_spans import Span, find_spans
+from pipeline.span_photos import span_photos
 from serving.model_store import ModelVersion
 
 # In the provenance of a version: the spans that it learned from, name -> fingerprint.
@@ -21,7 +22,7 @@ class SpanWindow:
 
     Attributes:
         spans: what the model learns from.
-        empty: names of spans that were passed over, since they hold no row.
+        empty: names of spans that were passed over, since they hold no row or no photo.
         unseen: those of `spans` that the served version did not learn from, as far as is known.
         previous: the newest span that it did learn from and that is still as it was; None where there is none.
         last_published: the newest version, served or withdrawn, if it learned from just these spans: nothing is new.
@@ -44,14 +45,14 @@ class SpanWindow:
 
 
 def span_window(data: DataOptions, versions: Sequence[ModelVersion]) -> SpanWindow:
-    """Choose the newest spans that hold rows.
+    """Choose the newest spans that hold rows, or photos.
 
     Args:
         data: of a config with spans.
         versions: what is in the model base path, highest first: each says what it learned from.
 
     Raises:
-        BrokenInput: there are no spans with rows, or a file of one of them is no table.
+        BrokenInput: there are no spans with rows or photos, or a file of one of them is no table.
     """
     assert data.spans is not None
     found = find_spans(data.spans.path)
@@ -66,7 +67,7 @@ def span_window(data: DataOptions, versions: Sequence[ModelVersion]) -> SpanWind
             break
     if not spans:
         raise BrokenInput(
-            f"{data.spans.path}: no span holds a row, of {len(found)} that are there; expected one at least"
+            f"{data.spans.path}: no span holds a row or a photo, of {len(found)} that are there; expected one at least"
         )
     spans.reverse()
     served = _learned_from(next((version for version in versions if not version.withdrawn), None))
@@ -91,4 +92,6 @@ def _learned_from(version: ModelVersion | None) -> Mapping[str, str]:
 
 
 def _has_rows(span: Span, data: DataOptions) -> bool:
+    if isinstance(data, PhotoDataOptions):
+        return any(True for _ in span_photos(span))
     return any(next(TableFile(path, data.format).rows(), None) is not None for path in span.files)

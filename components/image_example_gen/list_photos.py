@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from components.errors import BrokenInput
 from components.image_example_gen.photo import Photo
+from components.image_example_gen.photo_extensions import PHOTO_EXTENSIONS
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".gif", ".bmp")
 SPLIT_FOLDERS = {"train": "train", "val": "eval", "validation": "eval", "eval": "eval", "test": "test"}
 MANIFEST_COLUMNS = ("path", "label")
 
@@ -33,7 +33,7 @@ def list_photos(path: str) -> list[Photo]:
         photos = list(_of_folders(path))
         if not photos:
             raise BrokenInput(
-                f"{path}: expected a folder for each class, <class>/<photo>, with {', '.join(EXTENSIONS)} files; "
+                f"{path}: expected a folder for each class, <class>/<photo>, with {', '.join(PHOTO_EXTENSIONS)} files; "
                 "found none; `data.path` in the config names the folder that holds the class folders"
             )
     elif tf.io.gfile.exists(path):
@@ -65,7 +65,7 @@ def _of_folders(root: str) -> Iterator[Photo]:
 def _of_classes(root: str, prefix: str, split: str | None) -> Iterator[Photo]:
     for label in _subfolders(f"{root}/{prefix}"):
         for name in _names(f"{root}/{prefix}{label}"):
-            if name.lower().endswith(EXTENSIONS):
+            if name.lower().endswith(PHOTO_EXTENSIONS):
                 path = f"{prefix}{label}/{name}"
                 yield Photo(f"{root}/{path}", path, label, split)
 

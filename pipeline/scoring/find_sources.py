@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from components.image_example_gen.list_photos import EXTENSIONS
+from components.image_example_gen.photo_extensions import PHOTO_EXTENSIONS
 from components.table_file import FORMAT_OF_SUFFIX, GZIP_SUFFIX
 from pipeline.scoring.find_files import find_files
 from pipeline.scoring.published_model import PublishedModel
@@ -25,7 +25,7 @@ def find_sources(model: PublishedModel, places: Sequence[str], renamed_inputs: M
     """
     tables = _with_gzip(".csv", *FORMAT_OF_SUFFIX)
     if model.takes == "photos":
-        return [source for place in places for source in _photos(find_files(place, EXTENSIONS), tables)]
+        return [source for place in places for source in _photos(find_files(place, PHOTO_EXTENSIONS), tables)]
     suffixes = tables + (_with_gzip(LINES_SUFFIX) if model.takes == "texts" else ())
     columns = {name: renamed_inputs.get(name, name) for name in model.inputs}
     return [Source((file,), columns, "rows") for place in places for file in find_files(place, suffixes)]

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import tensorflow as tf
-from PIL import Image, UnidentifiedImageError
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
 from components.data_gate.column_statistics import column_name
 from pipeline.config import RunConfig
+from pipeline.photo_measures import PHOTO_MEASURES, photo_measures
 from pipeline.skew.request_columns import Value
 from serving.image_files import image_files
 from transform.image_options import ImageOptions
@@ -19,7 +18,6 @@ from transform.text_options import TextOptions
 
 IMAGE_FEATURE = "image"
 TEXT_MEASURES = ("characters", "words")
-PHOTO_MEASURES = ("bytes", "format", "width", "height")
 
 Measures = dict[str, Value]
 
@@ -70,14 +68,5 @@ def _measure_texts(texts: Sequence[bytes]) -> list[Measures]:
 
 def _measure_photos(photos: Sequence[bytes]) -> list[Measures]:
     """Nothing of what is no photo."""
-    return [_measure_photo(file) for file in image_files(tf.constant(list(photos), tf.string)).numpy()]
-
-
-def _measure_photo(file: Value) -> Measures:
-    assert isinstance(file, bytes)
-    try:
-        with Image.open(io.BytesIO(file)) as photo:  # reads its head only
-            values = (len(file), str(photo.format).encode(), photo.width, photo.height)
-            return dict(zip(PHOTO_MEASURES, values, strict=True))
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError):
-        return {}
+    files: Sequence[bytes] = image_files(tf.constant(list(photos), tf.string)).numpy()
+    return [{**photo_measures(file)} for file in files]

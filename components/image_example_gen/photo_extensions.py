@@ -1,0 +1,3 @@
+"""Which files are photos."""
+
+PHOTO_EXTENSIONS = (".jpg", ".jpeg", ".png", ".gif", ".bmp")
