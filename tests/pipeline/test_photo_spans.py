@@ -96,5 +96,5 @@ def test_a_bound_for_what_is_not_measured_of_photos_is_refused_by_name(config, t
 
 def test_spans_of_photos_on_this_machine_are_refused_for_a_cluster(config, tmp_path):
     config = load_config(str(tmp_path / "flowers.yaml"), ["cluster.pipeline_root=gs://bucket/ingraph"])
-    with pytest.raises(BrokenInput, match="the photos of spans are not copied to a cluster; give a path .* gs://"):
+    with pytest.raises(BrokenInput, match=r"the photos of spans are not copied to a cluster; give a path .* gs://"):
         cluster_pipeline(config, "kubeflow", tmp_path)
