@@ -40,6 +40,11 @@ class HeartRun:
         return self.workdir / "models/heart"
 
     @property
+    def served_version(self) -> int:
+        """The newest: a test may have published another."""
+        return max(int(path.name) for path in self.base_path.iterdir() if path.name.isdigit())
+
+    @property
     def artifacts(self) -> Path:
         return self.workdir / "runs/heart/artifacts"
 

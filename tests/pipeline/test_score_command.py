@@ -129,7 +129,7 @@ def test_every_row_has_the_label_that_ingraph_predict_prints(server, hearts, sco
 
 
 def test_the_summary_says_which_model_scored(heart_run: HeartRun, scored_hearts):
-    newest = max(int(path.name) for path in heart_run.base_path.iterdir() if path.name.isdigit())
+    newest = heart_run.served_version
     provenance = json.loads((heart_run.base_path / f"{newest}/assets.extra/provenance.json").read_text())
     data, code = (provenance[f"{name}_fingerprint"][:8] for name in ("data", "code"))
 

@@ -85,7 +85,7 @@ def test_requests_like_the_training_data_are_no_skew(skew, same, heart_run):
     assert result.exit_code == 0, result.output
     asked = r"requests   303 rows of 16 requests in 1 log, \d{4}-\d\d-\d\d \d\d:\d\d to .* UTC\n"
     assert re.match(asked, result.stdout)
-    assert f"training   256 rows of version 1 in {heart_run.base_path}\n" in result.stdout
+    assert f"training   256 rows of version {heart_run.served_version} in {heart_run.base_path}\n" in result.stdout
     assert "left out" not in result.stdout
     assert result.stdout.endswith("no skew    in any of 13 columns\n")
     assert len(findings(result)) == COLUMNS
