@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field
 
+from pipeline.divergence_bounds import DivergenceBounds
 from pipeline.span_options import SpanOptions
 
 
@@ -19,15 +20,7 @@ class SkewOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     maximum: float | None = Field(0.3, gt=0, le=1)
-    maximum_of: dict[str, float | None] = {}
-
-    @field_validator("maximum_of")
-    @classmethod
-    def _check_bounds(cls, bounds: dict[str, float | None]) -> dict[str, float | None]:
-        for column, bound in bounds.items():
-            if bound is not None and not 0 < bound <= 1:
-                raise ValueError(f"the bound of {column!r} is {bound}; a divergence lies between 0 and 1")
-        return bounds
+    maximum_of: DivergenceBounds = {}
 
     def bound(self, column: str, spans: SpanOptions | None) -> float | None:
         """The largest divergence of a column, None where it is not compared."""

@@ -7,6 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from pipeline.divergence_bounds import DivergenceBounds
+
 NUMBERED = ("{SPAN}",)
 DATED = ("{YYYY}", "{MM}", "{DD}")
 
@@ -29,7 +31,7 @@ class SpanOptions(BaseModel):
     path: str
     window: int = Field(ge=1)
     maximum_drift: float | None = Field(0.3, gt=0, le=1)
-    maximum_drift_of: dict[str, float | None] = {}
+    maximum_drift_of: DivergenceBounds = {}
     class_changes: Literal["stop", "allow"] = "stop"
 
     @field_validator("path")
@@ -39,14 +41,6 @@ class SpanOptions(BaseModel):
         if sorted(placeholders) not in (sorted(NUMBERED), sorted(DATED)):
             raise ValueError("expected {SPAN} once, or {YYYY}, {MM} and {DD} once each, data/{YYYY}-{MM}-{DD}/*.csv")
         return path
-
-    @field_validator("maximum_drift_of")
-    @classmethod
-    def _check_bounds(cls, bounds: dict[str, float | None]) -> dict[str, float | None]:
-        for column, bound in bounds.items():
-            if bound is not None and not 0 < bound <= 1:
-                raise ValueError(f"the bound of {column!r} is {bound}; a divergence lies between 0 and 1")
-        return bounds
 
     def drift_bound(self, column: str) -> float | None:
         """The largest divergence of a column, None where it is not compared."""
