@@ -50,7 +50,7 @@ def run_fn(fn_args: FnArgs) -> None:
         columns={name: str(feature.dtype.name) for name, feature in sorted(transform.raw_feature_spec.items())},
         preprocessing=preprocessing.model_dump(mode="json"),
         labels=labels,
-        categories=categories,
+        vocabulary=categories,
     )
     start = start_warm(model, meaning, fn_args.base_model) if options.warm_start else ""
     fit(model, train, options)

@@ -25,7 +25,7 @@ class MeaningOfWeights(BaseModel):
         columns: raw feature -> its type.
         preprocessing: the options, as JSON has them.
         labels: in the order of the probabilities.
-        categories: in the order of the rows of the embeddings, of which the first is for unknown ones.
+        vocabulary: in the order of the rows of the embeddings, of which the first is for what is not in it.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -33,7 +33,7 @@ class MeaningOfWeights(BaseModel):
     columns: Mapping[str, str]
     preprocessing: Mapping[str, Any]
     labels: Sequence[str]
-    categories: Sequence[str]
+    vocabulary: Sequence[str]
 
 
 def leave_for_warm_start(export_path: str, model: keras.Model, meaning: MeaningOfWeights) -> None:
@@ -48,9 +48,9 @@ def leave_for_warm_start(export_path: str, model: keras.Model, meaning: MeaningO
 
 
 def start_warm(model: keras.Model, meaning: MeaningOfWeights, served: str) -> str:
-    """Give an untrained model the weights of the served one; an embedding's rows go by their categories.
+    """Give an untrained model the weights of the served one; an embedding's rows go by what they stand for.
 
-    Rows of categories that the served model does not know stay as they are. So does everything where the weights of the
+    Rows of what the served model does not know stay as they are. So does everything where the weights of the
     two models do not mean the same.
 
     Args:
@@ -76,11 +76,11 @@ def start_warm(model: keras.Model, meaning: MeaningOfWeights, served: str) -> st
         return "cold: other layers than the served model's"
     for source, target in pairs:
         if isinstance(target, keras.layers.Embedding):
-            target.set_weights([_rows(source, target, before.categories, meaning.categories)])
+            target.set_weights([_rows(source, target, before.vocabulary, meaning.vocabulary)])
         else:
             target.set_weights(source.get_weights())
-    known = len(set(before.categories) & set(meaning.categories))
-    return f"warm: from the served model, with {known} of {len(meaning.categories)} categories"
+    known = len(set(before.vocabulary) & set(meaning.vocabulary))
+    return f"warm: from the served model, with {known} of {len(meaning.vocabulary)} categories"
 
 
 def _load(path: str) -> keras.Model:
