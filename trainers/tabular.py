@@ -46,12 +46,8 @@ def run_fn(fn_args: FnArgs) -> None:
     keras.utils.set_random_seed(options.seed)
     categories = known_categories(transform_output, train.features)
     model = build_model(train.features, len(categories), len(labels), options)
-    meaning = MeaningOfWeights(
-        columns={name: str(feature.dtype.name) for name, feature in sorted(transform.raw_feature_spec.items())},
-        preprocessing=preprocessing.model_dump(mode="json"),
-        labels=labels,
-        vocabulary=categories,
-    )
+    vocabularies = {CATEGORY_VOCABULARY: categories} if categories else {}
+    meaning = MeaningOfWeights.of(transform, preprocessing, labels, vocabularies)
     start = start_warm(model, meaning, fn_args.base_model) if options.warm_start else ""
     fit(model, train, options)
     _export(model, transform_output, transform, preprocessing.label.column, len(labels), fn_args.serving_model_dir)
@@ -85,11 +81,17 @@ def build_model(
         # Row 0 is the unknown category. It starts at zero and stays there unless training meets it: no information.
         rows = inputs[CATEGORIES] + 1
         weights = keras.layers.Embedding(
-            vocabulary_size + 1, classes, embeddings_initializer="zeros", embeddings_regularizer=penalty
+            vocabulary_size + 1,
+            classes,
+            embeddings_initializer="zeros",
+            embeddings_regularizer=penalty,
+            name=f"{CATEGORY_VOCABULARY}_linear",
         )(rows)
         linear.append(keras.ops.sum(weights, axis=1))
         if options.hidden_units:
-            embedded = keras.layers.Embedding(vocabulary_size + 1, options.embedding_width)(rows)
+            embedded = keras.layers.Embedding(
+                vocabulary_size + 1, options.embedding_width, name=f"{CATEGORY_VOCABULARY}_embedding"
+            )(rows)
             network.append(keras.layers.Flatten()(embedded))
     logits = linear[0] if len(linear) == 1 else keras.layers.add(linear)
     if options.hidden_units:

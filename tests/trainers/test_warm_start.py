@@ -15,7 +15,7 @@ CATEGORIES = ["city=Oslo", "city=Rome"]
 
 def meaning(categories=CATEGORIES, **changed) -> MeaningOfWeights:
     fields = {"columns": {"age": "int64"}, "preprocessing": {"crosses": []}, "labels": ["no", "yes"]}
-    return MeaningOfWeights(**fields | changed, vocabulary=categories)
+    return MeaningOfWeights(**fields | changed, vocabularies={"categories": categories})
 
 
 def model(seed: int, categories=CATEGORIES, hidden_units=(4,)) -> keras.Model:
