@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
 from serving.map_each import map_each
@@ -18,15 +20,27 @@ def image_files(images: tf.Tensor) -> tf.Tensor:
         images: string [batch], each an encoded file (what a REST `{"b64": ...}` delivers) or base64 text of one, in the
             URL-safe or the standard alphabet, padded or not.
     """
-    (files,), _ = map_each(lambda image: (_file(image),), images, (tf.TensorSpec([], tf.string),))
-    return files
+    files, known = _files(images, tf.io.decode_base64)
+
+    def also_of_the_other_alphabet() -> tf.Tensor:
+        others, _ = _files(images, lambda text: tf.io.decode_base64(_url_safe(text)))
+        return tf.where(known, files, others)
+
+    # decode_base64 takes no longer than _url_safe does, and gives up at the first character that it does not know.
+    return tf.cond(tf.reduce_all(known), lambda: files, also_of_the_other_alphabet)
 
 
-def _file(image: tf.Tensor) -> tf.Tensor:
-    is_file = tf.reduce_any(
-        [tf.equal(tf.strings.substr(image, 0, len(beginning)), beginning) for beginning in FILE_BEGINNINGS]
-    )
-    return tf.cond(is_file, lambda: image, lambda: tf.io.decode_base64(_url_safe(image)))
+def _files(images: tf.Tensor, decode: Callable[[tf.Tensor], tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+    """string [batch], the files, and bool [batch], which are known to be one or could be decoded."""
+
+    def file(image: tf.Tensor) -> tuple[tf.Tensor]:
+        is_file = tf.reduce_any(
+            [tf.equal(tf.strings.substr(image, 0, len(beginning)), beginning) for beginning in FILE_BEGINNINGS]
+        )
+        return (tf.cond(is_file, lambda: image, lambda: decode(image)),)
+
+    (files,), known = map_each(file, images, (tf.TensorSpec([], tf.string),))
+    return files, known
 
 
 def _url_safe(text: tf.Tensor) -> tf.Tensor:

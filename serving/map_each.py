@@ -36,18 +36,26 @@ def map_each(
         tf.data.Dataset.from_tensor_slices((tf.range(count), items))
         .map(numbered, num_parallel_calls=tf.data.AUTOTUNE)
         .ignore_errors(log_warning=False)
+        .batch(count + 1)  # never of size 0
     )
-    # Never empty, and what bad items are answered with.
+    # What there is where no item is good.
     nothing = tf.data.Dataset.from_tensors(
-        (tf.constant(-1, tf.int64), *(tf.zeros(spec.shape, spec.dtype) for spec in signature))
+        (tf.zeros([0], tf.int64), *(tf.zeros([0, *spec.shape], spec.dtype) for spec in signature))
     )
-    positions, *results = nothing.concatenate(mapped).batch(count + 1).get_single_element()
-    rows = tf.scatter_nd(positions[1:, None], tf.range(1, tf.size(positions)), count[None])
-    gathered = (tf.gather(result, rows) for result in results)
+    options = tf.data.Options()
+    options.autotune.enabled = False  # a thread for one element would come too late
+    positions, *results = mapped.concatenate(nothing).take(1).with_options(options).get_single_element()
+
+    def in_their_places(values: tf.Tensor) -> tf.Tensor:
+        return tf.scatter_nd(positions[:, None], values, tf.concat([count[None], tf.shape(values, tf.int64)[1:]], 0))
+
+    # A copy of all results takes as long as anything else here, and is seldom needed.
+    all_good = tf.equal(tf.size(positions, tf.int64), count)
+    results = tf.cond(all_good, lambda: results, lambda: [in_their_places(values) for values in results])
     return (
         tuple(
             tf.ensure_shape(values, [items.shape[0], *spec.shape])
-            for values, spec in zip(gathered, signature, strict=True)
+            for values, spec in zip(results, signature, strict=True)
         ),
-        rows > 0,
+        in_their_places(tf.ones_like(positions)) > 0,
     )
