@@ -1,0 +1,34 @@
+"""Keep the heap of a process from growing with the data that went through it."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+from collections.abc import Iterator
+
+# The numbers of malloc.h.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+_KIB, _MIB = 1 << 10, 1 << 20
+
+
+@contextlib.contextmanager
+def heap_given_back() -> Iterator[None]:
+    """Within it, glibc maps pieces of memory from 64 KiB on by themselves, and returns them when they are freed.
+
+    By itself glibc raises that limit up to 32 MiB, the larger the pieces that are freed: then photos and batches that
+    come and go leave a heap in pieces that nothing fits in, which grows with their number. Afterwards the limits are
+    those that it would have raised them to. Does nothing where the C library is another one.
+
+    Source: mallopt(3).
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        yield
+        return
+    mallopt(_MMAP_THRESHOLD, 64 * _KIB)
+    mallopt(_TRIM_THRESHOLD, 128 * _KIB)
+    try:
+        yield
+    finally:
+        mallopt(_MMAP_THRESHOLD, 32 * _MIB)
+        mallopt(_TRIM_THRESHOLD, 64 * _MIB)
