@@ -184,7 +184,7 @@ class TabularRunConfig(RunConfig):
 class TextRunConfig(RunConfig):
     """A run on texts; the model decides about the features."""
 
-    not_tuned: ClassVar[frozenset[str]] = frozenset({"model", "handle"})
+    not_tuned: ClassVar[frozenset[str]] = frozenset({"model", "handle", "warm_start"})
 
     preprocessing: TextOptions
     trainer: TextTrainerOptions = NgramOptions()
