@@ -34,7 +34,7 @@ from pipeline.config import RunConfig, load_config
 from pipeline.runners.hasten_beam import hasten_beam
 from serving.labels import VOCABULARY
 from trainers.reference_predictions import reference_predictions
-from trainers.text import train_classifier
+from trainers.text import fit_classifier, read_training_split
 from trainers.transform_graph import TransformGraph
 from trainers.transformed_split import read_transformed_split
 from transform.text import preprocessing_fn
@@ -87,7 +87,8 @@ def ingraph_probabilities(config: RunConfig, texts: np.ndarray, labels: np.ndarr
         graph = transform_graph(preprocessing_fn, options, SPEC, train_file, folder)
         labels_of_graph = [label.decode() for label in graph.vocabulary_by_name(VOCABULARY)]
         transform = TransformGraph(graph)
-        classifier, _ = train_classifier([train_file], graph, transform, len(labels_of_graph), config.trainer)
+        training_split = read_training_split([train_file], transform, config.trainer)
+        classifier = fit_classifier(training_split, graph, len(labels_of_graph), config.trainer)
         held_out = read_transformed_split([test_file], transform, classifier.inputs)
     return reference_predictions(classifier.model, held_out, labels_of_graph).probabilities[:, 1]
 

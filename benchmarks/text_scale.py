@@ -43,7 +43,7 @@ def measure(documents: int) -> Scale:
     from benchmarks.transform_graph import transform_graph
     from pipeline.config import load_config
     from pipeline.runners.hasten_beam import hasten_beam
-    from trainers.text import train_classifier
+    from trainers.text import fit_classifier, read_training_split
     from trainers.transform_graph import TransformGraph
     from transform.text import preprocessing_fn
 
@@ -56,7 +56,11 @@ def measure(documents: int) -> Scale:
         examples, steps["reading"] = timed(lambda: read_examples(folder))
         graph, steps["Transform"] = timed(lambda: transform_graph(preprocessing_fn, options, SPEC, examples, folder))
         transform = TransformGraph(graph)
-        _, steps["training"] = timed(lambda: train_classifier([examples], graph, transform, 2, config.trainer))
+
+        def training() -> None:
+            fit_classifier(read_training_split([examples], transform, config.trainer), graph, 2, config.trainer)
+
+        _, steps["training"] = timed(training)
     return Scale(documents, steps, peak_memory())
 
 

@@ -184,7 +184,7 @@ class TabularRunConfig(RunConfig):
 class TextRunConfig(RunConfig):
     """A run on texts; the model decides about the features."""
 
-    not_tuned: ClassVar[frozenset[str]] = frozenset({"model", "handle"})
+    not_tuned: ClassVar[frozenset[str]] = frozenset({"model", "handle", "warm_start"})
 
     preprocessing: TextOptions
     trainer: TextTrainerOptions = NgramOptions()
@@ -204,7 +204,7 @@ class ImageRunConfig(RunConfig):
     """A run on photos; the model decides about the pixels, and about its labels, where the config does not."""
 
     objective: ClassVar[Objective] = "accuracy"
-    not_tuned: ClassVar[frozenset[str]] = frozenset({"mode", "backbone", "weights", "precision"})
+    not_tuned: ClassVar[frozenset[str]] = frozenset({"mode", "backbone", "weights", "warm_start", "precision"})
 
     data: PhotoDataOptions
     preprocessing: ImageOptions = ImageOptions()

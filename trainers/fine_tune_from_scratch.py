@@ -8,12 +8,21 @@ from trainers.backbone_blocks import backbone_blocks, check_blocks
 from trainers.compile_for_photos import compile_for_photos
 from trainers.photo_training import PhotoTraining
 from trainers.photo_training_batches import held_out_photos, photo_training_batches
+from trainers.photo_warm_start import PhotoWarmStart
 from trainers.pooled_blocks import joined, pooled_blocks
 from trainers.resumable_fit import resumable_fit
+from trainers.trained_photos import TrainedPhotos
 
 
-def train_from_scratch(backbone: keras.Model, training: PhotoTraining) -> keras.Model:
-    """The trained model, from pixels to probabilities; photos are decoded, and changed, anew in each epoch.
+def train_from_scratch(
+    backbone: keras.Model, training: PhotoTraining, warm_start: PhotoWarmStart | None
+) -> TrainedPhotos:
+    """Train on photos that are decoded, and changed, anew in each epoch.
+
+    Args:
+        backbone: untrained.
+        training: on what, and how.
+        warm_start: what all layers begin with, where they are to begin with the served model's.
 
     Raises:
         TrainingError: a block is named that there is not.
@@ -29,6 +38,8 @@ def train_from_scratch(backbone: keras.Model, training: PhotoTraining) -> keras.
     model = keras.Model(
         backbone.input, keras.layers.Dense(training.classes, activation="softmax", name="head")(features)
     )
+    numbers = tuple(known.index(block) for block in blocks)
+    start = warm_start.begin(model, numbers) if warm_start else ""
     compile_for_photos(model, training)
     resumable_fit(
         model,
@@ -39,4 +50,6 @@ def train_from_scratch(backbone: keras.Model, training: PhotoTraining) -> keras.
         validation=held_out_photos(training) if options.early_stopping_patience else None,
         patience=options.early_stopping_patience,
     )
-    return model
+    trained = keras.Model(model.input, model.output)
+    trained.history = getattr(model, "history", None)
+    return TrainedPhotos(trained, numbers, start)

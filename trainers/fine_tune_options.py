@@ -13,6 +13,7 @@ from trainers.precision import Precision
 from transform.image_options import PixelFormat
 
 IMAGENET, NO_WEIGHTS = "imagenet", "none"
+_KERAS_FILES = (".h5", ".keras")
 
 
 class FineTuneOptions(BaseModel):
@@ -39,6 +40,8 @@ class FineTuneOptions(BaseModel):
         label_smoothing: the share of each target that is spread over all classes, while blocks are trained.
         class_weights: `none`, or `balanced`: each class counts the same, however many photos it has.
         augmentation: random changes of photos, in training only.
+        warm_start: begin with the weights of the served model, where they mean the same. Blocks that `auto` chose
+            for it stay then, and its head is trained further with them.
         batch_norm_momentum: of the running means of a training from scratch; lower values suit short ones.
         precision: of the served model.
         seed: of the initial weights, the order of the photos and their changes.
@@ -58,6 +61,7 @@ class FineTuneOptions(BaseModel):
     label_smoothing: float = Field(0, ge=0, lt=1)
     class_weights: Literal["none", "balanced"] = "none"
     augmentation: AugmentationOptions = AugmentationOptions()
+    warm_start: bool = False
     batch_norm_momentum: float = Field(0.99, ge=0, lt=1)
     precision: Precision = "float32"
     seed: int = 0
@@ -94,6 +98,8 @@ class FineTuneOptions(BaseModel):
             raise ValueError("trained_blocks is for pretrained weights; with weights: none, all layers are trained")
         if "batch_norm_momentum" in changed and not self.from_scratch:
             raise ValueError("batch_norm_momentum is for weights: none; running means of pretrained weights stay")
+        if self.warm_start and self.weights not in (IMAGENET, NO_WEIGHTS) and not self.weights.endswith(_KERAS_FILES):
+            raise ValueError("warm_start is for backbones of Keras; what a SavedModel learns cannot be taken over")
         return self
 
     @property

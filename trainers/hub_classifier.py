@@ -8,11 +8,9 @@ import keras
 
 from serving.signatures.raw_features import Features
 from trainers.dense_batch import Column
-from trainers.fit_text import fit_text
 from trainers.text_classifier import TextClassifier
 from trainers.text_embedding import TextEmbedding
 from trainers.text_options import HubOptions
-from trainers.transformed_split import TransformedSplit
 from transform.text import TEXT
 
 EMBEDDING = "embedding"
@@ -23,18 +21,15 @@ def embedded_texts(embedding: TextEmbedding) -> Callable[[Features], dict[str, C
     return lambda features: {EMBEDDING: embedding(features[TEXT])}
 
 
-def hub_classifier(
-    train: TransformedSplit, embedding: TextEmbedding, classes: int, options: HubOptions
-) -> TextClassifier:
-    """Train a network over embeddings, which stay as they are.
+def hub_classifier(embedding: TextEmbedding, classes: int, options: HubOptions) -> TextClassifier:
+    """A network over embeddings, which stay as they are; to be trained.
 
     A text without a known word gets the answer for whatever the embedding makes of it; for NaN or infinity, for 0.
 
     Args:
-        train: what `embedded_texts` makes of the features of transform/text.py.
         embedding: the embedding.
         classes: how many labels there are.
-        options: how to train.
+        options: width and dropout.
     """
     vectors = keras.Input([embedding.width], name=EMBEDDING, dtype="float32")
     hidden = keras.layers.Dropout(options.dropout)(vectors)
@@ -42,5 +37,5 @@ def hub_classifier(
         hidden = keras.layers.Dense(options.hidden_units, activation="relu")(hidden)
         hidden = keras.layers.Dropout(options.dropout)(hidden)
     probabilities = keras.layers.Softmax()(keras.layers.Dense(classes)(hidden))
-    model = fit_text({EMBEDDING: vectors}, [probabilities], train, options)
-    return TextClassifier(model, embedded_texts(embedding), resources={"embedding": embedding})
+    resources = {"embedding": embedding}
+    return TextClassifier.of({EMBEDDING: vectors}, [probabilities], embedded_texts(embedding), resources)

@@ -22,10 +22,12 @@ from trainers.leave_beside_export import leave_beside_export
 from trainers.photo_predictions import photo_predictions
 from trainers.photo_split import read_photo_split
 from trainers.photo_training import PhotoTraining
+from trainers.photo_warm_start import PhotoWarmStart
 from trainers.photos import read_photos
 from trainers.training_folder import training_folder
 from trainers.transform_graph import TransformGraph
 from trainers.tuned_options import tuned_options
+from trainers.warm_start import MeaningOfWeights, leave_for_warm_start, start_fingerprint
 from trainers.wrapped_classifier import wrapped_classifier
 from transform.image_options import ImageOptions
 
@@ -48,15 +50,24 @@ def run_fn(fn_args: FnArgs) -> None:
     train, evaluation = read_photo_split(train_photos), read_photo_split(eval_photos)
     made_from = data_fingerprint(train.fingerprint, evaluation.fingerprint)
 
-    with training_folder(fn_args.model_run_dir, made_from, best.code_fingerprint) as folder:
+    warm_start = None
+    if isinstance(options, FineTuneOptions) and options.warm_start:
+        warm_start = PhotoWarmStart(
+            MeaningOfWeights.of(transform, preprocessing, labels, vocabularies={}), fn_args.base_model
+        )
+    began_with = start_fingerprint(warm_start.served) if warm_start else ""
+
+    with training_folder(fn_args.model_run_dir, made_from, best.code_fingerprint, began_with) as folder:
         if isinstance(options, FineTuneOptions):
             training = PhotoTraining(train_photos, train, len(labels), preprocessing.scaling, options, folder)
-            classifier = fine_tuned(training, preprocessing)
+            classifier = fine_tuned(training, preprocessing, warm_start)
         else:
             classifier = wrapped_classifier(options, preprocessing, len(labels))
         classifier = classifier.traced(preprocessing.height, preprocessing.width)
         frozen = frozen_classifier(classifier, preprocessing.height, preprocessing.width, options.precision)
         _export(frozen.predict, transform_output, transform, preprocessing, len(labels), fn_args.serving_model_dir)
+        if classifier.meaning is not None:
+            leave_for_warm_start(fn_args.serving_model_dir, classifier.model, classifier.meaning)
         leave_beside_export(
             fn_args.serving_model_dir,
             fn_args.model_run_dir,
@@ -67,6 +78,7 @@ def run_fn(fn_args: FnArgs) -> None:
             left_out=train.left_out + evaluation.left_out,
             hyperparameters=best.values,
             precision=frozen.provenance,
+            warm_start=classifier.start,
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keras
 
+from trainers.copied_weights import copy_weights
 from trainers.fine_tune_options import IMAGENET, NO_WEIGHTS
 from trainers.first_line import first_line
 from trainers.pixels_as_trained import pixels_as_trained
@@ -79,7 +80,7 @@ def _load_weights(backbone: keras.Model, name: str, shape: Shape, path: str) -> 
         ) from error
     added = len(backbone.layers) - len(bare.layers)
     for layer, source in zip(backbone.layers[added:], bare.layers, strict=True):
-        layer.set_weights(source.get_weights())
+        copy_weights(source, layer)
 
 
 def _from_keras_file(path: str, shape: Shape) -> keras.Model:

@@ -10,7 +10,6 @@ import tensorflow as tf
 
 from serving.signatures.raw_features import Features
 from trainers.dense_batch import Column
-from trainers.fit_text import fit_text
 from trainers.text_classifier import TextClassifier
 from trainers.text_options import NgramOptions
 from trainers.transformed_split import TransformedSplit
@@ -25,17 +24,17 @@ SMOOTHING = 1.0
 def ngram_classifier(
     train: TransformedSplit, vocabulary_sizes: Mapping[str, int], classes: int, options: NgramOptions
 ) -> TextClassifier:
-    """Train two models side by side, whose mean answer is the answer.
+    """Two models, whose mean answer is the answer; to be trained.
 
     One is linear over all terms, each weight times the term's log-count ratio (Wang and Manning, "Baselines and
     Bigrams", ACL 2012). The other is linear over the first kind of terms, plus a network over their mean embedding. A
     text without a known term gets what the biases say: always the same answer, which leans to the frequent classes.
 
     Args:
-        train: what `ragged_terms` makes of the features of transform/text.py.
+        train: what `ragged_terms` makes of the features of transform/text.py; the ratios are computed from it.
         vocabulary_sizes: how many terms are known of each kind, words first where there are words.
         classes: how many labels there are.
-        options: how to train.
+        options: widths, dropout and penalty.
     """
     inputs = {}
     for kind in vocabulary_sizes:
@@ -47,7 +46,7 @@ def ngram_classifier(
         keras.layers.Softmax()(_scaled_linear(inputs, vocabulary_sizes, ratios, classes, options)),
         keras.layers.Softmax()(_linear_and_network(inputs, first, vocabulary_sizes[first], classes, options)),
     ]
-    return TextClassifier(fit_text(inputs, members, train, options), ragged_terms)
+    return TextClassifier.of(inputs, members, ragged_terms)
 
 
 def ragged_terms(features: Features) -> dict[str, Column]:
@@ -84,15 +83,18 @@ def weighted_sum(vectors: keras.KerasTensor, weights: keras.KerasTensor) -> kera
 
 def _ratio_layer(train: TransformedSplit, kind: str, size: int, classes: int) -> keras.layers.Layer:
     # Set after the layer is built: as an initializer, the numbers would be in the model's config, as text.
-    layer = keras.layers.Embedding(size + 1, classes, embeddings_initializer="zeros", trainable=False)
+    layer = keras.layers.Embedding(
+        size + 1, classes, embeddings_initializer="zeros", trainable=False, name=f"{kind}_ratios"
+    )
     layer.build()
     layer.set_weights([log_count_ratios(train.features[kind], train.labels, size, classes)])
     return layer
 
 
-def _linear(size: int, classes: int, options: NgramOptions) -> keras.layers.Layer:
+def _linear(name: str, size: int, classes: int, options: NgramOptions) -> keras.layers.Layer:
+    penalty = keras.regularizers.L2(options.l2)
     return keras.layers.Embedding(
-        size + 1, classes, embeddings_initializer="zeros", embeddings_regularizer=keras.regularizers.L2(options.l2)
+        size + 1, classes, embeddings_initializer="zeros", embeddings_regularizer=penalty, name=name
     )
 
 
@@ -105,7 +107,7 @@ def _scaled_linear(
 ) -> keras.KerasTensor:
     sums: Sequence[keras.KerasTensor] = [
         weighted_sum(
-            _linear(size, classes, options)(inputs[kind]) * ratios[kind](inputs[kind]),
+            _linear(f"{kind}_scaled", size, classes, options)(inputs[kind]) * ratios[kind](inputs[kind]),
             keras.layers.Dropout(options.term_dropout)(inputs[WEIGHTS_OF[kind]]),
         )
         for kind, size in vocabulary_sizes.items()
@@ -118,8 +120,9 @@ def _linear_and_network(
     inputs: Mapping[str, keras.KerasTensor], kind: str, size: int, classes: int, options: NgramOptions
 ) -> keras.KerasTensor:
     terms, weights = inputs[kind], inputs[WEIGHTS_OF[kind]]
-    linear = weighted_sum(_linear(size, classes, options)(terms), keras.layers.Dropout(options.term_dropout)(weights))
-    embedded = keras.layers.Embedding(size + 1, options.embedding_width)(terms)
+    of_terms = _linear(f"{kind}_linear", size, classes, options)(terms)
+    linear = weighted_sum(of_terms, keras.layers.Dropout(options.term_dropout)(weights))
+    embedded = keras.layers.Embedding(size + 1, options.embedding_width, name=f"{kind}_embedding")(terms)
     hidden = weighted_sum(embedded, keras.layers.Dropout(options.dropout)(weights))
     hidden = keras.layers.Dropout(options.dropout)(hidden)
     hidden = keras.layers.Dense(options.hidden_units, activation="relu")(hidden)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import tensorflow as tf
@@ -15,8 +15,9 @@ from serving.signatures.raw_features import Features
 from serving.signatures.text import served_model
 from trainers.best_hyperparameters import BestHyperparameters
 from trainers.data_fingerprint import data_fingerprint
-from trainers.dense_batch import dense_batch
+from trainers.dense_batch import Column, dense_batch
 from trainers.encoder_classifier import encoder_classifier, ragged_tokens
+from trainers.fit_text import fit_text
 from trainers.frozen_model import frozen_model
 from trainers.hub_classifier import embedded_texts, hub_classifier
 from trainers.leave_beside_export import leave_beside_export
@@ -28,6 +29,7 @@ from trainers.text_options import EncoderOptions, HubOptions, NgramOptions, read
 from trainers.transform_graph import TransformGraph
 from trainers.transformed_split import TransformedSplit, read_transformed_split
 from trainers.tuned_options import tuned_options
+from trainers.warm_start import MeaningOfWeights, leave_for_warm_start, start_warm
 from transform.text import TOKENS, WEIGHTS_OF
 from transform.text_options import TextOptions
 
@@ -44,10 +46,19 @@ def run_fn(fn_args: FnArgs) -> None:
     transform_output = tft.TFTransformOutput(fn_args.transform_output)
     labels = [label.decode() for label in transform_output.vocabulary_by_name(VOCABULARY)]
     transform = TransformGraph(transform_output)
-    classifier, train = train_classifier(fn_args.train_files, transform_output, transform, len(labels), options)
+    handle = options.handle if isinstance(options, HubOptions) else ""
+    embedding = TextEmbedding(handle) if handle else None
+    train = read_training_split(fn_args.train_files, transform, options, embedding)
+    terms = known_terms(transform_output, train.features)
+    classifier = untrained_classifier(train, terms, len(labels), options, embedding)
     evaluation = read_transformed_split(fn_args.eval_files, transform, classifier.inputs)
 
+    meaning = MeaningOfWeights.of(transform, preprocessing, labels, terms, handle)
+    start = start_warm(classifier.model, meaning, fn_args.base_model) if options.warm_start else ""
+    fit_text(classifier, train, options)
     _export(classifier, transform_output, transform, preprocessing, len(labels), fn_args.serving_model_dir)
+    if options.warm_start:
+        leave_for_warm_start(fn_args.serving_model_dir, classifier.model, meaning)
     leave_beside_export(
         fn_args.serving_model_dir,
         fn_args.model_run_dir,
@@ -57,35 +68,15 @@ def run_fn(fn_args: FnArgs) -> None:
         code_fingerprint=best.code_fingerprint,
         left_out=train.left_out + evaluation.left_out,
         hyperparameters=best.values,
+        warm_start=start,
     )
-
-
-def train_classifier(
-    train_files: Sequence[str],
-    transform_output: tft.TFTransformOutput,
-    transform: TransformGraph,
-    classes: int,
-    options: NgramOptions | EncoderOptions | HubOptions,
-) -> tuple[TextClassifier, TransformedSplit]:
-    """The model that the options describe, trained, and what it was trained on.
-
-    Args:
-        train_files: patterns of TFRecord files.
-        transform_output: Transform's vocabularies.
-        transform: Transform's graph.
-        classes: how many labels there are.
-        options: which model, and how to train it.
-    """
-    embedding = TextEmbedding(options.handle) if isinstance(options, HubOptions) else None
-    train = read_training_split(train_files, transform, options, embedding)
-    return fit_classifier(train, transform_output, classes, options, embedding), train
 
 
 def read_training_split(
     train_files: Sequence[str],
     transform: TransformGraph,
     options: NgramOptions | EncoderOptions | HubOptions,
-    embedding: TextEmbedding | None,
+    embedding: TextEmbedding | None = None,
 ) -> TransformedSplit:
     """The split as the model takes it; the embedding is that of HubOptions."""
     if embedding is not None:
@@ -94,26 +85,45 @@ def read_training_split(
     return read_transformed_split(train_files, transform, inputs)
 
 
+def known_terms(transform_output: tft.TFTransformOutput, features: Mapping[str, Column]) -> dict[str, list[str]]:
+    """The terms of each vocabulary that the features are of, in the order of their numbers; words first."""
+    return {
+        vocabulary: [line.decode().partition(" ")[2] for line in transform_output.vocabulary_by_name(vocabulary)]
+        for vocabulary in (*WEIGHTS_OF, TOKENS)
+        if vocabulary in features
+    }
+
+
+def untrained_classifier(
+    train: TransformedSplit,
+    terms: Mapping[str, Sequence[str]],
+    classes: int,
+    options: NgramOptions | EncoderOptions | HubOptions,
+    embedding: TextEmbedding | None,
+) -> TextClassifier:
+    """The model that the options describe, for what `read_training_split` has read and its `known_terms`."""
+    keras.utils.set_random_seed(options.seed)
+    if isinstance(options, NgramOptions):
+        sizes = {vocabulary: len(known) for vocabulary, known in terms.items()}
+        return ngram_classifier(train, sizes, classes, options)
+    if isinstance(options, EncoderOptions):
+        return encoder_classifier(len(terms[TOKENS]), classes, options)
+    assert embedding is not None
+    return hub_classifier(embedding, classes, options)
+
+
 def fit_classifier(
     train: TransformedSplit,
     transform_output: tft.TFTransformOutput,
     classes: int,
     options: NgramOptions | EncoderOptions | HubOptions,
-    embedding: TextEmbedding | None,
+    embedding: TextEmbedding | None = None,
 ) -> TextClassifier:
-    """The model that the options describe, trained on what `read_training_split` has read."""
-    keras.utils.set_random_seed(options.seed)
-    if isinstance(options, NgramOptions):
-        sizes = {kind: _size(transform_output, kind) for kind in WEIGHTS_OF if kind in train.features}
-        return ngram_classifier(train, sizes, classes, options)
-    if isinstance(options, EncoderOptions):
-        return encoder_classifier(train, _size(transform_output, TOKENS), classes, options)
-    assert embedding is not None
-    return hub_classifier(train, embedding, classes, options)
-
-
-def _size(transform_output: tft.TFTransformOutput, vocabulary: str) -> int:
-    return int(transform_output.vocabulary_size_by_name(vocabulary))
+    """The model that the options describe, trained from scratch on what `read_training_split` has read."""
+    terms = known_terms(transform_output, train.features)
+    classifier = untrained_classifier(train, terms, classes, options, embedding)
+    fit_text(classifier, train, options)
+    return classifier
 
 
 def _served_prediction(classifier: TextClassifier) -> Callable[[Features], tf.Tensor]:

@@ -17,6 +17,7 @@ class _Training(BaseModel):
         learning_rate: Adam's step size; it decays to zero along a cosine.
         batch_size: examples per step.
         epochs: passes over the training split.
+        warm_start: start from the weights of the model that is served, where they mean the same, see warm_start.py.
         seed: of the initial weights and the shuffling.
     """
 
@@ -25,6 +26,7 @@ class _Training(BaseModel):
     learning_rate: float = Field(1e-3, gt=0)
     batch_size: int = Field(128, ge=1)
     epochs: int = Field(6, ge=1)
+    warm_start: bool = False
     seed: int = 0
 
 

@@ -12,12 +12,12 @@ from pathlib import Path
 
 @contextmanager
 def training_folder(model_run: str, *fingerprints: str) -> Iterator[Path]:
-    """A folder that the next training from the same data, config and code finds again, until one has come to its end.
+    """A folder that the next training of the same fingerprints finds again, until one has come to its end.
 
     Args:
         model_run: the Trainer's `<pipeline root>/Trainer/model_run/<execution>`; the folder is beside those of all
             executions. In an object store, a temporary local folder is made, which is not found again.
-        fingerprints: of the data, and of the config and the code.
+        fingerprints: of the data, of the config and the code, and of the weights that the training begins with.
     """
     if "://" in model_run:
         with tempfile.TemporaryDirectory() as temporary:

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from trainers.dense_batch import dense_batch
 from trainers.encoder_classifier import encoder_classifier, ragged_tokens
+from trainers.fit_text import fit_text
 from trainers.ngram_classifier import log_count_ratios, ngram_classifier, ragged_terms, weighted_sum
 from trainers.text_classifier import TextClassifier
 from trainers.text_options import EncoderOptions, NgramOptions, read_trainer_options
@@ -41,7 +42,9 @@ def as_split(features: dict, labels: np.ndarray) -> TransformedSplit:
 def trained(train: TransformedSplit, classes: int = 2, **options) -> TextClassifier:
     chosen = NgramOptions(**{"epochs": 10, "learning_rate": 0.01, "embedding_width": 8, **options})
     keras.utils.set_random_seed(chosen.seed)
-    return ngram_classifier(train, {"words": VOCABULARY}, classes, chosen)
+    classifier = ngram_classifier(train, {"words": VOCABULARY}, classes, chosen)
+    fit_text(classifier, train, chosen)
+    return classifier
 
 
 def predict(classifier: TextClassifier, terms: list[list[int]]) -> np.ndarray:
@@ -138,7 +141,9 @@ def encoder() -> TextClassifier:
     options = EncoderOptions(model="encoder", epochs=15, learning_rate=0.01, filters=8, filter_widths=(2,), dropout=0.1)
     keras.utils.set_random_seed(0)
     train = as_split(ragged_tokens({"tokens": tf.constant(tokens)}), labels)
-    return encoder_classifier(train, VOCABULARY, 2, options)
+    classifier = encoder_classifier(VOCABULARY, 2, options)
+    fit_text(classifier, train, options)
+    return classifier
 
 
 def encode(encoder: TextClassifier, tokens: np.ndarray) -> np.ndarray:
