@@ -29,13 +29,10 @@ def fine_tuned(
     options = training.options
     keras.utils.set_random_seed(options.seed)
     backbone = image_backbone(options.backbone, options.weights, preprocessing)
-    warm_start = warm_start and warm_start.of_backbone(backbone, options)
+    if warm_start is not None:
+        warm_start = warm_start.of_backbone(backbone, options)
     train = train_from_scratch if options.from_scratch else train_from_features
     trained = train(backbone, training, warm_start)
     model = trained.model
-    return ImageClassifier(
-        lambda pixels: model(pixels, training=False),
-        model,
-        trained.start,
-        warm_start and warm_start.meaning_with(trained.blocks),
-    )
+    meaning = None if warm_start is None else warm_start.meaning_with(trained.blocks)
+    return ImageClassifier(lambda pixels: model(pixels, training=False), model, trained.start, meaning)
