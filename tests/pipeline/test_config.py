@@ -68,6 +68,7 @@ def test_a_config_is_frozen(config_path):
         ("preprocessing.columns.bought=categorical", "columns lists the label 'bought'"),
         ("preprocessing.columns.age={kind: quantiles}", "buckets goes with kind: quantiles"),
         ("preprocessing.columns.age={kind: boundaries, boundaries: [2, 1]}", "boundaries must ascend"),
+        ("skew.maximum_of.age=1.5", "the bound of 'age' is 1.5; a divergence lies between 0 and 1"),
         ("preprocessing.crosses=[[age]]", "a cross takes two columns or more"),
         ("preprocessing.crosses=[[age, city]]", "crosses names 'age', which is z_score"),
         ('preprocessing.label.order=["yes", "yes"]', "order lists a label twice"),
