@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import apache_beam as beam
@@ -17,6 +20,7 @@ from tfx_bsl.public import tfxio
 
 from pipeline.runners.local import BEAM_PIPELINE_ARGS
 from serving import reference_predictions
+from serving.reference_predictions import FILE_NAME
 from serving.session_model import SessionModel
 from trainers.text import run_fn
 from trainers.text_embedding import TextEmbedding
@@ -83,11 +87,11 @@ def records(tmp_path_factory) -> str:
     return path
 
 
-def exported(folder: Path, records: str, preprocessing: dict, trainer: dict) -> str:
-    """The SavedModel that Transform and run_fn make of the records."""
+def exported(folder: Path, records: str, trainer: dict, base_model: str = "") -> str:
+    """The SavedModel that Transform and run_fn make of the records, where `base_model` is served."""
     tf.compat.v1.reset_default_graph()  # other tests leave annotations there, which tft would read
     options = TypeAdapter(TextTrainerOptions).validate_python(trainer)
-    text_options = TextOptions(label=LabelOptions(column="label"), **preprocessing).completed(options.features)
+    text_options = TextOptions(label=LabelOptions(column="label"), minimum_term_count=1).completed(options.features)
     custom_config = {
         "preprocessing": text_options.model_dump_json(),
         "trainer": options.model_dump_json(),
@@ -107,6 +111,7 @@ def exported(folder: Path, records: str, preprocessing: dict, trainer: dict) -> 
             eval_files=[records],
             transform_output=f"{folder}/graph",
             serving_model_dir=f"{folder}/model/Format-Serving",
+            base_model=base_model,
             custom_config=custom_config,
         )
     )
@@ -121,19 +126,31 @@ MODELS = {
 
 
 @pytest.fixture(scope="module", params=list(MODELS))
-def saved_model(request, tmp_path_factory, records, hub_model) -> str:
-    folder = tmp_path_factory.mktemp(request.param)
-    trainer = {"model": request.param, **MODELS[request.param]}
-    if request.param == "hub":
-        copy = shutil.copytree(hub_model, folder / "hub")
-        path = exported(folder, records, {}, trainer | {"handle": str(copy)})
-        shutil.rmtree(copy)  # what is served needs nothing from there
-        return path
-    return exported(folder, records, {"minimum_term_count": 1}, trainer)
+def trainer(request, tmp_path_factory) -> dict:
+    options = {"model": request.param, "warm_start": True, **MODELS[request.param]}
+    handle = {"handle": str(tmp_path_factory.mktemp("handle") / "hub")} if request.param == "hub" else {}
+    return options | handle
+
+
+@pytest.fixture(scope="module")
+def saved_model(trainer, tmp_path_factory, records, hub_model) -> str:
+    with at_its_handle(hub_model, trainer):
+        return exported(tmp_path_factory.mktemp(trainer["model"]), records, trainer)
+
+
+@contextmanager
+def at_its_handle(hub_model: str, trainer: dict) -> Iterator[None]:
+    """The model that `trainer` names is there while it trains; what is served needs nothing from there."""
+    if "handle" not in trainer:
+        yield
+        return
+    shutil.copytree(hub_model, trainer["handle"])
+    yield
+    shutil.rmtree(trainer["handle"])
 
 
 def test_a_session_answers_as_the_training_graph_does(saved_model, records):
-    expected = reference_predictions.read(f"{Path(saved_model).parent}/{reference_predictions.FILE_NAME}")
+    expected = reference_predictions.read(f"{Path(saved_model).parent}/{FILE_NAME}")
     serialized = list(tf.data.TFRecordDataset(records, "GZIP").as_numpy_iterator())
     session = SessionModel(saved_model)
     answers = session.run("serve_examples", {"examples": np.array(serialized, object)})["probabilities"]
@@ -156,6 +173,30 @@ def test_odd_texts_have_finite_answers_and_leave_the_others_alone(saved_model):
         np.testing.assert_allclose(answer.sum(axis=1), 1, atol=1e-5)
         np.testing.assert_allclose(answer[1], alone, atol=1e-6)
     session.close()
+
+
+def provenance(saved_model: str) -> dict:
+    return json.loads((Path(saved_model).parent / "provenance.json").read_text())
+
+
+def test_a_warm_start_begins_with_the_weights_of_the_served_model(saved_model, trainer, records, hub_model, tmp_path):
+    assert provenance(saved_model)["warm_start"].startswith("cold: the served model, if there is one")
+    # One step that moves nothing: the answers are those of the start.
+    still = trainer | {"epochs": 1, "learning_rate": 1e-12, "batch_size": 200}
+    with at_its_handle(hub_model, trainer):
+        started = exported(tmp_path, records, still, base_model=saved_model)
+    assert provenance(started)["warm_start"].startswith("warm: from the served model")
+    first, second = (reference_predictions.read(f"{Path(path).parent}/{FILE_NAME}") for path in (saved_model, started))
+    assert first.ids == second.ids
+    np.testing.assert_allclose(second.probabilities, first.probabilities, atol=1e-5)
+
+
+def test_an_embedding_from_elsewhere_starts_cold(hub_model, records, tmp_path):
+    options = {"model": "hub", "warm_start": True, "epochs": 1}
+    another = str(shutil.copytree(hub_model, tmp_path / "another"))
+    served = exported(tmp_path / "served", records, options | {"handle": another})
+    started = exported(tmp_path / "started", records, options | {"handle": hub_model}, base_model=served)
+    assert provenance(started)["warm_start"] == "cold: other embedding than the served model's"
 
 
 def test_an_embedding_gives_the_models_vectors_and_zero_for_no_number(hub_model):

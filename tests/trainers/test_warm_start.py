@@ -62,6 +62,7 @@ def test_categories_keep_their_weights_wherever_they_move_in_the_vocabulary(tmp_
         ({"labels": ["maybe", "no"]}, (4,), "cold: other labels than the served model's"),
         ({"columns": {"age": "float32"}}, (4,), "cold: other columns than the served model's"),
         ({"preprocessing": {"crosses": [["a", "b"]]}}, (4,), "cold: other preprocessing than the served model's"),
+        ({"embedding": "nnlm"}, (4,), "cold: other embedding than the served model's"),
         ({}, (8,), "cold: other layers than the served model's"),
         ({}, (4, 4), "cold: other layers than the served model's"),
     ],
