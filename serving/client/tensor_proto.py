@@ -128,7 +128,7 @@ def from_proto(proto: Any, maximum_bytes: int = MAXIMUM_BYTES) -> np.ndarray:
         return np.frombuffer(proto.tensor_content, kind.dtype).reshape(shape)
     values = _from_field_values(getattr(proto, kind.field), kind)[:size]
     if len(values) < size:
-        padding: Any = values[-1] if len(values) else (b"" if kind.name == "string" else kind.dtype.type())
+        padding: Any = values[-1] if len(values) else (b"" if kind.name == "string" else kind.dtype.type(0))
         values = np.concatenate([values, np.full(size - len(values), padding, kind.dtype)])
     return values.reshape(shape)
 

@@ -68,6 +68,17 @@ def test_the_last_value_fills_the_shape(values, expected):
     assert from_proto(float_proto([4], float_val=values)).tolist() == expected
 
 
+@pytest.mark.parametrize("name", ARRAYS)
+def test_without_a_value_zeros_fill_the_shape_as_in_tensorflow(name):
+    number = tf.as_dtype(ARRAYS[name].dtype).as_datatype_enum
+    proto = tensor_pb2.TensorProto(dtype=number, tensor_shape=tf.TensorShape([2]).as_proto())
+    zeros = tf.io.parse_tensor(proto.SerializeToString(), tf.as_dtype(number)).numpy()
+
+    read = from_proto(proto)
+
+    assert (read.dtype, read.tolist()) == (zeros.dtype, zeros.tolist())
+
+
 @pytest.mark.parametrize(
     "proto",
     [
