@@ -6,9 +6,13 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.chromium import NONE_FOUND, chromium, find_chromium
+
+# Milliseconds: how long a page may take is no matter of these tests, and one has Chromium decode 400 million pixels.
+PATIENCE = 60_000
+expect.set_options(timeout=PATIENCE)
 
 
 @pytest.fixture(scope="module")  # not longer: other tests run event loops of their own
@@ -30,7 +34,7 @@ def troubles() -> list[str]:
 def page(browser: Browser, troubles: list[str]) -> Iterator[Page]:
     """An empty page; errors and warnings in its console, failed requests and requests to other hosts fail the test."""
     page = browser.new_page()
-    page.set_default_timeout(10_000)
+    page.set_default_timeout(PATIENCE)
     page.on("console", lambda line: line.type in ("error", "warning") and troubles.append(line.text))
     page.on("pageerror", lambda error: troubles.append(str(error)))
     page.on("requestfailed", lambda request: troubles.append(f"{request.url} failed"))
