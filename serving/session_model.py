@@ -34,6 +34,7 @@ class SessionModel:
             self._session.close()
             raise
         self.signatures: Mapping[str, meta_graph_pb2.SignatureDef] = dict(meta_graph.signature_def)
+        self._tensors = {name: _SignatureTensors(graph, signature) for name, signature in self.signatures.items()}
 
     def run(
         self,
@@ -50,13 +51,13 @@ class SessionModel:
             KeyError: the model has no such signature, input or output.
             tf.errors.OpError: the graph refuses the values.
         """
-        definition = self.signatures[signature]
-        fetches = tuple(sorted(definition.outputs if outputs is None else outputs))
-        feeds = {}
+        tensors = self._tensors[signature]
+        fetches = sorted(self.signatures[signature].outputs if outputs is None else outputs)
+        feeds: dict[Any, np.ndarray] = {}
         for name, array in inputs.items():
-            tensor = self._tensor(definition.inputs, name)
-            feeds[tensor.ref()] = np.asarray(array, tensor.dtype.as_numpy_dtype)
-        values = self._run(feeds, [self._tensor(definition.outputs, name) for name in fetches], timeout_seconds)
+            reference, dtype = tensors.fed(name)
+            feeds[reference] = np.asarray(array, dtype)
+        values = self._run(feeds, [tensors.fetched(name) for name in fetches], timeout_seconds)
         return {name: _as_array(value) for name, value in zip(fetches, values, strict=True)}
 
     def unset_variables(self) -> list[str]:
@@ -98,11 +99,29 @@ class SessionModel:
                 tf_session.TF_DeleteBuffer(options)
         return values
 
-    def _tensor(self, tensors: Mapping[str, meta_graph_pb2.TensorInfo], name: str) -> tf.Tensor:
-        # Looking up a missing key in a protobuf map would add it.
-        if name not in tensors:
-            raise KeyError(name)
-        return self._session.graph.get_tensor_by_name(tensors[name].name)
+
+class _SignatureTensors:
+    """The tensors that a signature names, each looked up once: looking up takes as long as running a small graph."""
+
+    def __init__(self, graph: tf.Graph, signature: meta_graph_pb2.SignatureDef) -> None:
+        self._graph = graph
+        self._inputs = {name: info.name for name, info in signature.inputs.items()}
+        self._outputs = {name: info.name for name, info in signature.outputs.items()}
+        self._fed: dict[str, tuple[Any, type]] = {}
+        self._fetched: dict[str, tf.Tensor] = {}
+
+    def fed(self, name: str) -> tuple[Any, type]:
+        """What an input's value is fed as, and its numpy type; a KeyError where there is no such input."""
+        if name not in self._fed:
+            tensor = self._graph.get_tensor_by_name(self._inputs[name])
+            self._fed[name] = tensor.ref(), tensor.dtype.as_numpy_dtype
+        return self._fed[name]
+
+    def fetched(self, name: str) -> tf.Tensor:
+        """The tensor of an output; a KeyError where there is no such output."""
+        if name not in self._fetched:
+            self._fetched[name] = self._graph.get_tensor_by_name(self._outputs[name])
+        return self._fetched[name]
 
 
 def _variables_read(operations: Sequence[tf.Operation]) -> list[tf.Operation]:

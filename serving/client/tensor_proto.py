@@ -116,11 +116,12 @@ def from_proto(proto: Any, maximum_bytes: int = MAXIMUM_BYTES) -> np.ndarray:
         ValueError: the message describes no tensor.
     """
     kind = data_type(proto.dtype)
-    if proto.tensor_shape.unknown_rank:
+    tensor_shape = proto.tensor_shape
+    if tensor_shape.unknown_rank:
         raise ValueError("the tensor's shape is unknown")
-    shape = tuple(dim.size for dim in proto.tensor_shape.dim)
+    shape = tuple([dim.size for dim in tensor_shape.dim])
     size = math.prod(shape)
-    if any(dim < 0 for dim in shape) or size * kind.dtype.itemsize > maximum_bytes:
+    if min(shape, default=0) < 0 or size * kind.dtype.itemsize > maximum_bytes:
         raise ValueError(f"the tensor's shape {list(shape)} is negative or too large")
     if proto.tensor_content:
         if kind.name == "string" or len(proto.tensor_content) != size * kind.dtype.itemsize:
