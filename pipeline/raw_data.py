@@ -11,6 +11,7 @@ from pipeline import datasets
 from pipeline.check_table import check_table
 from pipeline.config import RunConfig
 from pipeline.plain_csv import plain_csv
+from serving.uncollected_imports import uncollected_imports
 from transform.image_options import ImageOptions
 
 
@@ -50,8 +51,9 @@ def raw_data(config: RunConfig, folder: Path) -> RawData:
 
 
 def _photos(path: str) -> RawData:
-    from components.image_example_gen.input_fingerprint import input_fingerprint
-    from components.image_example_gen.list_photos import list_photos
+    with uncollected_imports():
+        from components.image_example_gen.input_fingerprint import input_fingerprint
+        from components.image_example_gen.list_photos import list_photos
 
     photos = list_photos(path)
     classes = {photo.label for photo in photos}

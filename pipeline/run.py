@@ -21,6 +21,7 @@ from pipeline.config import RunConfig
 from pipeline.exit_status import ExitStatus
 from pipeline.leave_report import leave_report
 from pipeline.model_base_path import model_base_path
+from pipeline.onednn_for_photos import onednn_for_photos
 from pipeline.prepared_run import PreparedRun
 from pipeline.quiet_output import quiet_output
 from pipeline.raw_data import raw_data
@@ -92,7 +93,9 @@ def _run_to_the_end(
     with quiet_output(log) as stream:
         screen = RunScreen(stream, log)
         try:
-            status, ended = goal(_prepared(config, window, base_path, folder, run_id, screen)), ""
+            with onednn_for_photos(config.task):
+                prepared = _prepared(config, window, base_path, folder, run_id, screen)
+            status, ended = goal(prepared), ""
         except KeyboardInterrupt:
             screen.stopped("interrupted; run the same command again to go on, finished steps are not repeated")
             return ExitStatus.UNEXPECTED
