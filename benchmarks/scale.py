@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from benchmarks.harness.measurement import Goal, Measurement
 
+# A step that took less with the size before has no goal: the ratio is chance.
+LEAST_SECONDS = 0.1
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -39,7 +42,7 @@ def growth(
         last = now is found[-1]
         for step, seconds in now.steps.items():
             each = seconds / now.count / (before.steps[step] / before.count) if before else None
-            goal = step_goal if last and before else None
+            goal = step_goal if last and before and before.steps[step] >= LEAST_SECONDS else None
             measurements.append(
                 Measurement(
                     f"{now.count:,} {items}: {step}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,6 +44,7 @@ def server_process(name: str, base_path: str, batching: BatchingParameters | Non
 
 
 def _serve(name: str, base_path: str, batching: BatchingParameters | None, connection: Connection) -> None:
+    gc.freeze()  # what was imported, as `ingraph serve` does
     options = ServerOptions(rest_port=0, grpc_port=0, batching=batching)
     with EmbeddedServer({name: base_path}, options) as server:
         connection.send(Ports(server.rest_port, server.grpc_port))

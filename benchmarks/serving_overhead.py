@@ -4,7 +4,8 @@
 
 A tiny model (13 numbers in, one out), one client, one row per request; a server that runs each request alone, and one
 that merges requests into batches. The ways take turns within one run, so that whatever else the machine does falls on
-all of them. The clients are raw (generated stub, http.client): only the server counts.
+all of them; in a turn the client sends ten requests, each when the one before is answered. The clients are raw
+(generated stub, http.client): only the server counts.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-from benchmarks.harness.measurement import Kind, Measurement
+from benchmarks.harness.measurement import Goal, Kind, Measurement
 from benchmarks.harness.report import report
 from benchmarks.server_process import server_process
 from benchmarks.sum_model import COLUMNS, NAME, write_sum_model
@@ -33,6 +34,8 @@ from serving.server.batching_parameters import BatchingParameters
 from serving.session_model import SessionModel
 
 DIRECT = "session"
+REQUESTS_PER_TURN = 10
+ADDED_GOAL = Goal(2, of="value")  # milliseconds
 BATCHING = {"": None, ", batching": BatchingParameters(max_batch_size=32)}
 UNITS: Mapping[str, tuple[str, Kind]] = {
     "p50": ("ms", "time"),
@@ -91,16 +94,15 @@ def _rest(connection: http.client.HTTPConnection) -> Call:
 def _take_turns(calls: Mapping[str, Call], requests: int) -> dict[str, np.ndarray]:
     expected = sum(range(COLUMNS))
     seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(requests + requests // 10):
+    for _ in range(0, requests + requests // 10, REQUESTS_PER_TURN):
         for name, call in calls.items():
-            start = time.perf_counter()
-            answer = call()
-            took = time.perf_counter() - start
-            if answer != expected:
-                raise SystemExit(f"{name} answered {answer}, expected {expected}")
-            if turn >= requests // 10:  # the first tenth warms up
-                seconds[name].append(took)
-    return {name: np.array(values) for name, values in seconds.items()}
+            for _ in range(REQUESTS_PER_TURN):
+                start = time.perf_counter()
+                answer = call()
+                seconds[name].append(time.perf_counter() - start)
+                if answer != expected:
+                    raise SystemExit(f"{name} answered {answer}, expected {expected}")
+    return {name: np.array(values[-requests:]) for name, values in seconds.items()}  # the first tenth warms up
 
 
 def _compared(seconds: Mapping[str, np.ndarray]) -> list[Measurement]:
@@ -112,7 +114,12 @@ def _compared(seconds: Mapping[str, np.ndarray]) -> list[Measurement]:
             unit, kind = UNITS[what]
             beside = () if name == DIRECT else (measured / direct, f"{DIRECT}, {what}")
             found.append(Measurement(f"{name}: {what}", measured, unit, kind, *beside))
-    return found
+    direct, grpc_alone = (_figures(seconds[name])["p50"] for name in (DIRECT, "gRPC"))
+    added = grpc_alone - direct
+    return [
+        *found,
+        Measurement("gRPC: added at p50", added, "ms", "step", added / direct, f"{DIRECT}, p50", ADDED_GOAL),
+    ]
 
 
 def _figures(seconds: np.ndarray) -> dict[str, float]:

@@ -54,7 +54,6 @@ SUITE = (
         "Photos: time and memory by their number",
         "benchmarks.image_scale",
         arguments=("--photos", "500", "5000"),
-        short=("--photos", "500"),
     ),
     Benchmark(
         "serving-overhead",
@@ -79,7 +78,6 @@ SUITE = (
         "Hearts: quality beside scikit-learn",
         "benchmarks.tabular_quality",
         arguments=("--splits", "5"),
-        short=("--splits", "1"),
     ),
     Benchmark(
         "text-quality",
