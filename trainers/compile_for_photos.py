@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keras
 
+from trainers.fused_adam import FusedAdam
 from trainers.photo_training import PhotoTraining
 
 
@@ -12,7 +13,7 @@ def compile_for_photos(model: keras.Model, training: PhotoTraining) -> None:
     options = training.options
     step_size = keras.optimizers.schedules.CosineDecay(options.learning_rate, training.steps * options.epochs)
     model.compile(
-        optimizer=keras.optimizers.Adam(step_size),
+        optimizer=FusedAdam(step_size),
         loss=keras.losses.CategoricalCrossentropy(label_smoothing=options.label_smoothing),
         jit_compile=False,
     )
