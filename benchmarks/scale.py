@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from benchmarks.harness.measurement import Goal, Measurement
 
-# A step that took less with the size before has no goal: the ratio is chance.
-LEAST_SECONDS = 0.1
+ALL_STEPS = "all steps"
 
 
 @dataclass(frozen=True)
@@ -27,22 +26,22 @@ class Scale:
 
 
 def growth(
-    items: str, found: Sequence[Scale], step_goal: Goal | None = None, memory_goal: Goal | None = None
+    items: str, found: Sequence[Scale], time_goal: Goal | None = None, memory_goal: Goal | None = None
 ) -> list[Measurement]:
     """Seconds with the ratio of the time of an item to that of the size before, memory with the ratio of all of it.
 
     Args:
         items: what they are called.
         found: the smallest size first.
-        step_goal: of the time of an item, from the size before the last to the last.
+        time_goal: of the time of an item in all steps, from the size before the last to the last.
         memory_goal: of the last size.
     """
     measurements = []
     for before, now in zip([None, *found[:-1]], found, strict=True):
         last = now is found[-1]
-        for step, seconds in now.steps.items():
-            each = seconds / now.count / (before.steps[step] / before.count) if before else None
-            goal = step_goal if last and before and before.steps[step] >= LEAST_SECONDS else None
+        seconds_before = _with_all(before) if before else {}
+        for step, seconds in _with_all(now).items():
+            each = seconds / now.count / (seconds_before[step] / before.count) if before else None
             measurements.append(
                 Measurement(
                     f"{now.count:,} {items}: {step}",
@@ -51,7 +50,7 @@ def growth(
                     "time",
                     each,
                     f"each of {before.count:,}" if before else "",
-                    goal,
+                    time_goal if last and before and step == ALL_STEPS else None,
                 )
             )
         measurements.append(
@@ -66,3 +65,7 @@ def growth(
             )
         )
     return measurements
+
+
+def _with_all(scale: Scale) -> dict[str, float]:
+    return {**scale.steps, ALL_STEPS: sum(scale.steps.values())}
