@@ -38,6 +38,7 @@ setup(
         "grpcio-reflection",
         "prometheus-client",
         "aiohttp~=3.9",
+        "uvloop~=0.22",
         "orjson~=3.9",
         "requests",
         "google-cloud-storage",

@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 
 import grpc
+import uvloop
 from aiohttp import web
 
 from serving.client.canonical_code import CanonicalCode
@@ -84,14 +85,14 @@ class EmbeddedServer:
 
     def run(self, on_ready: Callable[[], None]) -> None:
         """Serve until SIGTERM or SIGINT, then let the requests in flight finish. Only in the main thread."""
-        asyncio.run(self._serve(on_ready, (signal.SIGTERM, signal.SIGINT)))
+        uvloop.run(self._serve(on_ready, (signal.SIGTERM, signal.SIGINT)))
 
     def __enter__(self) -> EmbeddedServer:
         ready: Future[None] = Future()
 
         def serve() -> None:
             try:
-                asyncio.run(self._serve(lambda: ready.set_result(None), ()))
+                uvloop.run(self._serve(lambda: ready.set_result(None), ()))
             except BaseException as error:
                 if ready.done():
                     raise

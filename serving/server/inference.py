@@ -64,11 +64,10 @@ class Inference:
             work = self._batching.run(served, signature, feeds, fetches, timeout_seconds)
         else:
             # The caller may leave; the thread cannot.
-            work = asyncio.shield(
-                served.version.start(self._executor, _run_before, deadline, served.model, signature, feeds, fetches)
-            )
+            work = served.version.start(self._executor, _run_before, deadline, served.model, signature, feeds, fetches)
         try:
-            outputs = await asyncio.wait_for(work, timeout_seconds)
+            async with asyncio.timeout(timeout_seconds):
+                outputs = await work
         except TimeoutError:
             raise _too_late() from None
         if self._metrics is not None:

@@ -59,11 +59,25 @@ class ServedVersion:
             self._release()
 
     def start(self, executor: Executor, work: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
-        """Call `work(*arguments)` in a thread; the model is not closed before it is done, whoever waits for it."""
-        done = asyncio.get_running_loop().run_in_executor(executor, work, *arguments)
+        """Call `work(*arguments)` in a thread; the model is not closed before it is done, whoever waits for it.
+
+        Whoever waits may cancel the future; the thread goes on. Not `run_in_executor`, whose result goes through three
+        turns of the event loop with the shield that this would need.
+        """
+        loop = asyncio.get_running_loop()
+        answer = loop.create_future()
+
+        def call() -> None:
+            try:
+                result = work(*arguments)
+            except BaseException as error:
+                loop.call_soon_threadsafe(self._deliver, answer, None, error)
+            else:
+                loop.call_soon_threadsafe(self._deliver, answer, result, None)
+
+        executor.submit(call)
         self._users += 1
-        done.add_done_callback(self._release)
-        return done
+        return answer
 
     async def wait_until_idle(self) -> None:
         """Return when nobody uses the model any more."""
@@ -71,8 +85,15 @@ class ServedVersion:
             self._idle.clear()
             await self._idle.wait()
 
-    def _release(self, done: asyncio.Future[Any] | None = None) -> None:
+    def _deliver(self, answer: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
+        self._release()
+        if answer.done():  # whoever has waited has gone
+            return
+        if error is not None:
+            answer.set_exception(error)
+        else:
+            answer.set_result(result)
+
+    def _release(self) -> None:
         self._users -= 1
         self._idle.set()
-        if done is not None and not done.cancelled():
-            done.exception()  # it is looked at, even if whoever has started it has gone
