@@ -38,8 +38,10 @@ from components.image_example_gen.list_photos import list_photos
 from components.image_example_gen.photo import Photo
 from pipeline import datasets
 from pipeline.config import RunConfig, load_config
+from trainers.backbone_blocks import backbone_blocks
 from trainers.fine_tune_options import FineTuneOptions
 from trainers.image_backbone import image_backbone
+from trainers.pooled_blocks import joined, pooled_blocks
 from transform.image import usable_pixels
 from transform.image_options import ImageOptions
 
@@ -143,7 +145,8 @@ def keras_seconds(photos: Photos, config: RunConfig) -> float:
     pixels = usable_pixels(files, config.preprocessing)[0].numpy()
     classes, numbers = np.unique([photo.label for photo in photos], return_inverse=True)
     backbone = image_backbone(config.trainer.backbone, config.trainer.weights, config.preprocessing)
-    pooled = keras.layers.GlobalAveragePooling2D()(backbone.output)
+    blocks = backbone_blocks(backbone)[-1:] if config.trainer.blocks == "auto" else config.trainer.blocks
+    pooled = joined(list(pooled_blocks(backbone, blocks).values()))
     model = keras.Model(backbone.input, keras.layers.Dense(len(classes), activation="softmax")(pooled))
     model.compile("adam", "sparse_categorical_crossentropy", jit_compile=False)
     model.fit(pixels[:batch_size], numbers[:batch_size], verbose=0)

@@ -27,6 +27,7 @@ LABELS = [str(digit) for digit in range(10)]
 # A small backbone for two epochs: what it learns is not the point.
 SETTINGS = (
     "trainer.backbone=MobileNet",
+    "trainer.blocks=auto",
     "trainer.epochs=2",
     "preprocessing={height: 32, width: 32}",
     "evaluation={at_least: {accuracy: 0.05}}",
