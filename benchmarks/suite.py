@@ -66,12 +66,13 @@ SUITE = (
         "serving-throughput",
         "Serving: photos of 16 clients",
         "benchmarks.serving_throughput",
+        arguments=("--photos", "48"),
     ),
     Benchmark(
         "image-graph",
         "Photos: the served graph beside its network",
         "benchmarks.image_graph",
-        arguments=("--turns", "6"),
+        arguments=("--turns", "5"),
     ),
     Benchmark(
         "tabular-quality",
