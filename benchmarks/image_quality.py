@@ -59,6 +59,8 @@ def main() -> None:
     parser.add_argument("--photos-per-class", type=int, help="take no more; all where it is not given")
     parser.add_argument("--seed", type=int, default=0, help="of the split")
     options = parser.parse_args()
+    if options.flowers and TEST_DATA not in os.environ:
+        parser.error(f"--flowers: the environment variable {TEST_DATA} is to name the folder with the flowers")
     with tempfile.TemporaryDirectory() as folder:
         if options.flowers:
             data = Path(os.environ[TEST_DATA])
