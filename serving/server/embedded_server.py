@@ -67,7 +67,7 @@ class EmbeddedServer:
     def __init__(self, models: Mapping[str, str], options: ServerOptions | None = None) -> None:
         self._options = options or ServerOptions()
         if self._options.model_config_file is not None:
-            self._configs = read_model_config_file(self._options.model_config_file)
+            self._configs = read_model_config_file(self._options.model_config_file) or []
         else:
             log = self._options.request_log
             self._configs = [ModelConfig(name, base_path, request_log=log) for name, base_path in models.items()]

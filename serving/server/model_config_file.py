@@ -12,17 +12,24 @@ from serving.server.model_manager import ModelManager
 from serving.server.serving_error import ServingError
 from serving.server.text_proto import ConfigFileError, read_text_proto
 
+_NO_TRANSITION = (
+    "Cannot transition to requested config. It is only legal to transition from one ModelConfigList to another."
+)
+
 logger = logging.getLogger(__name__)
 
 
-def read_model_config_file(path: str) -> list[ModelConfig]:
-    """The models of a text file of tensorflow.serving.ModelServerConfig.
+def read_model_config_file(path: str) -> list[ModelConfig] | None:
+    """The models of a text file of tensorflow.serving.ModelServerConfig; None where it holds no config at all.
+
+    An empty list of models is a config; an empty file, such as one that is just being written, is none.
 
     Raises:
         ConfigFileError: the file cannot be read, is no such text, or lists what cannot be served.
     """
     try:
-        return model_configs(read_text_proto(path, model_server_config_pb2.ModelServerConfig()))
+        server_config = read_text_proto(path, model_server_config_pb2.ModelServerConfig())
+        return model_configs(server_config) if server_config.WhichOneof("config") else None
     except ServingError as error:
         raise ConfigFileError(f"{path}: {error.message}") from error
 
@@ -34,7 +41,12 @@ async def poll_model_config_file(path: str, seconds: float, manager: ModelManage
         await asyncio.sleep(seconds)
         trouble = ""
         try:
-            manager.configure(await asyncio.to_thread(read_model_config_file, path))
+            configs = await asyncio.to_thread(read_model_config_file, path)
+            if configs is None:
+                # Only at the start, before any config, does TensorFlow Serving take an empty one.
+                trouble = f"{path} is empty. {_NO_TRANSITION}"
+            else:
+                manager.configure(configs)
         except ConfigFileError as error:
             trouble = str(error)
         except ServingError as error:

@@ -188,6 +188,26 @@ def test_a_broken_config_file_stops_the_start_and_later_changes_nothing(tmp_path
     assert message in str(stopped.value)
 
 
+def test_an_empty_config_file_is_no_config(tmp_path, versions, caplog):
+    config = tmp_path / "models.config"
+    write_config(config, model(versions))
+    with serving(config, POLLED) as server:
+        config.write_text("")
+        wait_until(lambda: "It is only legal to transition from one ModelConfigList to another" in caplog.text)
+        assert answer_to(server, "m") == 4.0
+        config.write_text("model_config_list {}")
+        wait_until(lambda: answer_to(server, "m") == "404 Servable not found for request: Latest(m)")
+
+
+def test_a_config_file_may_be_empty_at_the_start_and_filled_later(tmp_path, versions):
+    config = tmp_path / "models.config"
+    config.write_text("")
+    with serving(config, POLLED) as server:
+        assert answer_to(server, "m") == "404 Servable not found for request: Latest(m)"
+        write_config(config, model(versions))
+        wait_until(lambda: answer_to(server, "m") == 4.0)
+
+
 def reload(server: EmbeddedServer, *models: str) -> grpc.StatusCode | str:
     request = model_management_pb2.ReloadConfigRequest()
     text_format.Parse(f"model_config_list {{ {' '.join(models)} }}", request.config)
