@@ -8,9 +8,8 @@ import tensorflow as tf
 
 from serving.map_each import map_each
 
-# How JPEG, PNG, GIF and BMP files begin. None of it can begin base64 text of such a file: that begins with
-# "/9j/" or "_9j_", "iVBOR", "R0lGO" or "Qk".
-FILE_BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM")
+# None of it can begin base64 text of such a file: that begins with "/9j/" or "_9j_", "iVBOR", "R0lGO" or "Qk".
+FILE_BEGINNINGS = {"JPEG": b"\xff\xd8\xff", "PNG": b"\x89PNG\r\n\x1a\n", "GIF": b"GIF8", "BMP": b"BM"}
 
 
 def image_files(images: tf.Tensor) -> tf.Tensor:
@@ -30,13 +29,16 @@ def image_files(images: tf.Tensor) -> tf.Tensor:
     return tf.cond(tf.reduce_all(known), lambda: files, also_of_the_other_alphabet)
 
 
+def begins_with(texts: tf.Tensor, beginning: bytes) -> tf.Tensor:
+    """bool of the same shape: which of the strings begin so."""
+    return tf.equal(tf.strings.substr(texts, 0, len(beginning)), beginning)
+
+
 def _files(images: tf.Tensor, decode: Callable[[tf.Tensor], tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
     """string [batch], the files, and bool [batch], which are known to be one or could be decoded."""
 
     def file(image: tf.Tensor) -> tuple[tf.Tensor]:
-        is_file = tf.reduce_any(
-            [tf.equal(tf.strings.substr(image, 0, len(beginning)), beginning) for beginning in FILE_BEGINNINGS]
-        )
+        is_file = tf.reduce_any([begins_with(image, beginning) for beginning in FILE_BEGINNINGS.values()])
         return (tf.cond(is_file, lambda: image, lambda: decode(image)),)
 
     (files,), known = map_each(file, images, (tf.TensorSpec([], tf.string),))

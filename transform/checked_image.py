@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import tensorflow as tf
 
+from serving.image_files import FILE_BEGINNINGS, begins_with
 from transform.decode_bmp import HEADER_SIZE, is_supported_bmp
 from transform.first_gif_frame import first_gif_frame
 from transform.header_number import header_number
@@ -17,7 +18,7 @@ UNSUPPORTED_BMP = "image is a BMP file of a kind that cannot be read; 8, 24 or 3
 Checked = tuple[tf.Tensor, tf.Tensor]
 
 
-def checked_image(image: tf.Tensor, max_pixels: int) -> Checked:
+def checked_image(image: tf.Tensor, max_pixels: int, formats: Collection[str] = FILE_BEGINNINGS) -> Checked:
     """What to decode, string scalar, and a reason, string scalar: "", or why it must not be decoded.
 
     Nothing is decoded here, so neither time nor memory grows with what the header declares.
@@ -25,22 +26,26 @@ def checked_image(image: tf.Tensor, max_pixels: int) -> Checked:
     Args:
         image: string scalar, the encoded file. Of a GIF, the first frame only is to be decoded.
         max_pixels: what height times width may be.
+        formats: of FILE_BEGINNINGS, those that the file may have; a file of another is given an unknown one's reason.
 
     Raises:
         tf.errors.OpError: the header is damaged.
     """
     # The zeros make a header long enough for every field that is read of it.
     header = tf.strings.join([tf.strings.substr(image, 0, HEADER_SIZE), tf.constant(b"\0" * HEADER_SIZE)])
-    checks: list[tuple[bytes, Callable[[], Checked]]] = [
-        (b"\xff\xd8\xff", lambda: _check_jpeg(image, max_pixels)),
-        (b"\x89PNG\r\n\x1a\n", lambda: _check_png(image, header, max_pixels)),
-        (b"GIF8", lambda: _check_gif(image, max_pixels)),
-        (b"BM", lambda: _check_bmp(image, header, max_pixels)),
-        (b"", lambda: (image, tf.where(tf.equal(image, ""), EMPTY, UNKNOWN_FORMAT))),
-    ]
-    matches = [tf.equal(tf.strings.substr(header, 0, len(magic)), magic) for magic, _ in checks]
-    first = tf.argmax(tf.cast(tf.stack(matches), tf.int32), output_type=tf.int32)
-    return tf.switch_case(first, [check for _, check in checks])
+    checks: dict[str, Callable[[], Checked]] = {
+        "JPEG": lambda: _check_jpeg(image, max_pixels),
+        "PNG": lambda: _check_png(image, header, max_pixels),
+        "GIF": lambda: _check_gif(image, max_pixels),
+        "BMP": lambda: _check_bmp(image, header, max_pixels),
+    }
+    matches = [begins_with(image, FILE_BEGINNINGS[name]) for name in formats]
+    first = tf.argmax(tf.cast(tf.stack([*matches, True]), tf.int32), output_type=tf.int32)
+    return tf.switch_case(first, [*(checks[name] for name in formats), lambda: _unknown(image)])
+
+
+def _unknown(image: tf.Tensor) -> Checked:
+    return image, tf.where(tf.equal(image, ""), EMPTY, UNKNOWN_FORMAT)
 
 
 def _check_jpeg(image: tf.Tensor, max_pixels: int) -> Checked:

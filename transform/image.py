@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import tensorflow as tf
 
 from serving.export import LABEL
+from serving.image_files import FILE_BEGINNINGS, begins_with
 from serving.map_each import map_each
 from serving.signatures.image import ERROR, IMAGE
 from transform.decode_image import decode_image
@@ -17,6 +18,8 @@ from transform.label_ids import label_ids
 from transform.preprocessing_error import PreprocessingError
 
 DAMAGED = "image is damaged"
+
+_COMMON_FORMATS = ("JPEG", "PNG")
 
 
 def preprocessing_fn(
@@ -51,10 +54,20 @@ def preprocessing_fn(
 
 def usable_pixels(images: tf.Tensor, options: ImageOptions) -> tuple[tf.Tensor, tf.Tensor]:
     """float32 [batch, height, width, 3] and string [batch]: what the model sees, or zeros and a reason."""
+    rare = [begins_with(images, FILE_BEGINNINGS[name]) for name in FILE_BEGINNINGS if name not in _COMMON_FORMATS]
+    # Where each photo is mapped, an operation takes time even if it does not run, and most are there for rare formats.
+    return tf.cond(
+        tf.reduce_any(rare),
+        lambda: _usable_pixels(images, options, FILE_BEGINNINGS),
+        lambda: _usable_pixels(images, options, _COMMON_FORMATS),
+    )
+
+
+def _usable_pixels(images: tf.Tensor, options: ImageOptions, formats: Collection[str]) -> tuple[tf.Tensor, tf.Tensor]:
     shape = [options.height, options.width, 3]
 
     def prepare(image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        pixels, reason = decode_image(image, options.max_pixels)
+        pixels, reason = decode_image(image, options.max_pixels, formats)
         resized = tf.cond(
             tf.equal(reason, ""),
             lambda: scale(tf.image.resize(pixels, shape[:2]), options.scaling),
