@@ -8,7 +8,7 @@ READY := .venv/.ready
 UV := .venv/tools/bin/uv
 LOCK_OPTIONS := --quiet --no-header --generate-hashes --python-version 3.11
 
-.PHONY: setup help run test lint browser screenshots load bench bench-compare month portable overhead fuzz compat airflow-check lock doctor clean
+.PHONY: setup help run test lint browser screenshots load idle bench bench-compare month portable overhead fuzz compat airflow-check lock doctor clean
 
 setup: $(READY)  ## make .venv: locked dependencies and ingraph itself (the default target)
 
@@ -41,6 +41,9 @@ screenshots: $(READY)  ## pictures of the playground and of a report, for the do
 
 load: $(READY)  ## five minutes of load on the embedded server while its model changes
 	.venv/bin/python -m benchmarks.serving_load
+
+idle: $(READY)  ## five times 10,000 connections to the embedded server that ask nothing
+	.venv/bin/python -m benchmarks.serving_idle
 
 # Photos of INGRAPH_TEST_DATA are measured where that is set.
 bench: $(READY)  ## all benchmarks, up to 40 minutes, into docs/benchmarks.md (SHORT=1: 5 minutes, on the screen)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import re
 import signal
 import subprocess
 import sys
@@ -31,6 +30,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.serve_command import serve_command
 from pipeline.cli import main as ingraph
 from pipeline.exit_status import ExitStatus
 from serving import model_store
@@ -49,7 +49,6 @@ trainer: {{hidden_units: [], epochs: 60, learning_rate: 0.05, warm_start: true}}
 evaluation: {{at_least: {{auc: 0.9}}, may_worsen_by: {{auc: 0.05}}}}
 """
 QUESTION = {"age": [40], "income": [50.0], "city": ["Rome"]}
-_READY = re.compile(r"REST on http://127\.0\.0\.1:(\d+)")
 
 Kind = Literal["ordinary", "drifted", "broken", "noisy", "new class", "no rows"]
 Event = Literal["", "killed", "withdrawn"]
@@ -270,26 +269,15 @@ def _sales(day: int, kind: Kind, rows: int = 300) -> list[str]:
 @contextlib.contextmanager
 def _client(workdir: Path, month: Month) -> Iterator[None]:
     """Serve the models, and ask until the context ends."""
-    command = [str(Path(sys.executable).with_name("ingraph")), "serve", "--poll-seconds", "0.2"]
-    command += ["--model", f"{NAME}={workdir / 'models' / NAME}", "--rest-port", "0", "--grpc-port", "0"]
     done = threading.Event()
-    with (
-        tempfile.TemporaryFile() as log,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as server,
-    ):
+    with serve_command(NAME, str(workdir / "models" / NAME)) as server:
+        asking = threading.Thread(target=_ask, args=(server.rest_port, done, month))
+        asking.start()
         try:
-            assert server.stdout is not None
-            ready = _READY.search(server.stdout.readline())
-            if ready is None:
-                raise SystemExit(f"the server did not start: {' '.join(command)}")
-            asking = threading.Thread(target=_ask, args=(int(ready[1]), done, month))
-            asking.start()
             yield
-            done.set()
-            asking.join()
         finally:
             done.set()
-            server.terminate()
+            asking.join()
 
 
 def _ask(port: int, done: threading.Event, month: Month) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import gc
-import multiprocessing
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
+from benchmarks.spawned_server import spawned_server
 from serving.server.batching_parameters import BatchingParameters
 from serving.server.embedded_server import EmbeddedServer
 from serving.server.server_options import ServerOptions
@@ -24,23 +24,15 @@ class Ports:
 
 @contextmanager
 def server_process(name: str, base_path: str, batching: BatchingParameters | None = None) -> Iterator[Ports]:
-    """Serve a model while the block runs: in this process the server would share the interpreter with its clients.
+    """Serve a model while the block runs.
 
     Args:
         name: of the model.
         base_path: of its versions.
         batching: how requests are merged; None where each runs alone.
     """
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    process = context.Process(target=_serve, args=(name, base_path, batching, there))
-    process.start()
-    there.close()  # so that a server that dies is noticed by whoever waits for it
-    try:
-        yield here.recv()
-    finally:
-        here.close()
-        process.join()
+    with spawned_server(_serve, name, base_path, batching) as ports:
+        yield ports
 
 
 def _serve(name: str, base_path: str, batching: BatchingParameters | None, connection: Connection) -> None:

@@ -16,10 +16,6 @@ import http.client
 import json
 import os
 import random
-import re
-import signal
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -38,6 +34,7 @@ from rich.console import Console
 from rich.table import Table
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
+from benchmarks.serve_command import RunningServer, serve_command
 from serving import model_store
 
 NAME = "addend"
@@ -45,15 +42,14 @@ WEIGHTS = 2_000_000  # float32: 8 MB that a version which is not freed would kee
 LABELS = 1000
 MAXIMUM_ROWS = 4
 # What the allocator may keep in the second half of the run; one version that leaks in each swap is far more.
-FLAT_MEGABYTES = 24
-_READY = re.compile(r"serving .+: REST on http://127\.0\.0\.1:(\d+), gRPC on 127\.0\.0\.1:(\d+)")
+FLAT_MEBIBYTES = 24
 
 Call = Callable[[Sequence[float]], list[float]]
 
 
 @dataclass
 class LoadResult:
-    """What happened; times in seconds, memory in MB."""
+    """What happened; times in seconds, memory in MiB."""
 
     seconds: dict[str, list[float]] = field(default_factory=lambda: {"REST": [], "gRPC": []})
     failures: list[str] = field(default_factory=list)
@@ -89,7 +85,7 @@ def main(seconds: float, clients: int, swap_seconds: float, seed: int, batching:
     """Print the table, and what went wrong."""
     result = run_load(seconds, clients, swap_seconds, seed, batching)
     _print(result, seconds)
-    grown = result.memory_growth > FLAT_MEGABYTES
+    grown = result.memory_growth > FLAT_MEBIBYTES
     if result.failures or result.wrong_versions or grown:
         raise SystemExit(1)
 
@@ -100,15 +96,15 @@ def run_load(seconds: float, clients: int, swap_seconds: float, seed: int, batch
     with tempfile.TemporaryDirectory() as folder:
         base_path = str(Path(folder) / "models" / NAME)
         _publish(base_path, Path(folder), timeline)
-        with _server(base_path, batching) as (process, rest_port, grpc_port):
+        with serve_command(NAME, base_path, *(["--enable-batching"] if batching else [])) as server:
             threads = [
                 threading.Thread(target=_ask, args=(kind, port, seed + client, timeline, done, result))
                 for client in range(clients)
-                for kind, port in [(("REST", rest_port), ("gRPC", grpc_port))[client % 2]]
+                for kind, port in [(("REST", server.rest_port), ("gRPC", server.grpc_port))[client % 2]]
             ]
             for thread in threads:
                 thread.start()
-            _swap(seconds, swap_seconds, base_path, Path(folder), timeline, process.pid, result)
+            _swap(seconds, swap_seconds, base_path, Path(folder), timeline, server, result)
             done.set()
             for thread in threads:
                 thread.join()
@@ -116,13 +112,19 @@ def run_load(seconds: float, clients: int, swap_seconds: float, seed: int, batch
 
 
 def _swap(
-    seconds: float, swap_seconds: float, base_path: str, folder: Path, timeline: _Timeline, pid: int, result: LoadResult
+    seconds: float,
+    swap_seconds: float,
+    base_path: str,
+    folder: Path,
+    timeline: _Timeline,
+    server: RunningServer,
+    result: LoadResult,
 ) -> None:
     end = time.monotonic() + seconds
     next_swap = time.monotonic() + swap_seconds
     while time.monotonic() < end:
         time.sleep(0.25)
-        result.memory.append(_resident_megabytes(pid))
+        result.memory.append(server.memory())
         if time.monotonic() < next_swap:
             continue
         next_swap += swap_seconds
@@ -166,27 +168,6 @@ def _publish(base_path: str, folder: Path, timeline: _Timeline) -> None:
     )
     if published.number != number:
         raise SystemExit(f"published as version {published.number}, expected {number}")
-
-
-@contextmanager
-def _server(base_path: str, batching: bool) -> Iterator[tuple[subprocess.Popen[str], int, int]]:
-    command = [str(Path(sys.executable).with_name("ingraph")), "serve", "--model", f"{NAME}={base_path}"]
-    command += ["--rest-port", "0", "--grpc-port", "0", "--poll-seconds", "0.2"]
-    command += ["--enable-batching"] if batching else []
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
-        try:
-            assert process.stdout is not None
-            ready = _READY.search(process.stdout.readline())
-            if ready is None:
-                raise SystemExit(f"the server did not start: {' '.join(command)}")
-            yield process, int(ready[1]), int(ready[2])
-            process.send_signal(signal.SIGTERM)
-            if process.wait(60):
-                raise SystemExit(f"the server ended with status {process.returncode}")
-        finally:
-            process.kill()
-            process.wait()
 
 
 def _ask(kind: str, port: int, seed: int, timeline: _Timeline, done: threading.Event, result: LoadResult) -> None:
@@ -249,11 +230,6 @@ def _grpc(port: int) -> Iterator[Call]:
         yield call
 
 
-def _resident_megabytes(pid: int) -> float:
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.split("VmRSS:")[1].split()[0]) / 1024
-
-
 def _print(result: LoadResult, seconds: float) -> None:
     console = Console()
     table = Table("", "requests", "per second", "p50 ms", "p99 ms", title=f"{seconds:.0f} s, {result.swaps} swaps")
@@ -264,8 +240,8 @@ def _print(result: LoadResult, seconds: float) -> None:
     memory = result.memory
     console.print(
         f"failed requests {len(result.failures)}, answers of a wrong version {len(result.wrong_versions)}, "
-        f"memory {memory[0]:.0f} MB at first, {max(memory):.0f} at most, {memory[-1]:.0f} at last; "
-        f"growth {result.memory_growth:.0f} MB"
+        f"memory {memory[0]:.0f} MiB at first, {max(memory):.0f} at most, {memory[-1]:.0f} at last; "
+        f"growth {result.memory_growth:.0f} MiB"
     )
     for problem in [*result.failures[:10], *result.wrong_versions[:10]]:
         console.print(problem, markup=False)

@@ -5,7 +5,8 @@
 A tiny model (13 numbers in, one out), one client, one row per request; a server that runs each request alone, and one
 that merges requests into batches. The ways take turns within one run, so that whatever else the machine does falls on
 all of them; in a turn the client sends ten requests, each when the one before is answered. The clients are raw
-(generated stub, http.client): only the server counts.
+(generated stub, http.client): only the server counts. Beside them the gRPC library with nothing behind it, which
+answers the same request with bytes that are ready.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
+from benchmarks.bare_grpc_server import bare_grpc_server
 from benchmarks.harness.measurement import Goal, Kind, Measurement
 from benchmarks.harness.report import report
 from benchmarks.server_process import server_process
@@ -33,7 +35,7 @@ from benchmarks.sum_model import COLUMNS, NAME, write_sum_model
 from serving.server.batching_parameters import BatchingParameters
 from serving.session_model import SessionModel
 
-DIRECT = "session"
+DIRECT, BARE = "session", "bare gRPC"
 REQUESTS_PER_TURN = 10
 ADDED_GOAL = Goal(2, of="value")  # milliseconds
 BATCHING = {"": None, ", batching": BatchingParameters(max_batch_size=32)}
@@ -54,6 +56,8 @@ def main(requests: int) -> None:
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         write_sum_model(f"{folder}/1")
         calls = {DIRECT: _direct(stack.enter_context(closing(SessionModel(f"{folder}/1"))))}
+        bare_port = stack.enter_context(bare_grpc_server(_answer()))
+        calls[BARE] = _grpc(stack.enter_context(grpc.insecure_channel(f"127.0.0.1:{bare_port}")))
         for name, batching in BATCHING.items():
             ports = stack.enter_context(server_process(NAME, folder, batching))
             channel = stack.enter_context(grpc.insecure_channel(f"127.0.0.1:{ports.grpc}"))
@@ -65,6 +69,14 @@ def main(requests: int) -> None:
 
 def _row() -> dict[str, np.ndarray]:
     return {f"column_{i}": np.array([float(i)], np.float32) for i in range(COLUMNS)}
+
+
+def _answer() -> bytes:
+    """What the model answers, as the server sends it."""
+    response = predict_pb2.PredictResponse()
+    response.outputs["output_0"].CopyFrom(tf.make_tensor_proto([float(sum(range(COLUMNS)))], tf.float32))
+    serialized: bytes = response.SerializeToString()
+    return serialized
 
 
 def _direct(model: SessionModel) -> Call:
@@ -114,11 +126,12 @@ def _compared(seconds: Mapping[str, np.ndarray]) -> list[Measurement]:
             unit, kind = UNITS[what]
             beside = () if name == DIRECT else (measured / direct, f"{DIRECT}, {what}")
             found.append(Measurement(f"{name}: {what}", measured, unit, kind, *beside))
-    direct, grpc_alone = (_figures(seconds[name])["p50"] for name in (DIRECT, "gRPC"))
-    added = grpc_alone - direct
+    direct, bare, whole = (_figures(seconds[name])["p50"] for name in (DIRECT, BARE, "gRPC"))
+    added, own = whole - direct, whole - direct - bare
     return [
         *found,
         Measurement("gRPC: added at p50", added, "ms", "step", added / direct, f"{DIRECT}, p50", ADDED_GOAL),
+        Measurement("of which not the gRPC library's", own, "ms", "step", own / direct, f"{DIRECT}, p50"),
     ]
 
 

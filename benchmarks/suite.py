@@ -72,7 +72,8 @@ SUITE = (
         "image-graph",
         "Photos: the served graph beside its network",
         "benchmarks.image_graph",
-        arguments=("--turns", "5"),
+        arguments=("--turns", "9"),
+        short=("--turns", "5"),
     ),
     Benchmark(
         "tabular-quality",

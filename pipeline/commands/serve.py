@@ -139,7 +139,8 @@ def serve(models: tuple[str, ...], **flags: Any) -> None:
 
 def _announce(server: EmbeddedServer, scheme: str, playground: bool) -> None:
     rest = f"{scheme}://{server.host}:{server.rest_port}"
-    click.echo(f"serving {', '.join(server.model_names)}: REST on {rest}, gRPC on {server.host}:{server.grpc_port}")
+    models = ", ".join(server.model_names) or "no models yet"
+    click.echo(f"serving {models}: REST on {rest}, gRPC on {server.host}:{server.grpc_port}")
     if playground:
         click.echo(f"playground: {rest}/")
 

@@ -67,7 +67,7 @@ class EmbeddedServer:
     def __init__(self, models: Mapping[str, str], options: ServerOptions | None = None) -> None:
         self._options = options or ServerOptions()
         if self._options.model_config_file is not None:
-            self._configs = read_model_config_file(self._options.model_config_file) or []
+            self._configs = read_model_config_file(self._options.model_config_file)
         else:
             log = self._options.request_log
             self._configs = [ModelConfig(name, base_path, request_log=log) for name, base_path in models.items()]
@@ -81,7 +81,7 @@ class EmbeddedServer:
     @property
     def model_names(self) -> list[str]:
         """What is served from the start."""
-        return [config.name for config in self._configs]
+        return [config.name for config in self._configs or ()]
 
     def run(self, on_ready: Callable[[], None]) -> None:
         """Serve until SIGTERM or SIGINT, then let the requests in flight finish. Only in the main thread."""
@@ -203,8 +203,10 @@ class EmbeddedServer:
         return asyncio.create_task(poll_model_config_file(file, seconds, manager))
 
 
-async def _settle(manager: ModelManager, configs: Sequence[ModelConfig]) -> None:
+async def _settle(manager: ModelManager, configs: Sequence[ModelConfig] | None) -> None:
     """Wait until every version that is to be served is available or has failed for good."""
+    if configs is None:
+        return
     for model in manager.configure(configs):
         await model.wait_until_settled()
 

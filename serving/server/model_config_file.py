@@ -42,11 +42,10 @@ async def poll_model_config_file(path: str, seconds: float, manager: ModelManage
         trouble = ""
         try:
             configs = await asyncio.to_thread(read_model_config_file, path)
-            if configs is None:
-                # Only at the start, before any config, does TensorFlow Serving take an empty one.
-                trouble = f"{path} is empty. {_NO_TRANSITION}"
-            else:
+            if configs is not None:
                 manager.configure(configs)
+            elif manager.has_config:
+                trouble = f"{path} is empty. {_NO_TRANSITION}"
         except ConfigFileError as error:
             trouble = str(error)
         except ServingError as error:

@@ -29,7 +29,7 @@ class ModelManager:
         self._load_policy = load_policy
         self._labels_may_wait = labels_may_wait
         self._models: dict[str, ServedModel] = {}
-        self._configured: set[str] = set()
+        self._configured: set[str] | None = None
 
     async def reload(self, configs: Iterable[ModelConfig]) -> None:
         """Serve exactly these models; returns when the new ones have settled, the change of the others goes on.
@@ -52,8 +52,9 @@ class ModelManager:
         wanted = {config.name: config for config in configs}
         for config in wanted.values():
             self._check_labels(config)
-        new = sorted(wanted.keys() - self._configured)
-        for name in self._configured - wanted.keys():
+        configured = self._configured or set()
+        new = sorted(wanted.keys() - configured)
+        for name in configured - wanted.keys():
             self._models[name].stop()
         for config in wanted.values():
             model = self._models.setdefault(config.name, ServedModel(config, self._load_policy))
@@ -93,6 +94,11 @@ class ModelManager:
         if not versions:
             raise ServingError(CanonicalCode.NOT_FOUND, f"Could not find any versions of model {spec.name}")
         return versions
+
+    @property
+    def has_config(self) -> bool:
+        """Whether it was ever told what to serve, be it nothing."""
+        return self._configured is not None
 
     @property
     def models(self) -> Mapping[str, ServedModel]:

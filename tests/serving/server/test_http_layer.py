@@ -287,18 +287,6 @@ def test_a_slow_reader_holds_up_nobody(server, rest):
         assert rest.predict("half_plus_two", {"instances": [1.0]}).json == {"predictions": [2.5]}
 
 
-def test_idle_connections_by_the_thousand_leave_room_for_requests(server, rest):
-    idle = []
-    try:
-        for port in (server.rest_port, server.grpc_port):
-            idle += [socket.create_connection(("127.0.0.1", port), timeout=30) for _ in range(1000)]
-
-        assert rest.predict("half_plus_two", {"instances": [1.0]}).json == {"predictions": [2.5]}
-    finally:
-        for connection in idle:
-            connection.close()
-
-
 @pytest.mark.parametrize(
     "head",
     [

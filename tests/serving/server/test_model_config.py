@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -199,13 +200,15 @@ def test_an_empty_config_file_is_no_config(tmp_path, versions, caplog):
         wait_until(lambda: answer_to(server, "m") == "404 Servable not found for request: Latest(m)")
 
 
-def test_a_config_file_may_be_empty_at_the_start_and_filled_later(tmp_path, versions):
+def test_a_config_file_may_be_empty_at_the_start_and_filled_later(tmp_path, versions, caplog):
     config = tmp_path / "models.config"
     config.write_text("")
     with serving(config, POLLED) as server:
         assert answer_to(server, "m") == "404 Servable not found for request: Latest(m)"
+        time.sleep(5 * POLLED.model_config_file_poll_seconds)
         write_config(config, model(versions))
         wait_until(lambda: answer_to(server, "m") == 4.0)
+    assert "Cannot transition" not in caplog.text
 
 
 def reload(server: EmbeddedServer, *models: str) -> grpc.StatusCode | str:
