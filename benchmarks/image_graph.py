@@ -15,6 +15,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -103,12 +104,17 @@ def _whole(
     request = {"image": texts.numpy()}
     obvious = _obvious(model)
     calls: dict[str, Callable[[], object]] = {
-        name: lambda network=network: network(pixels).numpy() for name, network in networks.items()
+        name: partial(_numpy, network, pixels) for name, network in networks.items()
     }
-    calls["the obvious graph, float32"] = lambda: obvious(texts).numpy()
+    calls["the obvious graph, float32"] = partial(_numpy, obvious, texts)
     for precision, session in ours.items():
-        calls[f"ours, {precision}"] = lambda session=session: session.run("serving_default", request)
+        calls[f"ours, {precision}"] = partial(session.run, "serving_default", request)
     return calls
+
+
+def _numpy(function: Callable[[tf.Tensor], tf.Tensor], argument: tf.Tensor) -> np.ndarray:
+    values: np.ndarray = function(argument).numpy()
+    return values
 
 
 def _parts(texts: tf.Tensor) -> Calls:
@@ -132,7 +138,7 @@ def _parts(texts: tf.Tensor) -> Calls:
     for name, function in functions.items():
         traced = tf.function(function, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
         given = texts if name == "base64" else files
-        calls[name] = lambda traced=traced, given=given: traced(given).numpy()
+        calls[name] = partial(_numpy, traced, given)
     return calls
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -71,7 +72,7 @@ def main(rounds: int, clients: int, photos: int) -> None:
             port = stack.enter_context(server_process(NAME, str(base_path), batching)).grpc
             call = _call(stack.enter_context(grpc.insecure_channel(f"127.0.0.1:{port}")), photo)
             _served(call, clients, clients)  # the first requests of a session are slow
-            turns[name] = lambda call=call: _served(call, clients, photos)
+            turns[name] = partial(_served, call, clients, photos)
         found: dict[str, list[_Turn]] = {name: [] for name in turns}
         for _ in range(rounds):
             for name, turn in turns.items():

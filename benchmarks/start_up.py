@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -60,7 +61,7 @@ def one_turn(base_path: str) -> dict[str, float]:
         "ingraph --help": [INGRAPH, "--help"],
         TENSORFLOW: [sys.executable, "-c", "import tensorflow"],
     }
-    found = {name: seconds_of(lambda command=command: run(command)) for name, command in commands.items()}
+    found = {name: seconds_of(partial(run, command)) for name, command in commands.items()}
     return found | server_start(base_path)
 
 

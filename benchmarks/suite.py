@@ -73,7 +73,6 @@ SUITE = (
         "Photos: the served graph beside its network",
         "benchmarks.image_graph",
         arguments=("--turns", "9"),
-        short=("--turns", "5"),
     ),
     Benchmark(
         "tabular-quality",

@@ -32,9 +32,11 @@ from pipeline import datasets
 from pipeline.config import RunConfig, load_config
 from pipeline.runners.hasten_beam import hasten_beam
 from trainers.tabular import build_model, fit
+from trainers.tabular_options import TabularTrainerOptions
 from trainers.transform_graph import TransformGraph
 from trainers.transformed_split import TransformedSplit, read_transformed_split
 from transform.tabular import CATEGORY_VOCABULARY, preprocessing_fn
+from transform.tabular_options import TabularOptions
 
 CONFIG = Path(__file__).resolve().parent.parent / "configs/heart.yaml"
 Rows = list[dict[str, str]]
@@ -61,6 +63,7 @@ def main() -> None:
 
 def ingraph_auc(config: RunConfig, train: Rows, test: Rows) -> float:
     """AUC of the class "disease" on `test`, preprocessing analysed and model trained on `train`."""
+    assert isinstance(config.trainer, TabularTrainerOptions)
     with tempfile.TemporaryDirectory() as folder:
         files = {name: write_examples(f"{folder}/{name}.gz", rows) for name, rows in (("train", train), ("test", test))}
         options = {"preprocessing": config.preprocessing.model_dump_json()}
@@ -104,6 +107,7 @@ def write_examples(path: str, rows: Rows) -> str:
 
 def scikit_learn_auc(config: RunConfig, train: Rows, test: Rows) -> float:
     """AUC of a logistic regression on one-hot categories and standardised numbers."""
+    assert isinstance(config.preprocessing, TabularOptions)
     names = [name for name in train[0] if name != "target"]
     categories = [index for index, name in enumerate(names) if name in config.preprocessing.columns]
     numbers = [index for index, name in enumerate(names) if name not in config.preprocessing.columns]

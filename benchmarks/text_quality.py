@@ -35,6 +35,7 @@ from pipeline.runners.hasten_beam import hasten_beam
 from serving.labels import VOCABULARY
 from trainers.reference_predictions import reference_predictions
 from trainers.text import fit_classifier, read_training_split
+from trainers.text_options import NgramOptions
 from trainers.transform_graph import TransformGraph
 from trainers.transformed_split import read_transformed_split
 from transform.text import preprocessing_fn
@@ -80,6 +81,7 @@ def accuracy_and_auc(truth: np.ndarray, probabilities: np.ndarray) -> tuple[floa
 
 def ingraph_probabilities(config: RunConfig, texts: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.ndarray:
     """Of the positive class, for each text of `test`; preprocessing analysed and model trained on the others."""
+    assert isinstance(config.trainer, NgramOptions)
     options = {"preprocessing": config.preprocessing.model_dump_json()}
     with tempfile.TemporaryDirectory() as folder:
         train_file = write_examples(f"{folder}/train.gz", texts, labels)

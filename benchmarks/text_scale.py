@@ -44,11 +44,14 @@ def measure(documents: int) -> Scale:
     from pipeline.config import load_config
     from pipeline.runners.hasten_beam import hasten_beam
     from trainers.text import fit_classifier, read_training_split
+    from trainers.text_options import NgramOptions
     from trainers.transform_graph import TransformGraph
     from transform.text import preprocessing_fn
 
     hasten_beam()
     config = load_config(str(CONFIG))
+    trainer = config.trainer
+    assert isinstance(trainer, NgramOptions)
     options = {"preprocessing": config.preprocessing.model_dump_json()}
     steps = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -58,7 +61,7 @@ def measure(documents: int) -> Scale:
         transform = TransformGraph(graph)
 
         def training() -> None:
-            fit_classifier(read_training_split([examples], transform, config.trainer), graph, 2, config.trainer)
+            fit_classifier(read_training_split([examples], transform, trainer), graph, 2, trainer)
 
         _, steps["training"] = timed(training)
     return Scale(documents, steps, peak_memory())
