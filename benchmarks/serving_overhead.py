@@ -126,12 +126,11 @@ def _compared(seconds: Mapping[str, np.ndarray]) -> list[Measurement]:
             unit, kind = UNITS[what]
             beside = () if name == DIRECT else (measured / direct, f"{DIRECT}, {what}")
             found.append(Measurement(f"{name}: {what}", measured, unit, kind, *beside))
-    direct, bare, whole = (_figures(seconds[name])["p50"] for name in (DIRECT, BARE, "gRPC"))
-    added, own = whole - direct, whole - direct - bare
+    direct, grpc_alone = (_figures(seconds[name])["p50"] for name in (DIRECT, "gRPC"))
+    added = grpc_alone - direct
     return [
         *found,
         Measurement("gRPC: added at p50", added, "ms", "step", added / direct, f"{DIRECT}, p50", ADDED_GOAL),
-        Measurement("of which not the gRPC library's", own, "ms", "step", own / direct, f"{DIRECT}, p50"),
     ]
 
 
