@@ -179,6 +179,7 @@ class EmbeddedServer:
             logger=_quiet_logger(),
             shutdown_timeout=SHUTDOWN_SECONDS,
             lingering_time=LINGERING_SECONDS,
+            auto_decompress=False,  # aiohttp answers what it cannot decompress by itself, and not in JSON
         )
         await runner.setup()
         polling = self._poll_model_config_file(manager)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ from tensorflow_serving.apis import classification_pb2, get_model_metadata_pb2, 
 
 from serving.client.canonical_code import CanonicalCode
 from serving.client.tensor_proto import DataType, data_type
+from serving.server.decode_body import BodyTooLargeError, decode_body
 from serving.server.example_inference import ExampleInference
 from serving.server.inference import Inference
 from serving.server.json_document import debug_string, parse_document
@@ -214,13 +216,20 @@ async def _read(request: web.Request, limit: int) -> bytes:
         raise too_large
     try:
         async with asyncio.timeout(BODY_SECONDS):
-            return await request.read()
-    except web.HTTPRequestEntityTooLarge:
+            body = await request.read()
+        encoding = request.headers.get("Content-Encoding")
+        return await asyncio.to_thread(decode_body, body, encoding, limit) if encoding else body
+    except (web.HTTPRequestEntityTooLarge, BodyTooLargeError):
         raise too_large from None
     except TimeoutError:
         message = f"The request's body did not arrive within {BODY_SECONDS:g} s."
         raise _BodyError(408, CanonicalCode.DEADLINE_EXCEEDED, message) from None
-    except (aiohttp.ClientPayloadError, web.RequestPayloadError, aiohttp.http_exceptions.PayloadEncodingError):
+    except (
+        aiohttp.ClientPayloadError,
+        web.RequestPayloadError,
+        aiohttp.http_exceptions.PayloadEncodingError,
+        zlib.error,
+    ):
         message = "The request's body is not encoded as its headers say."
         raise _BodyError(400, CanonicalCode.INVALID_ARGUMENT, message) from None
 

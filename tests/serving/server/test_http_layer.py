@@ -44,7 +44,15 @@ def strict_rest(strict: EmbeddedServer) -> Rest:
 
 
 @pytest.mark.parametrize(
-    ("encoding", "compress"), [("gzip", gzip.compress), ("deflate", zlib.compress)], ids=["gzip", "deflate"]
+    ("encoding", "compress"),
+    [
+        ("gzip", gzip.compress),
+        ("GZip", lambda body: gzip.compress(body[:7]) + gzip.compress(body[7:])),
+        ("deflate", zlib.compress),
+        ("deflate", lambda body: zlib.compress(body, wbits=-15)),
+        ("identity", bytes),
+    ],
+    ids=["gzip", "gzip in two members", "deflate", "deflate without zlib's header", "identity"],
 )
 def test_a_compressed_body_is_read(rest, encoding, compress):
     body = compress(b'{"instances": [1.0, 2.0]}')
@@ -52,11 +60,30 @@ def test_a_compressed_body_is_read(rest, encoding, compress):
     assert rest.call("POST", PATH, body, **{"Content-Encoding": encoding}).json == {"predictions": [2.5, 3.0]}
 
 
-@pytest.mark.parametrize("body", [b'{"instances": [1.0]}', b"\x1f\x8b\x08\x00" + bytes(range(256))])
-def test_a_body_that_is_not_compressed_as_it_says_is_refused(rest, body):
-    answer = rest.call("POST", PATH, body, **{"Content-Encoding": "gzip"})
+@pytest.mark.parametrize(
+    ("encoding", "body"),
+    [
+        ("gzip", b'{"instances": [1.0]}'),
+        ("gzip", b"\x1f\x8b\x08\x00" + bytes(range(256))),
+        ("gzip", gzip.compress(b'{"instances": [1.0]}')[:-1]),
+        ("gzip", gzip.compress(b'{"instances": [1.0]}') + b"more"),
+        ("deflate", b'{"instances": [1.0]}'),
+        ("deflate", zlib.compress(b'{"instances": [1.0]}')[:-1]),
+    ],
+)
+def test_a_body_that_is_not_compressed_as_it_says_is_refused(rest, encoding, body):
+    answer = rest.call("POST", PATH, body, **{"Content-Encoding": encoding})
 
     assert (answer.status, answer.error) == (400, "The request's body is not encoded as its headers say.")
+
+
+@pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, br", "nonsense"])
+def test_a_body_in_an_encoding_that_is_not_known_is_parsed_as_it_came(rest, encoding):
+    packed = rest.call("POST", PATH, b"\x8b\x07\x80", **{"Content-Encoding": encoding})
+    plain = rest.call("POST", PATH, b'{"instances": [1.0]}', **{"Content-Encoding": encoding})
+
+    assert (packed.status, packed.error) == (400, "JSON Parse error: Invalid value. at offset: 0")
+    assert plain.json == {"predictions": [2.5]}
 
 
 def exchange(port, head, body=b""):
