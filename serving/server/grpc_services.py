@@ -24,6 +24,7 @@ from serving.server.inference import Inference
 from serving.server.model_in_use import ModelInUse
 from serving.server.model_info import model_metadata, model_status
 from serving.server.model_manager import ModelManager
+from serving.server.parsing_handlers import ParsingHandlers
 from serving.server.reload_config import reload_config
 from serving.server.request_logger import RequestLogger
 from serving.server.request_record import RequestRecord
@@ -57,11 +58,11 @@ async def add_services(
         options: of the server.
         observers: told of every request that was answered.
     """
-    calls = _Calls(tuple(observers))
+    calls, parsing = _Calls(tuple(observers)), ParsingHandlers(server)
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
-        _PredictionService(calls, manager, inference, request_logger, options), server
+        _PredictionService(calls, manager, inference, request_logger, options), parsing
     )
-    model_service_pb2_grpc.add_ModelServiceServicer_to_server(_ModelService(calls, manager), server)
+    model_service_pb2_grpc.add_ModelServiceServicer_to_server(_ModelService(calls, manager), parsing)
     if options.grpc_health:
         health_pb2_grpc.add_HealthServicer_to_server(await _healthy(), server)
     if options.grpc_reflection:

@@ -245,6 +245,27 @@ def test_the_model_service_tells_the_state_of_versions(channel):
     assert (code.name, message) == ("NOT_FOUND", "Could not find any versions of model foo")
 
 
+@pytest.mark.parametrize(
+    ("method", "request_type"),
+    [
+        ("PredictionService/Predict", "PredictRequest"),
+        ("PredictionService/MultiInference", "MultiInferenceRequest"),
+        ("ModelService/GetModelStatus", "GetModelStatusRequest"),
+    ],
+)
+def test_bytes_that_are_no_request_are_refused_without_a_stack_trace(channel, caplog, method, request_type):
+    code, message = refusal(channel.unary_unary(f"/tensorflow.serving.{method}"), b"\xff\xff")
+
+    assert (code.name, message) == ("INTERNAL", f"Error parsing message with type 'tensorflow.serving.{request_type}'")
+    assert caplog.text == ""
+
+
+def test_a_method_that_does_not_exist_is_unimplemented(channel):
+    code, _ = refusal(channel.unary_unary("/tensorflow.serving.PredictionService/Guess"), b"")
+
+    assert code.name == "UNIMPLEMENTED"
+
+
 def test_an_error_that_quotes_bytes_which_are_no_text_is_told(prediction):
     request = predict_request("examples", "predict", inputs=tf.make_tensor_proto([b"\x80\xff"]))
 
