@@ -92,9 +92,8 @@ def test_the_saved_model_loads_without_any_code_of_ours(classifier, tmp_path):
     classifier.model.save(tmp_path / "model.keras")
     inputs = dense_batch(classifier.inputs(features_of(np.array([[1, 5, 6]]))))
     loaded = keras.models.load_model(tmp_path / "model.keras")
-    np.testing.assert_allclose(
-        loaded.predict(inputs, verbose=0), classifier.model.predict(inputs, verbose=0), rtol=1e-5, atol=0
-    )
+    # Called directly: the functions that `predict` compiles for the two can round apart.
+    np.testing.assert_array_equal(loaded(inputs), classifier.model(inputs))
 
 
 def test_a_weighted_sum_is_over_the_terms_of_a_text():
