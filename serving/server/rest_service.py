@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import logging
 import time
 import zlib
@@ -229,6 +230,8 @@ async def _read(request: web.Request, limit: int) -> bytes:
         web.RequestPayloadError,
         aiohttp.http_exceptions.PayloadEncodingError,
         zlib.error,
+        gzip.BadGzipFile,
+        EOFError,
     ):
         message = "The request's body is not encoded as its headers say."
         raise _BodyError(400, CanonicalCode.INVALID_ARGUMENT, message) from None

@@ -77,6 +77,11 @@ def test_a_body_that_is_not_compressed_as_it_says_is_refused(rest, encoding, bod
     assert (answer.status, answer.error) == (400, "The request's body is not encoded as its headers say.")
 
 
+def test_a_body_of_very_many_gzip_members_is_read_in_seconds_and_not_in_hours(rest):
+    body = gzip.compress(b"") * 200_000 + gzip.compress(b'{"instances": [1.0]}')  # 4 MB
+    assert rest.call("POST", PATH, body, **{"Content-Encoding": "gzip"}).json == {"predictions": [2.5]}
+
+
 @pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, br", "nonsense"])
 def test_a_body_in_an_encoding_that_is_not_known_is_parsed_as_it_came(rest, encoding):
     packed = rest.call("POST", PATH, b"\x8b\x07\x80", **{"Content-Encoding": encoding})
