@@ -99,11 +99,14 @@ class RunScreen:
 
     def what_next(self, name: str, base_path: str, example: Sequence[str]) -> None:
         """What to type next; the example is what `ingraph predict` takes."""
-        asked = " ".join(map(shlex.quote, example))
-        self._print(
-            f"\nnext:\n  ingraph serve --model {name}={base_path}\n  ingraph predict {name} {escape(asked)}\n"
-            f"  ingraph models list {base_path}"
+        commands = (
+            ("serve", "--model", f"{name}={base_path}"),
+            ("predict", name, *example),
+            ("models", "list", base_path),
         )
+        self._print("\nnext:")
+        for command in commands:
+            self._print(f"  ingraph {escape(shlex.join(command))}")
 
     def stopped(self, reason: str) -> None:
         """Why the run ended without a model."""
