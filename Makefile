@@ -12,11 +12,11 @@ LOCK_OPTIONS := --quiet --no-header --generate-hashes --python-version 3.11
 
 setup: $(READY)  ## make .venv: locked dependencies and ingraph itself (the default target)
 
-$(READY): requirements.lock requirements-setup.lock setup.py pipeline/bootstrap.py
+$(READY): requirements.lock requirements-setup.lock setup.py tools/bootstrap.py
 	@command -v "$(PYTHON)" >/dev/null || { \
 	    echo "set-up stopped: there is no $(PYTHON) on the PATH; install Python 3.11, or make PYTHON=/path/to/python3.11" >&2; \
 	    exit 1; }
-	@"$(PYTHON)" pipeline/bootstrap.py
+	@"$(PYTHON)" tools/bootstrap.py
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -40,10 +40,10 @@ screenshots: $(READY)  ## pictures of the playground and of a report, for the do
 	.venv/bin/python -m tests.browser.make_screenshots
 
 load: $(READY)  ## five minutes of load on the embedded server while its model changes
-	.venv/bin/python -m benchmarks.serving_load
+	.venv/bin/python -m benchmarks.serving.load
 
 idle: $(READY)  ## five times 10,000 connections to the embedded server that ask nothing
-	.venv/bin/python -m benchmarks.serving_idle
+	.venv/bin/python -m benchmarks.serving.idle
 
 # Photos of INGRAPH_TEST_DATA are measured where that is set.
 bench: $(READY)  ## all benchmarks, up to 40 minutes, into docs/benchmarks.md (SHORT=1: 5 minutes, on the screen)
@@ -53,8 +53,8 @@ bench-compare: $(READY)  ## the same beside the last committed results (RESULTS=
 	.venv/bin/python -m benchmarks.compare $(if $(SHORT),--short) $(RESULTS)
 
 overhead: $(READY)  ## what the embedded server costs beside calling the model in process
-	.venv/bin/python -m benchmarks.serving_overhead
-	.venv/bin/python -m benchmarks.serving_throughput
+	.venv/bin/python -m benchmarks.serving.overhead
+	.venv/bin/python -m benchmarks.serving.throughput
 
 month: $(READY)  ## thirty days of retraining, with a server and a client beside it
 	.venv/bin/python -m benchmarks.retraining_month
@@ -66,7 +66,7 @@ doctor: $(READY)  ## say whether this machine has what ingraph needs
 	@.venv/bin/ingraph doctor
 
 fuzz: $(READY)  ## ten minutes of requests that nobody would write, against the embedded server
-	.venv/bin/python -m benchmarks.serving_fuzz --seconds 600
+	.venv/bin/python -m benchmarks.serving.fuzz --seconds 600
 
 # The published models in the TensorFlow of TensorFlow Serving's images, in an environment of its own.
 compat: $(READY)  ## load the published models (MODELS) in tensorflow-cpu 2.19.1, and compare the answers

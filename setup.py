@@ -17,7 +17,7 @@ setup(
         "": ["*.pbtxt"],
         "components.run_report": ["templates/*"],
         "serving.server.playground": ["page/*"],
-        "trainers": ["imagenet_labels.txt"],
+        "trainers.image": ["imagenet_labels.txt"],
     },
     install_requires=[
         "tfx[kfp]~=1.21.0",

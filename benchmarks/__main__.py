@@ -14,11 +14,9 @@ from pathlib import Path
 
 import click
 
-from benchmarks.chosen_benchmarks import chosen_benchmarks
-from benchmarks.harness.results import RESULTS_FILE, write_results
-from benchmarks.harness.results_page import replaced, results_page
-from benchmarks.harness.run_suite import run_suite
-from benchmarks.suite_options import suite_options
+from benchmarks.harness.results import RESULTS_FILE, replaced, results_page, write_results
+from benchmarks.harness.running import run_suite
+from benchmarks.suite import chosen_benchmarks, suite_options
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/benchmarks.md"

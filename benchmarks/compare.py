@@ -17,11 +17,10 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.chosen_benchmarks import chosen_benchmarks
 from benchmarks.harness.comparison import Change, compare
 from benchmarks.harness.results import RESULTS_FILE, Results, read_results
-from benchmarks.harness.run_suite import run_suite
-from benchmarks.suite_options import suite_options
+from benchmarks.harness.running import run_suite
+from benchmarks.suite import chosen_benchmarks, suite_options
 
 ROOT = Path(__file__).parents[1]
 

@@ -30,12 +30,12 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.serve_command import serve_command
+from benchmarks.serving.servers import serve_command
 from pipeline.cli import main as ingraph
 from pipeline.exit_status import ExitStatus
 from serving import model_store
-from serving.client.rest_client import RestClient
-from serving.client.retry_policy import RetryPolicy
+from serving.client.rest import RestClient
+from serving.client.retries import RetryPolicy
 
 NAME = "shop"
 CONFIG = f"""
@@ -234,9 +234,7 @@ def _killed(config: Path, workdir: Path) -> tuple[int, str]:
 
 def _compared_with(workdir: Path) -> int:
     """The version that the newest run compared its model with."""
-    from pipeline.metadata_store import open_metadata_store
-    from pipeline.recorded_run import read_recorded_run
-    from pipeline.run_ids import run_ids
+    from pipeline.history import open_metadata_store, read_recorded_run, run_ids
 
     folder = workdir / "runs" / NAME
     recorded = read_recorded_run(open_metadata_store(str(folder / "metadata.sqlite")), run_ids(folder)[0])

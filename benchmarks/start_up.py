@@ -25,9 +25,8 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from benchmarks.harness.measurement import Measurement
-from benchmarks.harness.own_process import own_process
-from benchmarks.harness.report import report
-from benchmarks.sum_model import COLUMNS, NAME, write_sum_model
+from benchmarks.harness.running import own_process, report
+from benchmarks.serving.servers import COLUMNS, NAME, write_sum_model
 
 INGRAPH = str(Path(sys.executable).with_name("ingraph"))
 INTERPRETER, TENSORFLOW = "bare interpreter", "import tensorflow"

@@ -1,8 +1,12 @@
-"""What `make bench` runs."""
+"""The suite that `make bench` runs."""
 
 from __future__ import annotations
 
-from benchmarks.harness.benchmark import Benchmark
+from collections.abc import Callable, Sequence
+
+import click
+
+from benchmarks.harness.running import Benchmark
 
 SUITE = (
     Benchmark(
@@ -15,75 +19,88 @@ SUITE = (
     Benchmark(
         "tabular-pipelines",
         "Hearts: ingraph, a plain Keras script and TFX's own components",
-        "benchmarks.tabular_pipelines",
+        "benchmarks.tabular.pipelines",
         arguments=("--turns", "2"),
         short=("--turns", "1"),
     ),
     Benchmark(
         "text-pipeline",
         "Reviews: the whole pipeline",
-        "benchmarks.text_pipeline",
+        "benchmarks.text.pipelines",
     ),
     Benchmark(
         "image-pipeline",
         "Digits: the whole pipeline, beside scikit-learn on the same split",
-        "benchmarks.image_quality",
+        "benchmarks.image.quality",
     ),
     Benchmark(
         "flowers",
         "Flowers: the whole pipeline, 15 photos of each of 12 species",
-        "benchmarks.image_quality",
+        "benchmarks.image.quality",
         arguments=("--flowers", "--photos-per-class", "15"),
         needs_photos=True,
     ),
     Benchmark(
         "tabular-scale",
         "Rows: time and memory by their number",
-        "benchmarks.tabular_scale",
+        "benchmarks.tabular.scale",
         arguments=("--rows", "10000", "100000", "1000000"),
         short=("--rows", "1000", "10000"),
     ),
     Benchmark(
         "text-scale",
         "Texts: time and memory by their number",
-        "benchmarks.text_scale",
+        "benchmarks.text.scale",
         arguments=("--documents", "5000", "20000"),
     ),
     Benchmark(
         "image-scale",
         "Photos: time and memory by their number",
-        "benchmarks.image_scale",
+        "benchmarks.image.scale",
         arguments=("--photos", "500", "5000"),
     ),
     Benchmark(
         "serving-overhead",
         "Serving: what a request costs on top of the model",
-        "benchmarks.serving_overhead",
+        "benchmarks.serving.overhead",
         arguments=("--requests", "2000"),
         short=("--requests", "300"),
     ),
     Benchmark(
         "serving-throughput",
         "Serving: photos of 16 clients",
-        "benchmarks.serving_throughput",
+        "benchmarks.serving.throughput",
         arguments=("--photos", "48"),
     ),
     Benchmark(
         "image-graph",
         "Photos: the served graph beside its network",
-        "benchmarks.image_graph",
+        "benchmarks.image.graph",
         arguments=("--turns", "9"),
     ),
     Benchmark(
         "tabular-quality",
         "Hearts: quality beside scikit-learn",
-        "benchmarks.tabular_quality",
+        "benchmarks.tabular.quality",
         arguments=("--splits", "5"),
     ),
     Benchmark(
         "text-quality",
         "Reviews: quality beside scikit-learn",
-        "benchmarks.text_quality",
+        "benchmarks.text.quality",
         arguments=("--splits", "2"),
     ),
 )
+
+
+def chosen_benchmarks(only: Sequence[str]) -> list[Benchmark]:
+    """The benchmarks of these names, all where there are none."""
+    return [benchmark for benchmark in SUITE if not only or benchmark.name in only]
+
+
+def suite_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options `--short` and `--only`."""
+    names = click.Choice([benchmark.name for benchmark in SUITE])
+    only = click.option("--only", type=names, multiple=True, help="Only this one; may be given several times.")
+    short = click.option("--short", is_flag=True, help="Smaller sizes, fewer turns, and not all of them.")
+    return short(only(command))

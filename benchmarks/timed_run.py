@@ -1,4 +1,4 @@
-"""How long the steps of a pipeline take."""
+"""Time of a pipeline's steps, beside a script that does the same without it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from serving.uncollected_imports import uncollected_imports
+from benchmarks.harness.measurement import Measurement
+from serving.garbage_collection import uncollected_imports
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
@@ -35,11 +36,10 @@ def timed_run(config_name: str, settings: Sequence[str] = ()) -> TimedRun:
         RuntimeError: nothing was published.
     """
     with uncollected_imports():
-        from pipeline import dag, run_outcome  # noqa: F401 (so that their import is not timed)
+        from pipeline import dag, history  # noqa: F401 (so that their import is not timed)
         from pipeline.config import load_config
-        from pipeline.past_run import read_past_run
+        from pipeline.history import read_past_run, run_ids
         from pipeline.run import run
-        from pipeline.run_ids import run_ids
 
     with tempfile.TemporaryDirectory() as workdir:
         config = load_config(str(CONFIGS / f"{config_name}.yaml"), settings)
@@ -52,3 +52,18 @@ def timed_run(config_name: str, settings: Sequence[str] = ()) -> TimedRun:
         raise RuntimeError(f"{config_name}: {past.verdict}: {past.reason}")
     steps = {step.name: step.seconds for step in past.steps if step.seconds is not None}
     return TimedRun(seconds, steps, past.metrics)
+
+
+def beside_script(run: TimedRun, script: str, seconds: float) -> list[Measurement]:
+    """The seconds of the script, of the whole run and of each of its components.
+
+    Args:
+        run: of the pipeline.
+        script: what it is called.
+        seconds: that it took, its imports apart.
+    """
+    return [
+        Measurement(script, seconds, "s", "time"),
+        Measurement("whole pipeline", run.seconds, "s", "time", run.seconds / seconds, script),
+        *(Measurement(name, spent, "s", "step", spent / seconds, script) for name, spent in run.steps.items()),
+    ]

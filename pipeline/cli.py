@@ -6,7 +6,9 @@ import importlib
 
 import click
 
-# Each command is pipeline/commands/<name>.py; imported when it is used, since TensorFlow and TFX take seconds to load.
+# The module of each command that is not pipeline/commands/<name>.py. Modules are imported when they are used, since
+# TensorFlow and TFX take seconds to load.
+_MODULES = {"retrain": "run", "tune": "run", "compile": "cluster", "rehearse": "cluster", "submit": "cluster"}
 COMMANDS = {
     "run": "Train, check and publish the model that a config describes.",
     "retrain": "Train on new data, if some came, and publish what passes.",
@@ -35,7 +37,7 @@ class LazyGroup(click.Group):
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        command: click.Command = getattr(importlib.import_module(f"pipeline.commands.{name}"), name)
+        command: click.Command = getattr(importlib.import_module(f"pipeline.commands.{_MODULES.get(name, name)}"), name)
         return command
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:

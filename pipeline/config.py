@@ -12,24 +12,15 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from components.errors import BrokenInput
-from components.evaluator.evaluation_options import EvaluationOptions
+from components.evaluator.options import EvaluationOptions
 from components.run_report.model_card import ModelCard
 from components.table_file import TableFormat
-from pipeline.beam_options import BeamOptions
-from pipeline.cluster_options import ClusterOptions
-from pipeline.schedule_options import ScheduleOptions
-from pipeline.skew_options import SkewOptions
-from pipeline.span_options import SpanOptions
-from trainers.fine_tune_options import FineTuneOptions
-from trainers.image_options import ImageTrainerOptions
-from trainers.precision import TOLERANCES
-from trainers.tabular_options import TabularTrainerOptions
-from trainers.text_options import NgramOptions, TextTrainerOptions
-from trainers.tuner_options import Objective, TunerOptions
-from trainers.wrap_options import WrapOptions
-from transform.image_options import ImageOptions
-from transform.tabular_options import TabularOptions
-from transform.text_options import TextOptions
+from pipeline.options import BeamOptions, ClusterOptions, ScheduleOptions, SkewOptions, SpanOptions
+from trainers.image.options import FineTuneOptions, ImageTrainerOptions, WrapOptions
+from trainers.options import TOLERANCES, Objective, TunerOptions
+from trainers.tabular.options import TabularTrainerOptions
+from trainers.text.options import NgramOptions, TextTrainerOptions
+from transform.options import ImageOptions, TabularOptions, TextOptions
 
 
 class _Section(BaseModel):
@@ -42,8 +33,8 @@ class DataOptions(_Section):
     Attributes:
         path: a CSV or TSV file with a header or a JSON lines file, relative to the config file.
         format: of that file, where the ending of its name does not say it, see components/table_file.py.
-        dataset: a demo data set instead, see pipeline/datasets.py.
-        spans: files that arrive in spans instead, see pipeline/span_options.py.
+        dataset: a demo data set instead, see pipeline/demo_data.py.
+        spans: files that arrive in spans instead, see pipeline/options.py.
         schema_file: a curated schema (text proto), relative to the config file; without it one is inferred.
         eval_share: the share of examples that is held out, by a hash of each example.
         minimum_examples: how many examples each split needs.
@@ -107,16 +98,16 @@ class RunConfig(_Section):
         data: the examples.
         preprocessing: see transform/<task>_options.py.
         trainer: see trainers/<task>_options.py.
-        tuner: which of these options are searched for and how, see trainers/tuner_options.py; None for no search.
-        evaluation: see components/evaluator/evaluation_options.py.
+        tuner: which of these options are searched for and how, see trainers/options.py; None for no search.
+        evaluation: see components/evaluator/options.py.
         serving_check: the last gate.
         model_card: what the report says of the model that no measurement knows.
         runs: the folder of runs and their metadata.
         models: the folder that holds each model's base path; may be an object store's.
-        beam: what runs the Beam steps, see pipeline/beam_options.py.
-        cluster: where a compiled pipeline runs, see pipeline/cluster_options.py.
-        schedule: when it is trained anew, see pipeline/schedule_options.py.
-        skew: how far requests may lie from the training data, see pipeline/skew_options.py.
+        beam: what runs the Beam steps, see pipeline/options.py.
+        cluster: where a compiled pipeline runs, see pipeline/options.py.
+        schedule: when it is trained anew, see pipeline/options.py.
+        skew: how far requests may lie from the training data, see pipeline/options.py.
     """
 
     # What trials of a search are compared by.

@@ -6,11 +6,11 @@ import sys
 from collections.abc import Sequence
 
 from components.errors import RunStopped
-from pipeline.runners.require_job_service import require_job_service
-from pipeline.status_of_error import status_of_error
-from serving.uncollected_imports import uncollected_imports
-from trainers.training_error import TrainingError
-from transform.preprocessing_error import PreprocessingError
+from pipeline.exit_status import status_of_error
+from pipeline.runners.job_service import require_job_service
+from serving.garbage_collection import uncollected_imports
+from trainers.errors import TrainingError
+from transform.errors import PreprocessingError
 
 
 def container_main(arguments: Sequence[str]) -> None:
@@ -26,7 +26,7 @@ def container_main(arguments: Sequence[str]) -> None:
         from absl import app
         from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor
 
-        from pipeline.runners.hasten_beam import hasten_beam
+        from pipeline.runners.beam_speedups import hasten_beam
 
     hasten_beam()
 

@@ -3,31 +3,98 @@
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import tensorflow_data_validation as tfdv
+from tensorflow_metadata.proto.v0 import path_pb2
 from tfx import types
 from tfx import v1 as tfx
+from tfx.components import DistributionValidator
 from tfx.dsl.components.base.base_component import BaseComponent
 
 from components.baseline.component import Baseline
 from components.compatibility_check.component import CompatibilityCheck
 from components.data_gate.component import DataGate
+from components.drift_gate.component import DriftGate
+from components.drift_gate.drift import PREVIOUS
 from components.evaluator.component import Evaluator
 from components.image_example_gen.component import ImageExampleGen
 from components.serving_check.component import ServingCheck
 from components.serving_pusher.component import ServingPusher
 from components.text_example_gen.component import TextExampleGen
 from components.tuner.component import Tuner
-from pipeline.code_fingerprint import TRAINER_SOURCES, TRANSFORM_SOURCES, code_fingerprint
 from pipeline.config import PhotoDataOptions, RunConfig
-from pipeline.content_fingerprint import content_fingerprint
-from pipeline.drift_check import drift_check
-from pipeline.report_step import report_step
-from pipeline.shown_path import shown_path
-from pipeline.span_files import SpanFiles
-from transform.image_options import ImageOptions
+from pipeline.fingerprints import code_fingerprint, content_fingerprint
+from pipeline.history import artifact_role
+from pipeline.screen import shown_path
+from pipeline.spans import SpanFiles
+from transform.options import ImageOptions
+
+
+def report_step(components: Sequence[BaseComponent], config: RunConfig, run_id: str) -> BaseComponent:
+    """Makes the report of a run on a cluster, which leaves nothing else for people; `ingraph run` makes it at its end.
+
+    Args:
+        components: all other steps.
+        config: of the run.
+        run_id: what the run is called.
+    """
+    # Its plotting library would make every other run begin later.
+    from components.run_report.component import RunReport, RunReportSpec
+
+    outputs = {
+        artifact_role(component.id, key): channel
+        for component in components
+        for key, channel in component.outputs.items()
+    }
+    inputs = {role: channel for role, channel in outputs.items() if role in RunReportSpec.INPUTS}
+    return RunReport(config=config.model_dump_json(), run_id=run_id, **inputs)
+
+
+def distribution_comparators(bounds: Mapping[str, float]) -> tfx.proto.DistributionValidatorConfig:
+    """A comparison by Jensen-Shannon divergence of each column.
+
+    Args:
+        bounds: column -> the largest divergence, above 0 and at most 1.
+    """
+    config = tfx.proto.DistributionValidatorConfig()
+    for column, bound in bounds.items():
+        feature = config.default_slice_config.feature.add(path=path_pb2.Path(step=[column]))
+        feature.distribution_comparator.jensen_shannon_divergence.threshold = bound
+    return config
+
+
+class SpanExampleGen(tfx.components.CsvExampleGen):
+    """A split for each span: of the run's own examples nobody knows from which span they came."""
+
+
+class SpanStatisticsGen(tfx.components.StatisticsGen):
+    """Of the spans that are compared."""
+
+
+def drift_check(spans: SpanFiles) -> list[BaseComponent]:
+    """The steps, the last of which stops the run where a column drifted; none where there is nothing to compare."""
+    if not spans.previous:
+        return []
+    example_gen = SpanExampleGen(
+        input_base=str(spans.folder),
+        input_config=tfx.proto.Input(
+            splits=[tfx.proto.Input.Split(name=name, pattern=f"{name}.csv") for name in (PREVIOUS, *spans.compared)]
+        ),
+    )
+    statistics_gen = SpanStatisticsGen(examples=example_gen.outputs["examples"])
+    statistics = statistics_gen.outputs["statistics"]
+    validator = DistributionValidator(
+        statistics=statistics,
+        baseline_statistics=statistics,
+        config=distribution_comparators(spans.bounds),
+        include_split_pairs=[(name, PREVIOUS) for name in spans.compared],
+    )
+    gate = DriftGate(anomalies=validator.outputs["anomalies"], statistics=statistics, previous_span=spans.previous)
+    return [example_gen, statistics_gen, validator, gate]
+
 
 HASH_BUCKETS = 100
 
@@ -184,7 +251,7 @@ def _tuner(config: RunConfig, prepared: _Preparation) -> list[Tuner]:
         return []
     return [
         Tuner(
-            tuner_fn=f"trainers.{config.task}_tuning.tuner_fn",
+            tuner_fn=f"trainers.{config.task}.tuner_fn",
             examples=prepared.examples,
             transform_graph=prepared.transform_graph,
             schema=prepared.schema,
@@ -277,12 +344,14 @@ def _module_options(config: RunConfig, locations: Locations) -> _ModuleOptions:
     return _ModuleOptions(
         transform={
             "preprocessing": preprocessing,
-            "code_fingerprint": code_fingerprint(TRANSFORM_SOURCES),
+            "code_fingerprint": code_fingerprint(f"transform.{config.task}"),
         },
         trainer={
             "preprocessing": preprocessing,
             "trainer": trainer,
-            "code_fingerprint": code_fingerprint(TRAINER_SOURCES, preprocessing, trainer, schema, _files(config)),
+            "code_fingerprint": code_fingerprint(
+                f"trainers.{config.task}", preprocessing, trainer, schema, _files(config)
+            ),
         },
     )
 

@@ -1,6 +1,20 @@
-"""What the exit status of `ingraph run` says."""
+"""Exit statuses of the commands, and which error leads to which."""
+
+from __future__ import annotations
 
 from enum import IntEnum
+
+from components.errors import (
+    AnomaliesFound,
+    BrokenInput,
+    IncompatibleModel,
+    NoNewData,
+    NotPublished,
+    NotSubmitted,
+    RunUnderWay,
+)
+from trainers.errors import TrainingError
+from transform.errors import PreprocessingError
 
 
 class ExitStatus(IntEnum):
@@ -17,3 +31,21 @@ class ExitStatus(IntEnum):
     NO_NEW_DATA = 8  # `ingraph retrain`: the published model learned from the same data
     UNDER_WAY = 9  # another process runs the same pipeline
     INCOMPATIBLE = 10  # clients of the served model could not use the new one
+
+
+_STATUS: dict[type[Exception], ExitStatus] = {
+    BrokenInput: ExitStatus.BROKEN_INPUT,
+    PreprocessingError: ExitStatus.BROKEN_INPUT,
+    TrainingError: ExitStatus.BROKEN_INPUT,
+    AnomaliesFound: ExitStatus.ANOMALIES,
+    NotPublished: ExitStatus.NOT_PUBLISHED,
+    NotSubmitted: ExitStatus.NOT_SUBMITTED,
+    NoNewData: ExitStatus.NO_NEW_DATA,
+    RunUnderWay: ExitStatus.UNDER_WAY,
+    IncompatibleModel: ExitStatus.INCOMPATIBLE,
+}
+
+
+def status_of_error(error: BaseException) -> ExitStatus:
+    """The status for an error that says why a run was stopped; UNEXPECTED for every other."""
+    return next((status for kind, status in _STATUS.items() if isinstance(error, kind)), ExitStatus.UNEXPECTED)

@@ -1,46 +1,151 @@
-"""Run a config from raw data to a published model."""
+"""A run of a config, from raw data to a published model: `ingraph run`, `ingraph retrain` and `ingraph tune`."""
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
+import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
-from components.errors import BrokenInput, NoNewData, NotPublished, RunStopped
-from components.serving_check.process_ahead import end_ahead, start_ahead
-from pipeline.ask_once import ask_once
+from components.errors import BrokenInput, NoNewData, NotPublished, RunStopped, RunUnderWay
+from components.serving_check.model_process import end_ahead, start_ahead
 from pipeline.config import RunConfig
-from pipeline.exit_status import ExitStatus
-from pipeline.leave_report import leave_report
-from pipeline.model_base_path import model_base_path
-from pipeline.onednn_for_photos import onednn_for_photos
-from pipeline.prepared_run import PreparedRun
-from pipeline.quiet_output import quiet_output
-from pipeline.raw_data import raw_data
-from pipeline.remove_old_windows import remove_old_windows
-from pipeline.run_lock import run_lock
-from pipeline.run_record import RunRecord, write_run_record
-from pipeline.run_screen import RunScreen
-from pipeline.runners.require_job_service import require_job_service
-from pipeline.schema_file import schema_file
-from pipeline.span_files import write_span_files
-from pipeline.span_window import SpanWindow, span_window
-from pipeline.status_of_error import status_of_error
+from pipeline.data import raw_data, schema_file
+from pipeline.exit_status import ExitStatus, status_of_error
+from pipeline.history import TUNING, RunRecord, open_metadata_store, read_recorded_run, write_run_record
+from pipeline.reports import leave_report
+from pipeline.runners.job_service import require_job_service
+from pipeline.screen import RunScreen, ask_once
+from pipeline.spans import SpanWindow, remove_old_windows, span_window, write_span_files
+from serving.garbage_collection import uncollected_imports
 from serving.model_store import ModelStoreError, list_versions
-from serving.uncollected_imports import uncollected_imports
-from trainers.training_error import TrainingError
-from transform.preprocessing_error import PreprocessingError
+from trainers.errors import TrainingError
+from transform.errors import PreprocessingError
 
 if TYPE_CHECKING:
     from tfx import v1 as tfx
+
+    from pipeline.dag import Locations
+
+
+def model_base_path(config: RunConfig, workdir: str) -> str:
+    """The model base path of a config; `workdir` is what a relative `models` is relative to."""
+    models = config.models if "://" in config.models else str(Path(workdir, config.models).resolve())
+    return f"{models}/{config.name}"
+
+
+@contextmanager
+def quiet_output(log: Path) -> Iterator[TextIO]:
+    """Send all output of this process, C++ libraries and subprocesses included, to a file.
+
+    Yields:
+        a text stream that still writes to where standard output went before.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = os.dup(1), os.dup(2)
+    with log.open("ab", buffering=0) as file, os.fdopen(os.dup(saved[0]), "w", encoding="utf-8") as screen:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield screen
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for target, descriptor in zip((1, 2), saved, strict=True):
+                os.dup2(descriptor, target)
+                os.close(descriptor)
+
+
+_SWITCH = "TF_ENABLE_ONEDNN_OPTS"
+
+
+@contextmanager
+def onednn_for_photos(task: str) -> Iterator[None]:
+    """Import TensorFlow within it, and a run on photos trains with oneDNN, unless the environment decides otherwise.
+
+    By itself TensorFlow takes oneDNN only where the CPU has instructions for neural networks, such as AVX512-VNNI; with
+    AVX2 alone a training step of InceptionV3 is a sixth shorter, too. Processes that are started later, such as the
+    serving check's, are as the model server will be: with TensorFlow's own choice.
+
+    Args:
+        task: of the config; for tables and texts nothing changes.
+
+    Source: the release notes of TensorFlow 2.9. It reads the switch once, on import.
+    """
+    if task != "image" or _SWITCH in os.environ:
+        yield
+        return
+    os.environ[_SWITCH] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[_SWITCH]
+
+
+LOCK_FILE = "lock"
+
+
+@contextmanager
+def run_lock(folder: Path) -> Iterator[None]:
+    """Keep other processes from running the same pipeline.
+
+    The operating system takes the lock from a process that ends, however it ends: nothing is left to clean up. The
+    file stays, and says who had the lock last.
+
+    Args:
+        folder: of the runs of the pipeline.
+
+    Raises:
+        RunUnderWay: another process holds the lock; the message says which.
+    """
+    path = folder / LOCK_FILE
+    with path.open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            raise RunUnderWay(f"{folder}: {holder} runs this pipeline; wait until it has ended") from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()}, since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC,")
+        file.flush()
+        yield
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """What a pipeline is made from.
+
+    Attributes:
+        config: of the run, its data those that ExampleGen reads.
+        described: the config as its file has it.
+        locations: where the run reads and writes.
+        beam_arguments: Beam's runner and its options.
+        metadata: the SQLite file of ML Metadata.
+        folder: of the runs of this pipeline.
+        run_id: what the run is called.
+        screen: what a person sees.
+    """
+
+    config: RunConfig
+    described: RunConfig
+    locations: Locations
+    beam_arguments: list[str]
+    metadata: str
+    folder: Path
+    run_id: str
+    screen: RunScreen
 
 
 Goal = Callable[[PreparedRun], ExitStatus]
@@ -56,7 +161,7 @@ def run(
         workdir: what relative `runs` and `models` of the config are relative to.
         only_new_data: do not run on spans that the last published version learned from.
         goal: what to do where the data are there; by default, publish a model.
-        prefix: what the run's id begins with, see pipeline/run_ids.py.
+        prefix: what the run's id begins with, see pipeline/history.py.
     """
     run_id = prefix + datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")
     folder = Path(workdir, config.runs, config.name).resolve()
@@ -127,7 +232,7 @@ def _prepared(
     screen.loading()
     with uncollected_imports():
         from pipeline.dag import Locations
-        from pipeline.runners.hasten_beam import hasten_beam
+        from pipeline.runners.beam_speedups import hasten_beam
 
     hasten_beam()
     metadata = str(folder / "metadata.sqlite")
@@ -146,7 +251,7 @@ def _prepared(
 def _publish(prepared: PreparedRun) -> ExitStatus:
     with uncollected_imports():
         from pipeline.dag import create_pipeline
-        from pipeline.run_outcome import cached_nodes, read_outcome
+        from pipeline.history import cached_nodes, read_outcome
         from pipeline.runners.local import LocalRunner
 
     config, locations, screen = prepared.config, prepared.locations, prepared.screen
@@ -236,3 +341,60 @@ def _disk_is_full(error: BaseException) -> bool:
     if os.strerror(errno.ENOSPC) in str(error) or "database or disk is full" in str(error):
         return True
     return error.__cause__ is not None and _disk_is_full(error.__cause__)
+
+
+def retrain(config: RunConfig, workdir: str) -> ExitStatus:
+    """`ingraph run`, unless the last published version learned from the same spans.
+
+    Args:
+        config: what to run.
+        workdir: what relative `runs` and `models` of the config are relative to.
+
+    Raises:
+        BrokenInput: the config's data do not come in spans.
+    """
+    if config.data.spans is None:
+        raise BrokenInput(
+            "data.spans is missing: what retrains learns from data that come in spans, "
+            "`spans: {path: data/{YYYY}-{MM}-{DD}/*.csv, window: 30}`"
+        )
+    return run(config, workdir, only_new_data=True)
+
+
+def tune(config: RunConfig, workdir: str) -> ExitStatus:
+    """`ingraph run` up to the Tuner; shows the trials and the best values. A run that follows does not search again.
+
+    Args:
+        config: what to tune.
+        workdir: what relative `runs` and `models` of the config are relative to.
+
+    Raises:
+        BrokenInput: the config says nothing about tuning.
+    """
+    if config.tuner is None:
+        raise BrokenInput(
+            "tuner is missing: it says which options of the trainer are searched for, "
+            "`tuner: {space: {learning_rate: {min: 0.001, max: 0.1, sampling: log}}}`"
+        )
+    return run(config, workdir, goal=_search, prefix=TUNING)
+
+
+def _search(prepared: PreparedRun) -> ExitStatus:
+    with uncollected_imports():
+        from components.tuner.trials import read_trials
+        from pipeline.dag import create_tuning_pipeline
+        from pipeline.history import cached_nodes
+        from pipeline.runners.local import LocalRunner
+        from trainers.tuning import TENSORBOARD
+
+    screen, run_id = prepared.screen, prepared.run_id
+    started = time.monotonic()
+    pipeline = create_tuning_pipeline(prepared.config, prepared.locations, prepared.beam_arguments)
+
+    def node_ended(node: str, seconds: float) -> None:
+        screen.node_ended(node, seconds, node in cached_nodes(prepared.metadata, run_id))
+
+    LocalRunner(run_id, screen.node_started, node_ended).run(pipeline)
+    results = read_recorded_run(open_metadata_store(prepared.metadata), run_id).artifacts["tuner_results"].uri
+    screen.trials(read_trials(results), f"{results}/{TENSORBOARD}", time.monotonic() - started)
+    return ExitStatus.PUBLISHED

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
-from serving.uncollected_imports import uncollected_imports
+from serving.garbage_collection import uncollected_imports
 
 Answer = tuple[str, Any]
 

@@ -1,4 +1,4 @@
-"""Begin a training with the weights of the model that is served."""
+"""Warm start: training begun with the weights of the served model."""
 
 from __future__ import annotations
 
@@ -14,8 +14,17 @@ import orjson
 import tensorflow as tf
 from pydantic import BaseModel, ConfigDict
 
-from trainers.copied_weights import copy_weights
-from trainers.transform_graph import TransformGraph
+from trainers.splits import TransformGraph
+
+
+def copy_weights(source: keras.Layer, target: keras.Layer) -> None:
+    """Give a layer, or a model that is one, the weights of another of the same build."""
+    target.set_weights(source.get_weights())
+    for layer in target._flatten_layers():
+        if isinstance(layer, keras.layers.Normalization):
+            # It computes with copies of its weights.
+            layer.finalize_state()
+
 
 # In an export: the frozen graph beside them has no variables.
 _MODEL_FILE = "assets.extra/warm_start.keras"

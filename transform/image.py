@@ -7,15 +7,12 @@ from typing import Any
 
 import tensorflow as tf
 
-from serving.export import LABEL
-from serving.image_files import FILE_BEGINNINGS, begins_with
-from serving.map_each import map_each
-from serving.signatures.image import ERROR, IMAGE
-from transform.decode_image import decode_image
-from transform.dense_column import dense_column
-from transform.image_options import ImageOptions, Scaling
-from transform.label_ids import label_ids
-from transform.preprocessing_error import PreprocessingError
+from serving.signatures.common import LABEL
+from serving.signatures.image import ERROR, FILE_BEGINNINGS, IMAGE, begins_with, map_each
+from transform.errors import PreprocessingError
+from transform.image_decoding import decode_image
+from transform.labels import dense_column, label_ids
+from transform.options import ImageOptions, Scaling
 
 DAMAGED = "image is damaged"
 

@@ -8,12 +8,10 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_transform as tft
 
-from serving.export import LABEL
-from serving.is_missing import is_missing
-from transform.dense_column import dense_column
-from transform.label_ids import label_ids
-from transform.preprocessing_error import PreprocessingError
-from transform.tabular_options import Column, TabularOptions
+from serving.signatures.common import LABEL, is_missing
+from transform.errors import PreprocessingError
+from transform.labels import dense_column, label_ids
+from transform.options import Column, TabularOptions
 
 NUMBERS = "numbers"
 CATEGORIES = "categories"

@@ -1,15 +1,83 @@
-"""The results of a run of the benchmarks, in a file."""
+"""Results of a run of the benchmarks: the machine, the outcomes, their file and their page."""
 
 from __future__ import annotations
 
+import os
+import platform
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 from pydantic import TypeAdapter
 
-from benchmarks.harness.machine import Machine
-from benchmarks.harness.measurement import Measurement
-from benchmarks.harness.outcome import Outcome
+from benchmarks.harness.measurement import HEADINGS, Measurement, table_cells
+
+LIBRARIES = ("tfx", "tensorflow", "keras", "apache-beam", "numpy", "scikit-learn")
+_INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What decides how fast it is.
+
+    Attributes:
+        processor: its name, and which instructions for numbers it has.
+        cores: how many of them may be used.
+        memory: in GiB.
+        system: the operating system.
+        versions: of Python and of the libraries that do the work.
+    """
+
+    processor: str
+    cores: int
+    memory: float
+    system: str
+    versions: dict[str, str]
+
+
+def this_machine() -> Machine:
+    """The machine that this runs on (Linux)."""
+    facts = _facts(Path("/proc/cpuinfo"))
+    flags = facts.get("flags", "").split()
+    known = " ".join(name for name in _INSTRUCTIONS if name in flags)
+    kibibytes = int(_facts(Path("/proc/meminfo"))["MemTotal"].split()[0])
+    return Machine(
+        processor=f"{facts.get('model name', platform.machine())} ({known or 'no vector instructions known'})",
+        cores=len(os.sched_getaffinity(0)),
+        memory=round(kibibytes / 2**20, 1),
+        system=f"{platform.system()} {platform.release()}",
+        versions={"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
+    )
+
+
+def _facts(file: Path) -> dict[str, str]:
+    """The `name: value` lines of a file below /proc, of several with one name the last."""
+    lines = (line.partition(":") for line in file.read_text(encoding="utf-8").splitlines())
+    return {name.strip(): value.strip() for name, _, value in lines}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a benchmark measured, or why it did not.
+
+    Attributes:
+        name: of the benchmark.
+        title: what it is about.
+        state: `skipped` where this machine has not what it needs, or the short form leaves it out.
+        seconds: how long it took.
+        reason: why it was skipped or failed.
+        measurements: its figures.
+    """
+
+    name: str
+    title: str
+    state: Literal["measured", "skipped", "failed"]
+    seconds: float = 0.0
+    reason: str = ""
+    measurements: tuple[Measurement, ...] = ()
+
 
 RESULTS_FILE = "benchmarks/results.json"  # in the repository
 
@@ -50,3 +118,49 @@ def read_results(content: bytes) -> Results:
 def write_results(results: Results, path: Path) -> None:
     """Write them as JSON."""
     path.write_bytes(_RESULTS.dump_json(results, indent=1, exclude_defaults=True) + b"\n")
+
+
+BEGIN = "<!-- written by make bench: begin -->"
+END = "<!-- written by make bench: end -->"
+
+
+def results_page(results: Results) -> str:
+    """Markdown: the machine, and a section for each benchmark."""
+    machine = results.machine
+    versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
+    minutes = sum(outcome.seconds for outcome in results.outcomes) / 60
+    form = "The short form" if results.short else "All"
+    lines = [
+        f"{results.date}, {machine.processor}, {machine.cores} cores, {machine.memory:g} GiB, {machine.system};",
+        f"{versions}. {form} took {minutes:.0f} minutes.",
+    ]
+    return "\n".join(lines) + "\n\n" + "\n\n".join(map(_section, results.outcomes))
+
+
+def replaced(page: str, part: str) -> str:
+    """The page with `part` between its markers.
+
+    Raises:
+        ValueError: the page has no markers.
+    """
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"expected the lines {BEGIN!r} and {END!r} in the page; put them where the table belongs")
+    return f"{before}{BEGIN}\n\n{part}\n\n{END}{after}"
+
+
+def _section(outcome: Outcome) -> str:
+    heading = f"### {outcome.title}\n\n"
+    if outcome.state != "measured":
+        return f"{heading}{outcome.state.capitalize()}: {outcome.reason}."
+    rows = [
+        _row(HEADINGS),
+        _row(["---"] * len(HEADINGS)),
+        *(_row(table_cells(found)) for found in outcome.measurements),
+    ]
+    return f"{heading}`--only {outcome.name}`, {outcome.seconds:.0f} s.\n\n" + "\n".join(rows)
+
+
+def _row(cells: Sequence[str] | Iterable[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

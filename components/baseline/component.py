@@ -6,9 +6,17 @@ from tfx import types
 from tfx.dsl.components.base import base_component, executor_spec
 from tfx.orchestration import data_types
 from tfx.types import standard_artifacts
+from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
 from components.baseline.executor import Executor
-from components.baseline.spec import BaselineSpec
+
+
+class BaselineSpec(ComponentSpec):
+    """No inputs: what is served is known to the model base path alone."""
+
+    PARAMETERS = {"base_path": ExecutionParameter(type=str), "run_id": ExecutionParameter(type=str)}
+    INPUTS: dict[str, ChannelParameter] = {}
+    OUTPUTS = {"model": ChannelParameter(type=standard_artifacts.Model)}
 
 
 class Baseline(base_component.BaseComponent):

@@ -6,12 +6,35 @@ from typing import Any
 
 from tfx import types
 from tfx.dsl.components.base import base_executor
+from tfx.dsl.io import fileio
 from tfx.types import artifact_utils
-from tfx.utils import path_utils
+from tfx.utils import io_utils, path_utils
 
-from components.baseline.copy_served_model import copy_served_model
 from components.errors import NotPublished
-from serving.model_store import ModelStoreError
+from serving.model_store import ModelStoreError, ModelVersion, served_version
+
+
+def copy_served_model(base_path: str, destination: str) -> ModelVersion | None:
+    """Copy the served SavedModel to `destination`; None, and no copy, where nothing is served.
+
+    A version that is withdrawn or removed while it is copied is not what is served: then the copy starts again.
+
+    Raises:
+        ModelStoreError: the model base path cannot be read.
+    """
+    version = served_version(base_path)
+    while version is not None:
+        try:
+            io_utils.copy_dir(version.path, destination)
+        except fileio.NotFoundError:
+            if served_version(base_path) == version:
+                raise
+        still_served = served_version(base_path)
+        if still_served == version:
+            return version
+        fileio.rmtree(destination)
+        version = still_served
+    return None
 
 
 class Executor(base_executor.BaseExecutor):

@@ -6,9 +6,21 @@ from typing import Literal
 
 from tfx import types
 from tfx.dsl.components.base import base_component, executor_spec
+from tfx.types import standard_artifacts
+from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
 from components.compatibility_check.executor import Executor
-from components.compatibility_check.spec import CompatibilityCheckSpec
+
+
+class CompatibilityCheckSpec(ComponentSpec):
+    """No outputs: it stops the run, or does not."""
+
+    PARAMETERS = {"class_changes": ExecutionParameter(type=str)}
+    INPUTS = {
+        "model": ChannelParameter(type=standard_artifacts.Model),
+        "baseline_model": ChannelParameter(type=standard_artifacts.Model),
+    }
+    OUTPUTS: dict[str, ChannelParameter] = {}
 
 
 class CompatibilityCheck(base_component.BaseComponent):

@@ -9,11 +9,10 @@ from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 from tfx.utils import path_utils
 
-from components.compatibility_check.class_changes import class_changes
-from components.compatibility_check.signature_changes import signature_changes
+from components.compatibility_check.changes import class_changes, signature_changes
 from components.errors import IncompatibleModel
-from components.serving_check.read_signatures import read_signatures
-from serving.labels import read_labels
+from components.serving_check.candidate import read_signatures
+from serving.signatures.common import read_labels
 
 
 class Executor(base_executor.BaseExecutor):

@@ -5,9 +5,26 @@ from __future__ import annotations
 from tfx import types
 from tfx.dsl.components.base import base_component, executor_spec
 from tfx.types import standard_artifacts
+from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
 from components.data_gate.executor import Executor
-from components.data_gate.spec import DataGateSpec
+
+
+class DataGateSpec(ComponentSpec):
+    """`verdict` is of a standard type that Kubeflow v2 knows: what was found in examples."""
+
+    PARAMETERS = {
+        "label": ExecutionParameter(type=str),
+        "schema_is_curated": ExecutionParameter(type=int),
+        "minimum_examples": ExecutionParameter(type=int),
+        "schema_path": ExecutionParameter(type=str),
+    }
+    INPUTS = {
+        "anomalies": ChannelParameter(type=standard_artifacts.ExampleAnomalies),
+        "statistics": ChannelParameter(type=standard_artifacts.ExampleStatistics),
+        "schema": ChannelParameter(type=standard_artifacts.Schema),
+    }
+    OUTPUTS = {"verdict": ChannelParameter(type=standard_artifacts.ExampleAnomalies)}
 
 
 class DataGate(base_component.BaseComponent):

@@ -1,10 +1,15 @@
-"""The gate's decision on a run's data."""
+"""The verdict of DataGate, and the files that hold it and what it judges."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+VERDICT_FILE = "verdict.json"
+
+
+ANOMALIES_FILE = "SchemaDiff.pb"  # ExampleValidator's name for it
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,20 @@ from __future__ import annotations
 from tfx import types
 from tfx.dsl.components.base import base_component, executor_spec
 from tfx.types import standard_artifacts
+from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
 from components.drift_gate.executor import Executor
-from components.drift_gate.spec import DriftGateSpec
+
+
+class DriftGateSpec(ComponentSpec):
+    """`drift` is of a standard type that Kubeflow v2 knows: what was found in examples."""
+
+    PARAMETERS = {"previous_span": ExecutionParameter(type=str)}
+    INPUTS = {
+        "anomalies": ChannelParameter(type=standard_artifacts.ExampleAnomalies),
+        "statistics": ChannelParameter(type=standard_artifacts.ExampleStatistics),
+    }
+    OUTPUTS = {"drift": ChannelParameter(type=standard_artifacts.ExampleAnomalies)}
 
 
 class DriftGate(base_component.BaseComponent):

@@ -11,10 +11,14 @@ from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 from tfx.utils import io_utils
 
-from components.drift_gate.judge_drift import ComparedSpan, drift_sentences
-from components.drift_gate.measured_drift import measured_drift
-from components.drift_gate.read_span_anomalies import read_span_anomalies
-from components.drift_gate.splits import PREVIOUS, compared_splits
+from components.drift_gate.drift import (
+    PREVIOUS,
+    ComparedSpan,
+    compared_splits,
+    drift_sentences,
+    measured_drift,
+    read_span_anomalies,
+)
 from components.errors import AnomaliesFound
 
 DRIFT_FILE = "drift.json"

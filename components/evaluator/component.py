@@ -5,10 +5,28 @@ from __future__ import annotations
 from tfx import types
 from tfx.dsl.components.base import base_beam_component, executor_spec
 from tfx.types import standard_artifacts
+from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
-from components.evaluator.evaluation_options import EvaluationOptions
 from components.evaluator.executor import Executor
-from components.evaluator.spec import EvaluatorSpec
+from components.evaluator.options import EvaluationOptions
+
+
+class EvaluatorSpec(ComponentSpec):
+    """See component.py."""
+
+    PARAMETERS = {
+        "options": ExecutionParameter(type=str),
+        "split": ExecutionParameter(type=str),
+    }
+    INPUTS = {
+        "examples": ChannelParameter(type=standard_artifacts.Examples),
+        "model": ChannelParameter(type=standard_artifacts.Model),
+        "baseline_model": ChannelParameter(type=standard_artifacts.Model),
+    }
+    OUTPUTS = {
+        "evaluation": ChannelParameter(type=standard_artifacts.ModelEvaluation),
+        "blessing": ChannelParameter(type=standard_artifacts.ModelBlessing),
+    }
 
 
 class Evaluator(base_beam_component.BaseBeamComponent):

@@ -6,7 +6,7 @@ import json
 
 from tensorflow_model_analysis.proto import config_pb2
 
-from components.evaluator.evaluation_options import EvaluationOptions, Metric
+from components.evaluator.options import EvaluationOptions, Metric
 
 CANDIDATE = "candidate"
 BASELINE = "baseline"

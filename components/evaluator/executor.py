@@ -15,10 +15,10 @@ from tfx.utils import io_utils, path_utils
 from tfx_bsl.public import tfxio
 
 from components.evaluator.eval_config import BASELINE, CANDIDATE, eval_config
-from components.evaluator.evaluation_options import EvaluationOptions
-from components.evaluator.predict_examples import PredictExamples
-from components.evaluator.threshold_failures import threshold_failures
-from serving.labels import read_labels
+from components.evaluator.options import EvaluationOptions
+from components.evaluator.predictions import PredictExamples
+from components.evaluator.results import threshold_failures
+from serving.signatures.common import read_labels
 
 
 class Executor(base_beam_executor.BaseBeamExecutor):

@@ -5,9 +5,24 @@ from __future__ import annotations
 from tfx import types
 from tfx.dsl.components.base import base_beam_component, executor_spec
 from tfx.types import standard_artifacts
+from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
 from components.image_example_gen.executor import Executor
-from components.image_example_gen.spec import ImageExampleGenSpec
+
+
+class ImageExampleGenSpec(ComponentSpec):
+    """Shares are text, as parameters of the other components are that are no whole numbers."""
+
+    PARAMETERS = {
+        "path": ExecutionParameter(type=str),
+        "input_fingerprint": ExecutionParameter(type=str),
+        "eval_share": ExecutionParameter(type=str),
+        "max_unreadable_share": ExecutionParameter(type=str),
+        "max_pixels": ExecutionParameter(type=int),
+        "labels_required": ExecutionParameter(type=int),
+    }
+    INPUTS: dict[str, ChannelParameter] = {}
+    OUTPUTS = {"examples": ChannelParameter(type=standard_artifacts.Examples)}
 
 
 class ImageExampleGen(base_beam_component.BaseBeamComponent):

@@ -17,11 +17,8 @@ from tfx.types import artifact_utils
 from tfx.utils import io_utils
 
 from components.errors import BrokenInput
-from components.image_example_gen.copies_across_splits import CopiesAcrossSplits
-from components.image_example_gen.ingestion_report import IngestionReport, LeftOut, merged
-from components.image_example_gen.list_photos import list_photos
-from components.image_example_gen.photo import Photo
-from components.image_example_gen.write_shard import WriteShard
+from components.image_example_gen.examples import CopiesAcrossSplits, IngestionReport, LeftOut, WriteShard, merged
+from components.image_example_gen.image_files import Photo, list_photos
 
 REPORT_FILE = "ingestion.json"
 PHOTOS_PER_SHARD = 500

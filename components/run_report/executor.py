@@ -10,15 +10,18 @@ from tfx import types
 from tfx.dsl.components.base import base_executor
 from tfx.dsl.io import fileio
 from tfx.types import artifact_utils
+from tfx.types.experimental.simple_artifacts import File
 from tfx.utils import io_utils, path_utils
 
-from components.run_report.finished_run import FinishedRun
-from components.run_report.report_artifact import REPORT_PAGE
-from components.run_report.report_page import report_page
-from components.run_report.run_artifact import RunArtifact
-from components.run_report.served_model import ServedModel
-from serving.model_store.provenance import PROVENANCE_FILE
-from trainers.leave_beside_export import PROVENANCE_FILE as TRAINER_PROVENANCE_FILE
+from components.run_report.pages import report_page
+from components.run_report.run import FinishedRun, RunArtifact, ServedModel
+from serving.model_store.base import PROVENANCE_FILE
+from trainers.artifacts import PROVENANCE_FILE as TRAINER_PROVENANCE_FILE
+
+REPORT_PAGE = "report.html"
+
+# A directory with the page, of a type that Kubeflow v2 knows: it takes none of ours.
+RunReportArtifact = File
 
 
 class Executor(base_executor.BaseExecutor):

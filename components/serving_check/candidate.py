@@ -1,22 +1,137 @@
-"""The model to be checked, with the requests to send it and the answers it should give."""
+"""The candidate: its signatures, the raw requests to send it, and the answers it should give."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import heapq
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.core.protobuf import meta_graph_pb2
+from google.protobuf.message import DecodeError
+from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
-from components.serving_check.eval_examples import choose_examples
-from components.serving_check.failures import ModelUnavailable
-from components.serving_check.read_signatures import read_signatures
-from components.serving_check.request_inputs import request_inputs, without_label
 from serving import reference_predictions
-from serving.export import SERVING_DEFAULT
-from serving.labels import read_labels
-from serving.reference_predictions import ReferencePredictions
+from serving.missing_values import missing_value
+from serving.reference_predictions import ReferencePredictions, example_id
+from serving.signatures.common import SERVING_DEFAULT, read_labels
+
+
+class ModelUnavailable(Exception):
+    """The model does not load, or what runs it has ended: nothing more can be asked."""
+
+
+class RequestRefused(Exception):
+    """The model is there and refuses this request."""
+
+
+def read_signatures(path: str) -> Mapping[str, meta_graph_pb2.SignatureDef]:
+    """The signatures of the graph tagged {serve}.
+
+    Raises:
+        ModelUnavailable: there is no such graph.
+    """
+    file = f"{path}/saved_model.pb"
+    try:
+        with tf.io.gfile.GFile(file, "rb") as content:
+            saved_model = saved_model_pb2.SavedModel.FromString(content.read())
+    except (tf.errors.OpError, DecodeError) as error:
+        raise ModelUnavailable(f"the model has no readable {file}: {error}") from error
+    for meta_graph in saved_model.meta_graphs:
+        if set(meta_graph.meta_info_def.tags) == {"serve"}:
+            return dict(meta_graph.signature_def)
+    raise ModelUnavailable(f"{file} holds no graph tagged 'serve'; export the model with tf.saved_model.save")
+
+
+def read_examples(files: Sequence[str]) -> Iterator[bytes]:
+    """Serialized tf.Examples of TFRecord files, compressed where the name ends in .gz."""
+    for file in files:
+        yield from tf.data.TFRecordDataset(file, "GZIP" if file.endswith(".gz") else "").as_numpy_iterator()
+
+
+def choose_examples(files: Sequence[str], maximum: int) -> tuple[list[tuple[str, bytes]], int]:
+    """Id and record of up to `maximum` examples, and how many there are in all.
+
+    Those with the smallest ids: a choice at random, and the same one in each run.
+    """
+    count = 0
+
+    def identified() -> Iterator[tuple[str, bytes]]:
+        nonlocal count
+        for record in read_examples(files):
+            count += 1
+            yield example_id(record), record
+
+    # Twins have one id and one record; a file of photos is never in memory whole.
+    chosen = heapq.nsmallest(maximum, identified())
+    return chosen, count
+
+
+SERIALIZED_EXAMPLES = "examples"
+# An image's bytes are a feature of one of these names, and an input of either.
+IMAGE_BYTES = ("image_bytes", "image")
+
+
+def without_label(
+    example: tf.train.Example, inputs: Iterable[str], feature_of_input: Mapping[str, str] | None = None
+) -> tf.train.Example:
+    """The features that a client sends: those that are inputs of serving_default.
+
+    Args:
+        example: a raw example.
+        inputs: the names of the inputs.
+        feature_of_input: the feature behind an input of another name; it is kept under both names.
+    """
+    kept = set(inputs)
+    if kept & set(IMAGE_BYTES):
+        kept |= set(IMAGE_BYTES)
+    renamed = feature_of_input or {}
+    given = example.features.feature
+    features = {name: given[name] for name in kept - set(renamed) if name in given}
+    for name, feature in renamed.items():
+        if feature in given:
+            features |= {name: given[feature], feature: given[feature]}
+    return tf.train.Example(features=tf.train.Features(feature=features))
+
+
+def request_inputs(
+    signature: meta_graph_pb2.SignatureDef, examples: Sequence[tf.train.Example]
+) -> dict[str, np.ndarray]:
+    """Input name -> values, [batch]: serialized examples, or the feature of the input's name.
+
+    A missing feature is sent in the form that `serving.missing_values` defines.
+
+    Raises:
+        RequestRefused: an example has several values where the signature takes one.
+    """
+    if set(signature.inputs) == {SERIALIZED_EXAMPLES}:
+        # tf.Example's features are a map, which protobuf otherwise writes in any order.
+        records = [example.SerializeToString(deterministic=True) for example in examples]
+        return {SERIALIZED_EXAMPLES: np.array(records, dtype=object)}
+    return {
+        name: np.array(
+            [_value(example, name, tf.as_dtype(info.dtype)) for example in examples],
+            dtype=tf.as_dtype(info.dtype).as_numpy_dtype,
+        )
+        for name, info in signature.inputs.items()
+    }
+
+
+def _value(example: tf.train.Example, name: str, dtype: tf.DType) -> bytes | int | float:
+    names = IMAGE_BYTES if name in IMAGE_BYTES else (name,)
+    feature = next((example.features.feature[key] for key in names if key in example.features.feature), None)
+    kind = (feature.WhichOneof("kind") if feature is not None else None) or ""
+    values = getattr(feature, kind).value if kind else ()
+    if len(values) > 1:
+        raise RequestRefused(f"feature {name!r} of an example has {len(values)} values, a request takes one")
+    if not values:
+        missing = missing_value(dtype.name)
+        return missing.encode() if isinstance(missing, str) else missing
+    fits = {"bytes_list": dtype == tf.string, "int64_list": dtype.is_integer, "float_list": dtype.is_floating}
+    if not fits[kind]:
+        raise RequestRefused(f"feature {name!r} of an example is a {kind}, its input takes {dtype.name}")
+    return values[0]
+
 
 BATCH_SIZE = 32
 # Every example goes out in batches; alone, as most requests come, the first of them.

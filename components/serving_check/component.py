@@ -8,9 +8,27 @@ from collections.abc import Mapping
 from tfx import types
 from tfx.dsl.components.base import base_component, executor_spec
 from tfx.types import standard_artifacts
+from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
 from components.serving_check.executor import Executor
-from components.serving_check.spec import ServingCheckSpec
+
+
+class ServingCheckSpec(ComponentSpec):
+    """Inputs and output are named as InfraValidator's, which this component stands in for."""
+
+    PARAMETERS = {
+        "eval_split": ExecutionParameter(type=str),
+        "tolerance": ExecutionParameter(type=str),
+        "maximum_examples": ExecutionParameter(type=int),
+        "timeout_seconds": ExecutionParameter(type=int),
+        "feature_of_input": ExecutionParameter(type=str),
+    }
+    INPUTS = {
+        "model": ChannelParameter(type=standard_artifacts.Model),
+        "examples": ChannelParameter(type=standard_artifacts.Examples),
+    }
+    OUTPUTS = {"blessing": ChannelParameter(type=standard_artifacts.InfraBlessing)}
+
 
 # Float32 rounding depends on the batch size: the order of the sums differs between the kernels that TensorFlow picks.
 TOLERANCE = 1e-5

@@ -11,12 +11,10 @@ from tfx.dsl.io import fileio
 from tfx.types import artifact_utils
 from tfx.utils import io_utils, path_utils
 
-from components.serving_check.check import check
+from components.serving_check.check import REPORT_FILE, Report, check, precision_remark
 from components.serving_check.model_process import ModelProcess
-from components.serving_check.precision_remark import precision_remark
-from components.serving_check.report import REPORT_FILE, Report
 from serving.reference_predictions import FILE_NAME
-from trainers.leave_beside_export import PROVENANCE_FILE
+from trainers.artifacts import PROVENANCE_FILE
 
 
 class Executor(base_executor.BaseExecutor):

@@ -9,9 +9,27 @@ from tfx import types
 from tfx.dsl.components.base import base_component, executor_spec
 from tfx.orchestration import data_types
 from tfx.types import standard_artifacts
+from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
 from components.serving_pusher.executor import Executor
-from components.serving_pusher.spec import ServingPusherSpec
+
+
+class ServingPusherSpec(ComponentSpec):
+    """Inputs and output are named as Pusher's; `evaluation` brings the metrics for the provenance."""
+
+    PARAMETERS = {
+        "base_path": ExecutionParameter(type=str),
+        "run_id": ExecutionParameter(type=str),
+        "model_name": ExecutionParameter(type=str),
+        "data_spans": ExecutionParameter(type=str, optional=True),
+    }
+    INPUTS = {
+        "model": ChannelParameter(type=standard_artifacts.Model),
+        "model_blessing": ChannelParameter(type=standard_artifacts.ModelBlessing, optional=True),
+        "infra_blessing": ChannelParameter(type=standard_artifacts.InfraBlessing, optional=True),
+        "evaluation": ChannelParameter(type=standard_artifacts.ModelEvaluation, optional=True),
+    }
+    OUTPUTS = {"pushed_model": ChannelParameter(type=standard_artifacts.PushedModel)}
 
 
 class ServingPusher(base_component.BaseComponent):

@@ -1,8 +1,10 @@
-"""Publishes the model where both blessings allow it."""
+"""Publishes the model where both blessings allow it, once."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from tfx import types
@@ -13,11 +15,44 @@ from tfx.types import artifact_utils
 from tfx.utils import io_utils, path_utils
 
 from components.errors import NotPublished
-from components.evaluator.overall_metrics import overall_metrics
-from components.serving_check.report import REPORT_FILE
-from components.serving_pusher.publication import Publication, publish_once
-from serving.model_store import ModelStoreError
-from trainers.leave_beside_export import PROVENANCE_FILE
+from components.evaluator.results import overall_metrics
+from components.serving_check.check import REPORT_FILE
+from serving.model_store import ModelStoreError, ModelVersion, WithdrawnModelError, publish, served_version
+from serving.model_store.base import check_provenance, fingerprints
+from trainers.artifacts import PROVENANCE_FILE
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What became of a model: the version that serves it, None where none does, and why."""
+
+    version: ModelVersion | None
+    reason: str
+
+
+def publish_once(base_path: str, saved_model: str, provenance: Mapping[str, Any]) -> Publication:
+    """Publish a SavedModel unless the served version comes from the same data and code.
+
+    An older version of the same origin does not count: since then another model has been served.
+
+    Args:
+        base_path: the model base path.
+        saved_model: the directory to publish.
+        provenance: what is written beside it; holds data_fingerprint and code_fingerprint.
+
+    Raises:
+        ModelStoreError: a fingerprint is missing, or the base path cannot be read or written.
+    """
+    check_provenance(provenance)
+    served = served_version(base_path)
+    if served is not None and fingerprints(served.provenance) == fingerprints(provenance):
+        return Publication(served, f"already published as version {served.number}")
+    try:
+        version = publish(base_path, saved_model, provenance)
+    except WithdrawnModelError as withdrawn:
+        return Publication(None, f"not published: {withdrawn}")
+    return Publication(version, f"published as version {version.number}")
+
 
 Artifacts = dict[str, list[types.Artifact]]
 

@@ -13,10 +13,9 @@ from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import io_utils
 
 from components.tuner.trials import FinishedTrial, Trials, write_trials
-from trainers.hyperparameter_search import TENSORBOARD
-from trainers.training_error import TrainingError
-from trainers.training_folder import training_folder
-from trainers.trial_values import trial_values
+from trainers.errors import TrainingError
+from trainers.fitting import training_folder
+from trainers.tuning import TENSORBOARD, trial_values
 
 
 class Executor(tfx_tuner.Executor):

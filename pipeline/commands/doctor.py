@@ -1,12 +1,194 @@
-"""`ingraph doctor`."""
+"""`ingraph doctor`: whether this machine has what ingraph needs."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib import metadata
 from pathlib import Path
 
 import click
+from packaging.requirements import Requirement
+
+from pipeline import demo_data
+from pipeline.commands import c_runtime
+
+DISK_NEEDED = 10**9  # bytes: a run of the demos leaves some 100 MB
+DISK_COMFORTABLE = 5 * 10**9
+IMPORT_TIMEOUT = 120  # seconds; a cold disk reads TFX's 3 GB slowly
+NETWORK_TIMEOUT = 10
+SET_UP_AGAIN = "Make the environment anew: make -B"
+
+
+class State(StrEnum):
+    """What a check came to; only a problem keeps ingraph from working."""
+
+    OK = "ok"
+    WARNING = "warning"
+    PROBLEM = "problem"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One point: what was looked at, what was found, and what to do about it ("" when it is fine)."""
+
+    name: str
+    state: State
+    detail: str
+    advice: str = ""
+
+
+def diagnose(directory: Path) -> Iterator[Check]:
+    """Every check in order, each as soon as it is known; about 15 seconds, most of it for importing TFX.
+
+    Args:
+        directory: where runs and models are going to be written.
+    """
+    with ThreadPoolExecutor() as pool:
+        # TensorFlow, which is slow to import, once per process; two processes, as two cores are the least to expect.
+        tensorflow = pool.submit(
+            failures, "import tensorflow", f"from {__name__} import load_tiny_model as load; load()"
+        )
+        tfx = pool.submit(failures, "import kfp", "import tfx.v1")
+        network = pool.submit(check_network)
+        yield check_python(sys.version_info[:3])
+        yield check_glibc(c_runtime.glibc_version())
+        yield check_libstdcxx(c_runtime.libstdcxx_is_new_enough())
+        yield check_disk(directory, shutil.disk_usage(directory).free)
+        yield network.result()
+        tensorflow_failure, loader_failure = tensorflow.result()
+        yield check_package("TensorFlow", "tensorflow", tensorflow_failure)
+        yield check_model_loader(loader_failure)
+        kfp_failure, tfx_failure = tfx.result()
+        yield check_package("kfp", "kfp", kfp_failure)
+        yield check_package("TFX", "tfx", tfx_failure)
+
+
+def check_python(version: tuple[int, int, int]) -> Check:
+    detail = f"{'.'.join(map(str, version))} ({sys.executable})"
+    if version[:2] == c_runtime.PYTHON_VERSION:
+        return Check("Python", State.OK, detail)
+    wanted = ".".join(map(str, c_runtime.PYTHON_VERSION))
+    return Check("Python", State.PROBLEM, detail, f"TFX needs Python {wanted}: make -B PYTHON=/path/to/python{wanted}")
+
+
+def check_glibc(version: tuple[int, int] | None) -> Check:
+    wanted = ".".join(map(str, c_runtime.GLIBC_VERSION))
+    if version is None:
+        return Check("glibc", State.PROBLEM, "another C library", "Use Debian 12 or newer, or Ubuntu 22.04 or newer.")
+    detail = f"{version[0]}.{version[1]}" + (", private to .venv" if c_runtime.PRIVATE_RUNTIME.exists() else "")
+    if version >= c_runtime.GLIBC_VERSION:
+        return Check("glibc", State.OK, detail)
+    return Check("glibc", State.PROBLEM, detail, f"TFX's wheels need {wanted}; `make -B` sets a private one up.")
+
+
+def check_libstdcxx(new_enough: bool) -> Check:
+    symbol = c_runtime.LIBSTDCXX_SYMBOL.decode()
+    if new_enough:
+        return Check("libstdc++", State.OK, f"has {symbol}")
+    advice = "TFX's wheels need the one of GCC 14; `make -B` sets a private one up."
+    return Check("libstdc++", State.PROBLEM, f"without {symbol}", advice)
+
+
+def check_package(name: str, distribution: str, import_failure: str) -> Check:
+    """Whether a package has the version that setup.py asks for and can be imported."""
+    try:
+        version = metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return Check(name, State.PROBLEM, "not installed", SET_UP_AGAIN)
+    wanted = next(
+        (each for each in map(Requirement, metadata.requires("ingraph") or []) if each.name == distribution), None
+    )
+    if wanted and not wanted.specifier.contains(version, prereleases=True):
+        return Check(name, State.PROBLEM, f"{version}, where {wanted} is asked for", SET_UP_AGAIN)
+    if import_failure:
+        return Check(name, State.PROBLEM, f"{version}, and importing it fails: {import_failure}", SET_UP_AGAIN)
+    return Check(name, State.OK, version)
+
+
+def check_model_loader(failure: str) -> Check:
+    if failure:
+        return Check("model loader", State.PROBLEM, failure, SET_UP_AGAIN)
+    return Check("model loader", State.OK, "wrote a SavedModel, loaded it in a session, had it answer")
+
+
+def check_disk(directory: Path, free: int) -> Check:
+    detail = f"{free / 1e9:.1f} GB free in {directory}"
+    if free >= DISK_COMFORTABLE:
+        return Check("disk space", State.OK, detail)
+    advice = (
+        f"Runs fill it: free some up to {DISK_COMFORTABLE / 1e9:.0f} GB, or let runs live elsewhere with --workdir."
+    )
+    return Check("disk space", State.WARNING if free >= DISK_NEEDED else State.PROBLEM, detail, advice)
+
+
+def check_network() -> Check:
+    """Whether the package index that pip is set up for answers; nothing but the demo data and set-up need it."""
+    probe = next(iter(demo_data.WHEELS.values())).package
+    pip = [sys.executable, "-m", "pip", "index", "versions", "--disable-pip-version-check", "--no-input"]
+    limits = ["--retries", "0", "--timeout", str(NETWORK_TIMEOUT)]
+    try:
+        done = subprocess.run([*pip, *limits, probe], capture_output=True, check=False, timeout=NETWORK_TIMEOUT)
+        reachable = done.returncode == 0
+    except subprocess.TimeoutExpired:
+        reachable = False
+    if reachable:
+        return Check("network", State.OK, "the package index answers")
+    uncached = [name for name in demo_data.NAMES if not demo_data.is_cached(name)]
+    without = "training, serving and tests on data that are here work"
+    advice = f"Needed for set-up and for demo data not fetched yet: {', '.join(uncached) or 'none'}."
+    return Check("network", State.WARNING, f"the package index does not answer; {without}", advice)
+
+
+def load_tiny_model() -> None:
+    """Write a SavedModel, load it in a session and have it answer; raises where any of it fails."""
+    import numpy as np
+    import tensorflow as tf
+
+    from serving.session_model import SessionModel
+
+    module = tf.Module()
+    module.double = tf.function(lambda x: {"doubled": 2 * x}, [tf.TensorSpec([None], tf.float32, "x")])
+    with tempfile.TemporaryDirectory(prefix="ingraph-doctor-") as folder:
+        tf.saved_model.save(module, folder, {"serving_default": module.double})
+        model = SessionModel(folder)
+        answer = model.run("serving_default", {"x": np.array([1, 2.5], np.float32)})["doubled"]
+        model.close()
+    if answer.tolist() != [2.0, 5.0]:
+        raise RuntimeError(f"a model that doubles 1 and 2.5 answered {answer.tolist()}")
+
+
+def failures(*steps: str) -> list[str]:
+    """Why each of several lines of Python failed, run one after the other in a process of their own; "" if it did not.
+
+    A process of their own, because a library may end it: TensorFlow does on a processor without AVX.
+    """
+    mark = "-- step done --"
+    code = "\n".join(f"{step}\nprint({mark!r}, flush=True)" for step in steps)
+    try:
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, timeout=IMPORT_TIMEOUT)
+        output, ended = done.stdout, _how_it_ended(done)
+    except subprocess.TimeoutExpired as error:
+        output, ended = error.stdout or b"", f"no end after {IMPORT_TIMEOUT} seconds"
+    succeeded = output.decode(errors="replace").count(mark)
+    return ([""] * succeeded + [ended] + ["not tried"] * len(steps))[: len(steps)]
+
+
+def _how_it_ended(process: subprocess.CompletedProcess[bytes]) -> str:
+    if process.returncode < 0:
+        return f"the process was ended by {signal.Signals(-process.returncode).name}"
+    said = process.stderr.decode(errors="replace").strip().splitlines()
+    return said[-1] if said else f"exit status {process.returncode}"
+
 
 COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 
@@ -22,7 +204,6 @@ def doctor(context: click.Context, as_json: bool) -> None:
 
     Exit status: 0 when everything needed is fine (warnings included), 1 when there is a problem.
     """
-    from pipeline.doctor import State, diagnose
 
     checks = []
     for check in diagnose(Path.cwd()):

@@ -17,10 +17,10 @@ import click
 from pipeline.exit_status import ExitStatus
 
 if TYPE_CHECKING:
-    from serving.client.grpc_client import GrpcClient
-    from serving.client.model_metadata import ModelMetadata, Signature, TensorDescription
-    from serving.client.prediction_error import PredictionError
-    from serving.client.rest_client import RestClient
+    from serving.client.errors import PredictionError
+    from serving.client.grpc import GrpcClient
+    from serving.client.metadata import ModelMetadata, Signature, TensorDescription
+    from serving.client.rest import RestClient
 
 ROWS_PER_REQUEST = 64
 IMAGE_INPUTS = ("image", "image_bytes")  # the names of the image signatures' inputs
@@ -82,9 +82,9 @@ def predict(
 
     Exit status: 0 when every row was answered, 2 when not.
     """
-    from serving.client.grpc_client import GrpcClient
-    from serving.client.prediction_error import PredictionError
-    from serving.client.rest_client import RestClient
+    from serving.client.errors import PredictionError
+    from serving.client.grpc import GrpcClient
+    from serving.client.rest import RestClient
 
     client: RestClient | GrpcClient
     client = RestClient(host, port or 8501) if rest else GrpcClient(host, port or 8500)
@@ -116,7 +116,7 @@ def _signature(metadata: ModelMetadata, signature: str) -> Signature:
 
 
 def _explain(error: PredictionError, name: str) -> str:
-    from serving.client.canonical_code import CanonicalCode
+    from serving.client.errors import CanonicalCode
 
     if error.code is CanonicalCode.UNAVAILABLE:
         return f"{error.message}; start one with: ingraph serve --model {name}=BASE_PATH"

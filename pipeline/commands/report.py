@@ -30,13 +30,12 @@ def report(run: str | None, other: str | None, open_page: bool, workdir: str, ru
       ingraph report 20260131-1200 20260201-1200
     """
     from components.errors import BrokenInput
-    from pipeline.find_run import find_run
-    from pipeline.quiet_output import quiet_output
+    from pipeline.history import find_run
+    from pipeline.run import quiet_output
 
     try:
         with quiet_output(Path(os.devnull)):
-            from pipeline.write_comparison import write_comparison
-            from pipeline.write_report import write_report
+            from pipeline.reports import write_comparison, write_report
 
             folder, run_id = find_run(Path(workdir, runs), run)
             if other is None:

@@ -13,10 +13,9 @@ import click
 import orjson
 
 from pipeline.exit_status import ExitStatus
-from pipeline.shown_path import shown_path
 
 if TYPE_CHECKING:
-    from pipeline.past_run import PastRun
+    from pipeline.history import PastRun
 
 SHOWN_METRICS = ("accuracy", "auc", "cross_entropy")
 
@@ -46,10 +45,8 @@ def runs() -> None:
 @runs_folder
 def list_command(name: str | None, limit: int, as_json: bool, workdir: str, runs: str) -> None:
     """Show past runs, of all pipelines or of the pipeline NAME, the newest first."""
-    from pipeline.find_run import pipeline_folders
-    from pipeline.past_run import read_past_run
-    from pipeline.quiet_output import quiet_output
-    from pipeline.run_ids import run_ids
+    from pipeline.history import pipeline_folders, read_past_run, run_ids
+    from pipeline.run import quiet_output
 
     with quiet_output(Path(os.devnull)):
         found = [
@@ -77,9 +74,8 @@ def show(run: str | None, as_json: bool, workdir: str, runs: str) -> None:
     RUN is the name of a pipeline (its latest run), the id of a run, or its beginning; by default the latest run of all.
     """
     from components.errors import BrokenInput
-    from pipeline.find_run import find_run
-    from pipeline.past_run import read_past_run
-    from pipeline.quiet_output import quiet_output
+    from pipeline.history import find_run, read_past_run
+    from pipeline.run import quiet_output
 
     try:
         with quiet_output(Path(os.devnull)):
@@ -105,6 +101,8 @@ def show(run: str | None, as_json: bool, workdir: str, runs: str) -> None:
 def _print_table(past: Sequence[PastRun]) -> None:
     from rich.console import Console
     from rich.table import Table
+
+    from pipeline.screen import shown_path
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("pipeline", "run", "verdict", "version", "metrics", "report"):

@@ -12,15 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.status_of_error import status_of_error
+from pipeline.exit_status import status_of_error
 
 if TYPE_CHECKING:
-    from pipeline.schedules.schedule_request import ScheduleRequest
-    from pipeline.schedules.schedule_target import ScheduleTarget
-    from pipeline.schedules.unheeded import Target
+    from pipeline.schedules.targets import ScheduleRequest, ScheduleTarget, Target
 
-# Each is pipeline/schedules/targets/<name>.py.
-_TARGETS = ("local", "crontab", "systemd", "kubeflow", "vertex", "airflow")
+# The module below pipeline/schedules that keeps each, imported when it is used.
+_TARGETS = {
+    "local": "daemon",
+    "crontab": "units",
+    "systemd": "units",
+    "kubeflow": "cluster",
+    "vertex": "cluster",
+    "airflow": "airflow",
+}
 # They run the compiled pipeline, the others `ingraph retrain`.
 _CLUSTERS = ("kubeflow", "vertex")
 _NEXT_RUNS = 3
@@ -56,7 +61,7 @@ def _of_a_target(command: Callable[..., None]) -> Callable[..., None]:
         type=click.Path(file_okay=False),
         help="Where files go: units of systemd, by default the user's; Airflow's dags folder.",
     )
-    target = click.option("--target", required=True, type=click.Choice(_TARGETS), help="What starts the runs.")
+    target = click.option("--target", required=True, type=click.Choice(list(_TARGETS)), help="What starts the runs.")
     return click.argument("config", type=click.Path())(target(folder(_OVERRIDES(_WORKDIR(command)))))
 
 
@@ -105,9 +110,8 @@ def run(configs: tuple[str, ...], overrides: tuple[str, ...], workdir: str) -> N
     it: a run that goes on is waited for, a second signal ends that too. Started again, it knows what was missed.
     """
     from pipeline.config import load_config
-    from pipeline.schedules.keep_schedules import keep_schedules
-    from pipeline.schedules.require_spans import require_spans
-    from pipeline.schedules.scheduled_command import scheduled_command
+    from pipeline.schedules.daemon import keep_schedules
+    from pipeline.schedules.targets import require_spans, scheduled_command
 
     with _stopped():
         loaded = [(load_config(path, overrides), path) for path in configs]
@@ -131,10 +135,7 @@ def _stopped() -> Iterator[None]:
 @contextmanager
 def _request(target: Target, given: dict[str, Any]) -> Iterator[tuple[ScheduleTarget, ScheduleRequest]]:
     from pipeline.config import load_config
-    from pipeline.schedules.require_spans import require_spans
-    from pipeline.schedules.schedule_request import ScheduleRequest
-    from pipeline.schedules.scheduled_command import scheduled_command
-    from pipeline.schedules.unheeded import unheeded
+    from pipeline.schedules.targets import ScheduleRequest, require_spans, scheduled_command, unheeded
 
     path, overrides, folder = given["config"], given["overrides"], given["folder"]
     with _stopped():
@@ -144,12 +145,12 @@ def _request(target: Target, given: dict[str, Any]) -> Iterator[tuple[ScheduleTa
             require_spans(config, path)
         for sentence in unheeded(config.schedule, target):
             click.echo(f"note: {sentence}", err=True)
-        kept_by = getattr(importlib.import_module(f"pipeline.schedules.targets.{target}"), target.upper())
+        kept_by = getattr(importlib.import_module(f"pipeline.schedules.{_TARGETS[target]}"), target.upper())
         yield kept_by, ScheduleRequest(config, path, scheduled, Path(folder) if folder else None)
 
 
 def _say_when(request: ScheduleRequest) -> None:
-    from pipeline.schedules.next_due import next_due
+    from pipeline.schedules.due import next_due
 
     options = request.config.schedule
     times: list[datetime] = []

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.exit_status import ExitStatus
-from serving.uncollected_imports import uncollected_imports
+from serving.garbage_collection import uncollected_imports
 
 if TYPE_CHECKING:
-    from pipeline.scoring.published_model import PublishedModel
-    from pipeline.scoring.score import Scores
+    from pipeline.scoring.model import PublishedModel
+    from pipeline.scoring.pipeline import Scores
 
 CONFIG_SUFFIXES = (".yaml", ".yml")
 
@@ -65,7 +65,7 @@ def score(
     ingraph score configs/heart.yaml --input gs://clinic/new --output gs://clinic/scores.parquet
     """
     from components.errors import BrokenInput
-    from pipeline.quiet_output import quiet_output
+    from pipeline.run import quiet_output
 
     started = time.monotonic()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -86,12 +86,12 @@ def _score(
 ) -> tuple[PublishedModel, Scores]:
     with uncollected_imports():
         from components.errors import BrokenInput
-        from pipeline.beam_options import BeamOptions
         from pipeline.config import load_config
-        from pipeline.model_base_path import model_base_path
-        from pipeline.scoring.published_model import find_model
-        from pipeline.scoring.score import check_output
-        from pipeline.scoring.score import score as score_files
+        from pipeline.options import BeamOptions
+        from pipeline.run import model_base_path
+        from pipeline.scoring.model import find_model
+        from pipeline.scoring.pipeline import check_output
+        from pipeline.scoring.pipeline import score as score_files
 
     check_output(output)
     if not model.endswith(CONFIG_SUFFIXES):

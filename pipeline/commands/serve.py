@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from pipeline.exit_status import ExitStatus
-from serving.uncollected_imports import uncollected_imports
+from serving.garbage_collection import uncollected_imports
 
 if TYPE_CHECKING:
-    from serving.server.embedded_server import EmbeddedServer
-    from serving.server.request_log_options import RequestLogOptions
-    from serving.server.server_options import ServerOptions
-    from serving.server.tls_files import TlsFiles
+    from serving.server.app import EmbeddedServer
+    from serving.server.config import RequestLogOptions
+    from serving.server.options import ServerOptions, TlsFiles
 
 _NAME = re.compile(r"[^/:=\s]+")
 
@@ -118,10 +117,10 @@ def serve(models: tuple[str, ...], **flags: Any) -> None:
     logging.getLogger("serving").setLevel(logging.INFO)
     _import_tensorflow_quietly()
     with uncollected_imports():
-        from serving.server.embedded_server import EmbeddedServer, PortUnavailableError
-        from serving.server.serving_error import ServingError
-        from serving.server.text_proto import ConfigFileError
-        from serving.server.tls_files import TlsError
+        from serving.server.app import EmbeddedServer, PortUnavailableError
+        from serving.server.config import ConfigFileError
+        from serving.server.errors import ServingError
+        from serving.server.options import TlsError
 
     try:
         server = EmbeddedServer(base_paths, _server_options(flags))
@@ -166,11 +165,8 @@ def _check_flags(models: tuple[str, ...], flags: Mapping[str, Any]) -> None:
 
 
 def _server_options(flags: Mapping[str, Any]) -> ServerOptions:
-    from serving.server.batching_parameters import BatchingParameters, read_batching_parameters
-    from serving.server.load_policy import LoadPolicy
-    from serving.server.metrics_path import read_metrics_path
-    from serving.server.request_limits import RequestLimits
-    from serving.server.server_options import ServerOptions
+    from serving.server.config import BatchingParameters, LoadPolicy, read_batching_parameters, read_metrics_path
+    from serving.server.options import RequestLimits, ServerOptions
 
     batching = None
     if flags["batching_parameters_file"] is not None:
@@ -203,7 +199,7 @@ def _server_options(flags: Mapping[str, Any]) -> ServerOptions:
 
 
 def _request_log(flags: Mapping[str, Any]) -> RequestLogOptions | None:
-    from serving.server.request_log_options import RequestLogOptions
+    from serving.server.config import RequestLogOptions
 
     prefix, rate = flags["request_log"], flags["request_log_sampling"]
     if prefix is None:
@@ -215,7 +211,7 @@ def _request_log(flags: Mapping[str, Any]) -> RequestLogOptions | None:
 
 
 def _tls_files(flags: Mapping[str, Any]) -> TlsFiles | None:
-    from serving.server.tls_files import TlsFiles
+    from serving.server.options import TlsFiles
 
     if flags["tls_certificate"] is None:
         return None
@@ -242,7 +238,7 @@ def _parse_models(models: tuple[str, ...]) -> dict[str, str]:
 
 def _import_tensorflow_quietly() -> None:
     """TensorFlow's C++ libraries write to the terminal while they are loaded, whatever their log level is."""
-    from pipeline.quiet_output import quiet_output
+    from pipeline.run import quiet_output
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with quiet_output(Path(os.devnull)), uncollected_imports():

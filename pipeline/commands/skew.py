@@ -12,10 +12,10 @@ import click
 
 from pipeline.commands.config_options import config_options
 from pipeline.exit_status import ExitStatus
-from serving.uncollected_imports import uncollected_imports
+from serving.garbage_collection import uncollected_imports
 
 if TYPE_CHECKING:
-    from pipeline.skew.check_skew import SkewCheck
+    from pipeline.skew.compare import SkewCheck
 
 SHOWN_PLACES = 3
 
@@ -44,13 +44,13 @@ def skew(config: str, overrides: tuple[str, ...], workdir: str, logs: tuple[str,
     """
     from components.errors import BrokenInput
     from pipeline.config import load_config
-    from pipeline.quiet_output import quiet_output
+    from pipeline.run import quiet_output
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         loaded = load_config(config, overrides)
         with quiet_output(Path(os.devnull)), uncollected_imports():
-            from pipeline.skew.check_skew import check_skew
+            from pipeline.skew.compare import check_skew
         with quiet_output(Path(os.devnull)):
             check = check_skew(loaded, workdir, logs)
     except BrokenInput as error:
@@ -61,7 +61,7 @@ def skew(config: str, overrides: tuple[str, ...], workdir: str, logs: tuple[str,
 
 
 def _status(check: SkewCheck) -> ExitStatus:
-    from pipeline.skew.judge_skew import SkewVerdict
+    from pipeline.skew.compare import SkewVerdict
 
     verdicts = {column.verdict for column in check.columns}
     if SkewVerdict.SKEWED in verdicts:
@@ -70,7 +70,7 @@ def _status(check: SkewCheck) -> ExitStatus:
 
 
 def _print(check: SkewCheck) -> None:
-    from pipeline.skew.judge_skew import SkewVerdict
+    from pipeline.skew.compare import SkewVerdict
 
     logged, run = check.logged, check.training
     asked = f"{_counted(check.rows, 'row')} of {_counted(logged.requests, 'request')}"

@@ -6,8 +6,7 @@
 A version becomes visible complete or not at all. docs/model-store.md says which guarantee holds where.
 """
 
-from serving.model_store.errors import ModelStoreError, WithdrawnModelError
-from serving.model_store.model_version import ModelVersion
+from serving.model_store.base import ModelStoreError, ModelVersion, WithdrawnModelError
 from serving.model_store.operations import (
     label,
     labels,

@@ -1,4 +1,4 @@
-"""From what the operating system or an object store reports to one sentence for a person."""
+"""Failures of a file system or an object store, each as one sentence for a person."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from serving.model_store.errors import ModelStoreError
+from serving.model_store.base import ModelStoreError
 
 
 @contextmanager
@@ -43,7 +43,7 @@ def _sentence(path: str, done: str, error: OSError) -> str:
 
 def _is_from_object_store(error: Exception) -> bool:
     # Looked up rather than imported: a local base path must not cost the import of google-cloud-storage.
-    module = sys.modules.get("serving.model_store.object_store")
+    module = sys.modules.get("serving.model_store.gcs")
     return module is not None and isinstance(error, module.API_ERRORS)
 
 

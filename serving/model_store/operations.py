@@ -1,25 +1,41 @@
-"""What can be done with a model base path, on a file system and on an object store alike."""
+"""From the address of a model base path to the store that keeps it."""
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, BinaryIO
 
-from serving.model_store.errors import ModelStoreError, WithdrawnModelError
-from serving.model_store.failures import failures
-from serving.model_store.label_file import check_label
-from serving.model_store.model_files import SAVED_MODEL_FILE, model_files, saved_model_files
-from serving.model_store.model_version import ModelVersion
-from serving.model_store.open_store import open_store
-from serving.model_store.provenance import (
+from serving.model_store.base import (
     PROVENANCE_FILE,
+    ModelStoreError,
+    ModelVersion,
+    Store,
+    WithdrawnModelError,
+    check_label,
     check_provenance,
     encode,
     fingerprints,
     published_provenance,
 )
+from serving.model_store.failures import failures
+from serving.model_store.saved_models import SAVED_MODEL_FILE, model_files, saved_model_files
+
+
+def open_store(base_path: str) -> Store:
+    """The file system or, for gs://bucket/path, the object store behind a model base path."""
+    if base_path.startswith("gs://"):
+        from serving.model_store.gcs import ObjectStore  # google-cloud-storage takes half a second to import
+
+        return ObjectStore(base_path)
+    if not base_path or re.match(r"[a-z0-9]+://", base_path):
+        raise ModelStoreError(f"a model base path is a local directory or gs://bucket/path, received {base_path!r}.")
+    from serving.model_store.local import FileSystemStore
+
+    return FileSystemStore(base_path)
+
 
 _CHUNK_BYTES = 1 << 20
 

@@ -6,9 +6,18 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from serving.export import CLASSIFY, SERVE_EXAMPLES, SERVING_DEFAULT, TRANSFORM_FEATURES, ServedModel
-from serving.labels import Labels
-from serving.signatures.raw_features import Features, FeatureSpec, parse_examples, raw_feature
+from serving.signatures.common import (
+    CLASSIFY,
+    SERVE_EXAMPLES,
+    SERVING_DEFAULT,
+    TRANSFORM_FEATURES,
+    Features,
+    FeatureSpec,
+    Labels,
+    ServedModel,
+    parse_examples,
+    raw_feature,
+)
 
 
 def served_model(

@@ -7,9 +7,18 @@ from typing import Any
 
 import tensorflow as tf
 
-from serving.export import CLASSIFY, SERVE_EXAMPLES, SERVING_DEFAULT, TRANSFORM_FEATURES, ServedModel
-from serving.labels import Labels
-from serving.signatures.raw_features import Features, FeatureSpec, parse_examples, raw_feature
+from serving.signatures.common import (
+    CLASSIFY,
+    SERVE_EXAMPLES,
+    SERVING_DEFAULT,
+    TRANSFORM_FEATURES,
+    Features,
+    FeatureSpec,
+    Labels,
+    ServedModel,
+    parse_examples,
+    raw_feature,
+)
 
 # What the input is called, whatever the column is in the data.
 TEXT = "text"

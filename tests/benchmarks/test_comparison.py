@@ -8,8 +8,7 @@ from click.testing import CliRunner
 from benchmarks.compare import main
 from benchmarks.harness.comparison import NOISE, compare
 from benchmarks.harness.measurement import Measurement
-from benchmarks.harness.outcome import Outcome
-from benchmarks.harness.results import write_results
+from benchmarks.harness.results import Outcome, write_results
 
 
 def figure(kind, ratio, name="ours"):

@@ -7,9 +7,16 @@ from pathlib import Path
 import pytest
 
 from benchmarks.harness.measurement import Goal, Measurement
-from benchmarks.harness.outcome import Outcome
-from benchmarks.harness.results import RESULTS_FILE, read_results, write_results
-from benchmarks.harness.results_page import BEGIN, END, replaced, results_page
+from benchmarks.harness.results import (
+    BEGIN,
+    END,
+    RESULTS_FILE,
+    Outcome,
+    read_results,
+    replaced,
+    results_page,
+    write_results,
+)
 
 ROOT = Path(__file__).parents[2]
 

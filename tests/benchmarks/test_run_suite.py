@@ -10,10 +10,9 @@ import pytest
 from click.testing import CliRunner
 
 import benchmarks.__main__ as command
-from benchmarks.harness.benchmark import TEST_DATA, Benchmark
 from benchmarks.harness.measurement import Measurement
 from benchmarks.harness.results import read_results
-from benchmarks.harness.run_benchmark import run_benchmark
+from benchmarks.harness.running import TEST_DATA, Benchmark, run_benchmark
 from benchmarks.suite import SUITE
 
 FINE = """

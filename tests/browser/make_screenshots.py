@@ -8,8 +8,8 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Page, ViewportSize, expect
 
-from serving.server.embedded_server import EmbeddedServer
-from serving.server.server_options import ServerOptions
+from serving.server.app import EmbeddedServer
+from serving.server.options import ServerOptions
 from tests.browser.chromium import NONE_FOUND, chromium, find_chromium
 
 DESKTOP: ViewportSize = {"width": 1100, "height": 900}

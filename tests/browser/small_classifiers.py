@@ -8,12 +8,11 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from components.serving_check.warmup_requests import write_warmup_requests
-from serving.export import CLASSIFY, ServedModel, export
-from serving.labels import VOCABULARY, Labels
-from serving.missing_value import MISSING_FLOAT
+from components.serving_check.model_server import write_warmup_requests
+from serving.missing_values import MISSING_FLOAT
 from serving.model_store import publish
 from serving.signatures import image, tabular, text
+from serving.signatures.common import CLASSIFY, VOCABULARY, Labels, ServedModel, export
 from tests.serving import colour_photos
 from tests.serving.colour_photos import photo
 from transform.image import preprocessing_fn

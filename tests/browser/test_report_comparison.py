@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from components.run_report.comparison_page import comparison_page
-from pipeline.read_finished_run import read_finished_run
-from pipeline.run_ids import run_ids
+from components.run_report.pages import comparison_page
+from pipeline.history import run_ids
+from pipeline.reports import read_finished_run
 from tests.browser.accessibility import grave_findings
 
 SECTIONS = ["Answers", "Metrics", "Data", "Config", "Steps"]

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from tfx.types import standard_artifacts
 
-from components.compatibility_check.class_changes import class_changes
+from components.compatibility_check.changes import class_changes
 from components.compatibility_check.executor import Executor
 from components.errors import IncompatibleModel
 

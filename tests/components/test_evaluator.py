@@ -9,13 +9,12 @@ import pytest
 import tensorflow as tf
 from tfx.types import standard_artifacts
 
-from components.evaluator.evaluation_options import EvaluationOptions
 from components.evaluator.executor import Executor
-from components.evaluator.overall_metrics import overall_metrics
-from components.evaluator.predict_examples import aligned
+from components.evaluator.options import EvaluationOptions
+from components.evaluator.predictions import aligned
+from components.evaluator.results import overall_metrics
 from pipeline.runners.local import BEAM_PIPELINE_ARGS
-from serving.export import SERVE_EXAMPLES, TRANSFORM_FEATURES, ServedModel, export
-from serving.labels import Labels
+from serving.signatures.common import SERVE_EXAMPLES, TRANSFORM_FEATURES, Labels, ServedModel, export
 
 EXAMPLES = tf.TensorSpec([None], tf.string, name="examples")
 # score, label: the model answers "yes" with probability `score`. The last one has no label.

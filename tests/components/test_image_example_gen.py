@@ -20,11 +20,10 @@ from tfx.types import artifact_utils, standard_artifacts
 
 from components.errors import BrokenInput
 from components.image_example_gen.component import ImageExampleGen
+from components.image_example_gen.examples import split_by_content
 from components.image_example_gen.executor import Executor
-from components.image_example_gen.input_fingerprint import input_fingerprint
-from components.image_example_gen.list_photos import list_photos
-from components.image_example_gen.split_by_content import split_by_content
-from pipeline.runners.hasten_beam import hasten_beam
+from components.image_example_gen.image_files import input_fingerprint, list_photos
+from pipeline.runners.beam_speedups import hasten_beam
 from pipeline.runners.local import BEAM_PIPELINE_ARGS
 
 

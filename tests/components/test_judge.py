@@ -5,7 +5,7 @@ from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
 
 from components.data_gate.judge import judge
-from components.data_gate.split_findings import SplitFindings
+from components.data_gate.statistics import SplitFindings
 from components.data_gate.verdict import Verdict
 
 SCHEMA = """

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from components.serving_check.mismatches import mismatches
+from components.serving_check.check import mismatches
 from serving.reference_predictions import ReferencePredictions
 
 VOCABULARY = ["blue", "green", "red"]

@@ -3,7 +3,7 @@ import pytest
 import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.proto import config_pb2
 
-from components.evaluator.overall_metrics import overall_metrics
+from components.evaluator.results import overall_metrics
 
 SCORES = pd.DataFrame(
     {

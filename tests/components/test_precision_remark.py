@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from components.serving_check.precision_remark import precision_remark
+from components.serving_check.check import precision_remark
 
 
 def provenance(folder: Path, **content) -> str:

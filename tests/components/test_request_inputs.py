@@ -3,8 +3,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import meta_graph_pb2
 
-from components.serving_check.failures import RequestRefused
-from components.serving_check.request_inputs import request_inputs, without_label
+from components.serving_check.candidate import RequestRefused, request_inputs, without_label
 
 
 def signature(**dtypes: tf.DType) -> meta_graph_pb2.SignatureDef:

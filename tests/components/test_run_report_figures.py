@@ -6,16 +6,17 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from components.run_report.calibration import calibration
-from components.run_report.class_result import class_results
-from components.run_report.comparison_page import common_examples
-from components.run_report.config_differences import config_differences
-from components.run_report.confusion_matrix import confusion_matrix
-from components.run_report.eval_predictions import EvalPredictions
-from components.run_report.metric_estimates import metric_estimates
-from components.run_report.threshold_curve import threshold_curve
-from components.run_report.weighted_auc import weighted_auc
-from components.run_report.wilson_interval import wilson_interval
+from components.run_report.pages import common_examples, config_differences
+from components.run_report.statistics import (
+    EvalPredictions,
+    calibration,
+    class_results,
+    confusion_matrix,
+    metric_estimates,
+    threshold_curve,
+    weighted_auc,
+    wilson_interval,
+)
 
 
 def predictions(examples: int = 400, classes: int = 3, seed: int = 0, skill: float = 1.5) -> EvalPredictions:

@@ -7,17 +7,10 @@ import json
 import pytest
 from tensorflow_metadata.proto.v0 import anomalies_pb2
 
-from components.run_report.charts.latency_chart import latency_chart
-from components.run_report.charts.shift_chart import shift_chart
-from components.run_report.column_shift import ColumnShift
-from components.run_report.compatibility_gate import compatibility_gate
-from components.run_report.drift_gate import drift_gate
-from components.run_report.finished_run import FinishedRun
-from components.run_report.gate import Check, Gate
-from components.run_report.headline import headline
-from components.run_report.run_artifact import RunArtifact
-from components.run_report.served_model import ServedModel
-from components.run_report.step import Step
+from components.run_report.charts import latency_chart, shift_chart
+from components.run_report.drift import ColumnShift
+from components.run_report.gates import Check, Gate, compatibility_gate, drift_gate, headline
+from components.run_report.run import FinishedRun, RunArtifact, ServedModel, Step
 from tests.components.test_compatibility_check import COLUMNS, model
 
 

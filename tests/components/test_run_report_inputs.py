@@ -12,9 +12,8 @@ import tensorflow as tf
 import tensorflow_data_validation as tfdv
 from PIL import Image
 
-from components.run_report.column_shift import column_shifts
-from components.run_report.shift_sentence import shift_sentence
-from components.run_report.shown_input import shown_input
+from components.run_report.drift import column_shifts, shift_sentence
+from components.run_report.evaluation import shown_input
 
 
 def example(**features) -> bytes:

@@ -8,10 +8,10 @@ import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 from tfx.types import channel_utils, standard_artifacts
 
-from components.serving_check import process_ahead
+from components.serving_check import model_process
 from components.serving_check.component import ServingCheck
 from components.serving_check.executor import Executor
-from components.serving_check.process_ahead import end_ahead, start_ahead
+from components.serving_check.model_process import end_ahead, start_ahead
 from tests.components.colour_model import ColourModel
 
 
@@ -164,17 +164,17 @@ def test_the_component_hands_its_tolerance_on_exactly():
 def test_a_process_that_was_started_ahead_is_the_one_that_checks(trained, check):
     start_ahead()
     start_ahead()
-    (waiting,) = process_ahead._ahead
+    (waiting,) = model_process._ahead
     assert waiting.process.poll() is None
     _, report = check(trained())
     assert report["reasons"] == []
     assert waiting.process.poll() is not None
-    assert not process_ahead._ahead
+    assert not model_process._ahead
 
 
 def test_a_process_that_no_check_took_is_ended():
     start_ahead()
-    (waiting,) = process_ahead._ahead
+    (waiting,) = model_process._ahead
     end_ahead()
     end_ahead()
     assert waiting.process.poll() is not None

@@ -11,11 +11,10 @@ import pytest
 import requests
 import yaml
 
-from serving.server.batching_parameters import read_batching_parameters
-from serving.server.embedded_server import EmbeddedServer
-from serving.server.metrics_path import read_metrics_path
-from serving.server.model_config_file import read_model_config_file
-from serving.server.server_options import ServerOptions
+from serving.server.app import EmbeddedServer
+from serving.server.config import read_batching_parameters, read_metrics_path
+from serving.server.models import read_model_config_file
+from serving.server.options import ServerOptions
 from tests.serving.server import small_models
 
 DEPLOY = Path(__file__).parents[2] / "deploy"

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-from serving.server.embedded_server import EmbeddedServer
-from serving.server.server_options import ServerOptions
+from serving.server.app import EmbeddedServer
+from serving.server.options import ServerOptions
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 # The columns of configs/heart.yaml's data.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from components.errors import BrokenInput
-from pipeline.beam_options import BeamOptions
+from pipeline.options import BeamOptions
 
 ELSEWHERE = {"job_endpoint": "localhost:1", "environment_type": "EXTERNAL", "environment_config": "localhost:2"}
 

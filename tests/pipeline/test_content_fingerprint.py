@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.content_fingerprint import content_fingerprint
+from pipeline.fingerprints import content_fingerprint
 
 
 def test_a_files_content_counts_and_its_time_does_not(tmp_path):

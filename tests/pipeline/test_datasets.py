@@ -13,7 +13,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from components.errors import BrokenInput
-from pipeline.datasets import DIGITS_SCALE, WHEELS, cache_directory, fetch, is_cached
+from pipeline.demo_data import DIGITS_SCALE, WHEELS, cache_directory, fetch, is_cached
 
 HEARTS_HEADER = "age,sex,cp,trestbps,chol,fbs,restecg,thalach,exang,oldpeak,slope,ca,thal,target"
 FETCH = "import sys; from pipeline.datasets import fetch; print(fetch(sys.argv[1]))"

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from pipeline import doctor
+from pipeline.commands import doctor
+from pipeline.commands.doctor import Check, State
 from pipeline.commands.doctor import doctor as command
-from pipeline.doctor import Check, State
 
 NAMES = ["Python", "glibc", "libstdc++", "disk space", "network", "TensorFlow", "model loader", "kfp", "TFX"]
 

@@ -13,12 +13,9 @@ from tensorflow_metadata.proto.v0 import statistics_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
 from pipeline.config import load_config
-from pipeline.skew.comparison import Comparison, comparison
-from pipeline.skew.logged_requests import LoggedRequests
-from pipeline.skew.read_records import Damage, read_records
-from pipeline.skew.request_columns import request_columns
-from pipeline.skew.write_examples import write_examples
-from serving.missing_value import MISSING_FLOAT, MISSING_INTEGER
+from pipeline.skew.compare import Comparison, comparison, write_examples
+from pipeline.skew.requests import Damage, LoggedRequests, read_records, request_columns
+from serving.missing_values import MISSING_FLOAT, MISSING_INTEGER
 from tests.pipeline.conftest import PROJECT
 from tests.serving.colour_photos import photo
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from pipeline.onednn_for_photos import onednn_for_photos
+from pipeline.run import onednn_for_photos
 
 SWITCH = "TF_ENABLE_ONEDNN_OPTS"
 IMPORTED = """

@@ -9,11 +9,10 @@ import pytest
 from PIL import Image
 
 from components.errors import BrokenInput
-from components.image_example_gen.list_photos import list_photos
-from pipeline.cluster_pipeline import cluster_pipeline
+from components.image_example_gen.image_files import list_photos
 from pipeline.config import RunConfig, load_config
-from pipeline.span_files import write_span_files
-from pipeline.span_window import span_window
+from pipeline.runners.compile import cluster_pipeline
+from pipeline.spans import span_window, write_span_files
 from serving.model_store import ModelVersion
 
 DAYS = {"2026-01-30": ("rose", "daisy"), "2026-01-31": ("rose", "tulip"), "2026-02-01": ()}

@@ -15,13 +15,12 @@ import yaml
 from tfx.dsl.compiler.compiler import Compiler
 
 from components.image_example_gen.executor import REPORT_FILE
-from pipeline.beam_options import BeamOptions
 from pipeline.config import RunConfig, load_config
 from pipeline.dag import Locations, create_pipeline
-from pipeline.raw_data import raw_data
-from pipeline.runners.hasten_beam import hasten_beam
+from pipeline.data import raw_data, schema_file
+from pipeline.options import BeamOptions
+from pipeline.runners.beam_speedups import hasten_beam
 from pipeline.runners.local import LocalRunner
-from pipeline.schema_file import schema_file
 from tests.pipeline.beam_services import BeamServices, beam_services
 
 STEPS = ("CsvExampleGen", "TextExampleGen", "ImageExampleGen", "ImportSchemaGen", "Transform")

@@ -10,9 +10,9 @@ import tensorflow as tf
 from click.testing import CliRunner, Result
 
 from pipeline.cli import main
-from serving.missing_value import missing_value
-from serving.server.embedded_server import EmbeddedServer
-from serving.server.server_options import ServerOptions
+from serving.missing_values import missing_value
+from serving.server.app import EmbeddedServer
+from serving.server.options import ServerOptions
 from tests.serving.server import small_models
 
 

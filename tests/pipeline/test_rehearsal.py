@@ -6,7 +6,7 @@ import csv
 
 import pytest
 
-from pipeline import datasets
+from pipeline import demo_data
 from serving.model_store import list_versions, verify
 from serving.session_model import SessionModel
 from tests.pipeline.conftest import ingraph
@@ -51,7 +51,7 @@ def test_every_step_s_command_runs_and_the_published_model_answers_as_that_of_a_
     lineage = table(page, "The model served when this report was made")
     assert (lineage["version"], lineage["lies in"]) == (["1"], [f"{spec.parent}/shared/models/heart/1"])
 
-    with datasets.fetch("hearts").open(encoding="utf-8", newline="") as file:
+    with demo_data.fetch("hearts").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     local, compiled = served_examples(heart_run.base_path), served_examples(spec.parent / "shared/models/heart")
     columns = {

@@ -15,14 +15,11 @@ from click.testing import CliRunner
 from sklearn import metrics
 from tfx.types import artifact_utils
 
-from components.run_report.executor import Executor
-from components.run_report.report_artifact import REPORT_PAGE, RunReportArtifact
-from components.run_report.spec import RunReportSpec
-from components.run_report.wilson_interval import wilson_interval
+from components.run_report.component import RunReportSpec
+from components.run_report.executor import REPORT_PAGE, Executor, RunReportArtifact
+from components.run_report.statistics import wilson_interval
 from pipeline.commands.report import report
-from pipeline.metadata_store import open_metadata_store
-from pipeline.recorded_run import read_recorded_run
-from pipeline.run_record import read_run_record
+from pipeline.history import open_metadata_store, read_recorded_run, read_run_record
 from serving import reference_predictions
 from tests.pipeline.conftest import HeartRun, ingraph
 from tests.pipeline.report_page import elements, page_of, page_of_text, table, words

@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from components.errors import BrokenInput
-from pipeline.runners.require_job_service import require_job_service
+from pipeline.runners.job_service import require_job_service
 from tests.pipeline.conftest import ingraph
 
 

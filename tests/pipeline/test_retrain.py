@@ -15,9 +15,8 @@ import pytest
 from benchmarks.retraining_month import NAME, WEEK, Month, live_through
 from components.errors import BrokenInput, RunUnderWay
 from pipeline.config import load_config
-from pipeline.remove_old_windows import remove_old_windows
-from pipeline.run_lock import run_lock
-from pipeline.span_window import span_window
+from pipeline.run import run_lock
+from pipeline.spans import remove_old_windows, span_window
 from serving import model_store
 from serving.model_store import ModelVersion
 from tests.pipeline.conftest import PROJECT, ingraph

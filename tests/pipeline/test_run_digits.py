@@ -15,12 +15,12 @@ import tensorflow as tf
 import tensorflow_transform as tft
 
 from serving import reference_predictions
-from serving.client.rest_client import RestClient
+from serving.client.rest import RestClient
 from serving.model_store import served_version
-from serving.server.embedded_server import EmbeddedServer
-from serving.server.server_options import ServerOptions
+from serving.server.app import EmbeddedServer
+from serving.server.options import ServerOptions
 from tests.pipeline.conftest import Finished, ingraph, strings
-from trainers.precision import TOLERANCES
+from trainers.options import TOLERANCES
 
 TOLERANCE = TOLERANCES["float32"]
 LABELS = [str(digit) for digit in range(10)]

@@ -16,11 +16,11 @@ import pytest
 import tensorflow as tf
 import tensorflow_transform as tft
 
-from pipeline import datasets
-from serving.missing_value import MISSING_FLOAT, MISSING_INTEGER, MISSING_STRING
+from pipeline import demo_data
+from serving.missing_values import MISSING_FLOAT, MISSING_INTEGER, MISSING_STRING
 from serving.model_store import list_versions, served_version, verify
-from serving.server.embedded_server import EmbeddedServer
-from serving.server.server_options import ServerOptions
+from serving.server.app import EmbeddedServer
+from serving.server.options import ServerOptions
 from tests.pipeline.conftest import PROJECT, HeartRun, ingraph, strings
 
 FLOATS, STRINGS = {"oldpeak"}, {"thal"}
@@ -38,7 +38,7 @@ def typed(row: dict[str, str]) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def rows() -> list[dict[str, Any]]:
     """All 303 patients, and one of them with each column missing, each category unseen, each number far out."""
-    with datasets.fetch("hearts").open(encoding="utf-8", newline="") as file:
+    with demo_data.fetch("hearts").open(encoding="utf-8", newline="") as file:
         patients = [typed(row) for row in csv.DictReader(file)]
     assert len(patients) == 303
     missing = dict.fromkeys(patients[0], MISSING_INTEGER) | {"oldpeak": MISSING_FLOAT, "thal": MISSING_STRING}
@@ -145,7 +145,7 @@ def test_a_row_gets_the_same_answer_alone_and_as_a_column_of_one(client, columns
 
 
 def test_the_model_beats_chance_on_the_patients(rows, training_graph):
-    with datasets.fetch("hearts").open(encoding="utf-8", newline="") as file:
+    with demo_data.fetch("hearts").open(encoding="utf-8", newline="") as file:
         truth = ["disease" if row["target"] == "1" else "healthy" for row in csv.DictReader(file)]
     predicted = [LABELS[best] for best in training_graph[:303].argmax(axis=1)]
     assert np.mean([a == b for a, b in zip(truth, predicted, strict=True)]) > 0.8

@@ -17,13 +17,13 @@ import tensorflow as tf
 import tensorflow_transform as tft
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-from serving.client.grpc_client import GrpcClient
-from serving.client.rest_client import RestClient
-from serving.server.embedded_server import EmbeddedServer
-from serving.server.server_options import ServerOptions
+from serving.client.grpc import GrpcClient
+from serving.client.rest import RestClient
+from serving.server.app import EmbeddedServer
+from serving.server.options import ServerOptions
 from tests.pipeline.conftest import Finished, ingraph, strings
-from trainers.dense_batch import dense_batch
-from trainers.ngram_classifier import ragged_terms
+from trainers.splits import dense_batch
+from trainers.text.models import ragged_terms
 
 LABELS = ["fresh", "rotten"]
 EMOTIONS = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import shlex
 
-from pipeline.run_screen import RunScreen
+from pipeline.screen import RunScreen
 
 
 def test_the_commands_to_type_next_survive_a_shell_when_a_path_has_a_space() -> None:

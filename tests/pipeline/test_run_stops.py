@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline import datasets
+from pipeline import demo_data
 from tests.pipeline.conftest import PROJECT, ingraph
 
 
@@ -91,7 +91,7 @@ def test_one_class_only(config_file, tmp_path):
 
 
 def test_an_anomaly_against_the_curated_schema(tmp_path):
-    lines = datasets.fetch("hearts").read_text(encoding="utf-8").splitlines()
+    lines = demo_data.fetch("hearts").read_text(encoding="utf-8").splitlines()
     lines[200] = lines[200].replace(lines[200].split(",")[0], "640", 1)
     (tmp_path / "hearts.csv").write_text("\n".join(lines))
     content = yaml.safe_load((PROJECT / "configs/heart.yaml").read_text())

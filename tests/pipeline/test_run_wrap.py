@@ -19,11 +19,11 @@ import tensorflow as tf
 from PIL import Image
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-from serving.client.grpc_client import GrpcClient
-from serving.server.embedded_server import EmbeddedServer
-from serving.server.server_options import ServerOptions
+from serving.client.grpc import GrpcClient
+from serving.server.app import EmbeddedServer
+from serving.server.options import ServerOptions
 from tests.pipeline.conftest import Finished, ingraph, strings
-from trainers.label_file import IMAGENET, read_label_file
+from trainers.image.labels import IMAGENET, read_label_file
 
 # InceptionV3 takes nothing smaller.
 SIZE = 75

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from components.errors import BrokenInput
 from pipeline.commands.runs import runs
-from pipeline.find_run import find_run
+from pipeline.history import find_run
 from tests.pipeline.conftest import PROJECT, HeartRun
 
 

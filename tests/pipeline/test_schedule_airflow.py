@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.schedule_options import ScheduleOptions
-from pipeline.schedules.airflow_dag import airflow_dag
-from pipeline.schedules.scheduled_command import ScheduledCommand
+from pipeline.options import ScheduleOptions
+from pipeline.schedules.airflow import airflow_dag
+from pipeline.schedules.targets import ScheduledCommand
 from tests.pipeline.conftest import PROJECT
 
 AIRFLOW = Path(os.environ.get("INGRAPH_AIRFLOW", f"{PROJECT}/.venv/airflow"), "bin/python")

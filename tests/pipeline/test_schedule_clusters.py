@@ -29,14 +29,10 @@ from google.protobuf.empty_pb2 import Empty
 
 from components.errors import BrokenInput
 from pipeline.cli import main
-from pipeline.cluster_options import ClusterOptions
 from pipeline.exit_status import ExitStatus
-from pipeline.runners.run_request import RunRequest
-from pipeline.schedule_options import ScheduleOptions
-from pipeline.schedules.apply_to_vertex import apply_to_vertex
-from pipeline.schedules.recurring_run import recurring_run
-from pipeline.schedules.remove_from_vertex import remove_from_vertex
-from pipeline.schedules.vertex_schedule import vertex_schedule
+from pipeline.options import ClusterOptions, ScheduleOptions
+from pipeline.runners.compile import RunRequest
+from pipeline.schedules.cluster import apply_to_vertex, recurring_run, remove_from_vertex, vertex_schedule
 from tests.pipeline.conftest import PROJECT
 
 PARENT = "projects/p/locations/europe-west4"

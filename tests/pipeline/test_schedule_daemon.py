@@ -18,12 +18,10 @@ from typing import Any
 import pytest
 
 from components.errors import BrokenInput
-from pipeline.schedule_options import ScheduleOptions
-from pipeline.schedules.begin_schedule import begin_schedule
-from pipeline.schedules.local_schedule import LocalSchedule
-from pipeline.schedules.next_due import next_due
-from pipeline.schedules.run_journal import RunJournal
-from pipeline.schedules.take_turn import take_turn
+from pipeline.options import ScheduleOptions
+from pipeline.schedules.daemon import LocalSchedule, begin_schedule, take_turn
+from pipeline.schedules.due import next_due
+from pipeline.schedules.journal import RunJournal
 
 MIDNIGHT = datetime(2026, 5, 4, tzinfo=UTC)
 COUNTED = ("sh", "-c", "echo run >> runs.txt")
@@ -134,7 +132,7 @@ def test_a_run_that_was_started_is_not_started_again_for_the_same_due_time(tmp_p
     launch = [
         sys.executable,
         "-m",
-        "pipeline.schedules.scheduled_run",
+        "pipeline.schedules.journal",
         str(journal.folder),
         at(1).isoformat(),
         *COUNTED,
@@ -273,7 +271,7 @@ def test_a_run_outlives_a_daemon_that_is_killed_and_the_next_one_waits_for_it(da
 def test_a_run_that_died_with_its_daemon_is_logged_once_and_not_repeated(daemon, tmp_path):
     journal = RunJournal(tmp_path / "schedule")
     journal.settle(at(0.5))
-    launch = [sys.executable, "-m", "pipeline.schedules.scheduled_run", str(journal.folder), at(1).isoformat()]
+    launch = [sys.executable, "-m", "pipeline.schedules.journal", str(journal.folder), at(1).isoformat()]
     run = subprocess.Popen([*launch, "sleep", "60"], start_new_session=True)
     wait_for(lambda: journal.last_run is not None)
     time.sleep(0.2)

@@ -17,13 +17,10 @@ from components.errors import BrokenInput
 from pipeline.cli import main
 from pipeline.config import load_config
 from pipeline.exit_status import ExitStatus
-from pipeline.schedule_options import ScheduleOptions
-from pipeline.schedules.crontab_block import crontab_block
-from pipeline.schedules.next_due import next_due
-from pipeline.schedules.replace_block import replace_block
-from pipeline.schedules.scheduled_command import ScheduledCommand
-from pipeline.schedules.systemd_units import systemd_units
-from pipeline.schedules.unheeded import unheeded
+from pipeline.options import ScheduleOptions
+from pipeline.schedules.due import next_due
+from pipeline.schedules.targets import ScheduledCommand, unheeded
+from pipeline.schedules.units import crontab_block, replace_block, systemd_units
 from tests.pipeline.conftest import PROJECT
 
 CONFIG = """

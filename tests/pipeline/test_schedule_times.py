@@ -10,9 +10,9 @@ from cronsim import CronSim
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from pipeline.schedule_options import ScheduleOptions, ScheduleWindow
-from pipeline.schedules.cron_expression import parse_cron_expression
-from pipeline.schedules.next_due import next_due
+from pipeline.options import ScheduleOptions, ScheduleWindow
+from pipeline.schedules.cron import parse_cron_expression
+from pipeline.schedules.due import next_due
 
 
 def due_times(options: ScheduleOptions, after: datetime, count: int) -> list[datetime]:

@@ -15,13 +15,13 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 
-from pipeline import datasets
+from pipeline import demo_data
 from pipeline.cli import main
-from pipeline.scoring.read_items import Source, read_items
+from pipeline.scoring.inputs import Source, read_items
 from serving.client.table_columns import table_columns
 from serving.model_store import withdraw
-from serving.server.embedded_server import EmbeddedServer
-from serving.server.server_options import ServerOptions
+from serving.server.app import EmbeddedServer
+from serving.server.options import ServerOptions
 from tests.browser import small_classifiers
 from tests.pipeline.conftest import PROJECT, HeartRun, strings
 from tests.pipeline.flat_object_store import FlatObjectStore
@@ -78,7 +78,7 @@ def names(folder: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def hearts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, str]]]:
     """All 303 patients, and one of them with each value missing and each unseen."""
-    with datasets.fetch("hearts").open(encoding="utf-8", newline="") as file:
+    with demo_data.fetch("hearts").open(encoding="utf-8", newline="") as file:
         patients = list(csv.DictReader(file))
     assert len(patients) == 303
     columns = [name for name in patients[0] if name != "target"]

@@ -20,8 +20,8 @@ import tensorflow as tf
 from click.testing import CliRunner
 
 from pipeline.cli import main
-from serving.client.grpc_client import GrpcClient
-from serving.client.rest_client import RestClient
+from serving.client.grpc import GrpcClient
+from serving.client.rest import RestClient
 from serving.model_store import label, promote, publish
 from tests.serving.server import small_models
 

@@ -12,18 +12,15 @@ import tensorflow as tf
 from click.testing import CliRunner, Result
 from tensorflow_serving.apis import prediction_log_pb2
 
-from pipeline import datasets
+from pipeline import demo_data
 from pipeline.cli import main
-from pipeline.skew.compare_examples import compare_examples
-from pipeline.skew.judge_skew import SkewVerdict
-from pipeline.skew.skew_pipeline import REQUESTS, TRAINING
-from pipeline.skew.write_examples import write_examples
-from serving.client.grpc_client import GrpcClient
-from serving.client.rest_client import RestClient
+from pipeline.skew.compare import REQUESTS, TRAINING, SkewVerdict, compare_examples, write_examples
+from serving.client.grpc import GrpcClient
+from serving.client.rest import RestClient
 from serving.client.table_columns import table_columns
-from serving.server.embedded_server import EmbeddedServer
-from serving.server.request_log_options import RequestLogOptions
-from serving.server.server_options import ServerOptions
+from serving.server.app import EmbeddedServer
+from serving.server.config import RequestLogOptions
+from serving.server.options import ServerOptions
 from tests.pipeline.conftest import PROJECT, HeartRun
 from tests.pipeline.test_logged_requests import TEXTS
 
@@ -33,7 +30,7 @@ COLUMNS = 13
 
 @pytest.fixture(scope="module")
 def patients() -> list[dict[str, str]]:
-    with datasets.fetch("hearts").open(encoding="utf-8", newline="") as file:
+    with demo_data.fetch("hearts").open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 

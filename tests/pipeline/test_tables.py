@@ -8,10 +8,8 @@ import pytest
 
 from components.errors import BrokenInput
 from components.table_file import TableFile
-from pipeline.check_table import check_table
-from pipeline.plain_csv import plain_csv
-from transform.label_options import LabelOptions
-from transform.text_options import TextOptions
+from pipeline.data import check_table, plain_csv
+from transform.options import LabelOptions, TextOptions
 
 OPTIONS = TextOptions(label=LabelOptions(column="opinion"), column="review")
 

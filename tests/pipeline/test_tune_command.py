@@ -16,15 +16,14 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 
 from components.errors import BrokenInput
 from components.tuner.trials import FinishedTrial, Trials, read_trials, write_trials
-from pipeline.cluster_pipeline import cluster_pipeline
 from pipeline.config import load_config
 from pipeline.exit_status import ExitStatus
-from pipeline.run import run
-from pipeline.run_ids import run_ids
-from pipeline.tune import tune
+from pipeline.history import run_ids
+from pipeline.run import run, tune
+from pipeline.runners.compile import cluster_pipeline
 from serving.model_store import list_versions
 from tests.pipeline.conftest import PROJECT
-from trainers.best_hyperparameters import BestHyperparameters
+from trainers.tuning import BestHyperparameters
 
 CONFIG = """
 name: mine

@@ -14,12 +14,11 @@ from PIL import Image
 from tfx_bsl.public import tfxio
 
 from pipeline.runners.local import BEAM_PIPELINE_ARGS
-from serving.export import export, freeze
-from serving.labels import VOCABULARY, Labels
+from serving.signatures.common import VOCABULARY, Labels, export, freeze
 from serving.signatures.image import served_model
-from trainers.transform_graph import TransformGraph
+from trainers.splits import TransformGraph
 from transform.image import preprocessing_fn
-from transform.image_options import ImageOptions
+from transform.options import ImageOptions
 
 MAX_PIXELS = 1_000_000
 OPTIONS = ImageOptions(height=8, width=8, max_pixels=MAX_PIXELS)

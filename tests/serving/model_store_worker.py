@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from serving import model_store
-from serving.model_store import file_system_store  # noqa: F401  (imported before the user changes)
+from serving.model_store import local  # noqa: F401  (imported before the user changes)
 
 # Functions of the operating system that change nothing; a kill before them is a kill after the call before.
 READING = {"stat", "lstat", "fstat", "fspath", "scandir", "listdir", "read", "readinto", "getpid", "urandom", "seek"}

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from serving.client.grpc_client import GrpcClient
-from serving.client.rest_client import RestClient
+from serving.client.grpc import GrpcClient
+from serving.client.rest import RestClient
 from tests.serving.colour_photos import (
     BAD,
     BROKEN_TEXT,

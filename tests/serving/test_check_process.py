@@ -78,5 +78,5 @@ def test_it_imports_tensorflow_and_numpy_and_nothing_that_made_the_model(double,
     assert packages & made_the_model == set()
     assert {name for name in names if name.startswith("serving.")} == {
         "serving.session_model",
-        "serving.uncollected_imports",
+        "serving.garbage_collection",
     }

@@ -2,7 +2,7 @@ import gc
 
 import pytest
 
-from serving.uncollected_imports import uncollected_imports
+from serving.garbage_collection import uncollected_imports
 
 
 def test_the_garbage_collector_rests_during_imports_and_works_afterwards():

@@ -8,9 +8,8 @@ import pytest
 import tensorflow as tf
 
 from serving.session_model import SessionModel
-from trainers.bfloat16_function import bfloat16_function
-from trainers.frozen_classifier import frozen_classifier
-from trainers.image_classifier import ImageClassifier
+from trainers.image.bfloat16 import bfloat16_function
+from trainers.image.models import ImageClassifier, frozen_classifier
 
 SIZE = 24
 SPEC = tf.TensorSpec([None, SIZE, SIZE, 3], tf.float32)

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from trainers.fused_adam import FusedAdam
+from trainers.fitting import FusedAdam
 
 STEPS = 6
 

@@ -13,30 +13,31 @@ from keras_tuner.engine.base_tuner import BaseTuner
 from sklearn.metrics import log_loss, roc_auc_score
 from tfx.components.trainer.fn_args_utils import FnArgs
 
-from benchmarks.text_quality import SPEC, write_examples
-from benchmarks.transform_graph import transform_graph
-from pipeline.runners.hasten_beam import hasten_beam
+from benchmarks.quality import transform_graph
+from benchmarks.text.quality import SPEC, write_examples
+from pipeline.runners.beam_speedups import hasten_beam
 from serving.reference_predictions import example_id
 from tests.trainers.test_image_trainer import CLASSES, PIXELS, photos
-from trainers import text_tuning
-from trainers.fine_tune_options import FineTuneOptions
-from trainers.held_out_for_tuning import held_out_for_tuning
-from trainers.hyperparameter_search import hyperparameter_search
-from trainers.image_tuning import search_for_photos
-from trainers.photo_split import read_photo_split
-from trainers.tabular_options import TabularTrainerOptions
-from trainers.tensorboard_log import write_tensorboard_log
-from trainers.text_options import NgramOptions
-from trainers.training_error import TrainingError
-from trainers.transformed_split import TransformedSplit
-from trainers.trial_outcome import TrialOutcome
-from trainers.trial_values import encoded, trial_values
-from trainers.tuned_options import tuned_options
-from trainers.tuner_options import TunerOptions
-from trainers.tuning_split import tuning_split
-from transform.label_options import LabelOptions
+from trainers.artifacts import write_tensorboard_log
+from trainers.errors import TrainingError
+from trainers.image.options import FineTuneOptions
+from trainers.image.splits import read_photo_split
+from trainers.image.train import search_for_photos
+from trainers.options import TunerOptions, tuned_options
+from trainers.splits import TransformedSplit
+from trainers.tabular.options import TabularTrainerOptions
+from trainers.text import train
+from trainers.text.options import NgramOptions
+from trainers.tuning import (
+    TrialOutcome,
+    encoded,
+    held_out_for_tuning,
+    hyperparameter_search,
+    trial_values,
+    tuning_split,
+)
+from transform.options import LabelOptions, TextOptions
 from transform.text import preprocessing_fn
-from transform.text_options import TextOptions
 
 LABELS = np.array([0, 1] * 20)
 NOISE = np.random.default_rng(0).uniform(-0.2, 0.2, size=40)
@@ -294,7 +295,7 @@ def test_texts_are_searched_by_the_models_that_the_trainer_makes(tmp_path):
         working_dir=str(tmp_path),
         custom_config=config | {"trainer": options.model_dump_json(), "tuner": search.model_dump_json()},
     )
-    made = text_tuning.tuner_fn(arguments)
+    made = train.tuner_fn(arguments)
     made.tuner.search(**made.fit_kwargs)
     assert len(tried(made.tuner)) == 2
     assert best(made.tuner) == {"learning_rate": 0.05}

@@ -15,24 +15,17 @@ import tensorflow as tf
 from pydantic import ValidationError
 
 from serving.reference_predictions import example_id
-from trainers.augmentation_options import AugmentationOptions
-from trainers.augmented import augmented
-from trainers.backbone_blocks import backbone_blocks
-from trainers.backbones import BACKBONES
-from trainers.chosen_blocks import chosen_blocks
-from trainers.compile_for_photos import compile_for_photos
-from trainers.fine_tune import fine_tuned
-from trainers.fine_tune_options import FineTuneOptions
-from trainers.image_backbone import image_backbone
-from trainers.image_classifier import ImageClassifier
-from trainers.photo_predictions import photo_predictions
-from trainers.photo_split import read_photo_split
-from trainers.photo_training import PhotoTraining
-from trainers.photos import Photos
-from trainers.ridge_head import ridge_head
-from trainers.training_error import TrainingError
-from trainers.training_folder import training_folder
-from transform.image_options import ImageOptions
+from trainers.errors import TrainingError
+from trainers.fitting import training_folder
+from trainers.image.backbones import backbone_blocks, image_backbone
+from trainers.image.batches import PhotoTraining, augmented
+from trainers.image.fine_tuning import compile_for_photos, fine_tuned
+from trainers.image.heads import chosen_blocks, ridge_head
+from trainers.image.keras_applications import BACKBONES
+from trainers.image.models import ImageClassifier
+from trainers.image.options import AugmentationOptions, FineTuneOptions
+from trainers.image.splits import Photos, photo_predictions, read_photo_split
+from transform.options import ImageOptions
 
 PROJECT = Path(__file__).resolve().parents[2]
 PIXELS = ImageOptions(height=32, width=32)

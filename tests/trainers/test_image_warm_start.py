@@ -14,20 +14,18 @@ from PIL import Image
 from pydantic import ValidationError
 from tfx.components.trainer.fn_args_utils import FnArgs
 
-from benchmarks.transform_graph import transform_graph
+from benchmarks.quality import transform_graph
 from components.errors import BrokenInput
 from pipeline.config import load_config
-from pipeline.runners.hasten_beam import hasten_beam
+from pipeline.runners.beam_speedups import hasten_beam
 from tests.trainers.test_image_trainer import PIXELS, PROJECT, accuracy, predictions, training
-from trainers.copied_weights import copy_weights
-from trainers.fine_tune import fine_tuned
-from trainers.fine_tune_options import FineTuneOptions
-from trainers.image import run_fn
-from trainers.image_backbone import image_backbone
-from trainers.image_classifier import ImageClassifier
-from trainers.photo_warm_start import PhotoWarmStart
-from trainers.resumable_fit import _Memory
-from trainers.warm_start import MeaningOfWeights, leave_for_warm_start
+from trainers.fitting import _Memory
+from trainers.image.backbones import image_backbone
+from trainers.image.fine_tuning import PhotoWarmStart, fine_tuned
+from trainers.image.models import ImageClassifier
+from trainers.image.options import FineTuneOptions
+from trainers.image.train import run_fn
+from trainers.warm_start import MeaningOfWeights, copy_weights, leave_for_warm_start
 from transform.image import preprocessing_fn
 
 LABELS = ["red", "green", "blue"]

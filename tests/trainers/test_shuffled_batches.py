@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from trainers.shuffled_batches import shuffled_batches
+from trainers.splits import shuffled_batches
 
 ROWS, BATCH = 1000, 32
 STEPS = -(-ROWS // BATCH)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trainers.steps_per_execution import steps_per_execution
+from trainers.fitting import steps_per_execution
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ from itertools import chain
 import keras
 import numpy as np
 
-from trainers.tabular import build_model, fit, shuffled_batches
-from trainers.tabular_options import TabularTrainerOptions
-from trainers.transformed_split import TransformedSplit
+from trainers.splits import TransformedSplit
+from trainers.tabular.options import TabularTrainerOptions
+from trainers.tabular.train import build_model, fit, shuffled_batches
 
 
 def split(rows: int = 400, seed: int = 0) -> TransformedSplit:

@@ -22,13 +22,12 @@ from pipeline.runners.local import BEAM_PIPELINE_ARGS
 from serving import reference_predictions
 from serving.reference_predictions import FILE_NAME
 from serving.session_model import SessionModel
-from trainers.text import run_fn
-from trainers.text_embedding import TextEmbedding
-from trainers.text_options import TextTrainerOptions
-from trainers.training_error import TrainingError
-from transform.label_options import LabelOptions
+from trainers.errors import TrainingError
+from trainers.text.embeddings import TextEmbedding
+from trainers.text.options import TextTrainerOptions
+from trainers.text.train import run_fn
+from transform.options import LabelOptions, TextOptions
 from transform.text import preprocessing_fn
-from transform.text_options import TextOptions
 
 SPEC = {name: tf.io.VarLenFeature(tf.string) for name in ("text", "label")}
 WORDS = ["dull", "fine", "film", "the"]

@@ -8,13 +8,18 @@ import pytest
 import tensorflow as tf
 from pydantic import ValidationError
 
-from trainers.dense_batch import dense_batch
-from trainers.encoder_classifier import encoder_classifier, ragged_tokens
-from trainers.fit_text import fit_text
-from trainers.ngram_classifier import log_count_ratios, ngram_classifier, ragged_terms, weighted_sum
-from trainers.text_classifier import TextClassifier
-from trainers.text_options import EncoderOptions, NgramOptions, read_trainer_options
-from trainers.transformed_split import TransformedSplit
+from trainers.splits import TransformedSplit, dense_batch
+from trainers.text.models import (
+    TextClassifier,
+    encoder_classifier,
+    log_count_ratios,
+    ngram_classifier,
+    ragged_terms,
+    ragged_tokens,
+    weighted_sum,
+)
+from trainers.text.options import EncoderOptions, NgramOptions, read_trainer_options
+from trainers.text.train import fit_text
 
 VOCABULARY = 20
 LENGTH = 8

@@ -9,11 +9,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainers.dense_batch import dense_batch
-from trainers.encoder_classifier import encoder_classifier
-from trainers.ngram_classifier import log_count_ratios, ngram_classifier
-from trainers.text_options import EncoderOptions, NgramOptions
-from trainers.transformed_split import TransformedSplit
+from trainers.splits import TransformedSplit, dense_batch
+from trainers.text.models import encoder_classifier, log_count_ratios, ngram_classifier
+from trainers.text.options import EncoderOptions, NgramOptions
 from trainers.warm_start import MeaningOfWeights, leave_for_warm_start, start_warm
 from transform.text import UNKNOWN_TOKEN, WEIGHTS_OF
 

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 import pytest
 
-from trainers.tabular import build_model
-from trainers.tabular_options import TabularTrainerOptions
+from trainers.tabular.options import TabularTrainerOptions
+from trainers.tabular.train import build_model
 from trainers.warm_start import MeaningOfWeights, leave_for_warm_start, start_warm
 
 CATEGORIES = ["city=Oslo", "city=Rome"]

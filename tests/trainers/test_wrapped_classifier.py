@@ -10,12 +10,11 @@ import pytest
 import tensorflow as tf
 from pydantic import ValidationError
 
-from trainers.image_options import read_trainer_options
-from trainers.label_file import IMAGENET, read_label_file
-from trainers.training_error import TrainingError
-from trainers.wrap_options import WrapOptions
-from trainers.wrapped_classifier import wrapped_classifier
-from transform.image_options import ImageOptions
+from trainers.errors import TrainingError
+from trainers.image.labels import IMAGENET, read_label_file
+from trainers.image.options import WrapOptions, read_trainer_options
+from trainers.image.wrap import wrapped_classifier
+from transform.options import ImageOptions
 
 SIZE, CLASSES = 16, 4
 PIXELS = np.random.default_rng(0).uniform(-1, 1, [5, SIZE, SIZE, 3]).astype(np.float32)

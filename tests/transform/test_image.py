@@ -14,13 +14,10 @@ from PIL import Image
 from tfx_bsl.public import tfxio
 
 from pipeline.runners.local import BEAM_PIPELINE_ARGS
-from transform.checked_image import UNKNOWN_FORMAT, UNSUPPORTED_BMP, checked_image
-from transform.decode_image import decode_image
-from transform.first_gif_frame import first_gif_frame
+from transform.errors import PreprocessingError
 from transform.image import DAMAGED, preprocessing_fn, scale, usable_pixels
-from transform.image_options import ImageOptions
-from transform.label_options import LabelOptions
-from transform.preprocessing_error import PreprocessingError
+from transform.image_decoding import UNKNOWN_FORMAT, UNSUPPORTED_BMP, checked_image, decode_image, first_gif_frame
+from transform.options import ImageOptions, LabelOptions
 
 RED, BLUE, WHITE = (200, 30, 10), (10, 60, 220), (250, 250, 250)
 HEIGHT, WIDTH = 40, 60

@@ -9,13 +9,11 @@ import tensorflow_transform.beam as tft_beam
 from tfx_bsl.public import tfxio
 
 from pipeline.runners.local import BEAM_PIPELINE_ARGS
-from serving.is_missing import is_missing
-from transform.dense_column import dense_column
-from transform.label_ids import label_text
-from transform.label_options import LabelOptions
-from transform.preprocessing_error import PreprocessingError
+from serving.signatures.common import is_missing
+from transform.errors import PreprocessingError
+from transform.labels import dense_column, label_text
+from transform.options import Column, LabelOptions, TabularOptions
 from transform.tabular import category_text, category_tokens, column_plan, preprocessing_fn
-from transform.tabular_options import Column, TabularOptions
 
 OPTIONS = TabularOptions(
     label=LabelOptions(column="target", names={"0": "healthy", "1": "disease"}),

@@ -15,14 +15,11 @@ from pydantic import ValidationError
 from tfx_bsl.public import tfxio
 
 from pipeline.runners.local import BEAM_PIPELINE_ARGS
-from transform.information_gain import information_gain
-from transform.label_options import LabelOptions
-from transform.normalized_text import normalized_text
-from transform.preprocessing_error import PreprocessingError
-from transform.term_vocabulary import TermCounts, ranked_terms
-from transform.text import preprocessing_fn, tf_idf
-from transform.text_options import TextOptions
-from transform.text_terms import character_terms, distinct, word_terms, words
+from transform.errors import PreprocessingError
+from transform.options import LabelOptions, TextOptions
+from transform.text import character_terms, distinct, preprocessing_fn, tf_idf, word_terms, words
+from transform.text_normalization import normalized_text
+from transform.vocabularies import TermCounts, information_gain, ranked_terms
 
 MAXIMUM_BYTES = 1000
 LABEL = LabelOptions(column="opinion")

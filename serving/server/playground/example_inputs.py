@@ -13,13 +13,12 @@ from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
-from serving.client.tensor_proto import data_type, from_proto
-from serving.missing_value import missing_value
-from serving.model_store.provenance import PROVENANCE_FILE
-from serving.server.float_texts import float_texts
-from serving.server.run_signature import DEFAULT_SIGNATURE
-from serving.server.tensors_to_json import BYTES_SUFFIX
-from serving.server.warm_up import WARM_UP_FILE
+from serving.client.tensors import data_type, from_proto
+from serving.missing_values import missing_value
+from serving.model_store.base import PROVENANCE_FILE
+from serving.server.json_responses import BYTES_SUFFIX, float_texts
+from serving.server.signatures import DEFAULT_SIGNATURE
+from serving.server.versions import WARM_UP_FILE
 
 MAXIMUM_EXAMPLES = 32
 MAXIMUM_BYTES = 8 * 2**20  # of all examples, most of all of photos; the first is there whatever its size

@@ -4,20 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import mimetypes
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import orjson
 from aiohttp import web
 from tensorflow_serving.apis import model_pb2
 
-from serving.client.canonical_code import CanonicalCode
-from serving.server.model_manager import ModelManager
-from serving.server.playground.available_models import available_models
+from serving.client.errors import CanonicalCode
+from serving.server.errors import ServingError
+from serving.server.json_responses import error_to_json
+from serving.server.models import ModelManager, ServedModel
 from serving.server.playground.example_inputs import example_inputs
-from serving.server.run_signature import DEFAULT_SIGNATURE
-from serving.server.serving_error import ServingError
-from serving.server.tensors_to_json import error_to_json
+from serving.server.signatures import DEFAULT_SIGNATURE
+from serving.server.versions import VersionState
+
+
+def available_models(models: Mapping[str, ServedModel]) -> list[dict[str, Any]]:
+    """Each model by name, with its available versions, highest first, and their labels."""
+    return [
+        {
+            "name": name,
+            "versions": [
+                {
+                    "number": version.number,
+                    "labels": sorted(label for label, number in model.labels.items() if number == version.number),
+                }
+                for version in model.versions
+                if version.state is VersionState.AVAILABLE
+            ],
+        }
+        for name, model in sorted(models.items())
+    ]
+
 
 _PAGE = Path(__file__).with_name("page")
 _HEADERS = {

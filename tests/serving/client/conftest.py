@@ -6,12 +6,10 @@ from typing import Any
 
 import pytest
 
-from serving.client.async_grpc_client import AsyncGrpcClient
-from serving.client.async_rest_client import AsyncRestClient
-from serving.client.grpc_client import GrpcClient
-from serving.client.rest_client import RestClient
-from serving.server.embedded_server import EmbeddedServer
-from serving.server.server_options import ServerOptions
+from serving.client.grpc import AsyncGrpcClient, GrpcClient
+from serving.client.rest import AsyncRestClient, RestClient
+from serving.server.app import EmbeddedServer
+from serving.server.options import ServerOptions
 from tests.serving.server import small_models
 
 

@@ -9,12 +9,10 @@ import threading
 import numpy as np
 import pytest
 
-from serving.client.canonical_code import CanonicalCode
-from serving.client.grpc_client import GrpcClient
-from serving.client.model_metadata import Signature, TensorDescription
-from serving.client.prediction_error import PredictionError
-from serving.client.rest_client import RestClient
-from serving.client.version_status import VersionStatus
+from serving.client.errors import CanonicalCode, PredictionError
+from serving.client.grpc import GrpcClient
+from serving.client.metadata import Signature, TensorDescription, VersionStatus
+from serving.client.rest import RestClient
 
 
 def as_lists(outputs):

@@ -17,7 +17,7 @@ import pkgutil, sys
 import serving.client
 for module in pkgutil.iter_modules(serving.client.__path__, "serving.client."):
     __import__(module.name)
-assert "serving.client.grpc_client" in sys.modules
+assert "serving.client.grpc" in sys.modules
 heavy = sorted({name.split(".")[0] for name in sys.modules} & {"tensorflow", "tensorflow_serving", "tfx", "keras"})
 print(heavy)
 """

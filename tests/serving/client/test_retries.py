@@ -13,13 +13,10 @@ import grpc
 import pytest
 from tensorflow_serving.apis import get_model_status_pb2, model_service_pb2_grpc
 
-from serving.client.async_grpc_client import AsyncGrpcClient
-from serving.client.async_rest_client import AsyncRestClient
-from serving.client.canonical_code import CanonicalCode
-from serving.client.grpc_client import GrpcClient
-from serving.client.prediction_error import PredictionError
-from serving.client.rest_client import RestClient
-from serving.client.retry_policy import RetryPolicy
+from serving.client.errors import CanonicalCode, PredictionError
+from serving.client.grpc import AsyncGrpcClient, GrpcClient
+from serving.client.rest import AsyncRestClient, RestClient
+from serving.client.retries import RetryPolicy
 
 QUICK = RetryPolicy(attempts=3, first_pause_seconds=0.001)
 
@@ -165,7 +162,7 @@ def test_one_attempt_is_never_repeated(ask):
 
 def test_pauses_grow_up_to_the_longest(monkeypatch):
     pauses = []
-    monkeypatch.setattr("serving.client.retry_policy.time.sleep", pauses.append)
+    monkeypatch.setattr("serving.client.retries.time.sleep", pauses.append)
 
     def refuse():
         raise PredictionError(CanonicalCode.UNAVAILABLE, "busy")

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
 
-from serving.client.tensor_proto import from_proto, to_proto
+from serving.client.tensors import from_proto, to_proto
 
 ARRAYS = {
     "float": np.array([[1.5, -2.0]], np.float32),

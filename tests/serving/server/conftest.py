@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import requests
 
-from serving.server.embedded_server import EmbeddedServer
-from serving.server.load_policy import LoadPolicy
-from serving.server.server_options import ServerOptions
+from serving.server.app import EmbeddedServer
+from serving.server.config import LoadPolicy
+from serving.server.options import ServerOptions
 from tests.serving.server import small_models
 
 QUICK = LoadPolicy(poll_seconds=0.05, load_retries=1, load_retry_seconds=0.2)

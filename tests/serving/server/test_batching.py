@@ -13,9 +13,8 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-from serving.server.batching_parameters import BatchingParameters, read_batching_parameters
-from serving.server.embedded_server import EmbeddedServer
-from serving.server.text_proto import ConfigFileError
+from serving.server.app import EmbeddedServer
+from serving.server.config import BatchingParameters, ConfigFileError, read_batching_parameters
 from tests.serving.server.conftest import QUICK_OPTIONS, Rest
 from tests.serving.server.small_models import save_decoder, save_model
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from serving.client.canonical_code import CanonicalCode
-from serving.client.grpc_client import GrpcClient
-from serving.client.prediction_error import PredictionError
-from serving.client.retry_policy import RetryPolicy
+from serving.client.errors import CanonicalCode, PredictionError
+from serving.client.grpc import GrpcClient
+from serving.client.retries import RetryPolicy
+from serving.server.errors import ServingError
 from serving.server.inference import Inference
-from serving.server.serving_error import ServingError
 
 # http_server.cc, ToHTTPStatusCode.
 HTTP_STATUS = {

@@ -15,9 +15,9 @@ import keras
 import pytest
 import tensorflow as tf
 
-from serving.server import served_model
-from serving.server.batching_parameters import BatchingParameters
-from serving.server.embedded_server import EmbeddedServer
+from serving.server import models
+from serving.server.app import EmbeddedServer
+from serving.server.config import BatchingParameters
 from serving.session_model import SessionModel
 from tests.serving.server.conftest import QUICK_OPTIONS, Rest
 from tests.serving.server.test_versions import answer_of, serving, statuses, wait_until
@@ -153,7 +153,7 @@ def test_unloaded_and_failed_versions_leave_no_session_and_no_thread_behind(tmp_
 
 
 def test_of_the_versions_that_are_gone_the_status_names_only_the_newest(tmp_path, half_plus_two_versions, monkeypatch):
-    monkeypatch.setattr(served_model, "REMEMBERED_VERSIONS", 3)
+    monkeypatch.setattr(models, "REMEMBERED_VERSIONS", 3)
     half_plus_two_versions(tmp_path, 1)
     with serving(tmp_path) as server:
         for number in range(11, 17):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import requests
 
-from benchmarks.serving_fuzz import fuzz_round, fuzz_server
+from benchmarks.serving.fuzz import fuzz_round, fuzz_server
 
 
 def test_the_server_answers_whatever_comes_in_the_documented_form(base_paths):

@@ -16,9 +16,9 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-from serving.server import rest_service
-from serving.server.embedded_server import EmbeddedServer
-from serving.server.request_limits import RequestLimits
+from serving.server import rest
+from serving.server.app import EmbeddedServer
+from serving.server.options import RequestLimits
 from tests.serving.server.conftest import QUICK_OPTIONS, Rest
 
 PATH = "/v1/models/half_plus_two:predict"
@@ -291,7 +291,7 @@ def test_grpc_refuses_what_is_over_the_limits(strict):
 
 
 def test_a_body_that_stops_halfway_is_given_up(server, monkeypatch):
-    monkeypatch.setattr(rest_service, "BODY_SECONDS", 0.3)
+    monkeypatch.setattr(rest, "BODY_SECONDS", 0.3)
 
     head = f"POST {PATH} HTTP/1.1\nHost: x\nContent-Length: 1000"
     received_head, received = exchange(server.rest_port, head, b'{"instances": [')

@@ -1,8 +1,8 @@
-"""Connections that ask nothing: a short form of benchmarks/serving_idle.py."""
+"""Connections that ask nothing: a short form of benchmarks/serving/idle.py."""
 
 from __future__ import annotations
 
-from benchmarks.serving_idle import Round, problems, run_idle
+from benchmarks.serving.idle import Round, problems, run_idle
 
 
 def test_idle_connections_by_the_thousand_leave_room_for_requests_and_are_let_go_of():

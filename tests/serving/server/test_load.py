@@ -1,8 +1,8 @@
-"""The server under load while its model changes: a short, seeded form of benchmarks/serving_load.py."""
+"""The server under load while its model changes: a short, seeded form of benchmarks/serving/load.py."""
 
 from __future__ import annotations
 
-from benchmarks.serving_load import run_load
+from benchmarks.serving.load import run_load
 
 
 def test_versions_change_under_load_without_a_failed_request_or_a_wrong_answer():

@@ -14,10 +14,8 @@ from prometheus_client.samples import Sample
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from serving import model_store
-from serving.server.batching_parameters import BatchingParameters
-from serving.server.embedded_server import EmbeddedServer
-from serving.server.metrics_path import read_metrics_path
-from serving.server.text_proto import ConfigFileError
+from serving.server.app import EmbeddedServer
+from serving.server.config import BatchingParameters, ConfigFileError, read_metrics_path
 from tests.serving.server.conftest import QUICK_OPTIONS, Rest
 from tests.serving.server.small_models import save_model
 

@@ -22,9 +22,9 @@ from tensorflow_serving.apis import (
 )
 
 from serving import model_store
-from serving.server.embedded_server import EmbeddedServer
-from serving.server.serving_error import ServingError
-from serving.server.text_proto import ConfigFileError
+from serving.server.app import EmbeddedServer
+from serving.server.config import ConfigFileError
+from serving.server.errors import ServingError
 from tests.serving.server.conftest import QUICK_OPTIONS, Rest
 from tests.serving.server.test_versions import wait_until
 

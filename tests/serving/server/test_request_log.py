@@ -14,14 +14,13 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2, prediction_service_pb2_grpc
 
-from serving.client.canonical_code import CanonicalCode
-from serving.client.grpc_client import GrpcClient
-from serving.client.tensor_proto import from_proto
-from serving.server import request_log, request_logger
-from serving.server.embedded_server import EmbeddedServer
+from serving.client.errors import CanonicalCode
+from serving.client.grpc import GrpcClient
+from serving.client.tensors import from_proto
+from serving.server import request_log
+from serving.server.app import EmbeddedServer
+from serving.server.config import ConfigFileError, RequestLogOptions
 from serving.server.request_log import RequestLog
-from serving.server.request_log_options import RequestLogOptions
-from serving.server.text_proto import ConfigFileError
 from tests.serving.server.conftest import QUICK_OPTIONS, Rest
 from tests.serving.server.test_classify_and_regress import CLASSIFY, REGRESS, tasks
 from tests.serving.server.test_metrics import PATH
@@ -217,7 +216,7 @@ def test_a_full_disk_disturbs_no_answer_and_the_log_goes_on_when_there_is_room(g
 
 
 def test_what_does_not_fit_into_memory_is_not_logged_but_counted(greeting, tmp_path, monkeypatch):
-    monkeypatch.setattr(request_logger, "WAITING_BYTES", 10_000)
+    monkeypatch.setattr(request_log, "WAITING_BYTES", 10_000)
     with serving(greeting, tmp_path / "log") as server:
         rest = Rest(server.rest_port)
         assert rest.predict("greeting", {"inputs": ["x" * 20_000]}).status == 200

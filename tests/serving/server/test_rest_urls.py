@@ -7,7 +7,7 @@ import urllib.parse
 
 import pytest
 
-from serving.server.embedded_server import EmbeddedServer
+from serving.server.app import EmbeddedServer
 
 ROWS = {"instances": [1.0]}
 

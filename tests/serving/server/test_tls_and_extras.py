@@ -21,9 +21,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from tensorflow_serving.apis import get_model_status_pb2, model_service_pb2_grpc
 
-from serving.server.embedded_server import EmbeddedServer
-from serving.server.text_proto import ConfigFileError
-from serving.server.tls_files import TlsError, TlsFiles
+from serving.server.app import EmbeddedServer
+from serving.server.config import ConfigFileError
+from serving.server.options import TlsError, TlsFiles
 from tests.serving.server.conftest import QUICK_OPTIONS, Rest
 
 STATUS = "/v1/models/half_plus_two"

@@ -13,11 +13,11 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
-from serving.client.grpc_client import GrpcClient
-from serving.client.rest_client import RestClient
-from serving.server.embedded_server import EmbeddedServer
-from serving.server.load_policy import LoadPolicy
-from serving.server.server_options import ServerOptions
+from serving.client.grpc import GrpcClient
+from serving.client.rest import RestClient
+from serving.server.app import EmbeddedServer
+from serving.server.config import LoadPolicy
+from serving.server.options import ServerOptions
 from tests.serving.server.conftest import QUICK, QUICK_OPTIONS, Rest
 
 PATIENCE_SECONDS = 30.0

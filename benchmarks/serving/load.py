@@ -1,0 +1,252 @@
+"""Whether the embedded server holds while its model changes: no failed request, no wrong version's answer, no leak.
+
+    python -m benchmarks.serving.load                # 16 clients, 5 minutes
+    python -m benchmarks.serving.load --seconds 30
+
+Half of the clients ask over REST, half over gRPC, each without pause and without retries. Every few seconds a version
+is published or withdrawn, in turns, so that the server loads one, moves the requests to it and unloads the other. Each
+version adds its own number, half of it from its weights and half from its vocabulary, a file among its assets as
+Transform leaves one, so that an answer says where both come from. Ends with status 1 where a request failed, an answer
+came from a version that it must not come from, or the server's memory has grown.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import random
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import click
+import grpc
+import numpy as np
+import tensorflow as tf
+from rich.console import Console
+from rich.table import Table
+from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
+from benchmarks.serving.servers import RunningServer, serve_command
+from serving import model_store
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+NAME = "addend"
+WEIGHTS = 2_000_000  # float32: 8 MB that a version which is not freed would keep
+LABELS = 1000
+MAXIMUM_ROWS = 4
+# What the allocator may keep in the second half of the run; one version that leaks in each swap is far more.
+FLAT_MEBIBYTES = 24
+
+Call = Callable[[Sequence[float]], list[float]]
+
+
+@dataclass
+class LoadResult:
+    """What happened; times in seconds, memory in MiB."""
+
+    seconds: dict[str, list[float]] = field(default_factory=lambda: {"REST": [], "gRPC": []})
+    failures: list[str] = field(default_factory=list)
+    wrong_versions: list[str] = field(default_factory=list)
+    swaps: int = 0
+    memory: list[float] = field(default_factory=list)
+
+    @property
+    def memory_growth(self) -> float:
+        """The peak of the last quarter of the run over the peak of the second quarter."""
+        quarter = len(self.memory) // 4
+        return max(self.memory[-quarter:]) - max(self.memory[quarter : 2 * quarter]) if quarter else 0.0
+
+
+@dataclass
+class _Timeline:
+    """The version that is to be served, from the beginning; the last one may still be on its way."""
+
+    versions: list[int] = field(default_factory=list)
+
+    def position(self, version: int, earliest: int) -> int | None:
+        """Where the version is first to be found from that place on."""
+        return next((at for at in range(earliest, len(self.versions)) if self.versions[at] == version), None)
+
+
+@click.command()
+@click.option("--seconds", default=300.0, show_default=True, help="How long the clients ask.")
+@click.option("--clients", default=16, show_default=True, help="Half of them over REST, half over gRPC.")
+@click.option("--swap-seconds", default=5.0, show_default=True, help="From one change of the version to the next.")
+@click.option("--seed", default=0, show_default=True, help="Of what is asked.")
+@click.option("--batching/--no-batching", default=True, show_default=True, help="Whether requests are merged.")
+def main(seconds: float, clients: int, swap_seconds: float, seed: int, batching: bool) -> None:
+    """Print the table, and what went wrong."""
+    result = run_load(seconds, clients, swap_seconds, seed, batching)
+    _print(result, seconds)
+    grown = result.memory_growth > FLAT_MEBIBYTES
+    if result.failures or result.wrong_versions or grown:
+        raise SystemExit(1)
+
+
+def run_load(seconds: float, clients: int, swap_seconds: float, seed: int, batching: bool) -> LoadResult:
+    """Start `ingraph serve`, ask for so many seconds while versions change, and stop it."""
+    result, timeline, done = LoadResult(), _Timeline(), threading.Event()
+    with tempfile.TemporaryDirectory() as folder:
+        base_path = str(Path(folder) / "models" / NAME)
+        _publish(base_path, Path(folder), timeline)
+        with serve_command(NAME, base_path, *(["--enable-batching"] if batching else [])) as server:
+            threads = [
+                threading.Thread(target=_ask, args=(kind, port, seed + client, timeline, done, result))
+                for client in range(clients)
+                for kind, port in [(("REST", server.rest_port), ("gRPC", server.grpc_port))[client % 2]]
+            ]
+            for thread in threads:
+                thread.start()
+            _swap(seconds, swap_seconds, base_path, Path(folder), timeline, server, result)
+            done.set()
+            for thread in threads:
+                thread.join()
+    return result
+
+
+def _swap(
+    seconds: float,
+    swap_seconds: float,
+    base_path: str,
+    folder: Path,
+    timeline: _Timeline,
+    server: RunningServer,
+    result: LoadResult,
+) -> None:
+    end = time.monotonic() + seconds
+    next_swap = time.monotonic() + swap_seconds
+    while time.monotonic() < end:
+        time.sleep(0.25)
+        result.memory.append(server.memory())
+        if time.monotonic() < next_swap:
+            continue
+        next_swap += swap_seconds
+        result.swaps += 1
+        if result.swaps % 2:
+            _publish(base_path, folder, timeline)
+        else:
+            # Known to the clients before the server can know it.
+            timeline.versions.append(timeline.versions[-2])
+            model_store.withdraw(base_path, reason="load")
+
+
+def _publish(base_path: str, folder: Path, timeline: _Timeline) -> None:
+    number = max(timeline.versions, default=0) + 1
+    saved, vocabulary = folder / "saved_model", folder / "labels"
+    vocabulary.write_text(f"{number}\n" * LABELS, encoding="utf-8")
+
+    class Addend(tf.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weights = tf.Variable(tf.fill([WEIGHTS], float(number)))
+            lines = tf.lookup.TextFileInitializer(
+                str(vocabulary),
+                key_dtype=tf.int64,
+                key_index=tf.lookup.TextFileIndex.LINE_NUMBER,
+                value_dtype=tf.string,
+                value_index=tf.lookup.TextFileIndex.WHOLE_LINE,
+            )
+            self.labels = tf.lookup.StaticHashTable(lines, default_value="no label")
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")], autograph=False)
+        def predict(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
+            labels = self.labels.lookup(tf.cast(x, tf.int64) % LABELS)
+            return {"y": x / 2.0 + self.weights[-1] / 2.0 + tf.strings.to_number(labels) / 2.0}
+
+    module = Addend()
+    tf.saved_model.save(module, str(saved), signatures={"serving_default": module.predict})
+    timeline.versions.append(number)
+    published = model_store.publish(
+        base_path, str(saved), {"data_fingerprint": str(number), "code_fingerprint": "load"}
+    )
+    if published.number != number:
+        raise SystemExit(f"published as version {published.number}, expected {number}")
+
+
+def _ask(kind: str, port: int, seed: int, timeline: _Timeline, done: threading.Event, result: LoadResult) -> None:
+    chance, seen = random.Random(seed), 0
+    connected = _rest(port) if kind == "REST" else _grpc(port)
+    with connected as call:
+        while not done.is_set():
+            inputs = [float(chance.randrange(1000)) for _ in range(chance.randint(1, MAXIMUM_ROWS))]
+            # A version has a whole interval to be taken up: what is older than the one before is too old.
+            earliest = max(seen, len(timeline.versions) - 2)
+            start = time.perf_counter()
+            try:
+                answers = call(inputs)
+            except Exception as error:
+                result.failures.append(f"{kind}: {error!r}")
+                return
+            result.seconds[kind].append(time.perf_counter() - start)
+            versions = {answer - given / 2 for given, answer in zip(inputs, answers, strict=True)}
+            position = timeline.position(int(versions.pop()), earliest) if len(versions) == 1 else None
+            if position is None:
+                result.wrong_versions.append(f"{kind}: {inputs} -> {answers}, to be served: {timeline.versions[-3:]}")
+            else:
+                seen = position
+
+
+@contextmanager
+def _rest(port: int) -> Iterator[Call]:
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+
+    def call(inputs: Sequence[float]) -> list[float]:
+        connection.request("POST", f"/v1/models/{NAME}:predict", json.dumps({"inputs": inputs}))
+        response = connection.getresponse()
+        body = response.read()
+        if response.status != 200:
+            raise RuntimeError(f"{response.status} {body!r}")
+        outputs: list[float] = json.loads(body)["outputs"]
+        return outputs
+
+    yield call
+    connection.close()
+
+
+@contextmanager
+def _grpc(port: int) -> Iterator[Call]:
+    # A connection for each client, as clients on different machines have.
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    with grpc.insecure_channel(f"127.0.0.1:{port}", options) as channel:
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+
+        def call(inputs: Sequence[float]) -> list[float]:
+            request = predict_pb2.PredictRequest()
+            request.model_spec.name = NAME
+            request.inputs["x"].CopyFrom(tf.make_tensor_proto(inputs, tf.float32))
+            response = stub.Predict(request)
+            answers = list(response.outputs["y"].float_val)
+            if answers[0] - inputs[0] / 2 != response.model_spec.version.value:
+                raise RuntimeError(f"version {response.model_spec.version.value} is named, and answered with {answers}")
+            return answers
+
+        yield call
+
+
+def _print(result: LoadResult, seconds: float) -> None:
+    console = Console()
+    table = Table("", "requests", "per second", "p50 ms", "p99 ms", title=f"{seconds:.0f} s, {result.swaps} swaps")
+    for kind, times in result.seconds.items():
+        median, tail = np.percentile(times or [0.0], [50, 99])
+        table.add_row(kind, str(len(times)), f"{len(times) / seconds:.0f}", f"{median * 1e3:.1f}", f"{tail * 1e3:.1f}")
+    console.print(table)
+    memory = result.memory
+    console.print(
+        f"failed requests {len(result.failures)}, answers of a wrong version {len(result.wrong_versions)}, "
+        f"memory {memory[0]:.0f} MiB at first, {max(memory):.0f} at most, {memory[-1]:.0f} at last; "
+        f"growth {result.memory_growth:.0f} MiB"
+    )
+    for problem in [*result.failures[:10], *result.wrong_versions[:10]]:
+        console.print(problem, markup=False)
+
+
+if __name__ == "__main__":
+    main()

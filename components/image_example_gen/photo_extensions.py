@@ -1,3 +1,0 @@
-"""Which files are photos."""
-
-PHOTO_EXTENSIONS = (".jpg", ".jpeg", ".png", ".gif", ".bmp")

@@ -1,1 +1,0 @@
-"""Pictures of a report, as SVG that follows the page's colours."""

@@ -1,0 +1,136 @@
+"""Divergence between two data sets, column by column, and how much of it chance explains."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import tensorflow_data_validation as tfdv
+from scipy import stats
+from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
+
+from components.data_gate.statistics import column_name, present_count
+
+# One column in a thousand is called shifted by chance.
+_CHANCE = 0.999
+
+
+def divergence_by_chance(values: int, before: int, after: int) -> float:
+    """What the Jensen-Shannon divergence of two samples from one source stays below, in 999 of 1,000 cases, in bits.
+
+    The divergence times 8 ln 2 / (1/n + 1/m) follows chi-square with one degree of freedom less than values.
+
+    Args:
+        values: how many different values, or bins, there are.
+        before: the size of the one sample, 1 at least.
+        after: of the other.
+    """
+    return float(stats.chi2.ppf(_CHANCE, max(1, values - 1)) * (1 / before + 1 / after) / (8 * math.log(2)))
+
+
+# TFDV cuts the values of two numeric columns at the bounds of both histograms, of ten buckets each.
+_NUMERIC_BINS = 20
+# Beyond this share of different values a column is free text or an identifier, and no distribution.
+_MAXIMUM_UNIQUE_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class ColumnShift:
+    """The distance of a column between two data sets.
+
+    Attributes:
+        column: its name.
+        distance: the Jensen-Shannon divergence in bits, as TFDV measures it: 0 the same, 1 no value in common.
+        by_chance: what two samples of these sizes from one source stay below, in 999 of 1,000 cases.
+    """
+
+    column: str
+    distance: float
+    by_chance: float
+
+    @property
+    def shifted(self) -> bool:
+        return self.distance > self.by_chance
+
+
+def column_shifts(
+    before: statistics_pb2.DatasetFeatureStatistics,
+    after: statistics_pb2.DatasetFeatureStatistics,
+    schema: schema_pb2.Schema,
+) -> list[ColumnShift]:
+    """The shift of each column that has a distribution, the largest (against what chance does) first.
+
+    TFDV: https://www.tensorflow.org/tfx/data_validation/get_started#checking_data_skew_and_drift
+    """
+    columns = {column_name(column): column for column in before.features}
+    others = {column_name(column): column for column in after.features}
+    measured = [
+        ColumnShift(name, distance, shift_by_chance(columns[name], others[name]))
+        for name, distance in _distances(before, after, schema).items()
+        if name in columns and name in others and _is_distribution(columns[name]) and _is_distribution(others[name])
+    ]
+    return sorted(measured, key=lambda shift: shift.distance / shift.by_chance, reverse=True)
+
+
+def _distances(
+    before: statistics_pb2.DatasetFeatureStatistics,
+    after: statistics_pb2.DatasetFeatureStatistics,
+    schema: schema_pb2.Schema,
+) -> dict[str, float]:
+    measuring = schema_pb2.Schema()
+    measuring.CopyFrom(schema)
+    for feature in measuring.feature:
+        feature.drift_comparator.jensen_shannon_divergence.threshold = 0
+    found = tfdv.validate_statistics(
+        statistics_pb2.DatasetFeatureStatisticsList(datasets=[after]),
+        measuring,
+        previous_statistics=statistics_pb2.DatasetFeatureStatisticsList(datasets=[before]),
+    )
+    return {
+        ".".join(info.path.step): float(info.drift_measurements[0].value)
+        for info in found.drift_skew_info
+        if info.drift_measurements and math.isfinite(info.drift_measurements[0].value)
+    }
+
+
+def _is_distribution(column: statistics_pb2.FeatureNameStatistics) -> bool:
+    present = present_count(column)
+    if column.WhichOneof("stats") == "string_stats":
+        return 0 < column.string_stats.unique <= _MAXIMUM_UNIQUE_SHARE * present
+    return column.WhichOneof("stats") == "num_stats" and present > 0
+
+
+def shift_by_chance(before: statistics_pb2.FeatureNameStatistics, after: statistics_pb2.FeatureNameStatistics) -> float:
+    """What the divergence of a column between samples of one source stays below; both hold values."""
+    return divergence_by_chance(max(_bins(before), _bins(after)), present_count(before), present_count(after))
+
+
+def _bins(column: statistics_pb2.FeatureNameStatistics) -> int:
+    return int(column.string_stats.unique) if column.WhichOneof("stats") == "string_stats" else _NUMERIC_BINS
+
+
+SHOWN_SHIFTS = 8
+
+
+def shift_sentence(shifts: Sequence[ColumnShift], after: str, before: str) -> str:
+    """Which columns differ by more than chance explains, and by how much.
+
+    Args:
+        shifts: what was measured.
+        after: what to call the data that is looked at.
+        before: what to call the data that it is compared with.
+    """
+    if not shifts:
+        return f"No column of {after} has a distribution that can be compared with {before}."
+    shifted = [shift for shift in shifts if shift.shifted]
+    if not shifted:
+        return f"No column of {after} differs from {before} by more than chance explains."
+    named = ", ".join(
+        f"{shift.column} ({shift.distance:.3f}; chance explains {shift.by_chance:.3f})"
+        for shift in shifted[:SHOWN_SHIFTS]
+    )
+    more = f" and {len(shifted) - SHOWN_SHIFTS} more" if len(shifted) > SHOWN_SHIFTS else ""
+    return (
+        f"{len(shifted)} of {len(shifts)} columns of {after} differ from {before} by more than chance: {named}{more}."
+    )

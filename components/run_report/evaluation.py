@@ -1,0 +1,273 @@
+"""The eval split of a run: TFMA's metrics, the predictions of the models, and examples of them."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_model_analysis as tfma
+from PIL import Image, UnidentifiedImageError
+from tfx.dsl.io import fileio
+from tfx.utils import io_utils, path_utils
+
+from components.evaluator.eval_config import BASELINE, CANDIDATE
+from components.evaluator.predictions import aligned
+from components.run_report.run import FinishedRun, RunArtifact
+from components.run_report.statistics import EvalPredictions
+from components.serving_check.candidate import read_examples
+from serving import reference_predictions
+from serving.model_store.base import PROVENANCE_FILE as PUBLISHED_PROVENANCE_FILE
+from serving.model_store.base import fingerprints
+from serving.reference_predictions import example_id
+from serving.session_model import SessionModel
+from serving.signatures.common import LABEL, SERVE_EXAMPLES, TRANSFORM_FEATURES, read_labels
+from trainers.artifacts import PROVENANCE_FILE
+
+
+@dataclass(frozen=True)
+class SliceMetrics:
+    """The metrics of a part of the eval split.
+
+    Attributes:
+        slice: such as `sex=1`; "" for all examples.
+        candidate: metric -> value of the new model.
+        baseline: metric -> value of the model served before; {} where there is none.
+    """
+
+    slice: str
+    candidate: Mapping[str, float]
+    baseline: Mapping[str, float]
+
+
+def read_evaluation(evaluation: RunArtifact) -> list[SliceMetrics]:
+    """The slices of an evaluation, all examples first."""
+    found = [_metrics(metrics) for metrics in tfma.load_metrics(evaluation.uri)]
+    return sorted(found, key=lambda metrics: metrics.slice)
+
+
+def _metrics(metrics: tfma.proto.metrics_for_slice_pb2.MetricsForSlice) -> SliceMetrics:
+    models: dict[str, dict[str, float]] = {CANDIDATE: {}, BASELINE: {}}
+    for metric in metrics.metric_keys_and_values:
+        key = metric.key
+        if key.is_diff or key.HasField("sub_key") or metric.value.WhichOneof("type") != "double_value":
+            continue
+        # TFMA names the model only where there are two.
+        models[key.model_name or CANDIDATE][key.name] = metric.value.double_value.value
+    return SliceMetrics(_slice_name(metrics.slice_key), models[CANDIDATE], models[BASELINE])
+
+
+def _slice_name(key: tfma.proto.metrics_for_slice_pb2.SliceKey) -> str:
+    parts = []
+    for single in key.single_slice_keys:
+        kind = single.WhichOneof("kind")
+        value = getattr(single, kind) if kind else ""
+        parts.append(f"{single.column}={value.decode() if isinstance(value, bytes) else value}")
+    return ", ".join(parts)
+
+
+EVAL_SPLIT = "eval"
+BATCH_SIZE = 256
+
+
+def read_predictions(run: FinishedRun) -> EvalPredictions | None:
+    """Probabilities as the Trainer left them, the truth as the exported graph reads the label; None without a model.
+
+    The model served before is asked anew, in a session: it left no predictions for these examples. It is not asked
+    where it comes from the same data and code as the new one.
+    """
+    if not {"model", "examples"} <= set(run.artifacts):
+        return None
+    model = run.artifacts["model"]
+    reference = reference_predictions.read(f"{model.uri}/{reference_predictions.FILE_NAME}")
+    row_of = {id_: row for row, id_ in enumerate(reference.ids)}
+    candidate = path_utils.serving_model_path(model.uri)
+    labels = read_labels(candidate)
+    baseline = run.artifacts.get("baseline_model")
+    compared = baseline if baseline and baseline.flag("has_model") and not is_same_model(model, baseline) else None
+
+    truth, rows, ids = [], [], []
+    for records, numbers in _with_truth(candidate, eval_files(run)):
+        for record, number in zip(records, numbers.tolist(), strict=True):
+            row = row_of.get(id_ := example_id(record))
+            if number >= 0 and row is not None:
+                truth.append(number)
+                rows.append(row)
+                ids.append(id_)
+    if not rows:
+        return None
+    return EvalPredictions(
+        ids=ids,
+        labels=labels,
+        truth=np.array(truth, np.int64),
+        probabilities=reference.probabilities[rows],
+        baseline=_asked(compared, set(ids), eval_files(run), labels) if compared else None,
+    )
+
+
+def eval_files(run: FinishedRun) -> list[str]:
+    """The TFRecord files of the eval split."""
+    return sorted(fileio.glob(f"{run.artifacts['examples'].uri}/Split-{EVAL_SPLIT}/*"))
+
+
+def is_same_model(model: RunArtifact, baseline: RunArtifact) -> bool:
+    """Whether the served model comes from the same data and code as the new one."""
+    new, old = f"{model.uri}/{PROVENANCE_FILE}", path_utils.serving_model_path(baseline.uri)
+    published = f"{old}/{PUBLISHED_PROVENANCE_FILE}"
+    if not fileio.exists(new) or not fileio.exists(published):
+        return False
+    mine, served = (fingerprints(json.loads(io_utils.read_string_file(path))) for path in (new, published))
+    return mine == served
+
+
+def _batches(files: Sequence[str]) -> Iterator[list[bytes]]:
+    batch: list[bytes] = []
+    for record in read_examples(files):
+        batch.append(record)
+        if len(batch) == BATCH_SIZE:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _with_truth(saved_model: str, files: Sequence[str]) -> Iterator[tuple[list[bytes], np.ndarray]]:
+    model = SessionModel(saved_model)
+    try:
+        for records in _batches(files):
+            examples = {"examples": np.array(records, dtype=object)}
+            yield records, model.run(TRANSFORM_FEATURES, examples, [LABEL])[LABEL]
+    finally:
+        model.close()
+
+
+def _asked(baseline: RunArtifact, ids: set[str], files: Sequence[str], labels: Sequence[str]) -> np.ndarray:
+    """The baseline's probabilities of the chosen examples, in the order of the files and of the labels."""
+    path = path_utils.serving_model_path(baseline.uri)
+    model = SessionModel(path)
+    try:
+        answers = [
+            model.run(SERVE_EXAMPLES, {"examples": np.array(chosen, dtype=object)})["probabilities"]
+            for records in _batches(files)
+            if (chosen := [record for record in records if example_id(record) in ids])
+        ]
+    finally:
+        model.close()
+    return aligned(np.concatenate(answers), read_labels(path), labels)
+
+
+THUMBNAIL_PIXELS = 160
+SHOWN_CHARACTERS = 600
+_IMAGE_BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM")
+
+
+@dataclass(frozen=True)
+class ShownInput:
+    """The input of an example.
+
+    Attributes:
+        fields: name and text of each feature but the label.
+        picture: a data URI of a small copy, where the input is a photo; "" where it is none.
+    """
+
+    fields: tuple[tuple[str, str], ...]
+    picture: str = ""
+
+
+def shown_input(record: bytes, hidden: Sequence[str]) -> ShownInput:
+    """What a serialized tf.Example holds.
+
+    Args:
+        record: the example.
+        hidden: features that are not shown: the label.
+    """
+    fields, picture = [], ""
+    for name, feature in sorted(tf.train.Example.FromString(record).features.feature.items()):
+        if name in hidden:
+            continue
+        kind = feature.WhichOneof("kind")
+        values = list(getattr(feature, kind).value) if kind else []
+        if values and isinstance(values[0], bytes) and values[0].startswith(_IMAGE_BEGINNINGS):
+            picture = _thumbnail(values[0])
+        else:
+            fields.append((name, ", ".join(_text(value) for value in values) or "(missing)"))
+    return ShownInput(tuple(fields), picture)
+
+
+def _text(value: bytes | int | float) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    text = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+    return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + " …"
+
+
+def _thumbnail(photo: bytes) -> str:
+    try:
+        with Image.open(io.BytesIO(photo)) as opened:
+            opened.draft("RGB", (THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
+            small = opened.convert("RGB")
+        small.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError):
+        return ""
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+SHOWN_MISTAKES = 8
+
+
+@dataclass(frozen=True)
+class ShownExample:
+    """An example, what is true of it, and what the model says.
+
+    Attributes:
+        id: see serving.reference_predictions.
+        truth: its label.
+        predicted: the model's label.
+        probability: the model's probability of that label.
+        input: the raw input.
+    """
+
+    id: str
+    truth: str
+    predicted: str
+    probability: float
+    input: ShownInput
+
+
+def confident_mistakes(run: FinishedRun, predictions: EvalPredictions) -> list[ShownExample]:
+    """The examples that the model was most sure of and wrong about, the surest first."""
+    wrong = np.flatnonzero(predictions.predicted != predictions.truth)
+    confidence = predictions.probabilities.max(axis=1)
+    return _shown(run, predictions, wrong[np.argsort(-confidence[wrong], kind="stable")][:SHOWN_MISTAKES].tolist())
+
+
+def one_of_each_class(run: FinishedRun, predictions: EvalPredictions, at_most: int = 6) -> list[ShownExample]:
+    """The first example of each class, of the first few classes."""
+    rows = [np.flatnonzero(predictions.truth == number) for number in range(len(predictions.labels))]
+    return _shown(run, predictions, [int(found[0]) for found in rows if len(found)][:at_most])
+
+
+def _shown(run: FinishedRun, predictions: EvalPredictions, rows: list[int]) -> list[ShownExample]:
+    wanted = {predictions.ids[row] for row in rows}
+    inputs: dict[str, ShownInput] = {}
+    for record in read_examples(eval_files(run)):
+        if len(inputs) == len(wanted):
+            break
+        if (id_ := example_id(record)) in wanted:
+            inputs[id_] = shown_input(record, [run.label_column()])
+    return [
+        ShownExample(
+            id=predictions.ids[row],
+            truth=predictions.labels[predictions.truth[row]],
+            predicted=predictions.labels[predictions.predicted[row]],
+            probability=float(predictions.probabilities[row].max()),
+            input=inputs[predictions.ids[row]],
+        )
+        for row in rows
+    ]

@@ -1,0 +1,171 @@
+"""The pages: the report of a run, and the comparison of two."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import orjson
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from components.evaluator.predictions import aligned
+from components.run_report.charts import NAMES, latency_chart, learning_curves_chart, steps_chart
+from components.run_report.data import read_data_summary, read_schema, read_statistics
+from components.run_report.drift import column_shifts, shift_sentence
+from components.run_report.evaluation import is_same_model, read_evaluation, read_predictions
+from components.run_report.gates import Gate, headline, read_gates
+from components.run_report.run import FinishedRun, artifact_json
+from components.run_report.sections import data_section, model_section
+from components.run_report.statistics import EvalPredictions, Interval, MetricEstimate, metric_estimates
+from components.serving_check.check import REPORT_FILE
+from trainers.artifacts import LEARNING_CURVES_FILE, PROVENANCE_FILE
+
+NONE = "\N{EN DASH}"
+
+
+def render(template: str, **content: Any) -> str:
+    """Fill a template of templates/; everything but our own pictures is escaped."""
+    environment = Environment(
+        loader=PackageLoader("components.run_report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"interval": _interval, "picture": Markup, "number": _number}
+    return environment.get_template(template).render(**content)
+
+
+def _number(value: float | None) -> str:
+    return NONE if value is None or not math.isfinite(value) else f"{value:.4f}"
+
+
+def _interval(found: Interval | None, signed: bool = False) -> str:
+    if found is None or not math.isfinite(found.value):
+        return NONE
+    sign = "+" if signed else ""
+    if not math.isfinite(found.high - found.low):
+        return f"{found.value:{sign}.4f}"
+    return f"{found.value:{sign}.4f} ({found.low:{sign}.4f} to {found.high:{sign}.4f})"
+
+
+def config_differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Key (with dots), value before and value after of each key that differs; "" where a config does not have it."""
+    first, second = dict(_flat(before)), dict(_flat(after))
+    return [
+        (key, first.get(key, ""), second.get(key, ""))
+        for key in sorted(first.keys() | second.keys())
+        if first.get(key) != second.get(key)
+    ]
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", orjson.dumps(value).decode()
+
+
+def report_page(run: FinishedRun) -> str:
+    """A self-contained HTML page: whether the new model may go live, and why.
+
+    Every figure is read or recomputed from the run's artifacts; what the run did not come to is said to be missing.
+    """
+    evaluation = read_evaluation(run.artifacts["evaluation"]) if "evaluation" in run.artifacts else []
+    serving_check = artifact_json(run, "infra_blessing", REPORT_FILE)
+    gates = read_gates(run, evaluation, serving_check)
+    predictions = read_predictions(run)
+    summary = read_data_summary(run)
+    curves = artifact_json(run, "model", LEARNING_CURVES_FILE)
+    return render(
+        "report.html",
+        run=run,
+        made_at=datetime.now(UTC).isoformat(sep=" ", timespec="seconds"),
+        headline=headline(run, gates),
+        gates=gates,
+        steps_picture=steps_chart(run.steps) if run.steps else "",
+        data=data_section(summary) if summary else None,
+        curves=curves,
+        curve_names=NAMES,
+        curves_picture=learning_curves_chart(curves) if curves.get("loss") else "",
+        model=model_section(run, predictions, evaluation) if predictions else None,
+        evaluation=evaluation,
+        same_as_served=_same_as_served(run),
+        serving_check=serving_check,
+        latency_picture=latency_chart(latency) if (latency := serving_check.get("latency_ms")) else "",
+        provenance=artifact_json(run, "model", PROVENANCE_FILE),
+    )
+
+
+def _same_as_served(run: FinishedRun) -> bool:
+    baseline = run.artifacts.get("baseline_model")
+    if baseline is None or "model" not in run.artifacts or not baseline.flag("has_model"):
+        return False
+    return is_same_model(run.artifacts["model"], baseline)
+
+
+def comparison_page(before: FinishedRun, after: FinishedRun) -> str:
+    """A self-contained HTML page: the answers, gates, metrics, data, config and times of two runs side by side.
+
+    Where both measured the same examples, the change of each metric has a confidence interval of its own.
+    """
+    runs = (before, after)
+    first, second = predictions = [read_predictions(run) for run in runs]
+    common = common_examples(first, second) if first and second else None
+    gates = [_gates(run) for run in runs]
+    return render(
+        "comparison.html",
+        runs=runs,
+        headlines=[headline(run, found) for run, found in zip(runs, gates, strict=True)],
+        gates=list(dict.fromkeys(gate.name for found in gates for gate in found)),
+        verdict_of=[{gate.name: gate.verdict for gate in found} for found in gates],
+        estimates=[_estimates(found) for found in predictions],
+        common=len(common.truth) if common else 0,
+        changes={one.name: one for one in metric_estimates(common)} if common else {},
+        examples=[summary.examples if summary else {} for summary in map(read_data_summary, runs)],
+        shifts=_shifts(before, after),
+        differences=config_differences(before.config, after.config),
+        steps=list(dict.fromkeys(step.name for run in runs for step in run.steps)),
+        step_of=[{step.name: step for step in run.steps} for run in runs],
+    )
+
+
+def common_examples(before: EvalPredictions, after: EvalPredictions) -> EvalPredictions | None:
+    """The examples that both runs measured, the earlier model as the baseline; None where they have none in common."""
+    rows = {id_: row for row, id_ in enumerate(before.ids)}
+    chosen = [row for row, id_ in enumerate(after.ids) if id_ in rows]
+    if not chosen:
+        return None
+    matching = [rows[after.ids[row]] for row in chosen]
+    return EvalPredictions(
+        ids=[after.ids[row] for row in chosen],
+        labels=after.labels,
+        truth=after.truth[chosen],
+        probabilities=after.probabilities[chosen],
+        baseline=aligned(before.probabilities[np.array(matching)], before.labels, after.labels),
+    )
+
+
+def _gates(run: FinishedRun) -> list[Gate]:
+    evaluation = read_evaluation(run.artifacts["evaluation"]) if "evaluation" in run.artifacts else []
+    return read_gates(run, evaluation, artifact_json(run, "infra_blessing", REPORT_FILE))
+
+
+def _estimates(predictions: EvalPredictions | None) -> dict[str, MetricEstimate]:
+    if predictions is None:
+        return {}
+    return {one.name: one for one in metric_estimates(replace(predictions, baseline=None))}
+
+
+def _shifts(before: FinishedRun, after: FinishedRun) -> str:
+    if "statistics" not in before.artifacts or "statistics" not in after.artifacts:
+        return ""
+    first, second = (read_statistics(run.artifacts["statistics"]) for run in (before, after))
+    shifts = column_shifts(first["train"], second["train"], read_schema(after))
+    return shift_sentence(shifts, "the train split of the second run", "that of the first")

@@ -1,0 +1,333 @@
+"""Statistics of a classifier's predictions: confidence intervals, metrics, calibration, thresholds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from components.evaluator.eval_config import CLASSES_WITH_CURVES
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value and its 95 % confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+Z_95 = 1.959964
+
+
+def wilson_interval(count: float, total: float) -> Interval | None:
+    """The share `count / total` with Wilson's 95 % interval; None where `total` is 0.
+
+    Wilson, Probable inference, the law of succession, and statistical inference, JASA 1927. It stays within 0 and 1 and
+    holds for small totals too.
+    """
+    if not total:
+        return None
+    share = count / total
+    denominator = 1 + Z_95**2 / total
+    centre = (share + Z_95**2 / (2 * total)) / denominator
+    margin = Z_95 / denominator * math.sqrt(share * (1 - share) / total + Z_95**2 / (4 * total**2))
+    return Interval(share, max(0.0, min(centre - margin, share)), min(1.0, max(centre + margin, share)))
+
+
+def weighted_auc(positive: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The probability that a positive example scores above a negative one, ties counted half.
+
+    Args:
+        positive: bool [n].
+        scores: float [n].
+        weights: float [resamples, n], how often each example counts.
+
+    Returns:
+        float64 [resamples]; NaN where a resample has examples of one kind only.
+    """
+    order = np.argsort(scores, kind="stable")
+    positive, scores, weights = positive[order], scores[order], weights[:, order]
+    ties = np.flatnonzero(np.concatenate([[True], np.diff(scores) > 0]))
+    positives = np.add.reduceat(weights * positive, ties, axis=1)
+    negatives = np.add.reduceat(weights * ~positive, ties, axis=1)
+    below = np.cumsum(negatives, axis=1) - negatives
+    pairs = positives.sum(axis=1) * negatives.sum(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (positives * (below + negatives / 2)).sum(axis=1) / pairs
+
+
+@dataclass(frozen=True)
+class EvalPredictions:
+    """One row for each example with a usable label.
+
+    Attributes:
+        ids: see serving.reference_predictions.
+        labels: the names of the classes, in the order of the probabilities.
+        truth: int64 [n], the class of each example.
+        probabilities: float32 [n, classes], the new model's.
+        baseline: float32 [n, classes], those of the model served before; None where there is none to compare with.
+    """
+
+    ids: Sequence[str]
+    labels: Sequence[str]
+    truth: np.ndarray
+    probabilities: np.ndarray
+    baseline: np.ndarray | None = None
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """int64 [n], the most probable class."""
+        return self.probabilities.argmax(axis=1)
+
+
+def confusion_matrix(predictions: EvalPredictions) -> np.ndarray:
+    """int64 [classes, classes]: how many examples of the class of the row are named as the class of the column."""
+    classes = len(predictions.labels)
+    pairs = predictions.truth * classes + predictions.predicted
+    return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
+
+
+@dataclass(frozen=True)
+class ClassResult:
+    """Of one class.
+
+    Attributes:
+        label: its name.
+        examples: how many examples are of it.
+        recall: the share of them that the model names so; None without examples.
+        precision: the share of those that the model names so which are; None where it names none so.
+        baseline_recall: the recall of the model served before.
+    """
+
+    label: str
+    examples: int
+    recall: Interval | None
+    precision: Interval | None
+    baseline_recall: Interval | None
+
+
+def class_results(predictions: EvalPredictions) -> list[ClassResult]:
+    """A result for each class, in the order of the labels."""
+    return [_result(predictions, number, label) for number, label in enumerate(predictions.labels)]
+
+
+def _result(predictions: EvalPredictions, number: int, label: str) -> ClassResult:
+    is_class = predictions.truth == number
+    named_so = predictions.predicted == number
+    hits, examples = int((is_class & named_so).sum()), int(is_class.sum())
+    baseline = None
+    if predictions.baseline is not None:
+        baseline_hits = int(np.sum(is_class & (predictions.baseline.argmax(axis=1) == number)))
+        baseline = wilson_interval(baseline_hits, examples)
+    return ClassResult(
+        label=label,
+        examples=examples,
+        recall=wilson_interval(hits, examples),
+        precision=wilson_interval(hits, int(named_so.sum())),
+        baseline_recall=baseline,
+    )
+
+
+BINS = 10
+
+
+@dataclass(frozen=True)
+class CalibrationBin:
+    """The examples whose best label has a probability in a tenth.
+
+    Attributes:
+        low: where the tenth begins.
+        high: where it ends.
+        examples: how many there are.
+        confidence: the mean probability of the best label.
+        accuracy: the share for which that label is right.
+    """
+
+    low: float
+    high: float
+    examples: int
+    confidence: float
+    accuracy: Interval
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The bins that hold examples, and the expected calibration error: the mean distance between the two shares."""
+
+    bins: tuple[CalibrationBin, ...]
+    expected_error: float
+
+
+def calibration(predictions: EvalPredictions) -> Calibration:
+    """Compare how sure the model is of its best label with how often that is right."""
+    confidence = predictions.probabilities.max(axis=1).astype(np.float64)
+    correct = predictions.predicted == predictions.truth
+    numbers = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    bins = []
+    for number in np.unique(numbers).tolist():
+        chosen = numbers == number
+        share = wilson_interval(int(correct[chosen].sum()), int(chosen.sum()))
+        if share is not None:
+            mean = float(confidence[chosen].mean())
+            bins.append(CalibrationBin(number / BINS, (number + 1) / BINS, int(chosen.sum()), mean, share))
+    examples = len(confidence)
+    error = sum(one.examples / examples * abs(one.accuracy.value - one.confidence) for one in bins)
+    return Calibration(tuple(bins), float(error))
+
+
+@dataclass(frozen=True)
+class ThresholdCurve:
+    """A point for each distinct score, the highest threshold first, and one for a threshold above all scores.
+
+    Attributes:
+        false_positive_rate: float64 [points].
+        recall: float64 [points], the true positive rate.
+        precision: float64 [points]; 1 where nothing is named positive.
+        average_precision: the mean of the precision, weighted by the steps of the recall.
+    """
+
+    false_positive_rate: np.ndarray
+    recall: np.ndarray
+    precision: np.ndarray
+    average_precision: float
+
+
+def threshold_curve(positive: np.ndarray, scores: np.ndarray) -> ThresholdCurve | None:
+    """The ROC and the precision-recall curve; None where all examples are of one kind.
+
+    Args:
+        positive: bool [n].
+        scores: float [n].
+    """
+    positives, negatives = int(positive.sum()), int((~positive).sum())
+    if not positives or not negatives:
+        return None
+    order = np.argsort(-scores, kind="stable")
+    ends = np.concatenate([np.flatnonzero(np.diff(scores[order])), [len(scores) - 1]])
+    hits = np.concatenate([[0], np.cumsum(positive[order])[ends]])
+    named = np.concatenate([[0], ends + 1])
+    recall = hits / positives
+    precision = np.divide(hits, named, out=np.ones(len(hits)), where=named > 0)
+    return ThresholdCurve(
+        false_positive_rate=(named - hits) / negatives,
+        recall=recall,
+        precision=precision,
+        average_precision=float(np.sum(np.diff(recall) * precision[1:])),
+    )
+
+
+RESAMPLES = 1000
+SMALLEST_PROBABILITY = 1e-7  # Keras' own, so that cross-entropy is the Evaluator's
+_NUMBERS_IN_MEMORY = 4_000_000
+
+
+@dataclass(frozen=True)
+class MetricEstimate:
+    """A metric of the new model, of the model served before, and the change between them.
+
+    Attributes:
+        name: `accuracy`, `auc` or `cross_entropy`.
+        candidate: the new model's.
+        baseline: the served model's on the same examples; None where there is none. Likewise `change`, whose interval
+            is of the difference on the same resamples, so much narrower than the two intervals suggest.
+    """
+
+    name: str
+    candidate: Interval
+    baseline: Interval | None = None
+    change: Interval | None = None
+
+
+def metric_estimates(predictions: EvalPredictions, seed: int = 0) -> list[MetricEstimate]:
+    """Accuracy, AUC (up to 20 classes) and cross-entropy.
+
+    Accuracy has Wilson's interval; the others, and every change, the percentiles of 1,000 bootstrap resamples of the
+    eval split (the same for both models).
+    """
+    candidate = _Model.of(predictions.truth, predictions.probabilities)
+    baseline = None if predictions.baseline is None else _Model.of(predictions.truth, predictions.baseline)
+    everything = np.ones([1, len(predictions.truth)], np.float32)
+    values = candidate.metrics(everything)
+    resampled = _resampled([model for model in (candidate, baseline) if model], len(predictions.truth), seed)
+    estimates = []
+    for name, (value,) in values.items():
+        if baseline is None:
+            estimates.append(MetricEstimate(name, _interval(name, value, resampled[0][name], candidate)))
+            continue
+        (before,) = baseline.metrics(everything)[name]
+        change = _percentiles(value - before, resampled[0][name] - resampled[1][name])
+        estimates.append(
+            MetricEstimate(
+                name,
+                _interval(name, value, resampled[0][name], candidate),
+                _interval(name, before, resampled[1][name], baseline),
+                change,
+            )
+        )
+    return estimates
+
+
+@dataclass(frozen=True)
+class _Model:
+    """A model's probabilities, with what each example adds to a metric."""
+
+    truth: np.ndarray
+    probabilities: np.ndarray
+    correct: np.ndarray
+    loss: np.ndarray
+
+    @classmethod
+    def of(cls, truth: np.ndarray, probabilities: np.ndarray) -> _Model:
+        rows = np.arange(len(truth))
+        normalized = probabilities / np.maximum(probabilities.sum(axis=1, keepdims=True), SMALLEST_PROBABILITY)
+        of_truth = np.clip(normalized[rows, truth], SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
+        return cls(truth, probabilities, probabilities.argmax(axis=1) == truth, -np.log(of_truth))
+
+    def metrics(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+        """Metric -> values [resamples], of examples that count `weights` [resamples, n] times."""
+        total = weights.sum(axis=1)
+        found = {"accuracy": weights @ self.correct / total, "cross_entropy": weights @ self.loss / total}
+        classes = self.probabilities.shape[1]
+        if classes <= CLASSES_WITH_CURVES:
+            chosen = [1] if classes == 2 else range(classes)
+            areas = [weighted_auc(self.truth == c, self.probabilities[:, c], weights) for c in chosen]
+            found["auc"] = np.mean(areas, axis=0)
+        return found
+
+
+def _resampled(models: list[_Model], examples: int, seed: int) -> list[dict[str, np.ndarray]]:
+    parts = [[model.metrics(weights) for weights in _weights(examples, seed)] for model in models]
+    return [{name: np.concatenate([part[name] for part in model]) for name in model[0]} for model in parts]
+
+
+def _weights(examples: int, seed: int) -> Iterator[np.ndarray]:
+    """How often each example is drawn in each resample, a few resamples at a time."""
+    source = np.random.default_rng(seed)
+    at_once = max(1, _NUMBERS_IN_MEMORY // examples)
+    for start in range(0, RESAMPLES, at_once):
+        yield np.stack(
+            [
+                np.bincount(source.integers(0, examples, examples), minlength=examples).astype(np.float32)
+                for _ in range(min(at_once, RESAMPLES - start))
+            ]
+        )
+
+
+def _interval(name: str, value: float, resampled: np.ndarray, model: _Model) -> Interval:
+    if name == "accuracy":
+        share = wilson_interval(int(model.correct.sum()), len(model.correct))
+        if share is not None:
+            return share
+    return _percentiles(value, resampled)
+
+
+def _percentiles(value: float, resampled: np.ndarray) -> Interval:
+    usable = resampled[np.isfinite(resampled)]
+    if not len(usable):
+        return Interval(float(value), float("nan"), float("nan"))
+    low, high = np.percentile(usable, [2.5, 97.5])
+    return Interval(float(value), float(low), float(high))

@@ -1,0 +1,210 @@
+"""Raw data of a run: found, checked, and copied to where a pipeline can read them, before it starts."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from components import image_example_gen
+from components.errors import BrokenInput
+from components.table_file import TableFile
+from pipeline import demo_data
+from pipeline.config import RunConfig
+from serving.garbage_collection import uncollected_imports
+from transform.options import ImageOptions, TabularOptions, TextOptions
+
+
+def plain_csv(table: TableFile, folder: Path) -> TableFile:
+    """A CSV file with the same rows, without a byte order mark and with a row on each line.
+
+    CsvExampleGen reads line by line: a line break in a field would end the row. Each becomes a space.
+
+    Args:
+        table: what check_table accepts.
+        folder: where a copy is made, under a name that changes with its content, if one is needed.
+
+    Returns:
+        `table` itself where nothing needs to be changed.
+    """
+    if table.is_plain_csv():
+        return table
+    with Path(table.path).open("rb") as content:
+        copy = folder / hashlib.file_digest(content, "sha256").hexdigest()[:16] / "plain.csv"
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    with copy.open("w", encoding="utf-8", newline="") as written:
+        writer = csv.writer(written, lineterminator="\n")
+        writer.writerow(" ".join(name.splitlines()) for name in table.columns())
+        writer.writerows([" ".join(field.splitlines()) for field in row.fields.values()] for row in table.rows())
+    return TableFile(str(copy))
+
+
+@dataclass(frozen=True)
+class TableFindings:
+    """What is in a table that can be used.
+
+    Attributes:
+        rows: how many, the header apart.
+        duplicates: how many of them repeat an earlier row.
+        empty: column -> how many rows have nothing in it, of the columns that the config names.
+    """
+
+    rows: int
+    duplicates: int
+    empty: dict[str, int]
+
+    def __str__(self) -> str:
+        counts = [f"{self.rows:,} rows", *([f"{self.duplicates:,} repeat an earlier one"] if self.duplicates else [])]
+        return ", ".join(counts + [f"{name!r} is empty in {count:,}" for name, count in self.empty.items() if count])
+
+
+def check_table(table: TableFile, options: TabularOptions | TextOptions) -> TableFindings:
+    """Read the whole file once and compare it with what the config says of its columns.
+
+    CsvExampleGen takes a file without a header for one with, and answers a short row with a stack trace of Beam's.
+
+    Raises:
+        BrokenInput: what TableFile says of its lines; or the file has no rows, lacks a column that the config names, or
+            holds text where the config says that there are numbers.
+    """
+    columns = table.columns()
+    _check_columns(table.path, columns, options)
+    kinds = options.numeric_columns()
+    empty = {name: 0 for name in columns if name in options.named_columns()}
+    count, seen = 0, set()
+    for row in table.rows():
+        count += 1
+        seen.add(hash(tuple(row.fields.values())))
+        for name in empty:
+            empty[name] += not row.fields[name].strip()
+        for name in kinds:
+            if row.fields[name].strip() and not _is_number(row.fields[name]):
+                raise BrokenInput(
+                    f"{table.path}: line {row.line}: column {name!r} is {row.fields[name]!r}, expected a number "
+                    f"(preprocessing.columns.{name} in the config is {kinds[name]}); "
+                    "mend the value, or call the column categorical"
+                )
+    if not count:
+        raise BrokenInput(f"{table.path}: the file has a header and no rows; expected at least one row for each class")
+    return TableFindings(rows=count, duplicates=count - len(seen), empty=empty)
+
+
+def _check_columns(path: str, columns: Sequence[str], options: TabularOptions | TextOptions) -> None:
+    for name, key in options.named_columns().items():
+        if name not in columns:
+            raise BrokenInput(
+                f"{path}: there is no column {name!r}, which preprocessing.{key} in the config names; "
+                f"the columns are {', '.join(map(repr, columns))}"
+            )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+_PHOTOS = Path(image_example_gen.__file__).parent / "schema.pbtxt"
+
+
+def schema_file(config: RunConfig) -> str | None:
+    """The config's curated schema, what ImageExampleGen writes for photos, or None: one is inferred."""
+    return config.data.schema_file or (str(_PHOTOS) if config.task == "image" else None)
+
+
+@dataclass(frozen=True)
+class StagedFile:
+    """A file, or a folder with everything in it, and where the cluster finds it.
+
+    Attributes:
+        local: where it is here.
+        remote: where the compiled pipeline says it is; the name changes with the content.
+    """
+
+    local: str
+    remote: str
+
+    def copy(self) -> None:
+        """Copy it where it is not there yet.
+
+        Raises:
+            BrokenInput: the place cannot be written to.
+        """
+        import tensorflow as tf
+        from tfx.dsl.io import fileio
+
+        try:
+            for local, remote in self._files():
+                if not fileio.exists(remote):
+                    fileio.makedirs(remote.rpartition("/")[0])
+                    # Under its name only when it is whole: another run takes what is there.
+                    fileio.copy(local, f"{remote}.part", overwrite=True)
+                    fileio.rename(f"{remote}.part", remote, overwrite=True)
+        except (OSError, tf.errors.OpError) as error:
+            raise BrokenInput(
+                f"{self.remote}: {self.local} cannot be copied there: {str(error).splitlines()[0]}; "
+                "cluster.pipeline_root in the config says where data go"
+            ) from error
+
+    def _files(self) -> list[tuple[str, str]]:
+        from tfx.dsl.io import fileio
+
+        if not fileio.isdir(self.local):
+            return [(self.local, self.remote)]
+        found = []
+        for folder, _, names in fileio.walk(self.local):
+            below = folder.removeprefix(self.local).strip("/")
+            found += [(f"{folder}/{name}", "/".join(filter(None, [self.remote, below, name]))) for name in names]
+        return found
+
+
+@dataclass(frozen=True)
+class RawData:
+    """Data that an ExampleGen can read.
+
+    Attributes:
+        path: of a table's file, or of what components.image_example_gen.list_photos takes.
+        findings: what is in it, for a person.
+        fingerprint: of photos, see components.image_example_gen.input_fingerprint; "" for tables, which TFX looks at.
+    """
+
+    path: str
+    findings: str
+    fingerprint: str = ""
+
+
+def raw_data(config: RunConfig, folder: Path) -> RawData:
+    """Find the data that a config names.
+
+    Args:
+        config: of the run.
+        folder: where a copy of a table is made, if the ExampleGen cannot read it as it is.
+
+    Raises:
+        BrokenInput: there are none, or they cannot be used; the message says where and why.
+    """
+    path = config.data.path or str(demo_data.fetch(config.data.dataset or ""))
+    if isinstance(config.preprocessing, ImageOptions):
+        return _photos(path)
+    table = TableFile(path, config.data.format)
+    findings = str(check_table(table, config.preprocessing))
+    if config.task != "text":  # texts go in as they are
+        table = plain_csv(table, folder)
+    return RawData(table.path, findings)
+
+
+def _photos(path: str) -> RawData:
+    with uncollected_imports():
+        from components.image_example_gen.image_files import input_fingerprint, list_photos
+
+    photos = list_photos(path)
+    classes = {photo.label for photo in photos}
+    return RawData(path, f"{len(photos):,} photos of {_counted(sorted(classes))}", input_fingerprint(path))
+
+
+def _counted(classes: Sequence[str]) -> str:
+    return f"1 class, {classes[0]!r}" if len(classes) == 1 else f"{len(classes):,} classes"

@@ -1,0 +1,92 @@
+"""Fingerprints of code and of files: what decides whether a cached step's result still holds."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import tensorflow as tf
+
+_BLOCK = 1 << 20
+_ROOT = Path(__file__).resolve().parent.parent
+
+
+def content_fingerprint(paths: Iterable[str]) -> str:
+    """SHA-256 over the content of files and of all files in directories; what does not exist counts by its name.
+
+    Args:
+        paths: absolute, on any file system that TensorFlow reads.
+    """
+    digest = hashlib.sha256()
+    for path in paths:
+        files = [path]
+        if tf.io.gfile.isdir(path):
+            files = sorted(f"{folder}/{name}" for folder, _, names in tf.io.gfile.walk(path) for name in names)
+        for file in files:
+            digest.update(f"{file}\0".encode())
+            if tf.io.gfile.exists(file):
+                _add_content(digest, file)
+    return digest.hexdigest()
+
+
+def _add_content(digest: hashlib._Hash, path: str) -> None:
+    with tf.io.gfile.GFile(path, "rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+
+
+def code_fingerprint(module: str, *settings: str) -> str:
+    """SHA-256 over a module, everything of this project that it imports, and the settings it runs with.
+
+    TFX's cache knows a function only by its dotted name: with this among a step's parameters, the step runs again
+    where the code behind that name has changed, and not where other code has.
+
+    Args:
+        module: dotted name of a module or package of this project.
+        settings: what else decides about the outcome, such as options as JSON.
+    """
+    digest = hashlib.sha256()
+    for file in imported_files(module):
+        digest.update(f"{file.relative_to(_ROOT)}\0".encode() + file.read_bytes() + b"\0")
+    for setting in settings:
+        digest.update(setting.encode() + b"\0")
+    return digest.hexdigest()
+
+
+def imported_files(module: str) -> list[Path]:
+    """The source files of a module and of all modules of this project that it imports, sorted.
+
+    Read off the sources, so that imports inside functions count and nothing is imported. Packages on the way to
+    a module are imported with it and count too.
+
+    Raises:
+        ModuleNotFoundError: the project has no such module.
+    """
+    if _source(module) is None:
+        raise ModuleNotFoundError(f"{module} is no module of this project", name=module)
+    found: set[Path] = set()
+    waiting = [module]
+    while waiting:
+        parts = waiting.pop().split(".")
+        for depth in range(1, len(parts) + 1):
+            file = _source(".".join(parts[:depth]))
+            if file is not None and file not in found:
+                found.add(file)
+                waiting.extend(_imported_names(file))
+    return sorted(found)
+
+
+def _source(name: str) -> Path | None:
+    """The file of a module or package of this project; None for a name in a module, and for other projects."""
+    path = _ROOT.joinpath(*name.split("."))
+    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
+
+
+def _imported_names(file: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{name.name}" for name in node.names)

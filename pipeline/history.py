@@ -1,0 +1,377 @@
+"""History of runs: what ML Metadata and the run's own record say of them, read in one place."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+from ml_metadata.metadata_store import MetadataStore
+from ml_metadata.proto import metadata_store_pb2
+
+from components.data_gate.verdict import VERDICT_FILE
+from components.errors import BrokenInput
+from components.run_report.run import RunArtifact, Step, StepState
+
+RUN = "pipeline_run"  # TFX's name for the context of a run
+
+
+def open_metadata_store(path: str) -> MetadataStore:
+    """The store in an SQLite file, for reading."""
+    config = metadata_store_pb2.ConnectionConfig()
+    config.sqlite.filename_uri = path
+    config.sqlite.connection_mode = metadata_store_pb2.SqliteMetadataSourceConfig.READONLY
+    return MetadataStore(config)
+
+
+# Where two components call an output the same.
+_ROLES = {
+    ("Baseline", "model"): "baseline_model",
+    ("Evaluator", "blessing"): "model_blessing",
+    ("ServingCheck", "blessing"): "infra_blessing",
+    ("SpanExampleGen", "examples"): "span_examples",
+    ("SpanStatisticsGen", "statistics"): "span_statistics",
+    ("DistributionValidator", "anomalies"): "span_anomalies",
+}
+
+
+def artifact_role(step: str, output: str) -> str:
+    """The role of an output of a step, see components.run_report.finished_run."""
+    return _ROLES.get((step, output), output)
+
+
+def report_path(folder: Path, run_id: str) -> Path:
+    """Where the report of a run lies, or would.
+
+    Args:
+        folder: of the runs of a pipeline.
+        run_id: what the run is called.
+    """
+    return folder / "reports" / f"{run_id}.html"
+
+
+# What the ids of `ingraph tune` begin with, which makes no model.
+TUNING = "tune-"
+
+
+def run_ids(folder: Path) -> list[str]:
+    """The ids of the runs in the folder of a pipeline that were to make a model, the newest first."""
+    contexts = open_metadata_store(str(folder / "metadata.sqlite")).get_contexts_by_type(RUN)
+    newest_first = sorted(contexts, key=lambda context: context.id, reverse=True)
+    return [context.name for context in newest_first if not context.name.startswith(TUNING)]
+
+
+def pipeline_folders(runs: Path) -> list[Path]:
+    """The folders of pipelines that have run."""
+    return sorted(metadata.parent for metadata in runs.glob("*/metadata.sqlite"))
+
+
+def find_run(runs: Path, wanted: str | None) -> tuple[Path, str]:
+    """The folder of a pipeline, and the id of a run in it.
+
+    Args:
+        runs: the folder that holds a folder for each pipeline.
+        wanted: the name of a pipeline (its latest run), the id of a run or its beginning, or NAME/ID; None for the
+            latest run of all.
+
+    Raises:
+        BrokenInput: no run is meant, or several are.
+    """
+    known = [(folder, run_id) for folder in pipeline_folders(runs) for run_id in run_ids(folder)]
+    if not known:
+        raise BrokenInput(f"{runs}: no pipeline has run here; start one with `ingraph run CONFIG`, or set --workdir")
+    if wanted is None:
+        return max(known, key=lambda run: run[1])
+    name, _, beginning = wanted.rpartition("/")
+    of_name = [run for run in known if run[0].name == wanted]
+    if of_name:
+        return of_name[0]
+    found = [run for run in known if run[1].startswith(beginning) and name in ("", run[0].name)]
+    if len(found) == 1:
+        return found[0]
+    shown = ", ".join(f"{folder.name}/{run_id}" for folder, run_id in (found or known)[:8])
+    problem = "several runs begin like that" if found else "there is no such pipeline or run"
+    raise BrokenInput(f"{wanted}: {problem}; expected one of {shown}")
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """Written when a run begins, completed when it ends.
+
+    Attributes:
+        config: the validated config, as JSON.
+        steps: each step of the pipeline, in order, and the steps whose outputs it takes.
+        exit_status: see pipeline/exit_status.py; None of a run that is under way, or was killed.
+        ended: why the run ended early, as the screen said; "" where it did not.
+        metrics: of the whole eval split, so that a list of runs need not load TFMA.
+        data_spans: the spans that the data are of, the oldest first.
+    """
+
+    config: Mapping[str, Any] = field(default_factory=dict)
+    steps: Mapping[str, list[str]] = field(default_factory=dict)
+    exit_status: int | None = None
+    ended: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    data_spans: Sequence[str] = ()
+
+
+def write_run_record(folder: Path, run_id: str, record: RunRecord) -> None:
+    """Write the record of a run.
+
+    Args:
+        folder: of the runs of a pipeline.
+        run_id: what the run is called.
+        record: what to keep.
+    """
+    path = _path(folder, run_id)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(orjson.dumps(asdict(record), option=orjson.OPT_INDENT_2))
+
+
+def read_run_record(folder: Path, run_id: str) -> RunRecord:
+    """The record of a run, an empty one where there is none."""
+    path = _path(folder, run_id)
+    return RunRecord(**orjson.loads(path.read_bytes())) if path.exists() else RunRecord()
+
+
+def _path(folder: Path, run_id: str) -> Path:
+    return folder / "reports" / f"{run_id}.json"
+
+
+_KNOWN_ROLES = (
+    "examples",
+    "statistics",
+    "schema",
+    "anomalies",
+    "verdict",
+    "span_anomalies",
+    "drift",
+    "transform_graph",
+    "tuner_results",
+    "model",
+    "baseline_model",
+    "evaluation",
+    "model_blessing",
+    "infra_blessing",
+    "pushed_model",
+)
+_STATES: dict[int, StepState] = {
+    metadata_store_pb2.Execution.COMPLETE: "done",
+    metadata_store_pb2.Execution.CACHED: "unchanged",
+}
+
+
+@dataclass(frozen=True)
+class RecordedRun:
+    """The executions of a run and what they made.
+
+    Attributes:
+        steps: in the order in which they began; those that were not reached are not known here.
+        artifacts: by role, see components.run_report.finished_run.
+        base_path: the model base path, "" where no step came to it.
+    """
+
+    steps: tuple[Step, ...]
+    artifacts: Mapping[str, RunArtifact]
+    base_path: str
+
+
+def read_recorded_run(store: MetadataStore, run_id: str) -> RecordedRun:
+    """Read a run; one that the store does not know has no steps.
+
+    Args:
+        store: ML Metadata.
+        run_id: what the run is called.
+    """
+    context = store.get_context_by_type_and_name(RUN, run_id)
+    executions = store.get_executions_by_context(context.id) if context else []
+    steps: list[Step] = []
+    artifacts: dict[str, RunArtifact] = {}
+    makers: dict[int, str] = {}
+    base_path = ""
+    for execution in sorted(executions, key=lambda execution: execution.id):
+        name = str(execution.type.rpartition(".")[2])
+        events = store.get_events_by_execution_ids([execution.id])
+        outputs = {event.path.steps[0].key: event.artifact_id for event in events if _is_output(event)}
+        inputs = [event.artifact_id for event in events if not _is_output(event)]
+        steps.append(_step(name, execution, tuple(dict.fromkeys(makers[id_] for id_ in inputs if id_ in makers))))
+        makers |= dict.fromkeys(outputs.values(), name)
+        base_path = str(_values(execution.custom_properties).get("base_path", base_path))
+        if execution.last_known_state in _STATES:
+            for key, id_ in outputs.items():
+                role = artifact_role(name, key)
+                if role in _KNOWN_ROLES:
+                    artifacts[role] = _artifact(store, id_)
+    return RecordedRun(tuple(steps), artifacts, base_path)
+
+
+def _step(name: str, execution: metadata_store_pb2.Execution, upstream: tuple[str, ...]) -> Step:
+    state = _STATES.get(execution.last_known_state, "failed")
+    seconds = (execution.last_update_time_since_epoch - execution.create_time_since_epoch) / 1000
+    return Step(name, state, seconds if state == "done" else None, upstream)
+
+
+def _artifact(store: MetadataStore, id_: int) -> RunArtifact:
+    (artifact,) = store.get_artifacts_by_id([id_])
+    return RunArtifact(artifact.uri, _values(artifact.properties) | _values(artifact.custom_properties))
+
+
+def _is_output(event: metadata_store_pb2.Event) -> bool:
+    return event.type == metadata_store_pb2.Event.OUTPUT
+
+
+def _values(properties: Mapping[str, metadata_store_pb2.Value]) -> dict[str, Any]:
+    return {name: getattr(value, kind) for name, value in properties.items() if (kind := value.WhichOneof("value"))}
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """The verdicts and results of one run.
+
+    Attributes:
+        warnings: what DataGate let pass, in words.
+        metrics: of the whole eval split, by name.
+        blessed: the Evaluator's verdict; None where the run did not come that far. Likewise the next two.
+        evaluation_reason: why the Evaluator did not bless.
+        infra_blessed: ServingCheck's.
+        infra_reason: why ServingCheck did not bless.
+        infra_remark: what it says besides its verdict.
+        pushed: whether a version of this run is published.
+        pushed_version: its number.
+        pushed_destination: where it lies.
+        pushed_reason: what ServingPusher says of it.
+    """
+
+    warnings: tuple[str, ...] = ()
+    metrics: dict[str, float] = field(default_factory=dict)
+    blessed: bool | None = None
+    evaluation_reason: str = ""
+    infra_blessed: bool | None = None
+    infra_reason: str = ""
+    infra_remark: str = ""
+    pushed: bool | None = None
+    pushed_version: str = ""
+    pushed_destination: str = ""
+    pushed_reason: str = ""
+
+
+def read_outcome(metadata: str, run_id: str) -> RunOutcome:
+    """Read the outcome of a run.
+
+    Args:
+        metadata: the SQLite file.
+        run_id: what the run was called.
+    """
+    artifacts = read_recorded_run(open_metadata_store(metadata), run_id).artifacts
+    verdict, evaluation = artifacts.get("verdict"), artifacts.get("evaluation")
+    return RunOutcome(
+        warnings=_warnings(verdict.uri) if verdict else (),
+        metrics=_evaluated(evaluation.uri) if evaluation else {},
+        blessed=_flag(artifacts, "model_blessing", "blessed"),
+        evaluation_reason=_text(artifacts, "model_blessing", "reason"),
+        infra_blessed=_flag(artifacts, "infra_blessing", "blessed"),
+        infra_reason=_text(artifacts, "infra_blessing", "reason"),
+        infra_remark=_text(artifacts, "infra_blessing", "remark"),
+        pushed=_flag(artifacts, "pushed_model", "pushed"),
+        pushed_version=_text(artifacts, "pushed_model", "pushed_version"),
+        pushed_destination=_text(artifacts, "pushed_model", "pushed_destination"),
+        pushed_reason=_text(artifacts, "pushed_model", "reason"),
+    )
+
+
+def cached_nodes(metadata: str, run_id: str) -> frozenset[str]:
+    """The ids of the nodes of a run whose earlier outputs were used."""
+    steps = read_recorded_run(open_metadata_store(metadata), run_id).steps
+    return frozenset(step.name for step in steps if step.state == "unchanged")
+
+
+def _warnings(verdict: str) -> tuple[str, ...]:
+    return tuple(json.loads(Path(verdict, VERDICT_FILE).read_text(encoding="utf-8"))["warnings"])
+
+
+def _flag(artifacts: Mapping[str, RunArtifact], role: str, name: str) -> bool | None:
+    return artifacts[role].flag(name) if role in artifacts else None
+
+
+def _text(artifacts: Mapping[str, RunArtifact], role: str, name: str) -> str:
+    return artifacts[role].text(name) if role in artifacts else ""
+
+
+def _evaluated(evaluation: str) -> dict[str, float]:
+    from components.evaluator.results import overall_metrics  # TFMA takes seconds to load
+
+    return overall_metrics(evaluation)
+
+
+@dataclass(frozen=True)
+class PastRun:
+    """What became of a run.
+
+    Attributes:
+        name: of its pipeline.
+        run_id: what it is called.
+        verdict: `published`, `not good enough`, `fails the serving check`, `not published` or `stopped`.
+        reason: why, in words.
+        version: the published version's number, "" where nothing was published.
+        metrics: of the whole eval split.
+        report: where the report lies, "" where it was not made.
+        log: where the log lies, "" where there is none.
+        steps: those that ran.
+    """
+
+    name: str
+    run_id: str
+    verdict: str
+    reason: str
+    version: str
+    metrics: Mapping[str, float]
+    report: str
+    log: str
+    steps: tuple[Step, ...]
+
+
+def read_past_run(folder: Path, run_id: str) -> PastRun:
+    """Read it from ML Metadata and the record of the run.
+
+    Args:
+        folder: of the runs of a pipeline.
+        run_id: what the run is called.
+    """
+    recorded = read_recorded_run(open_metadata_store(str(folder / "metadata.sqlite")), run_id)
+    record = read_run_record(folder, run_id)
+    verdict, reason = _verdict(recorded.artifacts, record)
+    report, log = report_path(folder, run_id), folder / "logs" / f"{run_id}.log"
+    pushed = recorded.artifacts.get("pushed_model")
+    return PastRun(
+        name=folder.name,
+        run_id=run_id,
+        verdict=verdict,
+        reason=reason,
+        version=pushed.text("pushed_version") if pushed and pushed.flag("pushed") else "",
+        metrics=_metrics(recorded.artifacts, record),
+        report=str(report) if report.exists() else "",
+        log=str(log) if log.exists() else "",
+        steps=recorded.steps,
+    )
+
+
+def _verdict(artifacts: Mapping[str, RunArtifact], record: RunRecord) -> tuple[str, str]:
+    pushed = artifacts.get("pushed_model")
+    if pushed is None:
+        return "stopped", record.ended
+    reason = pushed.text("reason")
+    if pushed.flag("pushed"):
+        return "published", reason
+    for role, verdict in (("model_blessing", "not good enough"), ("infra_blessing", "fails the serving check")):
+        if role in artifacts and not artifacts[role].flag("blessed"):
+            return verdict, artifacts[role].text("reason")
+    return "not published", reason
+
+
+def _metrics(artifacts: Mapping[str, RunArtifact], record: RunRecord) -> Mapping[str, float]:
+    if record.metrics or "evaluation" not in artifacts:
+        return record.metrics
+    return _evaluated(artifacts["evaluation"].uri)

@@ -1,0 +1,224 @@
+"""Compiling a config into the pipeline spec that Kubeflow Pipelines and Vertex AI run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from google.protobuf import json_format
+from kfp.pipeline_spec import pipeline_spec_pb2
+from tfx import v1 as tfx
+from tfx.dsl.components.base.base_component import BaseComponent
+from tfx.orchestration.data_types import RuntimeParameter
+
+from components.errors import BrokenInput
+from pipeline.config import RunConfig
+from pipeline.data import StagedFile, raw_data, schema_file
+from pipeline.options import ClusterOptions, StepResources
+from pipeline.spans import span_window, write_span_files
+
+# What a container of the image is started with; the rest of its command line is in the spec.
+CONTAINER_COMMAND = ["python", "-m", "pipeline.container_main"]
+# Both backends put the id of the run there.
+RUN_ID = "{{$.pipeline_job_uuid}}"
+# A node with such a parameter looks at the model base path, which no cache knows.
+_NEVER_CACHED = "run_id"
+
+_ResourceSpec = pipeline_spec_pb2.PipelineDeploymentConfig.PipelineContainerSpec.ResourceSpec
+
+
+def compile_job(pipeline: tfx.dsl.Pipeline, cluster: ClusterOptions) -> dict[str, Any]:
+    """A PipelineJob as JSON: `pipelineSpec` (schema version 2.1.0), `runtimeConfig`, `displayName`, `labels`.
+
+    The open-source backend runs no resolver nodes, and the pipeline has none. Nodes that look at the model base path
+    are not cached.
+
+    Raises:
+        BrokenInput: `cluster.image` is missing, or `cluster.resources` names a step that is not there.
+    """
+    if not cluster.image:
+        raise BrokenInput(
+            "cluster.image is missing: the container image that every step runs in, made from deploy/image/Dockerfile; "
+            "`--set cluster.image=REGISTRY/ingraph:TAG` gives it"
+        )
+    _give_resources(pipeline.components, cluster.resources)
+    runner = tfx.orchestration.experimental.KubeflowV2DagRunner(
+        config=tfx.orchestration.experimental.KubeflowV2DagRunnerConfig(
+            default_image=cluster.image, default_commands=CONTAINER_COMMAND, use_pipeline_spec_2_1=True
+        )
+    )
+    job: dict[str, Any] = runner.run(pipeline, write_out=False)
+    for task in job["pipelineSpec"]["root"]["dag"]["tasks"].values():
+        if _NEVER_CACHED in task.get("inputs", {}).get("parameters", {}):
+            task.pop("cachingOptions", None)
+    parameters = job["pipelineSpec"]["root"].get("inputDefinitions", {}).get("parameters", {})
+    for name, default in _defaults(pipeline.components).items():  # TFX leaves them out
+        parameters[name]["defaultValue"] = default
+    json_format.ParseDict(job["pipelineSpec"], pipeline_spec_pb2.PipelineSpec())
+    return job
+
+
+def cluster_name(name: str) -> str:
+    """A config's name as both backends take it: lower case letters, digits and dashes."""
+    return re.sub(r"[^a-z0-9-]", "-", name.lower())
+
+
+def _defaults(components: list[BaseComponent]) -> dict[str, Any]:
+    values = [value for component in components for value in component.exec_properties.values()]
+    return {value.name: value.default for value in values if isinstance(value, RuntimeParameter)}
+
+
+def _give_resources(components: list[BaseComponent], resources: dict[str, StepResources]) -> None:
+    by_name = {component.id: component for component in components}
+    for step, given in resources.items():
+        if step not in by_name:
+            raise BrokenInput(f"cluster.resources.{step}: there is no such step; the steps are {', '.join(by_name)}")
+        accelerator = given.accelerator
+        by_name[step].platform_config = _ResourceSpec(
+            cpu_limit=given.cpu or 0,
+            memory_limit=given.memory or 0,
+            accelerator=_ResourceSpec.AcceleratorConfig(type=accelerator.type, count=accelerator.count)
+            if accelerator
+            else None,
+        )
+
+
+_YAML = (".yaml", ".yml")
+
+
+def write_job(job: dict[str, Any], path: str) -> None:
+    """Write a PipelineJob as JSON, which Vertex AI takes, or its spec alone as YAML, which Kubeflow Pipelines takes.
+
+    Args:
+        job: see pipeline.runners.compiled_job.
+        path: its ending decides: .json, .yaml or .yml.
+
+    Raises:
+        BrokenInput: another ending, or the file cannot be written.
+    """
+    if path.endswith(".json"):
+        content = json.dumps(job, indent=2, sort_keys=True)
+    elif path.endswith(_YAML):
+        content = yaml.safe_dump(job["pipelineSpec"], sort_keys=True)
+    else:
+        raise BrokenInput(f"{path}: expected a name that ends in .json (Vertex AI) or .yaml (Kubeflow Pipelines)")
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text(content, encoding="utf-8")
+    except OSError as error:
+        raise BrokenInput(f"{path}: the compiled pipeline cannot be written: {error.strerror}") from error
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """A run of a compiled pipeline.
+
+    Attributes:
+        spec_file: what pipeline.runners.write_job wrote.
+        name: what to call it.
+        parameters: values of its runtime parameters, where the compiled ones are not meant.
+        cluster: where to run it.
+    """
+
+    spec_file: str
+    name: str
+    parameters: Mapping[str, str]
+    cluster: ClusterOptions
+
+
+Target = Literal["kubeflow", "vertex"]
+
+
+@dataclass(frozen=True)
+class ClusterPipeline:
+    """What is submitted.
+
+    Attributes:
+        job: see pipeline.runners.compiled_job.compile_job.
+        staged: what must be copied before a run.
+        base_path: the model base path that runs publish into.
+    """
+
+    job: dict[str, Any]
+    staged: list[StagedFile]
+    base_path: str
+
+
+def cluster_pipeline(config: RunConfig, target: Target, folder: Path) -> ClusterPipeline:
+    """Compile a config; nothing is sent anywhere.
+
+    Data and a schema of this machine get a place below `cluster.pipeline_root` whose name changes with their content.
+    Data in an object store are read where they are. A relative `models` means a folder below the pipeline root.
+
+    Args:
+        config: of the run.
+        target: what is going to run it.
+        folder: where copies of data are made, if the ExampleGen cannot read them as they are.
+
+    Raises:
+        BrokenInput: the data cannot be used, or the config does not say enough about the cluster.
+    """
+    root = _root(config, target)
+    staged: list[StagedFile] = []
+    data_path, data_fingerprint = _data(config, folder, root, staged)
+    schema = schema_file(config)
+    from pipeline.dag import Locations, create_pipeline
+
+    base_path = config.models if _is_shared(config.models) else f"{root}/{config.models}"
+    locations = Locations(
+        data=data_path,
+        data_fingerprint=data_fingerprint,
+        schema_file=_stage(schema, root, "schemas", staged) if schema else None,
+        artifacts=root,
+        metadata=None,
+        base_path=f"{base_path}/{config.name}",
+    )
+    named = config.model_copy(update={"name": cluster_name(config.name)})
+    pipeline = create_pipeline(named, locations, RUN_ID, config.beam.pipeline_args(config.cluster.image))
+    return ClusterPipeline(compile_job(pipeline, config.cluster), staged, locations.base_path)
+
+
+def _root(config: RunConfig, target: Target) -> str:
+    root = (config.cluster.pipeline_root or "").rstrip("/")
+    if not root:
+        raise BrokenInput(
+            "cluster.pipeline_root is missing: a path that every step reaches and writes to; "
+            "`--set cluster.pipeline_root=gs://BUCKET/ingraph` gives it"
+        )
+    if target == "vertex" and not root.startswith("gs://"):
+        raise BrokenInput(f"cluster.pipeline_root is {root!r}; Vertex AI needs a folder of Cloud Storage, gs://…")
+    return root
+
+
+def _data(config: RunConfig, folder: Path, root: str, staged: list[StagedFile]) -> tuple[str, str]:
+    if config.data.path and "://" in config.data.path:
+        return config.data.path, ""
+    if config.data.spans:
+        # What is served on the cluster is not known here, and so not which spans are new.
+        if config.task == "image" and "://" not in config.data.spans.path:
+            raise BrokenInput(
+                f"data.spans.path is {config.data.spans.path}: the photos of spans are not copied to a cluster; "
+                "give a path that every step reaches, gs://…"
+            )
+        config = write_span_files(span_window(config.data, versions=()), config, folder).read_by(config)
+    data = raw_data(config, folder)
+    return _stage(data.path, root, "data", staged, data.fingerprint), data.fingerprint
+
+
+def _stage(local: str, root: str, kind: str, staged: list[StagedFile], fingerprint: str = "") -> str:
+    if "://" in local:
+        return local
+    name = Path(local).name
+    fingerprint = fingerprint or hashlib.sha256(Path(local).read_bytes()).hexdigest()
+    staged.append(StagedFile(local, f"{root}/{kind}/{fingerprint[:16]}/{name}"))
+    return staged[-1].remote
+
+
+def _is_shared(path: str) -> bool:
+    return "://" in path or Path(path).is_absolute()

@@ -1,0 +1,83 @@
+"""Due times of a schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+from apscheduler.triggers.base import BaseTrigger
+from apscheduler.triggers.combining import OrTrigger
+from apscheduler.triggers.cron import CronTrigger
+
+from pipeline.options import ScheduleOptions
+from pipeline.schedules.cron import CronExpression, CronField
+
+
+@dataclass(frozen=True)
+class DueTime:
+    """A due time and what becomes of it: a run, unless there is a reason to skip it."""
+
+    time: datetime
+    skipped_because: str = ""
+
+    @property
+    def sentence(self) -> str:
+        """For the log: why there was no run."""
+        return f"due {self.time:%Y-%m-%d %H:%M:%S}: skipped: {self.skipped_because}"
+
+
+# Clocks are set by less than that.
+_CLOCK_CHANGE = timedelta(hours=3)
+
+
+def next_due(options: ScheduleOptions, after: datetime) -> datetime | None:
+    """The first time after an instant at which a run is due, in UTC; None when the window has closed.
+
+    When clocks are set forward, a run in the hour that is left out comes an hour later by the clock. When they are set
+    back, the hour that comes twice counts once, unless minute or hour is a star: those runs go by, evenly.
+    """
+    expression, zone = options.expression, options.zone
+    repeats = expression.minute.text.startswith("*") or expression.hour.text.startswith("*")
+    if options.opens and after < options.opens:
+        after = options.opens - timedelta(seconds=1)
+    start = after - _margin(after, zone)
+    found: datetime | None = None
+    for wall in _wall_times(expression, start.astimezone(zone).replace(tzinfo=UTC)):
+        first, second = (wall.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
+        if found and first > found + _margin(found, zone):
+            break
+        for instant in (first, second) if repeats else (first,):
+            if instant > after and (found is None or instant < found):
+                found = instant
+    return found if found and not (options.closes and found >= options.closes) else None
+
+
+def _margin(instant: datetime, zone: ZoneInfo) -> timedelta:
+    """How far around an instant times by the clock may be out of order."""
+    offsets = {(instant + change).astimezone(zone).utcoffset() for change in (-_CLOCK_CHANGE, _CLOCK_CHANGE)}
+    return _CLOCK_CHANGE if len(offsets) > 1 else timedelta()
+
+
+def _wall_times(expression: CronExpression, start: datetime) -> Iterator[datetime]:
+    """What a clock shows when the expression matches, as if it were UTC, where no clock is ever set."""
+    trigger = _trigger(expression)
+    time = trigger.get_next_fire_time(None, start)
+    while time:
+        yield time
+        time = trigger.get_next_fire_time(None, time + timedelta(seconds=1))
+
+
+def _trigger(expression: CronExpression) -> BaseTrigger:
+    """The expression for APScheduler, whose cron wants both kinds of day to match, and whose weeks begin on Monday."""
+    time = {"minute": _list(expression.minute), "hour": _list(expression.hour), "month": _list(expression.month)}
+    day = {"day": _list(expression.day)}
+    weekday = {"day_of_week": ",".join(str((value - 1) % 7) for value in expression.weekday.values)}
+    if expression.either_day:
+        return OrTrigger([CronTrigger(**time, **day, timezone=UTC), CronTrigger(**time, **weekday, timezone=UTC)])
+    return CronTrigger(**time, **day, **weekday, timezone=UTC)
+
+
+def _list(field: CronField) -> str:
+    return ",".join(map(str, field.values))

@@ -1,1 +1,0 @@
-"""What can keep a schedule: each with the same three functions."""

@@ -1,0 +1,222 @@
+"""The screen of a run: what a person sees while it runs and when it has ended, with a sample prediction."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+import yaml
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from components.table_file import TableFile
+from pipeline.config import RunConfig
+
+if TYPE_CHECKING:
+    from components.tuner.trials import Trials
+    from pipeline.history import RunOutcome
+
+
+def shown_path(path: str) -> str:
+    """A path from here, where that is shorter than the whole path; "" stays so."""
+    return path if not path or "://" in path else min(os.path.relpath(path), path, key=len)
+
+
+STEP = "  {:<18}"
+
+
+class RunScreen:
+    """Prints the progress and the end of a run, a line at a time.
+
+    Args:
+        stream: where to print.
+        log: the file that the libraries write to.
+    """
+
+    def __init__(self, stream: TextIO, log: Path | None) -> None:
+        self._console = Console(file=stream, highlight=False, soft_wrap=True)
+        self._log = log
+
+    @classmethod
+    def without_log(cls) -> RunScreen:
+        """A screen for what goes wrong before there is a log file."""
+        return cls(sys.stdout, None)
+
+    def begin(self, name: str, run_id: str) -> None:
+        self._print(f"[bold]{name}[/bold]: run {run_id}")
+        self._print(f"the libraries' full log is {self._log}")
+
+    def data(self, findings: str) -> None:
+        """What the data file holds."""
+        self._print(f"data: {escape(findings)}")
+
+    def loading(self) -> None:
+        self._print("loading TFX …")
+
+    def node_started(self, node: str) -> None:
+        if self._console.is_terminal:
+            self._console.print(STEP.format(node) + "…", end="\r")
+
+    def node_ended(self, node: str, seconds: float, cached: bool) -> None:
+        self._print(STEP.format(node) + ("unchanged" if cached else f"{seconds:6.1f} s"))
+
+    def outcome(self, outcome: RunOutcome, seconds: float) -> None:
+        """The verdicts, and where the model lies."""
+        self._print(STEP.format("pipeline") + f"{seconds:6.1f} s\n")
+        for warning in outcome.warnings:
+            self._print(f"[yellow]warning[/yellow]    {escape(warning)}")
+        metrics = ", ".join(f"{name} {value:.4g}" for name, value in sorted(outcome.metrics.items()))
+        self._print(f"metrics    {metrics or 'none: no example of the eval split has a label of the model'}")
+        self._verdict("evaluation", outcome.blessed, "every threshold holds", outcome.evaluation_reason)
+        self._verdict("serving", outcome.infra_blessed, "answers as the training graph does", outcome.infra_reason)
+        if outcome.infra_remark:
+            self._print(f"{'':<10} {escape(outcome.infra_remark)}")
+        if outcome.pushed:
+            self._print(f"[green]publishing[/green] {outcome.pushed_reason}: {outcome.pushed_destination}")
+        else:
+            self._print(f"[red]publishing[/red] {escape(outcome.pushed_reason)}")
+
+    def trials(self, trials: Trials, tensorboard: str, seconds: float) -> None:
+        """A search for hyperparameters: each trial, the best first, and what to do with the best."""
+        best = trials.ranked[0]
+        options, metrics = list(best.values), sorted(best.metrics, key=lambda name: name != trials.objective)
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for heading in ("trial", *metrics, *options):
+            table.add_column(heading, overflow="fold")
+        for trial in trials.ranked:
+            found = [f"{trial.metrics[name]:.4f}" for name in metrics] if trial.metrics else ["failed", "", ""]
+            table.add_row(trial.number, *found, *(_option(trial.values[name]) for name in options))
+        self._print(STEP.format("pipeline") + f"{seconds:6.1f} s\n")
+        # A pipe has no width; lines must stay whole there.
+        width = None if self._console.is_terminal else 400
+        Console(file=self._console.file, width=width, highlight=False).print(table)
+        for trial in trials.ranked:
+            if trial.failure:
+                self._print(f"[yellow]warning[/yellow]    trial {trial.number} failed: {escape(trial.failure)}")
+        found_values = yaml.safe_dump({"trainer": _nested(best.values)}, default_flow_style=None, sort_keys=False)
+        self._print(f"\nbest values, which `ingraph run` with the same config trains with:\n{escape(found_values)}")
+        self._print(f"tensorboard --logdir {shlex.quote(tensorboard)}")
+
+    def answer(self, protocol: str, row: Mapping[str, str], label: str) -> None:
+        """What the served model said to a raw row."""
+        self._print(f"{protocol:<10} {escape(_pairs(row))} -> [bold green]{escape(label)}[/bold green]")
+
+    def what_next(self, name: str, base_path: str, example: Sequence[str]) -> None:
+        """What to type next; the example is what `ingraph predict` takes."""
+        commands = (
+            ("serve", "--model", f"{name}={base_path}"),
+            ("predict", name, *example),
+            ("models", "list", base_path),
+        )
+        self._print("\nnext:")
+        for command in commands:
+            self._print(f"  ingraph {escape(shlex.join(command))}")
+
+    def stopped(self, reason: str) -> None:
+        """Why the run ended without a model."""
+        self._print(f"[red]stopped[/red]    {escape(reason)}")
+        if self._log:
+            self._print(f"the full log is {self._log}")
+
+    def report(self, path: Path) -> None:
+        """Where the report lies."""
+        self._print(f"\nreport     {escape(str(path))}")
+
+    def no_report(self, reason: str) -> None:
+        """Why there is none."""
+        self._print(f"\nno report  {escape(reason)}")
+
+    def _verdict(self, gate: str, blessed: bool | None, fine: str, reason: str) -> None:
+        mark = "[green]" if blessed else "[red]"
+        self._print(f"{mark}{gate:<10}[/] {fine if blessed else f'no: {escape(reason)}'}")
+
+    def _print(self, line: str) -> None:
+        self._console.print(line)
+        self._console.file.flush()
+
+
+def _option(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else escape(json.dumps(value).strip('"'))
+
+
+def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """{"augmentation.crop": 0.1} as {"augmentation": {"crop": 0.1}}."""
+    nested: dict[str, Any] = {}
+    for name, value in values.items():
+        *holders, last = name.split(".")
+        section = nested
+        for holder in holders:
+            section = section.setdefault(holder, {})
+        section[last] = value
+    return nested
+
+
+def _pairs(row: Mapping[str, str]) -> str:
+    return " ".join(shlex.quote(f"{name}={value}") for name, value in row.items())
+
+
+@dataclass(frozen=True)
+class _Question:
+    """One example, as it is sent and as a person reads it."""
+
+    rest: Mapping[str, Sequence[Any]]
+    grpc: Mapping[str, Sequence[Any]]
+    shown: Mapping[str, str]
+
+
+def ask_once(config: RunConfig, base_path: str, data: str, screen: RunScreen) -> None:
+    """Serve a model for a moment, and ask it for the first row or photo of its data over REST and over gRPC.
+
+    Args:
+        config: of the run that published it.
+        base_path: the model base path.
+        data: what the run learned from, see pipeline.raw_data.
+        screen: shows the answers.
+    """
+    from serving.client.grpc import GrpcClient
+    from serving.client.rest import RestClient
+    from serving.server.app import EmbeddedServer
+    from serving.server.config import LoadPolicy
+    from serving.server.options import ServerOptions
+
+    name = config.name
+    options = ServerOptions(rest_port=0, grpc_port=0, load_policy=LoadPolicy(load_retries=0))
+    with (
+        EmbeddedServer({name: base_path}, options) as server,
+        RestClient(server.host, server.rest_port) as rest,
+        GrpcClient(server.host, server.grpc_port) as grpc,
+    ):
+        if config.task == "image":
+            question = _photo(data)
+        else:
+            inputs = rest.metadata(name).signatures["serving_default"].inputs
+            question = _row(TableFile(data, config.data.format), inputs, config.preprocessing.renamed_inputs())
+        screen.answer("REST", question.shown, rest.predict(name, question.rest)["output_0"][0])
+        screen.answer("gRPC", question.shown, grpc.predict(name, question.grpc)["output_0"][0].decode())
+    asked = [*question.shown.values()] if config.task == "image" else [f"{k}={v}" for k, v in question.shown.items()]
+    screen.what_next(name, base_path, asked)
+
+
+def _row(table: TableFile, inputs: Mapping[str, Any], renamed_inputs: Mapping[str, str]) -> _Question:
+    from serving.client.table_columns import table_columns
+
+    row = next(table.rows()).fields
+    row |= {name: row[column] for name, column in renamed_inputs.items()}
+    columns = table_columns([row], inputs, table.path)
+    return _Question(columns, columns, {column: row[column] for column in inputs})
+
+
+def _photo(data: str) -> _Question:
+    from components.image_example_gen.image_files import list_photos
+
+    file = list_photos(data)[0].file
+    content = Path(file).read_bytes()
+    return _Question({"image": [base64.urlsafe_b64encode(content).decode()]}, {"image": [content]}, {"image": file})

@@ -1,0 +1,341 @@
+"""The gRPC port: PredictionService and ModelService of TensorFlow Serving on grpc.aio."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import grpc
+import numpy as np
+from google.protobuf import descriptor_pb2, descriptor_pool
+from google.protobuf.message import DecodeError
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from tensorflow_serving.apis import (
+    classification_pb2,
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    inference_pb2,
+    model_management_pb2,
+    model_service_pb2_grpc,
+    predict_pb2,
+    prediction_service_pb2_grpc,
+    regression_pb2,
+)
+
+from serving.client.errors import CanonicalCode
+from serving.client.tensors import from_proto, to_proto
+from serving.server.config import model_configs
+from serving.server.errors import ServingError, invalid_argument
+from serving.server.inference import ExampleInference, Inference
+from serving.server.models import ModelInUse, ModelManager, model_metadata, model_status
+from serving.server.options import ServerOptions
+from serving.server.request_log import RequestLogger, RequestRecord
+from serving.server.signatures import DEFAULT_SIGNATURE
+
+_PACKAGE = "tensorflow.serving"
+_SERVICES = {
+    "PredictionService": {
+        "Classify": (classification_pb2, "ClassificationRequest", "ClassificationResponse"),
+        "Regress": (regression_pb2, "RegressionRequest", "RegressionResponse"),
+        "Predict": (predict_pb2, "PredictRequest", "PredictResponse"),
+        "MultiInference": (inference_pb2, "MultiInferenceRequest", "MultiInferenceResponse"),
+        "GetModelMetadata": (get_model_metadata_pb2, "GetModelMetadataRequest", "GetModelMetadataResponse"),
+    },
+    "ModelService": {
+        "GetModelStatus": (get_model_status_pb2, "GetModelStatusRequest", "GetModelStatusResponse"),
+        "HandleReloadConfigRequest": (model_management_pb2, "ReloadConfigRequest", "ReloadConfigResponse"),
+    },
+}
+_FILES = {"PredictionService": "prediction_service", "ModelService": "model_service"}
+
+
+def register_service_descriptors() -> list[str]:
+    """The full names of both services, once they are in the default pool, where the reflection service looks for them.
+
+    Source: tensorflow_serving/apis/{prediction,model}_service.proto.
+    """
+    pool = descriptor_pool.Default()
+    for service_name, methods in _SERVICES.items():
+        file = descriptor_pb2.FileDescriptorProto(
+            name=f"tensorflow_serving/apis/{_FILES[service_name]}.proto", package=_PACKAGE, syntax="proto3"
+        )
+        file.dependency.extend(module.DESCRIPTOR.name for module, _, _ in methods.values())
+        service = file.service.add(name=service_name)
+        for name, (_, request, response) in methods.items():
+            service.method.add(name=name, input_type=f".{_PACKAGE}.{request}", output_type=f".{_PACKAGE}.{response}")
+        pool.AddSerializedFile(file.SerializeToString(deterministic=True))
+    return [f"{_PACKAGE}.{name}" for name in _SERVICES]
+
+
+class ParsingHandlers:
+    """Takes the place of a grpc.aio.Server where a generated function adds a servicer of unary methods to it.
+
+    A request that is no message of its type ends with INTERNAL, as with C++ servers; left to itself the library answers
+    UNKNOWN with the name of a Python class, and logs a stack trace.
+
+        add_PredictionServiceServicer_to_server(servicer, ParsingHandlers(server))
+    """
+
+    def __init__(self, server: grpc.aio.Server) -> None:
+        self._server = server
+
+    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        """As the server's."""
+        self._server.add_generic_rpc_handlers([_ParsingHandler(handler) for handler in handlers])
+
+
+class _ParsingHandler(grpc.GenericRpcHandler):
+    def __init__(self, handler: grpc.GenericRpcHandler) -> None:
+        self._handler = handler
+        self._parsing: dict[str, grpc.RpcMethodHandler] = {}
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+        method = handler_call_details.method
+        if method not in self._parsing:
+            handler = self._handler.service(handler_call_details)
+            if handler is None:
+                return None
+            self._parsing[method] = _parsing(handler)
+        return self._parsing[method]
+
+
+def _parsing(handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
+    parse, respond = handler.request_deserializer, handler.unary_unary
+
+    async def call(data: bytes, context: grpc.aio.ServicerContext) -> Any:
+        try:
+            request = parse(data)
+        except DecodeError as error:
+            await context.abort(grpc.StatusCode.INTERNAL, str(error))
+        return await respond(request, context)
+
+    return grpc.unary_unary_rpc_method_handler(call, response_serializer=handler.response_serializer)
+
+
+logger = logging.getLogger(__name__)
+
+
+async def reload_config(
+    manager: ModelManager, request: model_management_pb2.ReloadConfigRequest
+) -> model_management_pb2.ReloadConfigResponse:
+    """Serve exactly the models of the request; answered when those that are new are available.
+
+    Raises:
+        ServingError: INVALID_ARGUMENT, the config is none; FAILED_PRECONDITION, a label for a version that is not
+            available; UNKNOWN, a new model did not become available.
+    """
+    try:
+        if request.config.WhichOneof("config") != "model_config_list":
+            raise invalid_argument(
+                "ServerModelConfig type not supported by HandleReloadConfigRequest. Only ModelConfigList is currently "
+                "supported"
+            )
+        await manager.reload(model_configs(request.config))
+    except ServingError as error:
+        logger.error("the model config was not taken over: %s", error.message)
+        raise
+    return model_management_pb2.ReloadConfigResponse()
+
+
+MAXIMUM_MESSAGE_BYTES = 1024  # of an error, as in grpc_status_util.cc
+
+
+Observers = Iterable[Callable[[RequestRecord], None]]
+
+
+async def add_services(
+    server: grpc.aio.Server,
+    manager: ModelManager,
+    inference: Inference,
+    request_logger: RequestLogger,
+    options: ServerOptions,
+    observers: Observers = (),
+) -> None:
+    """Register both services, and those for health and reflection where the options ask for them.
+
+    Args:
+        server: not started yet.
+        manager: the models.
+        inference: runs them.
+        request_logger: gets what they have answered.
+        options: of the server.
+        observers: told of every request that was answered.
+    """
+    calls, parsing = _Calls(tuple(observers)), ParsingHandlers(server)
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
+        _PredictionService(calls, manager, inference, request_logger, options), parsing
+    )
+    model_service_pb2_grpc.add_ModelServiceServicer_to_server(_ModelService(calls, manager), parsing)
+    if options.grpc_health:
+        health_pb2_grpc.add_HealthServicer_to_server(await _healthy(), server)
+    if options.grpc_reflection:
+        services = [
+            *register_service_descriptors(),
+            *([health.SERVICE_NAME] if options.grpc_health else []),
+            reflection.SERVICE_NAME,
+        ]
+        reflection.enable_server_reflection(services, server)
+
+
+class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
+    def __init__(
+        self,
+        calls: _Calls,
+        manager: ModelManager,
+        inference: Inference,
+        request_logger: RequestLogger,
+        options: ServerOptions,
+    ) -> None:
+        self._calls = calls
+        self._manager = manager
+        self._inference = inference
+        self._request_logger = request_logger
+        self._limits = options.limits
+        self._examples = ExampleInference(manager, inference, request_logger, options.limits)
+
+    async def Predict(self, request: Any, context: grpc.aio.ServicerContext) -> Any:  # noqa: N802
+        async def answer() -> predict_pb2.PredictResponse:
+            _check_spec(request)
+            with self._manager.use(request.model_spec) as served:
+                return await self._predict(served, request, context.time_remaining())
+
+        return await self._calls.answer("Predict", request.model_spec.name, request, answer, context)
+
+    async def Classify(self, request: Any, context: grpc.aio.ServicerContext) -> Any:  # noqa: N802
+        async def answer() -> Any:
+            _check_spec(request)
+            return await self._examples.classify(request, context.time_remaining())
+
+        return await self._calls.answer("Classify", request.model_spec.name, request, answer, context)
+
+    async def Regress(self, request: Any, context: grpc.aio.ServicerContext) -> Any:  # noqa: N802
+        async def answer() -> Any:
+            _check_spec(request)
+            return await self._examples.regress(request, context.time_remaining())
+
+        return await self._calls.answer("Regress", request.model_spec.name, request, answer, context)
+
+    async def MultiInference(self, request: Any, context: grpc.aio.ServicerContext) -> Any:  # noqa: N802
+        async def answer() -> Any:
+            return await self._examples.multi_inference(request, context.time_remaining())
+
+        name = request.tasks[0].model_spec.name if request.tasks else ""
+        return await self._calls.answer("MultiInference", name, request, answer, context)
+
+    async def GetModelMetadata(self, request: Any, context: grpc.aio.ServicerContext) -> Any:  # noqa: N802
+        async def answer() -> Any:
+            _check_spec(request)
+            return model_metadata(self._manager, request)
+
+        return await self._calls.answer("GetModelMetadata", request.model_spec.name, request, answer, context)
+
+    async def _predict(
+        self, served: ModelInUse, request: predict_pb2.PredictRequest, timeout_seconds: float | None
+    ) -> predict_pb2.PredictResponse:
+        signature = request.model_spec.signature_name or DEFAULT_SIGNATURE
+        if signature not in served.model.signatures:
+            raise ServingError(CanonicalCode.FAILED_PRECONDITION, f'Serving signature key "{signature}" not found.')
+        convert = self._inference.convert
+        inputs = await convert(request.ByteSize(), _inputs, request, self._limits.tensor_bytes)
+        self._limits.check(inputs)
+        outputs = await self._inference.run(served, signature, inputs, tuple(request.output_filter), timeout_seconds)
+        response = await convert(sum(array.nbytes for array in outputs.values()), _response, outputs)
+        response.model_spec.name = served.name
+        response.model_spec.signature_name = signature
+        response.model_spec.version.value = served.number
+        self._request_logger.log_messages(served, signature, "predict_log", request, response)
+        return response
+
+
+class _ModelService(model_service_pb2_grpc.ModelServiceServicer):
+    def __init__(self, calls: _Calls, manager: ModelManager) -> None:
+        self._calls = calls
+        self._manager = manager
+
+    async def GetModelStatus(self, request: Any, context: grpc.aio.ServicerContext) -> Any:  # noqa: N802
+        async def answer() -> Any:
+            _check_spec(request)
+            return model_status(self._manager, request.model_spec)
+
+        return await self._calls.answer("GetModelStatus", request.model_spec.name, request, answer, context)
+
+    async def HandleReloadConfigRequest(self, request: Any, context: grpc.aio.ServicerContext) -> Any:  # noqa: N802
+        async def answer() -> Any:
+            return await reload_config(self._manager, request)
+
+        return await self._calls.answer("HandleReloadConfigRequest", "", request, answer, context)
+
+
+class _Calls:
+    """What every method does around its answer."""
+
+    def __init__(self, observers: tuple[Callable[[RequestRecord], None], ...]) -> None:
+        self._observers = observers
+
+    async def answer(
+        self,
+        method: str,
+        model: str,
+        request: Any,
+        answer: Callable[[], Awaitable[Any]],
+        context: grpc.aio.ServicerContext,
+    ) -> Any:
+        """The answer, or the call's end with a code and a message."""
+        started = time.perf_counter()
+        response, code, message = None, CanonicalCode.OK, ""
+        try:
+            response = await answer()
+        except ServingError as error:
+            code, message = error.code, error.message
+        except Exception:
+            logger.exception("%s of %s failed", method, model)
+            code, message = CanonicalCode.INTERNAL, "Internal error; the server's log says more."
+        if self._observers:
+            sizes = request.ByteSize(), response.ByteSize() if response is not None else 0
+            seconds = time.perf_counter() - started
+            record = RequestRecord("GRPC", method, model, code, seconds, context.peer(), *sizes)
+            for observe in self._observers:
+                observe(record)
+        if response is None:
+            await context.abort(grpc.StatusCode[code.name], _truncated(message))
+        return response
+
+
+def _inputs(request: predict_pb2.PredictRequest, maximum_bytes: int) -> dict[str, np.ndarray]:
+    inputs = {}
+    for alias, proto in request.inputs.items():
+        try:
+            inputs[alias] = from_proto(proto, maximum_bytes)
+        except ValueError as error:
+            raise invalid_argument(f"tensor parsing error: {alias}: {error}") from error
+    return inputs
+
+
+def _response(outputs: Mapping[str, np.ndarray]) -> predict_pb2.PredictResponse:
+    response = predict_pb2.PredictResponse()
+    for alias, array in outputs.items():
+        to_proto(array, response.outputs[alias], as_content=False)
+    return response
+
+
+def _check_spec(request: Any) -> None:
+    if not request.HasField("model_spec"):
+        raise invalid_argument("Missing ModelSpec")
+
+
+def _truncated(message: str) -> str:
+    encoded = message.encode("utf-8", "replace")
+    if len(encoded) <= MAXIMUM_MESSAGE_BYTES:
+        return message
+    return f"{encoded[:MAXIMUM_MESSAGE_BYTES].decode('utf-8', 'ignore')}...TRUNCATED"
+
+
+async def _healthy() -> health.aio.HealthServicer:
+    """TensorFlow Serving's health service: its ports open when the models are there, so it is well from the start."""
+    servicer = health.aio.HealthServicer()
+    for name in ("ModelService", "PredictionService"):
+        await servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
+    return servicer

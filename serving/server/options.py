@@ -1,0 +1,135 @@
+"""Options of the embedded server: request limits, certificates, and everything else that can be set."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+import numpy as np
+
+from serving.client.errors import CanonicalCode
+from serving.server.config import BatchingParameters, LoadPolicy, RequestLogOptions
+from serving.server.errors import ServingError
+
+
+@dataclass(frozen=True)
+class RequestLimits:
+    """How large a request may be; the defaults are what one message of TensorFlow Serving can carry.
+
+    Attributes:
+        body_bytes: of an HTTP body, as it is sent and once it is decompressed, and of a gRPC message.
+        tensor_bytes: of one input; a short gRPC message can ask for much, by one value that fills a shape.
+        rows: of one input, its first dimension; None is as many as fit.
+    """
+
+    body_bytes: int = 2**31 - 1
+    tensor_bytes: int = 2**31 - 1
+    rows: int | None = None
+
+    def check(self, inputs: Mapping[str, np.ndarray]) -> None:
+        """Refuse inputs with too many rows or bytes.
+
+        Raises:
+            ServingError: RESOURCE_EXHAUSTED.
+        """
+        for name, array in inputs.items():
+            if self.rows is not None and array.ndim and array.shape[0] > self.rows:
+                raise _too_large(f"Input {name} has {array.shape[0]} rows; this server takes {self.rows} at a time.")
+            if array.nbytes > self.tensor_bytes:
+                raise _too_large(f"Input {name} has {array.nbytes} bytes; this server takes {self.tensor_bytes}.")
+
+
+def _too_large(message: str) -> ServingError:
+    return ServingError(CanonicalCode.RESOURCE_EXHAUSTED, message)
+
+
+class TlsError(ValueError):
+    """A certificate or key cannot be used."""
+
+
+@dataclass(frozen=True)
+class TlsFiles:
+    """PEM files that make both ports encrypted.
+
+    Attributes:
+        certificate: the server's certificate, with the chain up to, but without, its root.
+        key: its private key, without a passphrase.
+        client_ca: the authorities of clients' certificates; a client without such a certificate is then refused.
+    """
+
+    certificate: str
+    key: str
+    client_ca: str = ""
+
+    def ssl_context(self) -> ssl.SSLContext:
+        """For the REST port.
+
+        Raises:
+            TlsError: a file is missing or is none of its kind.
+        """
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        try:
+            context.load_cert_chain(self.certificate, self.key, password="")
+            if self.client_ca:
+                context.load_verify_locations(self.client_ca)
+                context.verify_mode = ssl.CERT_REQUIRED
+        except OSError as error:  # ssl.SSLError is one
+            raise TlsError(
+                f"the TLS files {', '.join(filter(None, (self.certificate, self.key, self.client_ca)))} cannot be "
+                f"used: {error.strerror or error}; expected PEM files, the key that of the certificate"
+            ) from error
+        return context
+
+    def grpc_credentials(self) -> grpc.ServerCredentials:
+        """For the gRPC port, which says nothing of bad files: call `ssl_context` first."""
+        pair = (Path(self.key).read_bytes(), Path(self.certificate).read_bytes())
+        client_ca = Path(self.client_ca).read_bytes() if self.client_ca else None
+        return grpc.ssl_server_credentials([pair], client_ca, require_client_auth=bool(client_ca))
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """How the embedded server listens, loads and answers; the defaults are TensorFlow Serving's.
+
+    Attributes:
+        host: the address to listen on.
+        rest_port: 0 picks a free one.
+        grpc_port: likewise.
+        load_policy: how base paths are polled and loads are retried.
+        model_config_file: a text file of ModelServerConfig that lists the models, instead of base paths by name.
+        model_config_file_poll_seconds: how often that file is looked at again; 0 is never.
+        labels_may_wait: whether a config may give a label that is not in use to a version that is not available yet.
+        batching: how requests are merged; None where each runs alone.
+        metrics_path: where the REST port shows metrics to Prometheus; None where nothing is counted.
+        rest_timeout_seconds: how long a model may take over a REST request; over gRPC the client's deadline counts.
+        limits: how large a request may be.
+        cors: whether pages of other sites may send requests by a browser.
+        tls: the certificates of both ports; None where they are not encrypted.
+        grpc_health: whether grpc.health.v1.Health is there.
+        grpc_reflection: whether a client may ask the gRPC port for its services.
+        playground: whether the REST port shows the page on which people try the models.
+        access_log: the file that gets one line of JSON per request; "-" is standard output, "" is none.
+        request_log: where requests are logged, for all models together; not looked at where a config file says it.
+    """
+
+    host: str = "127.0.0.1"
+    rest_port: int = 8501
+    grpc_port: int = 8500
+    load_policy: LoadPolicy = field(default_factory=LoadPolicy)
+    model_config_file: str | None = None
+    model_config_file_poll_seconds: float = 0.0
+    labels_may_wait: bool = False
+    batching: BatchingParameters | None = None
+    metrics_path: str | None = None
+    rest_timeout_seconds: float = 30.0
+    limits: RequestLimits = field(default_factory=RequestLimits)
+    cors: bool = False
+    tls: TlsFiles | None = None
+    grpc_health: bool = False
+    grpc_reflection: bool = False
+    playground: bool = False
+    access_log: str = ""
+    request_log: RequestLogOptions | None = None

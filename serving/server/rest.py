@@ -1,0 +1,388 @@
+"""The REST port: TensorFlow Serving's HTTP API on aiohttp."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import io
+import logging
+import re
+import time
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
+
+import aiohttp
+import numpy as np
+from aiohttp import web
+from google.protobuf import json_format, message
+from tensorflow_serving.apis import classification_pb2, get_model_metadata_pb2, model_pb2, regression_pb2
+
+from serving.client.errors import CanonicalCode
+from serving.client.tensors import DataType, data_type
+from serving.server.errors import ServingError, invalid_argument
+from serving.server.inference import ExampleInference, Inference
+from serving.server.json_requests import (
+    debug_string,
+    input_from_json,
+    parse_document,
+    tensors_from_columns,
+    tensors_from_rows,
+)
+from serving.server.json_responses import (
+    classifications_to_json,
+    columns_to_json,
+    error_to_json,
+    regressions_to_json,
+    rows_to_json,
+)
+from serving.server.models import SIGNATURE_FIELD, ModelInUse, ModelManager, model_metadata, model_status
+from serving.server.options import ServerOptions
+from serving.server.request_log import RequestLogger, RequestRecord
+from serving.server.signatures import DEFAULT_SIGNATURE
+
+_VERSION = r"(?:(?:/versions/(?P<version>\d+))|(?:/labels/(?P<label>[^/:]+)))?"
+_FLAGS = re.IGNORECASE | re.ASCII
+_ROUTED = re.compile(r"/v1/.*", _FLAGS)
+_GRAMMAR = {
+    "POST": re.compile(rf"/v1/models/(?P<name>[^/:]+){_VERSION}:(?P<verb>classify|regress|predict)", _FLAGS),
+    "GET": re.compile(rf"/v1/models(?:/(?P<name>[^/:]+))?{_VERSION}(?:/(?P<verb>metadata))?", _FLAGS),
+}
+_METHODS = {"predict": "Predict", "classify": "Classify", "regress": "Regress"}
+
+
+@dataclass(frozen=True)
+class RestCall:
+    """What a request asks of a model, as the gRPC method that asks the same: "Predict", "GetModelStatus" …"""
+
+    method: str
+    spec: model_pb2.ModelSpec
+
+
+def is_routed(path: str) -> bool:
+    """Whether the REST API answers for this path at all; every other path is a plain 404."""
+    return _ROUTED.fullmatch(path) is not None
+
+
+def parse_call(method: str, path: str) -> RestCall:
+    """The call that a method and a URL path (still percent-encoded, without the query) make.
+
+    Raises:
+        ServingError: INVALID_ARGUMENT, no such call.
+    """
+    malformed = invalid_argument(f"Malformed request: {method} {path}")
+    match = _GRAMMAR[method].fullmatch(path) if method in _GRAMMAR else None
+    if match is None:
+        raise malformed
+    spec = model_pb2.ModelSpec(name=unquote(match["name"] or ""))
+    if match["version"]:
+        if len(match["version"].lstrip("0")) > 19 or int(match["version"]) >= 2**63:
+            raise invalid_argument(f"Failed to convert version: {match['version']} to numeric.")
+        spec.version.value = int(match["version"])
+    if match["label"]:
+        spec.version_label = unquote(match["label"])
+    if method == "POST":
+        # The path is matched in any case, the verb is then compared as it is.
+        if match["verb"] not in _METHODS:
+            raise malformed
+        return RestCall(_METHODS[match["verb"]], spec)
+    if not spec.name:
+        raise invalid_argument("Missing model name in request.")
+    return RestCall("GetModelMetadata" if match["verb"] == "metadata" else "GetModelStatus", spec)
+
+
+_ZLIB, _RAW_DEFLATE = 15, -15  # wbits of zlib.decompressobj
+_PIECE_BYTES = 64 * 1024
+
+
+class BodyTooLargeError(Exception):
+    """A body is larger than it may be once it is decompressed."""
+
+
+def decode_body(body: bytes, encoding: str, limit: int) -> bytes:
+    """Decompress gzip and deflate (RFC 9110, 8.4.1); another encoding is left to the parser of JSON, as there.
+
+    Only gzip is decompressed by TensorFlow Serving (util/net_http/server/internal/evhttp_request.cc).
+
+    Args:
+        body: as it was sent.
+        encoding: the header's value.
+        limit: in bytes; a small body may stand for gigabytes.
+
+    Raises:
+        BodyTooLargeError: it is larger.
+        zlib.error, gzip.BadGzipFile, EOFError: it is not compressed like that, or ends too early.
+    """
+    encoding = encoding.strip().lower()
+    if not body or encoding not in ("gzip", "deflate"):
+        return body
+    decoded = _from_gzip(body, limit + 1) if encoding == "gzip" else _from_deflate(body, limit + 1)
+    if len(decoded) > limit:
+        raise BodyTooLargeError
+    return decoded
+
+
+def _from_gzip(body: bytes, size: int) -> bytes:
+    """Its first bytes, over all its members: each takes as long where there are many of them as where there are few."""
+    decoded = bytearray()
+    with gzip.GzipFile(fileobj=io.BytesIO(body)) as file:
+        # In pieces: a read sets aside all the memory that it is allowed to fill.
+        while piece := file.read(min(_PIECE_BYTES, size - len(decoded))):
+            decoded += piece
+    return bytes(decoded)
+
+
+def _from_deflate(body: bytes, size: int) -> bytes:
+    decompressor = zlib.decompressobj(_wbits_of_deflate(body))
+    decoded = decompressor.decompress(body, size)
+    if len(decoded) < size and not decompressor.eof:
+        raise EOFError
+    return decoded
+
+
+def _wbits_of_deflate(body: bytes) -> int:
+    """Some clients leave out the header that zlib's format has: its lower four bits are 8."""
+    return _ZLIB if body[0] & 0xF == 8 else _RAW_DEFLATE
+
+
+BODY_SECONDS = 60.0  # in which a body has to arrive: a client that stops in the middle of one holds a connection
+COMPRESSED_FROM_BYTES = 1024  # smaller answers grow by compression, or gain nothing
+_CORS = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Allow-Methods": "POST, GET",
+    "Access-Control-Allow-Headers": "Content-Type",
+}
+
+logger = logging.getLogger(__name__)
+
+
+class RestService:
+    """Answers HTTP requests.
+
+    Args:
+        manager: the models.
+        inference: runs them, and converts large documents.
+        request_logger: gets what they have answered.
+        options: of the server.
+        observers: told of every request under /v1/ that was answered.
+    """
+
+    def __init__(
+        self,
+        manager: ModelManager,
+        inference: Inference,
+        request_logger: RequestLogger,
+        options: ServerOptions,
+        observers: Iterable[Callable[[RequestRecord], None]] = (),
+    ) -> None:
+        self._manager = manager
+        self._inference = inference
+        self._request_logger = request_logger
+        self._options = options
+        self._observers = tuple(observers)
+        self._examples = ExampleInference(manager, inference, request_logger, options.limits)
+
+    def application(self, routes: Iterable[web.RouteDef] = ()) -> web.Application:
+        """The aiohttp application: these routes, and the REST API for everything else."""
+        application = web.Application(client_max_size=self._options.limits.body_bytes)
+        application.add_routes(routes)  # first: of two that match, the earlier one answers
+        application.router.add_route("*", "/{path:(?s:.*)}", self._respond)
+        return application
+
+    async def _respond(self, request: web.Request) -> web.Response:
+        # Bytes that are no UTF-8 cannot be part of any name.
+        path = request.raw_path.partition("?")[0].encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        if not is_routed(path):
+            return web.Response(status=404)
+        started = time.perf_counter()
+        exchange = _Exchange()
+        response = await self._answer(request, path, exchange)
+        if self._options.cors:
+            response.headers.update(_CORS)
+        if "gzip" in request.headers.get("Accept-Encoding", "") and exchange.response_bytes >= COMPRESSED_FROM_BYTES:
+            response.enable_compression(web.ContentCoding.gzip)
+        record = RequestRecord(
+            "REST",
+            exchange.method,
+            exchange.model,
+            exchange.code,
+            time.perf_counter() - started,
+            request.remote or "",
+            exchange.request_bytes,
+            exchange.response_bytes,
+        )
+        for observe in self._observers:
+            observe(record)
+        return response
+
+    async def _answer(self, request: web.Request, path: str, exchange: _Exchange) -> web.Response:
+        if request.method == "OPTIONS":
+            return _preflight(request, exchange)
+        status = None
+        try:
+            call = parse_call(request.method, path)
+            exchange.method, exchange.model = call.method, call.spec.name
+            body = await self._dispatch(call, request, exchange)
+        except ServingError as error:
+            body, exchange.code = error_to_json(error.message), error.code
+        except _BodyError as error:
+            body, exchange.code, status = error_to_json(error.message), error.code, error.status
+        except ConnectionError:
+            raise  # nobody is there to read an answer
+        except Exception:
+            logger.exception("%s %s failed", request.method, path)
+            body = error_to_json("Internal error; the server's log says more.")
+            exchange.code = CanonicalCode.INTERNAL
+        exchange.response_bytes = len(body)
+        response = web.Response(
+            body=body, status=status or exchange.code.http_status, content_type="application/json", zlib_executor_size=1
+        )
+        if status is not None:
+            response.force_close()  # the rest of the body is still on its way
+        return response
+
+    async def _dispatch(self, call: RestCall, request: web.Request, exchange: _Exchange) -> bytes:
+        if call.method == "GetModelMetadata":
+            return self._metadata(call.spec)
+        if call.method == "GetModelStatus":
+            return _to_json(model_status(self._manager, call.spec)).encode()
+        body = await _read(request, self._options.limits.body_bytes)
+        exchange.request_bytes = len(body)
+        document = await self._inference.convert(len(body), parse_document, body)
+        call.spec.signature_name = _signature_name(document)
+        if call.method == "Predict":
+            return await self._predict(call.spec, document, len(body))
+        return await self._infer_examples(call, document, len(body))
+
+    async def _predict(self, spec: model_pb2.ModelSpec, document: dict[str, Any], size: int) -> bytes:
+        convert = self._inference.convert
+        with self._manager.use(spec) as served:
+            signature = spec.signature_name or DEFAULT_SIGNATURE
+            data_types = _input_types(served, signature)
+            tensors = await convert(size, _to_tensors, document, data_types)
+            self._options.limits.check(tensors)
+            outputs = await self._inference.run(
+                served, signature, tensors, timeout_seconds=self._options.rest_timeout_seconds
+            )
+            answered = sum(array.size * 8 for array in outputs.values())
+            self._request_logger.log_arrays(served, spec, signature, tensors, outputs, size + answered)
+        written = rows_to_json if "instances" in document else columns_to_json
+        return await convert(answered, written, outputs)
+
+    async def _infer_examples(self, call: RestCall, document: dict[str, Any], size: int) -> bytes:
+        timeout = self._options.rest_timeout_seconds
+        input_ = await self._inference.convert(size, input_from_json, document)
+        if call.method == "Classify":
+            asked = classification_pb2.ClassificationRequest(model_spec=call.spec, input=input_)
+            classified = (await self._examples.classify(asked, timeout)).result
+            return await self._inference.convert(classified.ByteSize(), classifications_to_json, classified)
+        request = regression_pb2.RegressionRequest(model_spec=call.spec, input=input_)
+        regressed = (await self._examples.regress(request, timeout)).result
+        return await self._inference.convert(regressed.ByteSize(), regressions_to_json, regressed)
+
+    def _metadata(self, spec: model_pb2.ModelSpec) -> bytes:
+        request = get_model_metadata_pb2.GetModelMetadataRequest(model_spec=spec, metadata_field=[SIGNATURE_FIELD])
+        response = model_metadata(self._manager, request)
+        signatures = get_model_metadata_pb2.SignatureDefMap()
+        response.metadata[SIGNATURE_FIELD].Unpack(signatures)
+        return (
+            f'{{\n"model_spec":{_to_json(response.model_spec)},\n'
+            f'"metadata": {{"{SIGNATURE_FIELD}": {_to_json(signatures)}}}\n}}\n'
+        ).encode()
+
+
+class _Exchange:
+    """What a request turns out to be while it is answered."""
+
+    method = ""
+    model = ""
+    code = CanonicalCode.OK
+    request_bytes = 0
+    response_bytes = 0
+
+
+class _BodyError(Exception):
+    """A body that cannot be read, for which HTTP has a status of its own."""
+
+    def __init__(self, status: int, code: CanonicalCode, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+
+
+def _preflight(request: web.Request, exchange: _Exchange) -> web.Response:
+    """What a browser asks before it sends another site's request (http_server.cc)."""
+    if not request.headers.get("Origin", "").startswith(("http://", "https://")):
+        exchange.code = CanonicalCode.FAILED_PRECONDITION
+    return web.Response(status=exchange.code.http_status)
+
+
+async def _read(request: web.Request, limit: int) -> bytes:
+    too_large = _BodyError(
+        413, CanonicalCode.RESOURCE_EXHAUSTED, f"The request's body is too large; this server takes {limit} bytes."
+    )
+    if (request.content_length or 0) > limit:
+        raise too_large
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            body = await request.read()
+        encoding = request.headers.get("Content-Encoding")
+        return await asyncio.to_thread(decode_body, body, encoding, limit) if encoding else body
+    except (web.HTTPRequestEntityTooLarge, BodyTooLargeError):
+        raise too_large from None
+    except TimeoutError:
+        message = f"The request's body did not arrive within {BODY_SECONDS:g} s."
+        raise _BodyError(408, CanonicalCode.DEADLINE_EXCEEDED, message) from None
+    except (
+        aiohttp.ClientPayloadError,
+        web.RequestPayloadError,
+        aiohttp.http_exceptions.PayloadEncodingError,
+        zlib.error,
+        gzip.BadGzipFile,
+        EOFError,
+    ):
+        message = "The request's body is not encoded as its headers say."
+        raise _BodyError(400, CanonicalCode.INVALID_ARGUMENT, message) from None
+
+
+def _signature_name(document: Mapping[str, Any]) -> str:
+    name = document.get("signature_name", "")
+    if not isinstance(name, str):
+        raise invalid_argument(
+            f"JSON Value: {debug_string(document)} not formatted correctly. "
+            "'signature_name' key must be a string value."
+        )
+    # Half a surrogate pair is no character of a name.
+    return name.encode("utf-8", "replace").decode()
+
+
+def _input_types(served: ModelInUse, signature: str) -> dict[str, DataType]:
+    if signature not in served.model.signatures:
+        raise invalid_argument(f'Serving signature name: "{signature}" not found in signature def')
+    infos = served.model.signatures[signature].inputs
+    if not infos:
+        raise invalid_argument(f"Failed to get input map for signature: {signature}")
+    try:
+        return {name: data_type(infos[name].dtype) for name in sorted(infos)}
+    except ValueError as error:
+        raise ServingError(CanonicalCode.UNIMPLEMENTED, f"Signature {signature}: {error}") from error
+
+
+def _to_tensors(document: Mapping[str, Any], data_types: Mapping[str, DataType]) -> dict[str, np.ndarray]:
+    if "instances" in document and "inputs" in document:
+        raise invalid_argument(
+            f"JSON Value: {debug_string(document)} Not formatted correctly expecting only one of 'inputs' or "
+            "'instances' keys to exist "
+        )
+    if "instances" in document:
+        return tensors_from_rows(document["instances"], data_types, document)
+    if "inputs" in document:
+        return tensors_from_columns(document["inputs"], data_types)
+    raise invalid_argument("Missing 'inputs' or 'instances' key")
+
+
+def _to_json(proto: message.Message) -> str:
+    return json_format.MessageToJson(proto, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)

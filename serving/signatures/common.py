@@ -1,0 +1,144 @@
+"""What the signatures of all tasks share: missing values, raw features, labels, and the export."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+from serving.missing_values import MISSING_FLOAT, MISSING_INTEGER, missing_value
+
+
+def is_missing(values: tf.Tensor) -> tf.Tensor:
+    """Which values are missing: a bool tensor of the same shape.
+
+    Floats that are NaN, infinite or of magnitude 1e38 and above count as missing, and so do blank strings.
+    """
+    if values.dtype == tf.string:
+        return tf.equal(tf.strings.length(tf.strings.strip(values)), 0)
+    if values.dtype.is_integer:
+        return tf.equal(values, tf.constant(MISSING_INTEGER, values.dtype))
+    # Not as "not smaller than": the graph optimizer turns that into "at least", which NaN is not.
+    far_out = tf.greater_equal(tf.abs(values), tf.constant(-MISSING_FLOAT, values.dtype))
+    return tf.logical_or(tf.math.is_nan(values), far_out)
+
+
+Features = Mapping[str, Any]
+FeatureSpec = Mapping[str, tf.io.FixedLenFeature | tf.io.VarLenFeature]
+
+
+def raw_feature(values: tf.Tensor, spec: tf.io.FixedLenFeature | tf.io.VarLenFeature) -> tf.Tensor | tf.SparseTensor:
+    """A request's column, [batch] or [batch, 1], in the form in which the schema describes the feature."""
+    values = tf.reshape(values, [-1])
+    if isinstance(spec, tf.io.FixedLenFeature):
+        return tf.reshape(values, [-1, *spec.shape])
+    present = tf.where(~is_missing(values))
+    rows = tf.concat([present, tf.zeros_like(present)], axis=1)
+    return tf.SparseTensor(rows, tf.gather_nd(values, present), [tf.size(values, tf.int64), 1])
+
+
+def parse_examples(examples: tf.Tensor, spec: FeatureSpec) -> dict[str, tf.Tensor | tf.SparseTensor]:
+    """Serialized tf.Examples as raw features; a feature that an example lacks is missing, never an error."""
+    lenient = {
+        name: tf.io.FixedLenFeature(feature.shape, feature.dtype, default_value=missing_value(feature.dtype.name))
+        if isinstance(feature, tf.io.FixedLenFeature) and not feature.shape
+        else feature
+        for name, feature in spec.items()
+    }
+    parsed: dict[str, tf.Tensor | tf.SparseTensor] = tf.io.parse_example(examples, lenient)
+    return parsed
+
+
+# The file name of the vocabulary, among the assets of Transform's graph and of the export.
+VOCABULARY = "labels"
+
+
+class Labels(tf.Module):
+    """The label vocabulary as an asset of the SavedModel, and the lookups on it.
+
+    Args:
+        vocabulary: a text file with one label a line; line i names class i.
+    """
+
+    def __init__(self, vocabulary: str) -> None:
+        super().__init__(name="labels")
+        initializer = tf.lookup.TextFileInitializer(
+            vocabulary, tf.int64, tf.lookup.TextFileIndex.LINE_NUMBER, tf.string, tf.lookup.TextFileIndex.WHOLE_LINE
+        )
+        self._table = tf.lookup.StaticHashTable(initializer, default_value="")
+
+    def best(self, probabilities: tf.Tensor) -> tf.Tensor:
+        """string [batch]: the most probable label of each row of `probabilities`, float32 [batch, classes]."""
+        return self._table.lookup(tf.argmax(probabilities, axis=-1))
+
+    def ranked(self, probabilities: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor]:
+        """The `count` best labels, string [batch, count], and their probabilities, float32 [batch, count]."""
+        values, indices = tf.math.top_k(probabilities, k=count)
+        return self._table.lookup(tf.cast(indices, tf.int64)), values
+
+
+def read_labels(saved_model: str) -> list[str]:
+    """The label vocabulary of an exported model, in the order of its probabilities.
+
+    Args:
+        saved_model: the directory that holds saved_model.pb.
+
+    Raises:
+        tf.errors.NotFoundError: the export has no label vocabulary.
+    """
+    with tf.io.gfile.GFile(f"{saved_model}/assets/{VOCABULARY}", "rb") as file:
+        return [line.decode() for line in file.read().splitlines()]
+
+
+SERVING_DEFAULT = "serving_default"
+CLASSIFY = "classify"
+SERVE_EXAMPLES = "serve_examples"
+TRANSFORM_FEATURES = "transform_features"
+
+# The label's number among the transformed features.
+LABEL = "label"
+
+
+class ServedModel(tf.Module):
+    """What an export holds; attributes of tf.Module type bring their tables and assets along.
+
+    Args:
+        signatures: signature name -> function of the raw inputs, and the specs of those inputs by name.
+        resources: what the functions use of tables and assets.
+    """
+
+    def __init__(
+        self,
+        signatures: Mapping[str, tuple[Callable[..., Mapping[str, tf.Tensor]], Mapping[str, tf.TensorSpec]]],
+        resources: Mapping[str, Any],
+    ) -> None:
+        super().__init__(name="served_model")
+        self.resources = dict(resources)
+        self.concrete_signatures = {
+            # Without autograph, which takes seconds and finds nothing to convert.
+            name: tf.function(function, autograph=False).get_concrete_function(**inputs)
+            for name, (function, inputs) in signatures.items()
+        }
+
+
+def export(model: ServedModel, path: str) -> None:
+    """Write the SavedModel; TensorFlow Serving's session loader accepts it, for it has no Keras variable."""
+    tf.saved_model.save(model, path, signatures=model.concrete_signatures)
+
+
+def freeze(function: Callable[..., tf.Tensor], *inputs: tf.TensorSpec) -> Callable[..., tf.Tensor]:
+    """The function with its variables as constants: all signatures share it, so the weights are in the file once."""
+    frozen = frozen_function(function, *inputs)
+
+    def call(*values: tf.Tensor) -> tf.Tensor:
+        (output,) = frozen(*values)
+        return output
+
+    return call
+
+
+def frozen_function(function: Callable[..., tf.Tensor], *inputs: tf.TensorSpec) -> Any:
+    """A concrete function with one graph of core operations: its variables are constants, its calls are inlined."""
+    return convert_variables_to_constants_v2(tf.function(function, autograph=False).get_concrete_function(*inputs))

@@ -1,0 +1,191 @@
+"""Artifacts beside the export: the Keras model, reference predictions, learning curves, TensorBoard's log."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, struct_pb2, text_format, wrappers_pb2
+from google.protobuf.message import Message
+
+from serving import reference_predictions
+from serving.reference_predictions import ReferencePredictions
+from serving.signatures.common import freeze
+from trainers.splits import TransformedSplit, dense_batch
+
+LEARNING_CURVES_FILE = "learning_curves.json"
+
+
+def learning_curves(model: keras.Model | None) -> dict[str, list[float]]:
+    """What Keras recorded in the last `fit`, as `{"loss": [one an epoch], "val_loss": …}`.
+
+    {} for a model that was not trained here, a frozen or loaded one.
+    """
+    history = getattr(model, "history", None)
+    recorded = history.history if history is not None else {}
+    return {name: [float(value) for value in values] for name, values in recorded.items()}
+
+
+_SUCCESS, _FAILURE = 1, 2
+# TensorBoard's HParamsPluginData (tensorboard/plugins/hparams/plugin_data.proto), as far as it is written here: a
+# SessionStartInfo with hyperparameters alone has the wire format of a Struct, a SessionEndInfo with a status alone
+# that of a number.
+_SCHEMA = """
+    name: "trainers/tensorboard_log.proto" package: "ingraph" syntax: "proto3"
+    dependency: "google/protobuf/struct.proto" dependency: "google/protobuf/wrappers.proto"
+    message_type {
+        name: "HParamsPluginData"
+        field { name: "session_start_info" number: 3 type: TYPE_MESSAGE type_name: ".google.protobuf.Struct" }
+        field { name: "session_end_info" number: 4 type: TYPE_MESSAGE type_name: ".google.protobuf.Int32Value" }
+    }
+"""
+_POOL = descriptor_pool.Default()
+_POOL.AddSerializedFile(text_format.Parse(_SCHEMA, descriptor_pb2.FileDescriptorProto()).SerializeToString())
+_PluginData = message_factory.GetMessageClass(_POOL.FindMessageTypeByName("ingraph.HParamsPluginData"))
+
+
+def write_tensorboard_log(
+    folder: str,
+    curves: Mapping[str, Sequence[float]],
+    hyperparameters: Mapping[str, Any],
+    metrics: Mapping[str, float],
+    failed: bool = False,
+) -> None:
+    """Write an event file: curves and metrics as scalars, hyperparameters for the HParams dashboard.
+
+    TensorBoard itself is not needed for it, and is not among the packages that TensorFlow brings: what it reads is
+    written by TensorFlow's core ops.
+
+    Args:
+        folder: a run in TensorBoard; local or in an object store.
+        curves: name -> a value an epoch, under `epoch/`.
+        hyperparameters: name -> value; none where nothing was tuned.
+        metrics: name -> value at the end, under `held_out/`.
+        failed: whether the training came to nothing.
+    """
+    with tf.summary.create_file_writer(folder).as_default():
+        if hyperparameters:
+            values = {name: _value(value) for name, value in hyperparameters.items()}
+            _write_hparams(session_start_info=struct_pb2.Struct(fields=values))
+        for name, curve in curves.items():
+            for epoch, value in enumerate(curve):
+                _write_scalar(f"epoch/{name}", value, epoch)
+        for name, value in metrics.items():
+            _write_scalar(f"held_out/{name}", value, 0)
+        if hyperparameters:
+            _write_hparams(session_end_info=wrappers_pb2.Int32Value(value=_FAILURE if failed else _SUCCESS))
+
+
+def _write_scalar(tag: str, value: float, step: int) -> None:
+    metadata = tf.compat.v1.SummaryMetadata(data_class=1)  # DATA_CLASS_SCALAR
+    metadata.plugin_data.plugin_name = "scalars"
+    tf.summary.write(tag, tf.constant(value, tf.float32), step, metadata)
+
+
+def _write_hparams(**content: Message) -> None:
+    metadata = tf.compat.v1.SummaryMetadata()
+    metadata.plugin_data.plugin_name = "hparams"
+    metadata.plugin_data.content = _PluginData(**content).SerializeToString(deterministic=True)
+    (kind,) = content
+    tf.summary.write(f"_hparams_/{kind}", tf.zeros([0]), 0, metadata)
+
+
+def _value(value: Any) -> struct_pb2.Value:
+    if isinstance(value, bool):
+        return struct_pb2.Value(bool_value=value)
+    if isinstance(value, int | float):
+        return struct_pb2.Value(number_value=value)
+    return struct_pb2.Value(string_value=value if isinstance(value, str) else json.dumps(value))
+
+
+def frozen_model(model: keras.Model) -> Callable[[Mapping[str, tf.Tensor]], tf.Tensor]:
+    """Features by name -> the model's output; its weights are constants, its inputs a dict by feature name."""
+    names = list(model.input)
+    frozen = freeze(
+        lambda *values: model(dict(zip(names, values, strict=True)), training=False),
+        *(tf.TensorSpec([None, *model.input[name].shape[1:]], model.input[name].dtype) for name in names),
+    )
+    return lambda features: frozen(*(features[name] for name in names))
+
+
+def predict_split(
+    model: keras.Model, split: TransformedSplit, labels: Sequence[str], batch_size: int = 1024
+) -> ReferencePredictions:
+    """The Keras model's own probabilities and best labels for each example of the split."""
+    batches = tf.data.Dataset.range(len(split.ids)).batch(batch_size)
+    probabilities = model.predict(batches.map(lambda rows: dense_batch(split.features, rows)), verbose=0)
+    return ReferencePredictions(split.ids, [labels[best] for best in probabilities.argmax(axis=1)], probabilities)
+
+
+MODEL_FILE = "model.keras"
+PROVENANCE_FILE = "provenance.json"
+LIBRARIES = ("tensorflow", "keras", "tensorflow-transform", "tfx")
+
+
+def leave_beside_export(
+    export_path: str,
+    model_run: str,
+    model: keras.Model | None,
+    predictions: ReferencePredictions,
+    data_fingerprint: str,
+    code_fingerprint: str,
+    left_out: int,
+    hyperparameters: Mapping[str, Any],
+    precision: Mapping[str, Any] | None = None,
+    warm_start: str = "",
+) -> None:
+    """Write what later steps need into the export's parent directory, and the TensorBoard log.
+
+    That is `model.keras`, `learning_curves.json`, `reference_predictions.parquet` and `provenance.json`.
+
+    Args:
+        export_path: the SavedModel's directory.
+        model_run: the directory of TFX's ModelRun artifact, which the TensorBoard log is written into.
+        model: the trained model; a frozen export has no variables to start another training from. None where no Keras
+            model was made, and so no model.keras is.
+        predictions: what the training graph says of the eval split.
+        data_fingerprint: of the examples trained and evaluated on.
+        code_fingerprint: of the config and the code that made the model.
+        left_out: how many examples of both splits had no usable label.
+        hyperparameters: the options that a search found, by name; {} where none was made.
+        precision: what the provenance says of the numbers that the export computes with, if anything.
+        warm_start: from where the training began, see trainers/warm_start.py, if it was to begin with a served model.
+    """
+    folder = os.path.dirname(export_path.rstrip("/"))  # noqa: PTH120 (may be an object store's path)
+    if model is not None:
+        _save(model, f"{folder}/{MODEL_FILE}")
+    curves = learning_curves(model)
+    if curves:
+        _write_json(f"{folder}/{LEARNING_CURVES_FILE}", curves)
+        write_tensorboard_log(model_run, curves, hyperparameters, metrics={})
+    reference_predictions.write(f"{folder}/{reference_predictions.FILE_NAME}", predictions)
+    provenance = {
+        "data_fingerprint": data_fingerprint,
+        "code_fingerprint": code_fingerprint,
+        "examples_left_out": left_out,
+        **(precision or {}),
+        **({"warm_start": warm_start} if warm_start else {}),
+        **({"hyperparameters": hyperparameters} if hyperparameters else {}),
+        "libraries": {library: version(library) for library in LIBRARIES},
+    }
+    _write_json(f"{folder}/{PROVENANCE_FILE}", provenance)
+
+
+def _write_json(path: str, content: Mapping[str, Any]) -> None:
+    with tf.io.gfile.GFile(path, "w") as file:
+        file.write(json.dumps(content, indent=2))
+
+
+def _save(model: keras.Model, path: str) -> None:
+    with tempfile.TemporaryDirectory() as local:
+        # Keras writes its zip file with seeks, which an object store does not offer.
+        file = Path(local) / MODEL_FILE
+        model.save(file)
+        tf.io.gfile.copy(str(file), path, overwrite=True)

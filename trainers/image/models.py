@@ -1,0 +1,69 @@
+"""Image classifiers: what a trainer makes of a backbone, and the form that is exported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from serving.signatures.common import Features, freeze
+from serving.signatures.image import IMAGE
+from trainers.image.bfloat16 import bfloat16_function, precision_gain
+from trainers.options import Precision
+from trainers.warm_start import MeaningOfWeights
+
+
+@dataclass(frozen=True)
+class ImageClassifier:
+    """What is exported, and what reference predictions are made with.
+
+    Attributes:
+        predict: pixels, float32 [batch, height, width, 3], to probabilities, float32 [batch, classes].
+        model: the Keras model behind it, or None where there is none.
+        start: from where its training began, if it was to begin with the served model.
+        meaning: of the model's weights, for the next training to begin with them; None where none is to.
+    """
+
+    predict: Callable[[tf.Tensor], tf.Tensor]
+    model: keras.Model | None
+    start: str = ""
+    meaning: MeaningOfWeights | None = None
+
+    def traced(self, height: int, width: int) -> ImageClassifier:
+        """The same as one graph for photos of this size: traced once, which takes seconds, however often it is used."""
+        pixels = tf.TensorSpec([None, height, width, 3], tf.float32)
+        return replace(self, predict=tf.function(self.predict, input_signature=[pixels], autograph=False))
+
+
+@dataclass(frozen=True)
+class FrozenClassifier:
+    """What is exported, its weights constants.
+
+    Attributes:
+        predict: features by name -> probabilities, float32 [batch, classes].
+        provenance: of the numbers it computes with: `precision`, and what a lower one gained here, see precision_gain.
+    """
+
+    predict: Callable[[Features], tf.Tensor]
+    provenance: dict[str, Any]
+
+
+def frozen_classifier(classifier: ImageClassifier, height: int, width: int, precision: Precision) -> FrozenClassifier:
+    """Freeze a classifier.
+
+    Args:
+        classifier: takes pixels.
+        height: of the pixels, which are the feature `image`.
+        width: likewise.
+        precision: what the constants and the arithmetic are in.
+    """
+    pixels = tf.TensorSpec([None, height, width, 3], tf.float32)
+    frozen = freeze(classifier.predict, pixels)
+    provenance: dict[str, Any] = {"precision": precision}
+    if precision == "bfloat16":
+        in_float32, frozen = frozen, bfloat16_function(classifier.predict, pixels)
+        provenance["time_of_float32"] = precision_gain(frozen, in_float32, height, width)
+    return FrozenClassifier(lambda features: frozen(features[IMAGE]), provenance)

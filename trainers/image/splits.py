@@ -1,0 +1,128 @@
+"""Splits of images: read, put through Transform's graph, decoded a batch at a time."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from serving.reference_predictions import ReferencePredictions, example_id
+from serving.signatures.common import LABEL
+from serving.signatures.image import ERROR, IMAGE
+from trainers.image.models import ImageClassifier
+from trainers.splits import TransformGraph
+
+# The serialized example, among the features of a batch.
+RECORD = "record"
+
+Batch = dict[str, tf.Tensor]
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Photos that stay encoded until their batch is made, so that memory does not grow with their number.
+
+    Attributes:
+        records: serialized tf.Examples, one at a time.
+        transform: string [batch] of them to the features `image`, `label` and `error`.
+    """
+
+    records: tf.data.Dataset
+    transform: Callable[[tf.Tensor], Batch]
+
+    def batches(self, batch_size: int, records: tf.data.Dataset | None = None) -> tf.data.Dataset:
+        """Batches of `record`, `image`, `label` and `error`; of all records, or of those given instead."""
+
+        @tf.autograph.experimental.do_not_convert
+        def features(serialized: tf.Tensor) -> Batch:
+            return {RECORD: serialized, **self.transform(serialized)}
+
+        chosen = self.records if records is None else records
+        # The decoder works on the photos of a batch in parallel: one batch ahead is enough to keep the training busy.
+        return chosen.batch(batch_size).map(features).prefetch(1)
+
+
+def read_photos(file_patterns: Sequence[str], graph: TransformGraph) -> Photos:
+    """The photos of gzipped TFRecord files of raw tf.Examples, in the order of the files' names.
+
+    Args:
+        file_patterns: as Trainer's FnArgs gives them.
+        graph: what makes model features.
+    """
+    raw_feature_spec = graph.raw_feature_spec
+
+    def transform(serialized: tf.Tensor) -> Batch:
+        features = graph(tf.io.parse_example(serialized, raw_feature_spec))
+        return {name: features[name] for name in (IMAGE, LABEL, ERROR)}
+
+    files = sorted(path for pattern in file_patterns for path in tf.io.gfile.glob(pattern))
+    return Photos(tf.data.TFRecordDataset(files, compression_type="GZIP"), transform)
+
+
+def is_usable(batch: Batch) -> tf.Tensor:
+    """bool [batch]: which photos have pixels and a known label."""
+    return tf.logical_and(tf.equal(batch[ERROR], ""), batch[LABEL] >= 0)
+
+
+def is_held_out(batch: Batch) -> tf.Tensor:
+    """bool [batch]: a tenth of the photos, always the same, for a training to watch itself on."""
+    return tf.equal(tf.strings.to_hash_bucket_fast(batch[RECORD], 10), 0)
+
+
+BATCH_SIZE = 32
+
+
+@dataclass(frozen=True)
+class PhotoSplit:
+    """A split without its pixels, which do not stay in memory.
+
+    Attributes:
+        labels: int64 [n], the number of the label of each photo that can be learned from.
+        held_out: bool [n], which of them a training may watch itself on.
+        left_out: how many examples have no photo that can be used, or no known label.
+        fingerprint: SHA-256 over all examples of the split, whatever their order in the files.
+    """
+
+    labels: np.ndarray
+    held_out: np.ndarray
+    left_out: int
+    fingerprint: str
+
+
+def read_photo_split(photos: Photos) -> PhotoSplit:
+    """Go through a split once, decoding each photo to learn whether it can be used."""
+    ids: list[str] = []
+    labels, held_out, usable = [np.zeros([0], np.int64)], [np.zeros([0], bool)], [np.zeros([0], bool)]
+    for batch in photos.batches(BATCH_SIZE):
+        ids.extend(example_id(record) for record in batch[RECORD].numpy())
+        labels.append(batch[LABEL].numpy())
+        held_out.append(is_held_out(batch).numpy())
+        usable.append(is_usable(batch).numpy())
+    used = np.concatenate(usable)
+    return PhotoSplit(
+        labels=np.concatenate(labels)[used],
+        held_out=np.concatenate(held_out)[used],
+        left_out=int((~used).sum()),
+        fingerprint=hashlib.sha256("".join(sorted(ids)).encode()).hexdigest(),
+    )
+
+
+def photo_predictions(classifier: ImageClassifier, photos: Photos, labels: Sequence[str]) -> ReferencePredictions:
+    """The classifier's own probabilities and best labels for each photo that can be used, its label known or not.
+
+    Args:
+        classifier: as it came out of training, not what is exported.
+        photos: the split.
+        labels: the label vocabulary.
+    """
+    ids: list[str] = []
+    rows = [np.zeros([0, len(labels)], np.float32)]
+    for batch in photos.batches(BATCH_SIZE):
+        good = np.flatnonzero(batch[ERROR].numpy() == b"")
+        ids.extend(example_id(batch[RECORD].numpy()[row]) for row in good)
+        rows.append(classifier.predict(batch[IMAGE]).numpy()[good])
+    probabilities = np.concatenate(rows)
+    return ReferencePredictions(ids, [labels[best] for best in probabilities.argmax(axis=1)], probabilities)

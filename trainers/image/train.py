@@ -1,0 +1,160 @@
+"""Training or wrapping of an image classifier, its export, and the search for its options: run_fn and tuner_fn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_transform as tft
+from tfx.components.trainer.fn_args_utils import FnArgs
+from tfx.v1.components import TunerFnResult
+
+from serving.signatures.common import VOCABULARY, Features, Labels, export
+from serving.signatures.image import IMAGE, served_model
+from trainers.artifacts import learning_curves, leave_beside_export
+from trainers.fitting import training_folder
+from trainers.image.batches import PhotoTraining
+from trainers.image.fine_tuning import PhotoWarmStart, fine_tuned
+from trainers.image.models import ImageClassifier, frozen_classifier
+from trainers.image.options import FineTuneOptions, read_trainer_options
+from trainers.image.splits import BATCH_SIZE, Photos, is_usable, photo_predictions, read_photo_split, read_photos
+from trainers.image.wrap import wrapped_classifier
+from trainers.options import TunerOptions, tuned_options
+from trainers.splits import TransformGraph, data_fingerprint
+from trainers.tuning import (
+    BestHyperparameters,
+    TrialOutcome,
+    check_held_out,
+    held_out_for_tuning,
+    hyperparameter_search,
+)
+from trainers.warm_start import MeaningOfWeights, leave_for_warm_start, start_fingerprint
+from transform.options import ImageOptions
+
+
+def run_fn(fn_args: FnArgs) -> None:
+    """Train on the train split or wrap what exists, export, and leave the eval split's reference predictions beside it.
+
+    `fn_args.custom_config` carries `preprocessing` and `trainer`, the JSON of ImageOptions and ImageTrainerOptions, and
+    `code_fingerprint`; `fn_args.hyperparameters` what a search found. A training that was killed goes on when it is run
+    again.
+    """
+    best = BestHyperparameters.of(fn_args)
+    options = tuned_options(read_trainer_options(fn_args.custom_config["trainer"]), best.values)
+    preprocessing = ImageOptions.model_validate_json(fn_args.custom_config["preprocessing"])
+    transform_output = tft.TFTransformOutput(fn_args.transform_output)
+    labels = [label.decode() for label in transform_output.vocabulary_by_name(VOCABULARY)]
+    transform = TransformGraph(transform_output)
+    train_photos = read_photos(fn_args.train_files, transform)
+    eval_photos = read_photos(fn_args.eval_files, transform)
+    train, evaluation = read_photo_split(train_photos), read_photo_split(eval_photos)
+    made_from = data_fingerprint(train.fingerprint, evaluation.fingerprint)
+
+    warm_start = None
+    if isinstance(options, FineTuneOptions) and options.warm_start:
+        warm_start = PhotoWarmStart(
+            MeaningOfWeights.of(transform, preprocessing, labels, vocabularies={}), fn_args.base_model
+        )
+    began_with = start_fingerprint(warm_start.served) if warm_start else ""
+
+    with training_folder(fn_args.model_run_dir, made_from, best.code_fingerprint, began_with) as folder:
+        if isinstance(options, FineTuneOptions):
+            training = PhotoTraining(train_photos, train, len(labels), preprocessing.scaling, options, folder)
+            classifier = fine_tuned(training, preprocessing, warm_start)
+        else:
+            classifier = wrapped_classifier(options, preprocessing, len(labels))
+        classifier = classifier.traced(preprocessing.height, preprocessing.width)
+        frozen = frozen_classifier(classifier, preprocessing.height, preprocessing.width, options.precision)
+        _export(frozen.predict, transform_output, transform, preprocessing, len(labels), fn_args.serving_model_dir)
+        if classifier.meaning is not None:
+            leave_for_warm_start(fn_args.serving_model_dir, classifier.model, classifier.meaning)
+        leave_beside_export(
+            fn_args.serving_model_dir,
+            fn_args.model_run_dir,
+            model=classifier.model,
+            predictions=photo_predictions(classifier, eval_photos, labels),
+            data_fingerprint=made_from,
+            code_fingerprint=best.code_fingerprint,
+            left_out=train.left_out + evaluation.left_out,
+            hyperparameters=best.values,
+            precision=frozen.provenance,
+            warm_start=classifier.start,
+        )
+
+
+def _export(
+    predict: Callable[[Features], tf.Tensor],
+    transform_output: tft.TFTransformOutput,
+    transform: TransformGraph,
+    preprocessing: ImageOptions,
+    classes: int,
+    path: str,
+) -> None:
+    export(
+        served_model(
+            transform=transform,
+            predict=predict,
+            labels=Labels(transform_output.vocabulary_file_by_name(VOCABULARY)),
+            raw_feature_spec=transform.raw_feature_spec,
+            label_column=preprocessing.label.column,
+            classes=classes,
+        ),
+        path,
+    )
+
+
+def tuner_fn(fn_args: FnArgs) -> TunerFnResult:
+    """Train on a part of the train split, and compare on the rest of it.
+
+    `fn_args.custom_config` carries `preprocessing`, `trainer` and `tuner`, the JSON of ImageOptions, FineTuneOptions
+    and TunerOptions.
+    """
+    options = FineTuneOptions.model_validate_json(fn_args.custom_config["trainer"])
+    preprocessing = ImageOptions.model_validate_json(fn_args.custom_config["preprocessing"])
+    tuner = TunerOptions.model_validate_json(fn_args.custom_config["tuner"])
+    transform_output = tft.TFTransformOutput(fn_args.transform_graph_path)
+    classes = len(transform_output.vocabulary_by_name(VOCABULARY))
+    photos = read_photos(fn_args.train_files, TransformGraph(transform_output))
+    return search_for_photos(photos, classes, preprocessing, options, tuner, fn_args.working_dir)
+
+
+def search_for_photos(
+    photos: Photos,
+    classes: int,
+    preprocessing: ImageOptions,
+    options: FineTuneOptions,
+    tuner: TunerOptions,
+    folder: str,
+) -> TunerFnResult:
+    """A search on a training split of photos, see trainers/tuning.py."""
+    train_photos, held_out_photos = _part(photos, tuner, held_out=False), _part(photos, tuner, held_out=True)
+    train, held_out = read_photo_split(train_photos), read_photo_split(held_out_photos)
+    check_held_out(train.labels, held_out.labels, tuner)
+
+    def trial(candidate: FineTuneOptions, own_folder: Path) -> TrialOutcome:
+        training = PhotoTraining(train_photos, train, classes, preprocessing.scaling, candidate, own_folder)
+        classifier = fine_tuned(training, preprocessing)
+        probabilities = _probabilities(classifier.traced(preprocessing.height, preprocessing.width), held_out_photos)
+        return TrialOutcome(learning_curves(classifier.model), held_out.labels, probabilities)
+
+    return hyperparameter_search(trial, options, tuner, folder)
+
+
+def _part(photos: Photos, tuner: TunerOptions, held_out: bool) -> Photos:
+    @tf.autograph.experimental.do_not_convert
+    def chosen(record: tf.Tensor) -> tf.Tensor:
+        return tf.equal(held_out_for_tuning(record, tuner), held_out)
+
+    return replace(photos, records=photos.records.filter(chosen))
+
+
+def _probabilities(classifier: ImageClassifier, photos: Photos) -> np.ndarray:
+    """float32 [n, classes], of the photos that `read_photo_split` has labels of."""
+    rows = [
+        tf.boolean_mask(classifier.predict(batch[IMAGE]), is_usable(batch)).numpy()
+        for batch in photos.batches(BATCH_SIZE)
+    ]
+    return np.concatenate(rows)

@@ -1,0 +1,174 @@
+"""Splits of examples as a model sees them: read, put through Transform's graph, batched."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_transform as tft
+from tensorflow_transform.saved.saved_transform_io_v2 import SavedModelLoader
+
+from serving.reference_predictions import example_id
+from serving.signatures.common import LABEL
+
+
+def data_fingerprint(*split_fingerprints: str) -> str:
+    """SHA-256 over the fingerprints of the splits, in the order in which they are given."""
+    return hashlib.sha256("".join(split_fingerprints).encode()).hexdigest()
+
+
+Column: TypeAlias = np.ndarray | tf.Tensor | tf.RaggedTensor
+
+
+def dense_batch(columns: Mapping[str, Column], rows: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
+    """Some of the rows, int64 [n], or all; ragged columns are filled up with 0 to the longest of these rows."""
+    chosen = columns if rows is None else {name: tf.gather(column, rows) for name, column in columns.items()}
+    return {
+        name: column.to_tensor() if isinstance(column, tf.RaggedTensor) else tf.convert_to_tensor(column)
+        for name, column in chosen.items()
+    }
+
+
+class TransformGraph(tf.Module):
+    """What tft.TransformFeaturesLayer does, without being a Keras layer, which is traced once more when it is saved.
+
+    Args:
+        transform_output: where Transform wrote its graph.
+    """
+
+    def __init__(self, transform_output: tft.TFTransformOutput) -> None:
+        super().__init__(name="transform")
+        self._output = transform_output
+        self._loader = SavedModelLoader(transform_output.transform_savedmodel_dir)
+        # An export takes tables and assets along where it finds them among attributes.
+        trackable = tf.__internal__.tracking.AutoTrackable
+        self._tracked = [value for value in vars(self._loader).values() if isinstance(value, trackable)]
+
+    @property
+    def raw_feature_spec(self) -> Mapping[str, Any]:
+        """What tf.io.parse_example makes of the raw examples that the graph takes."""
+        spec: Mapping[str, Any] = self._output.raw_feature_spec()
+        return spec
+
+    def __call__(self, features: Mapping[str, tf.Tensor | tf.SparseTensor]) -> dict[str, tf.Tensor]:
+        """The transformed features that can be computed from these raw ones; the label may be missing among them."""
+        transformed: dict[str, tf.Tensor] = self._loader.apply_transform_model(features)
+        return transformed
+
+
+@dataclass(frozen=True)
+class TransformedSplit:
+    """A split in memory.
+
+    Attributes:
+        ids: the id of each example, see serving.reference_predictions.
+        features: the model's inputs by name, arrays or ragged tensors of n rows.
+        labels: int64 [n], the number of each label.
+        left_out: how many examples had no usable label.
+        fingerprint: SHA-256 over all examples of the split, whatever their order in the files.
+    """
+
+    ids: list[str]
+    features: dict[str, Column]
+    labels: np.ndarray
+    left_out: int
+    fingerprint: str
+
+
+def read_transformed_split(
+    file_patterns: Sequence[str],
+    transform: TransformGraph,
+    inputs: Callable[[Mapping[str, tf.Tensor]], Mapping[str, Column]] = dict,
+    batch_size: int = 4096,
+) -> TransformedSplit:
+    """Read gzipped TFRecord files of raw tf.Examples, in the order of their names.
+
+    Args:
+        file_patterns: as Trainer's FnArgs gives them.
+        transform: the graph that makes model features.
+        inputs: what becomes of a batch of these features; it may leave padding out, for the memory's sake.
+        batch_size: how many examples are transformed at once.
+    """
+    raw_feature_spec = transform.raw_feature_spec
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
+    def transformed(serialized: tf.Tensor) -> tuple[Mapping[str, Column], tf.Tensor]:
+        features = transform(tf.io.parse_example(serialized, raw_feature_spec))
+        labels = features.pop(LABEL)
+        usable = labels >= 0
+        return {name: _rows(column, usable) for name, column in inputs(features).items()}, labels
+
+    ids: list[str] = []
+    batches: list[Mapping[str, Column]] = []
+    labels: list[np.ndarray] = []
+    files = sorted(path for pattern in file_patterns for path in tf.io.gfile.glob(pattern))
+    for records in tf.data.TFRecordDataset(files, compression_type="GZIP").batch(batch_size):
+        ids.extend(example_id(record) for record in records.numpy())
+        columns, numbers = transformed(records)
+        batches.append(columns)
+        labels.append(numbers.numpy())
+    usable = np.concatenate(labels) >= 0
+    return TransformedSplit(
+        ids=[id_ for id_, use in zip(ids, usable, strict=True) if use],
+        features={name: _joined([batch[name] for batch in batches]) for name in batches[0]},
+        labels=np.concatenate(labels)[usable],
+        left_out=int((~usable).sum()),
+        fingerprint=hashlib.sha256("".join(sorted(ids)).encode()).hexdigest(),
+    )
+
+
+def _rows(column: Column, chosen: tf.Tensor) -> Column:
+    return tf.ragged.boolean_mask(column, chosen)
+
+
+def _joined(batches: Sequence[Column]) -> Column:
+    joined = tf.concat(batches, axis=0)
+    return joined if isinstance(joined, tf.RaggedTensor) else joined.numpy()
+
+
+Rows = tuple[Mapping[str, Column], np.ndarray]
+# Among the rows of so many batches, those of like length come into one batch.
+BATCHES_SORTED_TOGETHER = 16
+
+
+def shuffled_batches(rows: Rows, batch_size: int, seed: int) -> tf.data.Dataset:
+    """The rows in a new order in each pass, without end.
+
+    One iterator serves all epochs (given arrays, Keras makes a new one for each, which costs more than an epoch over
+    small data), and rows are gathered a batch at a time. Ragged columns are filled up to the longest row of their
+    batch; so that this is little, rows that follow one another in the new order are put into batches by their length.
+    """
+    features, labels = rows
+    count = len(labels)
+    # As tensors, once; what is an array here would be a constant of the dataset's graph.
+    columns = {
+        name: values if isinstance(values, tf.RaggedTensor) else tf.constant(values)
+        for name, values in features.items()
+    }
+    numbers = tf.constant(labels)
+    lengths = [values.row_lengths() for values in columns.values() if isinstance(values, tf.RaggedTensor)]
+
+    def one_pass(_: tf.Tensor) -> tf.data.Dataset:
+        order = tf.random.shuffle(tf.range(count), seed=seed)
+        if lengths:
+            order = _by_length(order, tf.add_n(lengths), batch_size, seed)
+        return tf.data.Dataset.from_tensor_slices(order).batch(batch_size)
+
+    batches = tf.data.Dataset.counter().flat_map(one_pass)
+    return batches.map(lambda chosen: (dense_batch(columns, chosen), tf.gather(numbers, chosen))).prefetch(
+        tf.data.AUTOTUNE
+    )
+
+
+def _by_length(order: tf.Tensor, lengths: tf.Tensor, batch_size: int, seed: int) -> tf.Tensor:
+    """The rows of each BATCHES_SORTED_TOGETHER batches sorted by length; whole batches in any order, the rest last."""
+    neighbours = tf.cast(tf.range(tf.size(order)) // (BATCHES_SORTED_TOGETHER * batch_size), tf.int64)
+    longest = tf.reduce_max(lengths) + 1
+    order = tf.gather(order, tf.argsort(neighbours * longest + tf.gather(lengths, order)))
+    whole = tf.size(order) // batch_size * batch_size
+    batches = tf.random.shuffle(tf.reshape(order[:whole], [-1, batch_size]), seed=seed)
+    return tf.concat([tf.reshape(batches, [-1]), order[whole:]], axis=0)

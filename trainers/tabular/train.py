@@ -1,0 +1,193 @@
+"""Training of a model of tables, its export, and the search for its options: run_fn and tuner_fn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow_transform as tft
+from tfx.components.trainer.fn_args_utils import FnArgs
+from tfx.v1.components import TunerFnResult
+
+from serving.signatures.common import VOCABULARY, Labels, export
+from serving.signatures.tabular import served_model
+from trainers.artifacts import frozen_model, learning_curves, leave_beside_export, predict_split
+from trainers.fitting import steps_per_execution
+from trainers.options import TunerOptions, tuned_options
+from trainers.splits import (
+    Rows,
+    TransformedSplit,
+    TransformGraph,
+    data_fingerprint,
+    read_transformed_split,
+    shuffled_batches,
+)
+from trainers.tabular.options import TabularTrainerOptions
+from trainers.tuning import BestHyperparameters, TrialOutcome, hyperparameter_search, tuning_split
+from trainers.warm_start import MeaningOfWeights, leave_for_warm_start, start_warm
+from transform.options import TabularOptions
+from transform.tabular import CATEGORIES, CATEGORY_VOCABULARY, NUMBERS
+
+
+def run_fn(fn_args: FnArgs) -> None:
+    """Train on the train split, export, and leave the eval split's reference predictions beside the export.
+
+    `fn_args.custom_config` carries `preprocessing` and `trainer`, the JSON of TabularOptions and TabularTrainerOptions,
+    and `code_fingerprint`; `fn_args.hyperparameters` what a search found.
+    """
+    best = BestHyperparameters.of(fn_args)
+    options = tuned_options(TabularTrainerOptions.model_validate_json(fn_args.custom_config["trainer"]), best.values)
+    preprocessing = TabularOptions.model_validate_json(fn_args.custom_config["preprocessing"])
+    transform_output = tft.TFTransformOutput(fn_args.transform_output)
+    labels = [label.decode() for label in transform_output.vocabulary_by_name(VOCABULARY)]
+    transform = TransformGraph(transform_output)
+    train = read_transformed_split(fn_args.train_files, transform)
+    evaluation = read_transformed_split(fn_args.eval_files, transform)
+
+    keras.utils.set_random_seed(options.seed)
+    categories = known_categories(transform_output, train.features)
+    model = build_model(train.features, len(categories), len(labels), options)
+    vocabularies = {CATEGORY_VOCABULARY: categories} if categories else {}
+    meaning = MeaningOfWeights.of(transform, preprocessing, labels, vocabularies)
+    start = start_warm(model, meaning, fn_args.base_model) if options.warm_start else ""
+    fit(model, train, options)
+    _export(model, transform_output, transform, preprocessing.label.column, len(labels), fn_args.serving_model_dir)
+    if options.warm_start:
+        leave_for_warm_start(fn_args.serving_model_dir, model, meaning)
+    leave_beside_export(
+        fn_args.serving_model_dir,
+        fn_args.model_run_dir,
+        model=model,
+        predictions=predict_split(model, evaluation, labels),
+        data_fingerprint=data_fingerprint(train.fingerprint, evaluation.fingerprint),
+        code_fingerprint=best.code_fingerprint,
+        left_out=train.left_out + evaluation.left_out,
+        hyperparameters=best.values,
+        warm_start=start,
+    )
+
+
+def build_model(
+    features: Mapping[str, np.ndarray], vocabulary_size: int, classes: int, options: TabularTrainerOptions
+) -> keras.Model:
+    """A Keras model from the features of transform/tabular.py to probabilities, float32 [batch, classes]."""
+    inputs, linear, network = {}, [], []
+    penalty = keras.regularizers.L2(options.l2)
+    if NUMBERS in features:
+        inputs[NUMBERS] = keras.Input([features[NUMBERS].shape[1]], name=NUMBERS, dtype="float32")
+        linear.append(keras.layers.Dense(classes, kernel_regularizer=penalty)(inputs[NUMBERS]))
+        network.append(inputs[NUMBERS])
+    if CATEGORIES in features:
+        inputs[CATEGORIES] = keras.Input([features[CATEGORIES].shape[1]], name=CATEGORIES, dtype="int64")
+        # Row 0 is the unknown category. It starts at zero and stays there unless training meets it: no information.
+        rows = inputs[CATEGORIES] + 1
+        weights = keras.layers.Embedding(
+            vocabulary_size + 1,
+            classes,
+            embeddings_initializer="zeros",
+            embeddings_regularizer=penalty,
+            name=f"{CATEGORY_VOCABULARY}_linear",
+        )(rows)
+        linear.append(keras.ops.sum(weights, axis=1))
+        if options.hidden_units:
+            embedded = keras.layers.Embedding(
+                vocabulary_size + 1, options.embedding_width, name=f"{CATEGORY_VOCABULARY}_embedding"
+            )(rows)
+            network.append(keras.layers.Flatten()(embedded))
+    logits = linear[0] if len(linear) == 1 else keras.layers.add(linear)
+    if options.hidden_units:
+        hidden = network[0] if len(network) == 1 else keras.layers.concatenate(network)
+        for width in options.hidden_units:
+            hidden = keras.layers.Dense(width, activation="relu", kernel_regularizer=penalty)(hidden)
+            hidden = keras.layers.Dropout(options.dropout)(hidden)
+        logits = keras.layers.add([logits, keras.layers.Dense(classes)(hidden)])
+    return keras.Model(inputs, keras.layers.Softmax()(logits))
+
+
+def fit(model: keras.Model, train: TransformedSplit, options: TabularTrainerOptions) -> None:
+    """Train in place, by Adam with a cosine-decayed step size."""
+    order = np.random.default_rng(options.seed).permutation(len(train.labels))
+    held_out = order[: len(order) // 10] if options.early_stopping_patience else order[:0]
+    used = order[len(held_out) :]
+    batch_size = min(options.batch_size, len(used))
+    steps = -(-len(used) // batch_size)
+    step_size = keras.optimizers.schedules.CosineDecay(options.learning_rate, steps * options.epochs)
+    model.compile(
+        optimizer=keras.optimizers.Adam(step_size),
+        loss="sparse_categorical_crossentropy",
+        jit_compile=False,
+        steps_per_execution=steps_per_execution(steps),
+    )
+    callbacks = []
+    if options.early_stopping_patience:
+        callbacks.append(
+            keras.callbacks.EarlyStopping(patience=options.early_stopping_patience, restore_best_weights=True)
+        )
+    model.fit(
+        shuffled_batches(_rows(train, used), batch_size, options.seed),
+        steps_per_epoch=steps,
+        epochs=options.epochs,
+        validation_data=_rows(train, held_out) if len(held_out) else None,
+        callbacks=callbacks,
+        shuffle=False,  # the dataset is
+        verbose=0,
+    )
+
+
+def _rows(split: TransformedSplit, rows: np.ndarray) -> Rows:
+    return {name: values[rows] for name, values in split.features.items()}, split.labels[rows]
+
+
+def known_categories(transform_output: tft.TFTransformOutput, features: Mapping[str, np.ndarray]) -> list[str]:
+    """The categories of all columns, in the order of their numbers."""
+    if CATEGORIES not in features:
+        return []
+    # The tokens hold what is in the data, of whatever encoding.
+    return [
+        token.decode(errors="backslashreplace") for token in transform_output.vocabulary_by_name(CATEGORY_VOCABULARY)
+    ]
+
+
+def _export(
+    model: keras.Model,
+    transform_output: tft.TFTransformOutput,
+    transform: TransformGraph,
+    label_column: str,
+    classes: int,
+    path: str,
+) -> None:
+    export(
+        served_model(
+            transform=transform,
+            predict=frozen_model(model),
+            labels=Labels(transform_output.vocabulary_file_by_name(VOCABULARY)),
+            raw_feature_spec=transform.raw_feature_spec,
+            label_column=label_column,
+            classes=classes,
+        ),
+        path,
+    )
+
+
+def tuner_fn(fn_args: FnArgs) -> TunerFnResult:
+    """Train on a part of the train split, and compare on the rest of it.
+
+    `fn_args.custom_config` carries `trainer` and `tuner`, the JSON of TabularTrainerOptions and TunerOptions.
+    """
+    options = TabularTrainerOptions.model_validate_json(fn_args.custom_config["trainer"])
+    tuner = TunerOptions.model_validate_json(fn_args.custom_config["tuner"])
+    transform_output = tft.TFTransformOutput(fn_args.transform_graph_path)
+    labels = [label.decode() for label in transform_output.vocabulary_by_name(VOCABULARY)]
+    train, held_out = tuning_split(read_transformed_split(fn_args.train_files, TransformGraph(transform_output)), tuner)
+    categories = known_categories(transform_output, train.features)
+
+    def trial(candidate: TabularTrainerOptions, _: Path) -> TrialOutcome:
+        keras.utils.set_random_seed(candidate.seed)
+        model = build_model(train.features, len(categories), len(labels), candidate)
+        fit(model, train, candidate)
+        predictions = predict_split(model, held_out, labels)
+        return TrialOutcome(learning_curves(model), held_out.labels, predictions.probabilities)
+
+    return hyperparameter_search(trial, options, tuner, fn_args.working_dir)

@@ -1,0 +1,217 @@
+"""Training of a model of texts, its export, and the search for its options: run_fn and tuner_fn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+import tensorflow_transform as tft
+from tfx.components.trainer.fn_args_utils import FnArgs
+from tfx.v1.components import TunerFnResult
+
+from serving.signatures.common import VOCABULARY, Features, Labels, export
+from serving.signatures.text import served_model
+from trainers.artifacts import frozen_model, learning_curves, leave_beside_export, predict_split
+from trainers.fitting import steps_per_execution
+from trainers.options import TunerOptions, tuned_options
+from trainers.splits import (
+    Column,
+    TransformedSplit,
+    TransformGraph,
+    data_fingerprint,
+    dense_batch,
+    read_transformed_split,
+    shuffled_batches,
+)
+from trainers.text.embeddings import TextEmbedding
+from trainers.text.models import (
+    TextClassifier,
+    embedded_texts,
+    encoder_classifier,
+    hub_classifier,
+    ngram_classifier,
+    ragged_terms,
+    ragged_tokens,
+)
+from trainers.text.options import EncoderOptions, HubOptions, NgramOptions, read_trainer_options
+from trainers.tuning import BestHyperparameters, TrialOutcome, hyperparameter_search, tuning_split
+from trainers.warm_start import MeaningOfWeights, leave_for_warm_start, start_warm
+from transform.options import TextOptions
+from transform.text import TOKENS, WEIGHTS_OF
+
+
+def fit_text(
+    classifier: TextClassifier, train: TransformedSplit, options: NgramOptions | EncoderOptions | HubOptions
+) -> None:
+    """Train the members side by side, in place, by Adam with a cosine-decayed step size.
+
+    Args:
+        classifier: the model and its members.
+        train: the training split, with the model's inputs as features.
+        options: for how long, and how fast.
+    """
+    batch_size = min(options.batch_size, len(train.labels))
+    steps = -(-len(train.labels) // batch_size)
+    step_size = keras.optimizers.schedules.CosineDecay(options.learning_rate, steps * options.epochs)
+    together = keras.Model(classifier.model.input, keras.ops.stack(classifier.members, axis=1))
+    together.compile(
+        optimizer=keras.optimizers.Adam(step_size),
+        loss=_sum_of_losses,
+        jit_compile=False,
+        steps_per_execution=steps_per_execution(steps),
+    )
+    classifier.model.history = together.fit(
+        shuffled_batches((train.features, train.labels), batch_size, options.seed),
+        steps_per_epoch=steps,
+        epochs=options.epochs,
+        shuffle=False,  # the dataset is
+        verbose=0,
+    )
+
+
+def _sum_of_losses(labels: keras.KerasTensor, probabilities: keras.KerasTensor) -> keras.KerasTensor:
+    of_each = keras.ops.tile(keras.ops.reshape(labels, [-1, 1]), [1, probabilities.shape[1]])
+    return keras.ops.sum(keras.losses.sparse_categorical_crossentropy(of_each, probabilities), axis=1)
+
+
+def run_fn(fn_args: FnArgs) -> None:
+    """Train on the train split, export, and leave the eval split's reference predictions beside the export.
+
+    `fn_args.custom_config` carries `preprocessing` and `trainer`, the JSON of TextOptions and TextTrainerOptions, and
+    `code_fingerprint`; `fn_args.hyperparameters` what a search found.
+    """
+    best = BestHyperparameters.of(fn_args)
+    options = tuned_options(read_trainer_options(fn_args.custom_config["trainer"]), best.values)
+    preprocessing = TextOptions.model_validate_json(fn_args.custom_config["preprocessing"])
+    transform_output = tft.TFTransformOutput(fn_args.transform_output)
+    labels = [label.decode() for label in transform_output.vocabulary_by_name(VOCABULARY)]
+    transform = TransformGraph(transform_output)
+    handle = options.handle if isinstance(options, HubOptions) else ""
+    embedding = TextEmbedding(handle) if handle else None
+    train = read_training_split(fn_args.train_files, transform, options, embedding)
+    terms = known_terms(transform_output, train.features)
+    classifier = untrained_classifier(train, terms, len(labels), options, embedding)
+    evaluation = read_transformed_split(fn_args.eval_files, transform, classifier.inputs)
+
+    meaning = MeaningOfWeights.of(transform, preprocessing, labels, terms, handle)
+    start = start_warm(classifier.model, meaning, fn_args.base_model) if options.warm_start else ""
+    fit_text(classifier, train, options)
+    _export(classifier, transform_output, transform, preprocessing, len(labels), fn_args.serving_model_dir)
+    if options.warm_start:
+        leave_for_warm_start(fn_args.serving_model_dir, classifier.model, meaning)
+    leave_beside_export(
+        fn_args.serving_model_dir,
+        fn_args.model_run_dir,
+        model=classifier.model,
+        predictions=predict_split(classifier.model, evaluation, labels),
+        data_fingerprint=data_fingerprint(train.fingerprint, evaluation.fingerprint),
+        code_fingerprint=best.code_fingerprint,
+        left_out=train.left_out + evaluation.left_out,
+        hyperparameters=best.values,
+        warm_start=start,
+    )
+
+
+def read_training_split(
+    train_files: Sequence[str],
+    transform: TransformGraph,
+    options: NgramOptions | EncoderOptions | HubOptions,
+    embedding: TextEmbedding | None = None,
+) -> TransformedSplit:
+    """The split as the model takes it; the embedding is that of HubOptions."""
+    if embedding is not None:
+        return read_transformed_split(train_files, transform, embedded_texts(embedding))
+    inputs = ragged_terms if isinstance(options, NgramOptions) else ragged_tokens
+    return read_transformed_split(train_files, transform, inputs)
+
+
+def known_terms(transform_output: tft.TFTransformOutput, features: Mapping[str, Column]) -> dict[str, list[str]]:
+    """The terms of each vocabulary that the features are of, in the order of their numbers; words first."""
+    return {
+        vocabulary: [line.decode().partition(" ")[2] for line in transform_output.vocabulary_by_name(vocabulary)]
+        for vocabulary in (*WEIGHTS_OF, TOKENS)
+        if vocabulary in features
+    }
+
+
+def untrained_classifier(
+    train: TransformedSplit,
+    terms: Mapping[str, Sequence[str]],
+    classes: int,
+    options: NgramOptions | EncoderOptions | HubOptions,
+    embedding: TextEmbedding | None,
+) -> TextClassifier:
+    """The model that the options describe, for what `read_training_split` has read and its `known_terms`."""
+    keras.utils.set_random_seed(options.seed)
+    if isinstance(options, NgramOptions):
+        sizes = {vocabulary: len(known) for vocabulary, known in terms.items()}
+        return ngram_classifier(train, sizes, classes, options)
+    if isinstance(options, EncoderOptions):
+        return encoder_classifier(len(terms[TOKENS]), classes, options)
+    assert embedding is not None
+    return hub_classifier(embedding, classes, options)
+
+
+def fit_classifier(
+    train: TransformedSplit,
+    transform_output: tft.TFTransformOutput,
+    classes: int,
+    options: NgramOptions | EncoderOptions | HubOptions,
+    embedding: TextEmbedding | None = None,
+) -> TextClassifier:
+    """The model that the options describe, trained from scratch on what `read_training_split` has read."""
+    terms = known_terms(transform_output, train.features)
+    classifier = untrained_classifier(train, terms, classes, options, embedding)
+    fit_text(classifier, train, options)
+    return classifier
+
+
+def _served_prediction(classifier: TextClassifier) -> Callable[[Features], tf.Tensor]:
+    predict = frozen_model(classifier.model)
+    return lambda features: predict(dense_batch(classifier.inputs(features)))
+
+
+def _export(
+    classifier: TextClassifier,
+    transform_output: tft.TFTransformOutput,
+    transform: TransformGraph,
+    preprocessing: TextOptions,
+    classes: int,
+    path: str,
+) -> None:
+    export(
+        served_model(
+            transform=transform,
+            predict=_served_prediction(classifier),
+            labels=Labels(transform_output.vocabulary_file_by_name(VOCABULARY)),
+            raw_feature_spec=transform.raw_feature_spec,
+            text_column=preprocessing.column,
+            classes=classes,
+            resources=classifier.resources,
+        ),
+        path,
+    )
+
+
+def tuner_fn(fn_args: FnArgs) -> TunerFnResult:
+    """Train on a part of the train split, and compare on the rest of it.
+
+    `fn_args.custom_config` carries `trainer` and `tuner`, the JSON of TextTrainerOptions and TunerOptions.
+    """
+    options = read_trainer_options(fn_args.custom_config["trainer"])
+    tuner = TunerOptions.model_validate_json(fn_args.custom_config["tuner"])
+    transform_output = tft.TFTransformOutput(fn_args.transform_graph_path)
+    labels = [label.decode() for label in transform_output.vocabulary_by_name(VOCABULARY)]
+    embedding = TextEmbedding(options.handle) if isinstance(options, HubOptions) else None
+    train, held_out = tuning_split(
+        read_training_split(fn_args.train_files, TransformGraph(transform_output), options, embedding), tuner
+    )
+
+    def trial(candidate: NgramOptions | EncoderOptions | HubOptions, _: Path) -> TrialOutcome:
+        model = fit_classifier(train, transform_output, len(labels), candidate, embedding).model
+        predictions = predict_split(model, held_out, labels)
+        return TrialOutcome(learning_curves(model), held_out.labels, predictions.probabilities)
+
+    return hyperparameter_search(trial, options, tuner, fn_args.working_dir)

@@ -1,0 +1,106 @@
+"""Labels: their ids, and the vocabulary that numbers them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+
+import apache_beam as beam
+import numpy as np
+import tensorflow as tf
+import tensorflow_transform as tft
+from tensorflow_transform import annotators
+from tensorflow_transform.beam import experimental as tft_beam
+
+from serving.missing_values import missing_value
+from serving.signatures.common import VOCABULARY, is_missing
+from transform.options import LabelOptions
+
+
+def dense_column(values: tf.Tensor | tf.SparseTensor) -> tf.Tensor:
+    """A column as a vector of shape [batch], what is missing replaced by `missing_value`.
+
+    Takes a SparseTensor [batch, n] (a column that may be missing; the first value counts) or a Tensor [batch] or
+    [batch, 1].
+    """
+    if isinstance(values, tf.SparseTensor):
+        # A column that is missing from the whole batch has width 0: it must be one wide all the same. Raw operations:
+        # the graph is traced ten times, and the functions around them make twice as many.
+        values = tf.raw_ops.SparseToDense(
+            sparse_indices=values.indices,
+            output_shape=tf.raw_ops.Maximum(x=values.dense_shape, y=tf.constant([0, 1], tf.int64)),
+            sparse_values=values.values,
+            default_value=tf.constant(missing_value(values.dtype.name), values.dtype),
+        )
+        return tf.gather(values, 0, axis=1)
+    return tf.reshape(values, [-1])
+
+
+def label_ids(values: tf.Tensor | tf.SparseTensor, options: LabelOptions) -> tf.Tensor:
+    """int64 [batch]: where the label stands in the vocabulary `labels`; -1 for a missing or unlisted one.
+
+    The vocabulary is a text file with one label a line, in the order the config gives, else lexicographic.
+    """
+    text = label_text(values, options)
+    (path,) = tft.experimental.ptransform_analyzer(
+        inputs=[text],
+        ptransform=_WriteVocabulary(options.order),
+        output_dtypes=[tf.string],
+        output_shapes=[[]],
+        output_asset_default_values=[b"label"],
+        name="labels",
+    )
+    annotators.annotate_asset(VOCABULARY, VOCABULARY)
+    # A table made here by hand would read its file again with every request, and fail once a server's file is gone.
+    return tft.apply_vocabulary(text, path, default_value=-1)
+
+
+def label_text(values: tf.Tensor | tf.SparseTensor, options: LabelOptions) -> tf.Tensor:
+    """string [batch]: the label as people read it; "" where it is missing."""
+    raw = dense_column(values)
+    text = raw if raw.dtype == tf.string else tf.strings.as_string(raw, shortest=raw.dtype.is_floating)
+    names = text
+    for value, name in options.names.items():
+        names = tf.where(tf.equal(text, value), name, names)
+    return tf.where(is_missing(raw), "", names)
+
+
+class _WriteVocabulary(tft_beam.PTransformAnalyzer):
+    """Write the distinct labels to a file, and answer its path."""
+
+    def __init__(self, order: Sequence[str]) -> None:
+        super().__init__()
+        self._order = tuple(order)
+
+    def expand(self, batches: beam.PCollection) -> beam.PCollection:
+        path = os.path.join(self.base_temp_dir, VOCABULARY)  # noqa: PTH118 (an object store's path is no pathlib path)
+        return (
+            batches
+            | "Distinct" >> beam.CombineGlobally(_DistinctLabels())
+            | "Write" >> beam.Map(_write_labels, path, self._order)
+        )
+
+
+class _DistinctLabels(beam.CombineFn):
+    """The set of labels that occur."""
+
+    def create_accumulator(self) -> set[bytes]:
+        return set()
+
+    def add_input(self, accumulator: set[bytes], batch: tuple[np.ndarray]) -> set[bytes]:
+        accumulator.update(label for label in np.unique(batch[0].astype(object)) if label)
+        return accumulator
+
+    def merge_accumulators(self, accumulators: Iterable[set[bytes]]) -> set[bytes]:
+        return set().union(*accumulators)
+
+    def extract_output(self, accumulator: set[bytes]) -> list[bytes]:
+        return sorted(accumulator)
+
+
+def _write_labels(found: list[bytes], path: str, order: Sequence[str]) -> np.ndarray:
+    labels = [label.encode() for label in order] or found
+    tf.io.gfile.makedirs(os.path.dirname(path))  # noqa: PTH120
+    with tf.io.gfile.GFile(path, "wb") as file:
+        file.write(b"".join(label + b"\n" for label in labels))
+    return np.array(path.encode(), dtype=object)
