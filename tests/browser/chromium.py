@@ -1,4 +1,4 @@
-"""The browser that the tests and the screenshots are made with."""
+"""Chromium for the tests, and axe on its pages."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import Browser, sync_playwright
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, sync_playwright
 
 PRIVATE_COPY = Path(__file__).resolve().parents[2] / ".venv/browser/chromium"
 NONE_FOUND = "there is no Chromium; `make browser` unpacks one, or INGRAPH_CHROMIUM names another"
@@ -36,3 +37,15 @@ def chromium(path: str) -> Iterator[Browser]:
             yield browser
         finally:
             browser.close()
+
+
+def grave_findings(page: Page) -> list[str]:
+    """The serious and critical findings in light and in dark, each with the elements that it is about."""
+    found = []
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+        for violation in Axe().run(page).response["violations"]:
+            if violation["impact"] in ("serious", "critical"):
+                elements = [node["html"][:200] for node in violation["nodes"][:5]]
+                found.append(f"{scheme}: {violation['id']}: {violation['help']}: {elements}")
+    return found

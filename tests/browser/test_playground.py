@@ -20,7 +20,7 @@ from playwright.sync_api import Page, expect
 from serving.model_store import label
 from serving.server.app import EmbeddedServer
 from serving.server.options import ServerOptions
-from tests.browser.accessibility import grave_findings
+from tests.browser.chromium import grave_findings
 from tests.browser.small_classifiers import publish_all, publish_patients
 from tests.serving.colour_photos import BAD, UNKNOWN, photo
 from tests.serving.server import small_models

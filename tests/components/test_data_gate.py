@@ -1,3 +1,5 @@
+"""DataGate: which data stop a run, and in which words."""
+
 import json
 from pathlib import Path
 
@@ -12,9 +14,204 @@ from tfx.utils import io_utils
 
 from components.data_gate.component import DataGate
 from components.data_gate.executor import Executor
+from components.data_gate.judge import judge
+from components.data_gate.statistics import SplitFindings
+from components.data_gate.verdict import Verdict
 from components.errors import AnomaliesFound, BrokenInput
 
 SCHEMA = """
+feature { name: "age" type: INT presence { min_fraction: 1 } shape { dim { size: 1 } }
+          int_domain { min: 0 max: 120 } }
+feature { name: "thal" type: BYTES presence { min_fraction: 1 } shape { dim { size: 1 } } domain: "thal"
+          distribution_constraints { min_domain_mass: 0.9 } }
+feature { name: "target" type: INT }
+string_domain { name: "thal" value: "fixed" value: "normal" value: "reversible" }
+"""
+
+
+def patients(**changes) -> pd.DataFrame:
+    rows = 40
+    columns = {
+        "age": [30 + row for row in range(rows)],
+        "thal": [("fixed", "normal", "reversible")[row % 3] for row in range(rows)],
+        "target": [row % 2 for row in range(rows)],
+    }
+    return pd.DataFrame(columns | changes)
+
+
+def verdict_on(
+    train: pd.DataFrame,
+    evaluation: pd.DataFrame | None = None,
+    schema: str | None = SCHEMA,
+    minimum_examples: int = 1,
+    label: str = "target",
+) -> Verdict:
+    """The verdict on real statistics and anomalies; without a schema the one inferred from the train split."""
+    statistics = {
+        name: tfdv.generate_statistics_from_dataframe(frame)
+        for name, frame in {"train": train, "eval": evaluation}.items()
+        if frame is not None
+    }
+    if schema is None:
+        expected = tfdv.infer_schema(statistics["train"])
+    else:
+        expected = text_format.Parse(schema, schema_pb2.Schema())
+    splits = [
+        SplitFindings(name, found.datasets[0], tfdv.validate_statistics(found, expected))
+        for name, found in statistics.items()
+    ]
+    path = "" if schema is None else "configs/heart.pbtxt"
+    return judge(splits, expected, label, schema is not None, minimum_examples, path)
+
+
+def test_data_that_follows_its_schema_passes_with_counts_and_class_balance():
+    verdict = verdict_on(patients(), patients().head(11))
+    assert verdict.as_json() == {
+        "stopped": False,
+        "reasons": (),
+        "warnings": (),
+        "examples": {"train": 40, "eval": 11},
+        "classes": {"train": {"0": 20, "1": 20}, "eval": {"0": 6, "1": 5}},
+    }
+
+
+def test_where_nothing_is_learned_one_label_for_all_examples_stops_no_run():
+    assert verdict_on(patients(target=[1] * 40)).unusable
+    assert not verdict_on(patients(target=[1] * 40), label="").stopped
+
+
+def test_unlisted_values_within_the_allowance_are_listed_as_a_warning():
+    verdict = verdict_on(patients(thal=["1", "2", *["fixed", "normal"] * 19]))
+    assert not verdict.stopped
+    assert verdict.warnings == (
+        "train split, column 'thal': '2' (1 row), '1' (1 row) not among 'fixed', 'normal', 'reversible', but within "
+        "the 10 % that the schema lets pass; the model treats them as unseen values. "
+        "Correct them, or list them in configs/heart.pbtxt.",
+    )
+
+
+def test_unlisted_values_beyond_the_allowance_stop_a_curated_run_and_are_named_once():
+    verdict = verdict_on(patients(thal=["odd"] * 10 + ["normal"] * 30))
+    assert verdict.anomalies == (
+        "train split, column 'thal': the schema expects text in every row, one of 'fixed', 'normal', 'reversible', "
+        "found 'odd' (10 rows); correct the values, or list them in configs/heart.pbtxt.",
+    )
+    assert verdict.warnings == ()
+
+
+def test_text_in_a_number_column_is_quoted():
+    verdict = verdict_on(patients(age=[str(row) for row in range(20)] + ["old"] * 19 + ["n/a"]))
+    assert verdict.anomalies == (
+        "train split, column 'age': the schema expects whole numbers in every row, 0 or more, 120 or less, "
+        "found string, such as 'old' (19 rows), 'n/a' (1 row); correct the values, or change the type in "
+        "configs/heart.pbtxt.",
+    )
+
+
+def test_a_missing_column_is_named():
+    verdict = verdict_on(patients(), patients().drop(columns="age"))
+    assert verdict.anomalies == (
+        "eval split, column 'age': the schema expects whole numbers in every row, 0 or more, 120 or less, "
+        "found no value in any row; add the column, or remove it in configs/heart.pbtxt.",
+    )
+
+
+def test_a_column_the_schema_does_not_know_is_named():
+    verdict = verdict_on(patients(weight=[70.5] * 40))
+    assert verdict.anomalies == (
+        "train split, column 'weight': the schema expects no such column, found values in 40 rows; "
+        "remove the column, or describe it in configs/heart.pbtxt.",
+    )
+
+
+def test_missing_values_are_counted():
+    verdict = verdict_on(patients(thal=[None, None, *["normal"] * 38]))
+    assert verdict.anomalies == (
+        "train split, column 'thal': the schema expects text in every row, one of 'fixed', 'normal', 'reversible', "
+        "found none in 2 of 40 rows; fill in the values, or allow for missing ones in configs/heart.pbtxt.",
+    )
+
+
+def test_a_number_out_of_range_is_shown():
+    (sentence,) = verdict_on(patients(age=[150, *range(39)])).anomalies
+    assert "0 or more, 120 or less" in sentence
+    assert "150" in sentence
+
+
+def test_values_an_inferred_schema_did_not_see_are_warnings():
+    verdict = verdict_on(patients(), patients(thal=["other"] * 3 + ["normal"] * 37), schema=None)
+    assert not verdict.stopped
+    assert verdict.warnings == (
+        "eval split, column 'thal': the schema expects text in every row, one of 'fixed', 'normal', 'reversible', "
+        "found 'other' (3 rows); correct the values, or list them in the schema, inferred from the train split.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "found"),
+    [
+        (patients().drop(columns="age"), "found no value in any row"),
+        (patients(age=["old"] * 40), "found string, such as 'old' (40 rows)"),
+    ],
+)
+def test_a_missing_column_and_a_wrong_type_stop_also_on_an_inferred_schema(evaluation, found):
+    (sentence,) = verdict_on(patients(), evaluation, schema=None).anomalies
+    assert sentence.startswith("eval split, column 'age': the schema expects whole numbers in every row")
+    assert found in sentence
+
+
+def test_a_mostly_numeric_text_column_is_pointed_out_on_an_inferred_schema():
+    verdict = verdict_on(patients(age=[*(str(row) for row in range(38)), "old", "old"]), schema=None)
+    assert verdict.warnings == (
+        "train split, column 'age': most values are numbers, but it is read as text because of 'old' (2 rows); "
+        "correct them if the column should be numeric.",
+    )
+
+
+def test_no_label_column_stops_and_lists_the_columns():
+    verdict = verdict_on(patients().drop(columns="target"))
+    assert verdict.unusable == (
+        "train split: there is no label column 'target'; the columns are age, thal. "
+        "Name one of them as the label in the config, or add the column to the data.",
+    )
+    assert verdict.anomalies == ()
+
+
+@pytest.mark.parametrize(("labels", "value"), [([1] * 40, "'1'"), (["sick"] * 40, "'sick'"), ([2.5] * 40, "'2.5'")])
+def test_one_class_only_stops_and_names_it(labels, value):
+    verdict = verdict_on(patients(target=labels), schema=None)
+    assert verdict.unusable == (
+        f"train split: the label column 'target' holds one value only, {value}, in 40 rows; "
+        "at least two classes are needed, add examples of another.",
+    )
+
+
+def test_an_empty_label_column_stops():
+    verdict = verdict_on(patients(), patients(target=[None] * 40))
+    assert "label column 'target'" in verdict.unusable[0]
+
+
+def test_rows_without_a_label_are_counted_in_a_warning():
+    verdict = verdict_on(patients(target=[None, None, None, *["yes", "no"] * 18, "yes"]), schema=None)
+    assert not verdict.stopped
+    assert verdict.warnings == (
+        "train split: the label column 'target' is empty in 3 of 40 rows; they are neither trained nor evaluated on.",
+    )
+    assert verdict.classes == {"train": {"yes": 19, "no": 18}}
+
+
+def test_too_few_examples_stop():
+    verdict = verdict_on(patients(), patients().head(4), minimum_examples=10)
+    assert verdict.unusable == ("eval split: 4 examples, at least 10 are needed; add data, or change the split.",)
+
+
+def test_a_split_without_examples_stops_with_one_sentence():
+    verdict = verdict_on(patients(), patients().head(0))
+    assert verdict.reasons == ("eval split: no examples, at least 1 are needed; add data, or change the split.",)
+    assert verdict.examples == {"train": 40, "eval": 0}
+
+
+GATE_SCHEMA = """
 feature { name: "thal" type: BYTES domain: "thal" }
 feature { name: "target" type: INT }
 string_domain { name: "thal" value: "fixed" value: "normal" }
@@ -34,7 +231,7 @@ def run_gate(artifact):
                 tfdv.generate_statistics_from_dataframe(frame).SerializeToString(),
             )
         schema = artifact(standard_artifacts.Schema, "schema")
-        io_utils.write_pbtxt_file(f"{schema.uri}/schema.pbtxt", text_format.Parse(SCHEMA, schema_pb2.Schema()))
+        io_utils.write_pbtxt_file(f"{schema.uri}/schema.pbtxt", text_format.Parse(GATE_SCHEMA, schema_pb2.Schema()))
         anomalies = artifact(standard_artifacts.ExampleAnomalies, "anomalies")
         ExampleValidatorExecutor().Do({"statistics": [statistics], "schema": [schema]}, {"anomalies": [anomalies]}, {})
         verdict = artifact(standard_artifacts.ExampleAnomalies, "verdict")

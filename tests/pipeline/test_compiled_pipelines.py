@@ -1,7 +1,8 @@
-"""Pipeline specs for Kubeflow Pipelines and Vertex AI, as far as they can be tested without a cluster."""
+"""Compiled pipelines: their specs, and a rehearsal of one."""
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,16 @@ from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from components.errors import BrokenInput, NotSubmitted
+from pipeline import demo_data
 from pipeline.config import load_config
 from pipeline.options import ClusterOptions
 from pipeline.runners.compile import RunRequest, cluster_name, cluster_pipeline, write_job
 from pipeline.runners.kubeflow import submit_to_kubeflow
 from pipeline.runners.vertex import pipeline_job
-from tests.pipeline.conftest import PROJECT
+from serving.model_store import list_versions, verify
+from serving.session_model import SessionModel
+from tests.pipeline.conftest import PROJECT, ingraph
+from tests.pipeline.report_page import page_of, table, words
 
 CLUSTER = ["cluster.image=registry/ingraph:1", "cluster.pipeline_root=gs://bucket/ingraph"]
 DEMOS = ["heart", "reviews", "digits"]
@@ -186,3 +191,69 @@ def test_the_ending_of_the_file_decides_about_its_form(tmp_path):
         assert key in yaml.safe_load((tmp_path / f"spec{ending}").read_text(encoding="utf-8"))
     with pytest.raises(BrokenInput, match=r"expected a name that ends in \.json"):
         write_job(job, str(tmp_path / "spec.txt"))
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory):
+    """The compiled heart pipeline, with everything below one folder of this machine."""
+    folder = tmp_path_factory.mktemp("rehearsal")
+    compiled = ingraph(
+        "compile",
+        "configs/heart.yaml",
+        *("--target", "kubeflow", "-o", f"{folder}/heart.yaml", "--stage", "--workdir", str(folder)),
+        *("--set", "cluster.image=unused", "--set", f"cluster.pipeline_root={folder}/shared"),
+    )
+    assert compiled.status == 0, compiled.errors
+    assert compiled.output.splitlines()[:2] == [
+        f"{folder}/heart.yaml: 12 steps, for kubeflow",
+        f"publishes into {folder}/shared/models/heart",
+    ]
+    return folder / "heart.yaml"
+
+
+def served_examples(base_path) -> SessionModel:
+    (version,) = list_versions(str(base_path))
+    assert verify(version) == []
+    return SessionModel(version.path)
+
+
+def test_every_step_s_command_runs_and_the_published_model_answers_as_that_of_a_local_run(spec, heart_run):
+    rehearsed = ingraph("rehearse", str(spec), "--root", str(spec.parent / "shared"))
+    assert rehearsed.status == 0, rehearsed.output
+    steps = [line.split()[0] for line in rehearsed.output.splitlines() if line.startswith("  ")]
+    assert (
+        steps.index("CsvExampleGen") < steps.index("Transform") < steps.index("Trainer") < steps.index("ServingPusher")
+    )
+    assert "ServingPusher: published as version 1" in rehearsed.output
+    page = page_of(rehearsed.output.splitlines()[-1].removeprefix("report     "))
+    assert "The new model may go live. All 4 gates passed. Published as version 1." in words(page)
+    assert table(page, "Metrics, with")["accuracy"][0].startswith("0.")
+    lineage = table(page, "The model served when this report was made")
+    assert (lineage["version"], lineage["lies in"]) == (["1"], [f"{spec.parent}/shared/models/heart/1"])
+
+    with demo_data.fetch("hearts").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    local, compiled = served_examples(heart_run.base_path), served_examples(spec.parent / "shared/models/heart")
+    columns = {
+        name: [value if name == "thal" else float(value) if name == "oldpeak" else int(value) for value in values]
+        for name in rows[0]
+        if name != "target"
+        for values in [[row[name] for row in rows]]
+    }
+    here, there = local.run("classify", columns), compiled.run("classify", columns)
+    assert here["labels"].tolist() == there["labels"].tolist()
+    assert here["probabilities"] == pytest.approx(there["probabilities"], abs=1e-6)
+
+
+def test_a_step_that_cannot_go_on_is_named_with_its_reason_and_log(spec, tmp_path):
+    failed = ingraph("rehearse", str(spec), "--root", str(tmp_path), "--parameter", f"data={tmp_path}/nothing")
+    assert failed.status != 0
+    assert "stopped    CsvExampleGen failed:" in failed.output
+    assert f"{tmp_path}" in failed.output and "log.txt" in failed.output
+
+
+def test_what_is_no_compiled_pipeline_is_refused(tmp_path):
+    (tmp_path / "other.yaml").write_text("- a list\n")
+    refused = ingraph("rehearse", str(tmp_path / "other.yaml"), "--root", str(tmp_path))
+    assert refused.status == 2
+    assert "other.yaml: not a compiled pipeline; `ingraph compile` writes one" in refused.output

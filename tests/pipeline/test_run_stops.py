@@ -1,15 +1,18 @@
-"""Bad input: one clear sentence, the right exit status, and the base path as it was."""
+"""What stops a run, and what a person sees of it."""
 
 from __future__ import annotations
 
+import io
 import json
 import random
+import shlex
 from pathlib import Path
 
 import pytest
 import yaml
 
 from pipeline import demo_data
+from pipeline.screen import RunScreen
 from tests.pipeline.conftest import PROJECT, ingraph
 
 
@@ -114,3 +117,14 @@ def test_an_unwritable_base_path_is_said_before_anything_runs(config_file, tmp_p
     said = stopped(config, tmp_path, "--set", f"models={tmp_path}/file/models", status=6)
     assert "the model base path cannot be written to" in said
     assert "Trainer" not in said
+
+
+def test_the_commands_to_type_next_survive_a_shell_when_a_path_has_a_space() -> None:
+    printed = io.StringIO()
+    RunScreen(printed, None).what_next("digits", "/my models/digits", ["/my [red] photos/0.png"])
+    commands = [shlex.split(line) for line in printed.getvalue().splitlines() if line.startswith("  ingraph")]
+    assert commands == [
+        ["ingraph", "serve", "--model", "digits=/my models/digits"],
+        ["ingraph", "predict", "digits", "/my [red] photos/0.png"],
+        ["ingraph", "models", "list", "/my models/digits"],
+    ]

@@ -1,8 +1,9 @@
-"""`ingraph serve` as a process."""
+"""`ingraph serve`."""
 
 from __future__ import annotations
 
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tensorflow as tf
 from click.testing import CliRunner
@@ -23,6 +25,7 @@ from pipeline.cli import main
 from serving.client.grpc import GrpcClient
 from serving.client.rest import RestClient
 from serving.model_store import label, promote, publish
+from serving.session_model import SessionModel
 from tests.serving.server import small_models
 
 READY = re.compile(
@@ -264,3 +267,14 @@ def test_batching_parameters_without_batching_are_refused(tmp_path):
 
     assert result.exit_code == 2
     assert "--batching-parameters-file is set without --enable-batching" in result.stderr
+
+
+def test_a_loaded_model_answers_after_its_files_are_gone(heart_run, tmp_path):
+    copy = tmp_path / "model"
+    shutil.copytree(heart_run.base_path / "1", copy)
+    model = SessionModel(str(copy))
+    shutil.rmtree(copy)
+    inputs = model.signatures["classify"].inputs
+    patient = {name: np.array([b"" if info.dtype == tf.string else 1]) for name, info in inputs.items()}
+    labels = model.run("classify", patient)["labels"]
+    assert sorted(labels[0].tolist()) == [b"disease", b"healthy"]

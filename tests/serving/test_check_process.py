@@ -1,3 +1,6 @@
+"""The process that runs a SavedModel, and what it imports."""
+
+import gc
 import pickle
 import subprocess
 import sys
@@ -5,6 +8,8 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+
+from serving.garbage_collection import uncollected_imports
 
 
 @pytest.fixture
@@ -80,3 +85,18 @@ def test_it_imports_tensorflow_and_numpy_and_nothing_that_made_the_model(double,
         "serving.session_model",
         "serving.garbage_collection",
     }
+
+
+def test_the_garbage_collector_rests_during_imports_and_works_afterwards():
+    frozen = gc.get_freeze_count()
+    with uncollected_imports():
+        assert not gc.isenabled()
+        kept = [[] for _ in range(1000)]
+    assert gc.isenabled()
+    assert gc.get_freeze_count() >= frozen + len(kept)
+
+
+def test_an_import_that_fails_leaves_the_garbage_collector_on():
+    with pytest.raises(ImportError), uncollected_imports():
+        import no_such_module  # noqa: F401
+    assert gc.isenabled()

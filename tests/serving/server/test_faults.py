@@ -1,4 +1,4 @@
-"""Faults around a running server: the good versions keep serving, the status names the trouble, nothing leaks."""
+"""Faults of models and of the machine, and the codes that clients see."""
 
 from __future__ import annotations
 
@@ -15,9 +15,14 @@ import keras
 import pytest
 import tensorflow as tf
 
+from serving.client.errors import CanonicalCode, PredictionError
+from serving.client.grpc import GrpcClient
+from serving.client.retries import RetryPolicy
 from serving.server import models
 from serving.server.app import EmbeddedServer
 from serving.server.config import BatchingParameters
+from serving.server.errors import ServingError
+from serving.server.inference import Inference
 from serving.session_model import SessionModel
 from tests.serving.server.conftest import QUICK_OPTIONS, Rest
 from tests.serving.server.test_versions import answer_of, serving, statuses, wait_until
@@ -179,3 +184,52 @@ def test_a_saved_model_whose_requests_would_all_fail_is_not_loaded(tmp_path, hal
         wait_until(lambda: statuses(server).get(2) == ("END", "FAILED_PRECONDITION"))
 
         assert answer_of(server) == 1.0
+
+
+# http_server.cc, ToHTTPStatusCode.
+HTTP_STATUS = {
+    "CANCELLED": 499,
+    "UNKNOWN": 500,
+    "INVALID_ARGUMENT": 400,
+    "DEADLINE_EXCEEDED": 504,
+    "NOT_FOUND": 404,
+    "ALREADY_EXISTS": 409,
+    "PERMISSION_DENIED": 403,
+    "RESOURCE_EXHAUSTED": 429,
+    "FAILED_PRECONDITION": 400,
+    "ABORTED": 409,
+    "OUT_OF_RANGE": 400,
+    "UNIMPLEMENTED": 501,
+    "INTERNAL": 500,
+    "UNAVAILABLE": 503,
+    "DATA_LOSS": 500,
+    "UNAUTHENTICATED": 401,
+}
+
+
+@pytest.fixture(params=HTTP_STATUS)
+def code(request, monkeypatch) -> CanonicalCode:
+    """What every call of a model ends with."""
+    code = CanonicalCode[request.param]
+
+    async def fail(*_: object, **__: object) -> None:
+        raise ServingError(code, f"it ended with {code.name}")
+
+    monkeypatch.setattr(Inference, "run", fail)
+    return code
+
+
+def test_a_canonical_code_is_answered_with_its_http_status(code, rest):
+    answer = rest.predict("half_plus_two", {"instances": [1.0]})
+    assert answer.status == HTTP_STATUS[code.name]
+    assert answer.error == f"it ended with {code.name}"
+
+
+def test_a_canonical_code_reaches_a_grpc_client_unchanged(code, server):
+    with (
+        GrpcClient(port=server.grpc_port, retry=RetryPolicy(attempts=1)) as client,
+        pytest.raises(PredictionError) as raised,
+    ):
+        client.predict("half_plus_two", {"x": [1.0]})
+    assert raised.value.code is code
+    assert raised.value.message == f"it ended with {code.name}"

@@ -1,10 +1,12 @@
-"""The report of the demo: that it opens anywhere, that its figures are those of the artifacts, and who gets one."""
+"""`ingraph report` and `ingraph runs`."""
 
 from __future__ import annotations
 
 import itertools
 import json
 import re
+import subprocess
+import sys
 import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +17,15 @@ from click.testing import CliRunner
 from sklearn import metrics
 from tfx.types import artifact_utils
 
+from components.errors import BrokenInput
 from components.run_report.component import RunReportSpec
 from components.run_report.executor import REPORT_PAGE, Executor, RunReportArtifact
 from components.run_report.statistics import wilson_interval
 from pipeline.commands.report import report
-from pipeline.history import open_metadata_store, read_recorded_run, read_run_record
+from pipeline.commands.runs import runs
+from pipeline.history import find_run, open_metadata_store, read_recorded_run, read_run_record
 from serving import reference_predictions
-from tests.pipeline.conftest import HeartRun, ingraph
+from tests.pipeline.conftest import PROJECT, HeartRun, ingraph
 from tests.pipeline.report_page import elements, page_of, page_of_text, table, words
 
 SECTIONS = ["gates", "steps", "data", "training", "quality", "mistakes", "latency", "lineage", "card"]
@@ -31,13 +35,13 @@ def run_id(finished) -> str:
     return re.search(r"heart: run (\S+)", finished.output).group(1)
 
 
-def runs(heart_run: HeartRun) -> Path:
+def runs_folder(heart_run: HeartRun) -> Path:
     return heart_run.workdir / "runs/heart"
 
 
 @pytest.fixture(scope="module")
 def page(heart_run: HeartRun) -> ElementTree.Element:
-    return page_of(runs(heart_run) / "reports" / f"{run_id(heart_run.finished)}.html")
+    return page_of(runs_folder(heart_run) / "reports" / f"{run_id(heart_run.finished)}.html")
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +61,7 @@ def stopped(heart_run: HeartRun):
 
 def test_the_screen_ends_with_the_path_of_the_report(heart_run: HeartRun):
     last = heart_run.finished.output.strip().splitlines()[-1]
-    assert last.split() == ["report", str(runs(heart_run) / "reports" / f"{run_id(heart_run.finished)}.html")]
+    assert last.split() == ["report", str(runs_folder(heart_run) / "reports" / f"{run_id(heart_run.finished)}.html")]
 
 
 def test_every_section_is_there_once_and_reachable(page):
@@ -125,7 +129,7 @@ def test_the_page_loads_nothing_and_runs_nothing(page):
 
 
 def test_pictures_have_no_colour_of_their_own(heart_run: HeartRun):
-    text = (runs(heart_run) / "reports" / f"{run_id(heart_run.finished)}.html").read_text()
+    text = (runs_folder(heart_run) / "reports" / f"{run_id(heart_run.finished)}.html").read_text()
     drawings = re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL)
     assert [colour for drawing in drawings for colour in re.findall(r"#[0-9a-f]{6}\b", drawing)] == []
 
@@ -156,12 +160,12 @@ class RawPredictions:
 
 @pytest.fixture(scope="module")
 def raw(heart_run: HeartRun) -> RawPredictions:
-    store = open_metadata_store(str(runs(heart_run) / "metadata.sqlite"))
+    store = open_metadata_store(str(runs_folder(heart_run) / "metadata.sqlite"))
     model = Path(read_recorded_run(store, run_id(heart_run.finished)).artifacts["model"].uri)
     reference = reference_predictions.read(str(model / reference_predictions.FILE_NAME))
     probability = dict(zip(reference.ids, reference.probabilities, strict=True))
     found = RawPredictions([], [], [])
-    for path in runs(heart_run).glob("artifacts/CsvExampleGen/examples/*/Split-eval/*"):
+    for path in runs_folder(heart_run).glob("artifacts/CsvExampleGen/examples/*/Split-eval/*"):
         for record in tf.data.TFRecordDataset(str(path), "GZIP").as_numpy_iterator():
             features = tf.train.Example.FromString(record).features.feature
             # The config calls 0 healthy; the vocabulary is disease, healthy.
@@ -260,7 +264,7 @@ def test_what_a_config_says_is_shown_as_text(stopped):
 
 
 def test_a_report_is_made_anew_on_demand(heart_run: HeartRun):
-    path = runs(heart_run) / "reports" / f"{run_id(heart_run.finished)}.html"
+    path = runs_folder(heart_run) / "reports" / f"{run_id(heart_run.finished)}.html"
     before = path.read_text()
     path.write_text("gone")
     done = CliRunner().invoke(report, [run_id(heart_run.finished), "--workdir", str(heart_run.workdir)])
@@ -288,7 +292,7 @@ def test_a_run_that_is_not_there_is_said_with_those_that_are(heart_run: HeartRun
 
 
 def test_the_component_makes_the_same_page_from_its_inputs(heart_run: HeartRun, page, tmp_path):
-    folder, id_ = runs(heart_run), run_id(heart_run.finished)
+    folder, id_ = runs_folder(heart_run), run_id(heart_run.finished)
     recorded = read_recorded_run(open_metadata_store(str(folder / "metadata.sqlite")), id_).artifacts
     inputs = {}
     for role, channel in RunReportSpec.INPUTS.items():
@@ -310,3 +314,77 @@ def test_the_component_makes_the_same_page_from_its_inputs(heart_run: HeartRun, 
     assert "The new model may go live." in words(elements(made, "header")[0])
     assert table(made, "Metrics, with") == table(page, "Metrics, with")
     assert "made inside of the run" in words(made)
+
+
+@pytest.fixture(scope="module")
+def first_id(heart_run: HeartRun) -> str:
+    return re.search(r"heart: run (\S+)", heart_run.finished.output).group(1)
+
+
+def asked(heart_run: HeartRun, *arguments: str) -> str:
+    done = CliRunner().invoke(runs, [*arguments, "--workdir", str(heart_run.workdir)])
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_a_run_is_listed_with_its_verdict_version_metrics_and_report(heart_run: HeartRun, first_id):
+    (line,) = [line for line in asked(heart_run, "list").splitlines() if first_id in line]
+    name, id_, verdict, version, *metrics = line.split()
+    assert (name, id_, verdict, version) == ("heart", first_id, "published", "1")
+    provenance = json.loads((heart_run.base_path / "1/assets.extra/provenance.json").read_text())
+    assert f"auc {provenance['metrics']['auc']:.4f}" in " ".join(metrics)
+    assert line.rstrip().endswith(f"reports/{first_id}.html")
+
+
+def test_the_same_as_json_for_programs(heart_run: HeartRun, first_id):
+    (found,) = [run for run in json.loads(asked(heart_run, "list", "heart", "--json")) if run["run_id"] == first_id]
+    assert (found["verdict"], found["version"], found["reason"]) == ("published", "1", "published as version 1")
+    assert {"accuracy", "auc", "cross_entropy"} <= set(found["metrics"])
+    assert {step["name"] for step in found["steps"]} >= {"CsvExampleGen", "Transform", "ServingPusher"}
+
+
+def test_a_pipeline_that_never_ran_has_no_runs(heart_run: HeartRun):
+    assert asked(heart_run, "list", "livers").startswith("No runs of livers in ")
+
+
+def test_one_run_is_shown_with_its_steps(heart_run: HeartRun, first_id):
+    said = asked(heart_run, "show", first_id)
+    assert re.search(r"Transform +\d+\.\d s", said)
+    assert "verdict    published: published as version 1" in said
+    assert f"reports/{first_id}.html" in said and f"logs/{first_id}.log" in said
+
+
+@pytest.fixture
+def demo_runs(heart_run: HeartRun, tmp_path) -> Path:
+    """A folder of runs that holds those of the demo."""
+    (tmp_path / "heart").symlink_to(heart_run.workdir / "runs/heart")
+    return tmp_path
+
+
+@pytest.mark.parametrize("wanted", ["heart/{id}", "{id}", "{beginning}"])
+def test_a_run_is_found_by_its_id_or_the_beginning_of_it(demo_runs, first_id, wanted):
+    # All but the last three digits, of microseconds: no other run began in the same millisecond.
+    named = wanted.format(id=first_id, beginning=first_id[:-3])
+    assert find_run(demo_runs, named) == (demo_runs / "heart", first_id)
+
+
+@pytest.mark.parametrize("wanted", ["heart", None])
+def test_without_an_id_the_newest_run_is_found(demo_runs, heart_run: HeartRun, wanted):
+    newest = max(log.stem for log in (heart_run.workdir / "runs/heart/logs").iterdir())
+    assert find_run(demo_runs, wanted) == (demo_runs / "heart", newest)
+
+
+def test_where_nothing_ran_it_says_how_to_begin(tmp_path):
+    with pytest.raises(BrokenInput, match="no pipeline has run here; start one with `ingraph run CONFIG`"):
+        find_run(tmp_path, None)
+
+
+def test_listing_loads_no_tensorflow(heart_run: HeartRun):
+    script = (
+        "import sys\n"
+        "from pipeline.commands.runs import runs\n"
+        f"runs(['list', '--workdir', {str(heart_run.workdir)!r}], standalone_mode=False)\n"
+        "print(sorted({'tensorflow', 'tfx', 'tensorflow_model_analysis'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"

@@ -1,11 +1,56 @@
-"""Batches of rows in memory."""
+"""Fitting: the optimizer, steps per execution, batches."""
 
 from __future__ import annotations
 
+import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 
+from trainers.fitting import FusedAdam, steps_per_execution
 from trainers.splits import shuffled_batches
+
+ADAM_STEPS = 6
+
+
+def trained(optimizer: keras.optimizers.Optimizer) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Weights, and the optimizer's own variables, after some steps from the same beginning."""
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential(
+        [keras.Input([5]), keras.layers.Dense(4, activation="tanh"), keras.layers.Dense(3, activation="softmax")]
+    )
+    model.compile(optimizer, keras.losses.CategoricalCrossentropy(), jit_compile=False)
+    chance = np.random.default_rng(2)
+    for _ in range(ADAM_STEPS):
+        model.train_on_batch(chance.normal(size=[8, 5]), np.eye(3)[chance.integers(0, 3, 8)])
+    return model.get_weights(), [variable.numpy() for variable in optimizer.variables]
+
+
+def test_each_step_is_that_of_keras_with_a_step_size_that_decays():
+    options = {
+        "learning_rate": keras.optimizers.schedules.CosineDecay(0.05, ADAM_STEPS),
+        "beta_1": 0.8,
+        "epsilon": 1e-4,
+    }
+    weights, state = trained(FusedAdam(**options))
+    expected_weights, expected_state = trained(keras.optimizers.Adam(**options))
+    for ours, theirs in zip([*weights, *state], [*expected_weights, *expected_state], strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-5)
+    assert state[0] == ADAM_STEPS
+
+
+@pytest.mark.parametrize(
+    ("steps", "at_once"), [(1, 1), (8, 8), (32, 32), (33, 17), (64, 32), (81, 27), (83, 28), (1000, 32)]
+)
+def test_an_epoch_is_divided_into_executions_of_one_size(steps, at_once):
+    assert steps_per_execution(steps) == at_once
+
+
+def test_an_epoch_has_hardly_more_steps_than_it_needs():
+    for steps in range(1, 2000):
+        executions = -(-steps // steps_per_execution(steps))
+        assert 0 <= executions * steps_per_execution(steps) - steps < executions
+
 
 ROWS, BATCH = 1000, 32
 STEPS = -(-ROWS // BATCH)

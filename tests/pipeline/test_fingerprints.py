@@ -1,4 +1,4 @@
-"""Which changes of the files that a config names are noticed."""
+"""Fingerprints of code and of files."""
 
 from __future__ import annotations
 
