@@ -23,9 +23,9 @@ def first_steps(config_file: str) -> dict[str, float]:
     """
     from pipeline.config import load_config
     from pipeline.dag import Locations, create_pipeline
-    from pipeline.data import raw_data, schema_file
     from pipeline.runners.beam_speedups import hasten_beam
     from pipeline.runners.local import BEAM_PIPELINE_ARGS, LocalRunner
+    from pipeline.tasks import raw_data, schema_file
 
     hasten_beam()
     config, folder = load_config(config_file), str(Path(config_file).parent)

@@ -55,8 +55,8 @@ def one_turn(base_path: str) -> dict[str, float]:
     """Seconds of everything, once."""
     commands: Mapping[str, list[str]] = {
         INTERPRETER: [sys.executable, "-c", "pass"],
-        "import of the REST client": [sys.executable, "-c", "import serving.client.rest_client"],
-        "import of the gRPC client": [sys.executable, "-c", "import serving.client.grpc_client"],
+        "import of the REST client": [sys.executable, "-c", "import serving.client.rest"],
+        "import of the gRPC client": [sys.executable, "-c", "import serving.client.grpc"],
         "ingraph --help": [INGRAPH, "--help"],
         TENSORFLOW: [sys.executable, "-c", "import tensorflow"],
     }

@@ -1,1 +1,17 @@
 """The components that TFX does not have."""
+
+__all__ = [
+    "baseline",
+    "compatibility_check",
+    "data_gate",
+    "drift_gate",
+    "errors",
+    "evaluator",
+    "image_example_gen",
+    "run_report",
+    "serving_check",
+    "serving_pusher",
+    "table_file",
+    "text_example_gen",
+    "tuner",
+]

@@ -5,9 +5,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import tensorflow_data_validation as tfdv
 from tensorflow_metadata.proto.v0 import path_pb2
 from tfx import types
 from tfx import v1 as tfx
@@ -20,17 +18,15 @@ from components.data_gate.component import DataGate
 from components.drift_gate.component import DriftGate
 from components.drift_gate.drift import PREVIOUS
 from components.evaluator.component import Evaluator
-from components.image_example_gen.component import ImageExampleGen
 from components.serving_check.component import ServingCheck
 from components.serving_pusher.component import ServingPusher
-from components.text_example_gen.component import TextExampleGen
 from components.tuner.component import Tuner
-from pipeline.config import PhotoDataOptions, RunConfig
 from pipeline.fingerprints import code_fingerprint, content_fingerprint
 from pipeline.history import artifact_role
+from pipeline.options import RunConfig
 from pipeline.screen import shown_path
 from pipeline.spans import SpanFiles
-from transform.options import ImageOptions
+from pipeline.tasks import TASKS
 
 
 def report_step(components: Sequence[BaseComponent], config: RunConfig, run_id: str) -> BaseComponent:
@@ -96,16 +92,13 @@ def drift_check(spans: SpanFiles) -> list[BaseComponent]:
     return [example_gen, statistics_gen, validator, gate]
 
 
-HASH_BUCKETS = 100
-
-
 @dataclass(frozen=True)
 class Locations:
     """Where one run reads and writes.
 
     Attributes:
         data: the file of the table, or where the photos are.
-        data_fingerprint: of the photos, see components.image_example_gen.input_fingerprint.
+        data_fingerprint: of the photos, see components.image_example_gen.image_files.
         schema_file: a copy of the curated schema in a folder whose name changes with its content, or None.
         artifacts: the pipeline root.
         metadata: the SQLite file of ML Metadata; None where a cluster has its own.
@@ -197,9 +190,10 @@ class _Preparation:
 def _preparation(config: RunConfig, locations: Locations) -> _Preparation:
     options = _module_options(config, locations)
 
-    example_gen = _EXAMPLE_GENS[config.task](config, locations)
+    task = TASKS[config.task]
+    example_gen = task.example_gen(config, locations.data, locations.data_fingerprint)
     examples = example_gen.outputs["examples"]
-    statistics_gen = tfx.components.StatisticsGen(examples=examples, stats_options=_STATISTICS.get(config.task))
+    statistics_gen = tfx.components.StatisticsGen(examples=examples, stats_options=task.statistics_options())
     statistics = statistics_gen.outputs["statistics"]
     if locations.schema_file:
         schema_gen = tfx.components.ImportSchemaGen(schema_file=locations.schema_file)
@@ -290,45 +284,6 @@ def _compatibility_check(config: RunConfig, model: types.BaseChannel, baseline: 
     ]
 
 
-def _rows(config: RunConfig, locations: Locations) -> tfx.components.CsvExampleGen:
-    return tfx.components.CsvExampleGen(**_table(config, locations))
-
-
-def _texts(config: RunConfig, locations: Locations) -> TextExampleGen:
-    return TextExampleGen(**_table(config, locations), table_format=config.data.format)
-
-
-def _photos(config: RunConfig, locations: Locations) -> ImageExampleGen:
-    assert isinstance(config.data, PhotoDataOptions) and isinstance(config.preprocessing, ImageOptions)
-    return ImageExampleGen(
-        path=_runtime_parameter("data", locations.data),
-        input_fingerprint=_runtime_parameter("data_fingerprint", locations.data_fingerprint),
-        eval_share=config.data.eval_share,
-        max_unreadable_share=config.data.max_unreadable_share,
-        max_pixels=config.preprocessing.max_pixels,
-        labels_required=config.learns,
-    )
-
-
-def _table(config: RunConfig, locations: Locations) -> dict[str, Any]:
-    folder, name = posixpath.split(locations.data)
-    return {
-        "input_base": _runtime_parameter("data", folder),
-        "input_config": tfx.proto.Input(splits=[tfx.proto.Input.Split(name="all", pattern=name)]),
-        "output_config": _splits(config.data.eval_share),
-    }
-
-
-def _runtime_parameter(name: str, default: str) -> tfx.dsl.experimental.RuntimeParameter:
-    """What may be another in each run of a compiled pipeline."""
-    return tfx.dsl.experimental.RuntimeParameter(name=name, ptype=str, default=default)
-
-
-_EXAMPLE_GENS = {"tabular": _rows, "text": _texts, "image": _photos}
-# Statistics of encoded photos would hold whole photos, as their most frequent values.
-_STATISTICS = {"image": tfdv.StatsOptions(feature_allowlist=["label"])}
-
-
 @dataclass(frozen=True)
 class _ModuleOptions:
     """The custom_config of each function of ours."""
@@ -360,15 +315,3 @@ def _files(config: RunConfig) -> str:
     """A fingerprint of the weights and models that the trainer's options name."""
     values = config.trainer.model_dump().values()
     return content_fingerprint(value for value in values if isinstance(value, str) and value.startswith(("/", "gs://")))
-
-
-def _splits(eval_share: float) -> tfx.proto.Output:
-    held_out = max(1, round(eval_share * HASH_BUCKETS))
-    return tfx.proto.Output(
-        split_config=tfx.proto.SplitConfig(
-            splits=[
-                tfx.proto.SplitConfig.Split(name="train", hash_buckets=HASH_BUCKETS - held_out),
-                tfx.proto.SplitConfig.Split(name="eval", hash_buckets=held_out),
-            ]
-        )
-    )

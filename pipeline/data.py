@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
-from components import image_example_gen
 from components.errors import BrokenInput
 from components.table_file import TableFile
-from pipeline import demo_data
-from pipeline.config import RunConfig
+from pipeline.options import RunConfig
 from serving.garbage_collection import uncollected_imports
-from transform.options import ImageOptions, TabularOptions, TextOptions
+from transform.options import TabularOptions, TextOptions
+
+if TYPE_CHECKING:
+    from serving.client.metadata import TensorDescription
+
+TableOptions = TabularOptions | TextOptions
 
 
 def plain_csv(table: TableFile, folder: Path) -> TableFile:
@@ -60,7 +65,7 @@ class TableFindings:
         return ", ".join(counts + [f"{name!r} is empty in {count:,}" for name, count in self.empty.items() if count])
 
 
-def check_table(table: TableFile, options: TabularOptions | TextOptions) -> TableFindings:
+def check_table(table: TableFile, options: TableOptions) -> TableFindings:
     """Read the whole file once and compare it with what the config says of its columns.
 
     CsvExampleGen takes a file without a header for one with, and answers a short row with a stack trace of Beam's.
@@ -91,7 +96,7 @@ def check_table(table: TableFile, options: TabularOptions | TextOptions) -> Tabl
     return TableFindings(rows=count, duplicates=count - len(seen), empty=empty)
 
 
-def _check_columns(path: str, columns: Sequence[str], options: TabularOptions | TextOptions) -> None:
+def _check_columns(path: str, columns: Sequence[str], options: TableOptions) -> None:
     for name, key in options.named_columns().items():
         if name not in columns:
             raise BrokenInput(
@@ -106,14 +111,6 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-_PHOTOS = Path(image_example_gen.__file__).parent / "schema.pbtxt"
-
-
-def schema_file(config: RunConfig) -> str | None:
-    """The config's curated schema, what ImageExampleGen writes for photos, or None: one is inferred."""
-    return config.data.schema_file or (str(_PHOTOS) if config.task == "image" else None)
 
 
 @dataclass(frozen=True)
@@ -167,9 +164,9 @@ class RawData:
     """Data that an ExampleGen can read.
 
     Attributes:
-        path: of a table's file, or of what components.image_example_gen.list_photos takes.
+        path: of a table's file, or of what components.image_example_gen.image_files takes.
         findings: what is in it, for a person.
-        fingerprint: of photos, see components.image_example_gen.input_fingerprint; "" for tables, which TFX looks at.
+        fingerprint: of photos, see components.image_example_gen.image_files; "" for tables, which TFX looks at.
     """
 
     path: str
@@ -177,27 +174,30 @@ class RawData:
     fingerprint: str = ""
 
 
-def raw_data(config: RunConfig, folder: Path) -> RawData:
-    """Find the data that a config names.
+def table_data(config: RunConfig, path: str, folder: Path) -> RawData:
+    """A table, checked, as CsvExampleGen can read it.
 
     Args:
         config: of the run.
-        folder: where a copy of a table is made, if the ExampleGen cannot read it as it is.
+        path: of the file.
+        folder: where a copy is made, if the ExampleGen cannot read the file as it is.
 
     Raises:
-        BrokenInput: there are none, or they cannot be used; the message says where and why.
+        BrokenInput: it cannot be used; the message says where and why. Likewise the next two.
     """
-    path = config.data.path or str(demo_data.fetch(config.data.dataset or ""))
-    if isinstance(config.preprocessing, ImageOptions):
-        return _photos(path)
     table = TableFile(path, config.data.format)
-    findings = str(check_table(table, config.preprocessing))
-    if config.task != "text":  # texts go in as they are
-        table = plain_csv(table, folder)
-    return RawData(table.path, findings)
+    findings = str(check_table(table, cast(TableOptions, config.preprocessing)))
+    return RawData(plain_csv(table, folder).path, findings)
 
 
-def _photos(path: str) -> RawData:
+def text_data(config: RunConfig, path: str, folder: Path) -> RawData:
+    """A table with a column of texts, checked; TextExampleGen reads it as it is."""
+    table = TableFile(path, config.data.format)
+    return RawData(table.path, str(check_table(table, cast(TableOptions, config.preprocessing))))
+
+
+def image_data(config: RunConfig, path: str, folder: Path) -> RawData:
+    """Image files, listed and fingerprinted; ImageExampleGen reads them where they are."""
     with uncollected_imports():
         from components.image_example_gen.image_files import input_fingerprint, list_photos
 
@@ -208,3 +208,52 @@ def _photos(path: str) -> RawData:
 
 def _counted(classes: Sequence[str]) -> str:
     return f"1 class, {classes[0]!r}" if len(classes) == 1 else f"{len(classes):,} classes"
+
+
+@dataclass(frozen=True)
+class SampleRequest:
+    """One example of a run's data, as it is sent and as a person reads it.
+
+    Attributes:
+        rest: input -> values, for REST.
+        grpc: the same for gRPC.
+        shown: input -> value, for people.
+        arguments: of `ingraph predict`.
+    """
+
+    rest: Mapping[str, Sequence[Any]]
+    grpc: Mapping[str, Sequence[Any]]
+    shown: Mapping[str, str]
+    arguments: Sequence[str]
+
+
+def sample_row(config: RunConfig, data: str, inputs: Mapping[str, TensorDescription]) -> SampleRequest:
+    """The first row of a table, as a request.
+
+    Args:
+        config: of the run that published the model.
+        data: the path of RawData.
+        inputs: of the served signature.
+    """
+    from serving.client.table_columns import table_columns
+
+    table = TableFile(data, config.data.format)
+    row = next(table.rows()).fields
+    row |= {name: row[column] for name, column in config.preprocessing.renamed_inputs().items()}
+    columns = table_columns([row], inputs, table.path)
+    shown = {column: row[column] for column in inputs}
+    return SampleRequest(columns, columns, shown, [f"{name}={value}" for name, value in shown.items()])
+
+
+def sample_image(config: RunConfig, data: str, inputs: Mapping[str, TensorDescription]) -> SampleRequest:
+    """The first image file, as a request; see sample_row."""
+    from components.image_example_gen.image_files import list_photos
+
+    file = list_photos(data)[0].file
+    content = Path(file).read_bytes()
+    return SampleRequest(
+        rest={"image": [base64.urlsafe_b64encode(content).decode()]},
+        grpc={"image": [content]},
+        shown={"image": file},
+        arguments=[file],
+    )

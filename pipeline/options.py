@@ -1,16 +1,25 @@
-"""Options of a config that several parts of a run share: Beam, clusters, spans, schedules, bounds of divergence."""
+"""Options of a config: its sections, and what all tasks have in common. pipeline/tasks.py has what a task adds."""
 
 from __future__ import annotations
 
 import re
 from datetime import date, datetime, time, timedelta
-from typing import Annotated, Literal
+from pathlib import PurePosixPath
+from typing import Annotated, ClassVar, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from components.errors import BrokenInput
+from components.evaluator.options import EvaluationOptions
+from components.run_report.model_card import ModelCard
+from components.table_file import TableFormat
 from pipeline.schedules.cron import CronExpression, parse_cron_expression
+from trainers.image.options import FineTuneOptions, WrapOptions
+from trainers.options import Objective, TunerOptions
+from trainers.tabular.options import TabularTrainerOptions
+from trainers.text.options import TextTrainerOptions
+from transform.options import ImageOptions, TabularOptions, TextOptions
 
 IN_MEMORY_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 # TFX builds a wheel of itself for remote workers before each step, 2 s a time, unless an image is named.
@@ -288,3 +297,145 @@ class ScheduleOptions(BaseModel):
     def closes(self) -> datetime | None:
         """The instant from which runs are no longer due."""
         return datetime.combine(self.window.end + timedelta(days=1), time(), self.zone) if self.window.end else None
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataOptions(_Section):
+    """Where the examples come from.
+
+    Attributes:
+        path: a CSV or TSV file with a header or a JSON lines file, relative to the config file.
+        format: of that file, where the ending of its name does not say it, see components/table_file.py.
+        dataset: a demo data set instead, see pipeline/demo_data.py.
+        spans: files that arrive in spans instead, see pipeline/options.py.
+        schema_file: a curated schema (text proto), relative to the config file; without it one is inferred.
+        eval_share: the share of examples that is held out, by a hash of each example.
+        minimum_examples: how many examples each split needs.
+    """
+
+    path: str | None = None
+    format: TableFormat | None = None
+    dataset: Literal["hearts", "reviews", "digits"] | None = None
+    spans: SpanOptions | None = None
+    schema_file: str | None = None
+    eval_share: float = Field(0.2, gt=0, lt=1)
+    minimum_examples: int = Field(20, ge=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> DataOptions:
+        if sum(source is not None for source in (self.path, self.dataset, self.spans)) != 1:
+            raise ValueError("give either path (your own file) or dataset (hearts, reviews, digits) or spans")
+        return self
+
+
+class PhotoDataOptions(DataOptions):
+    """Where photos come from.
+
+    Attributes:
+        max_unreadable_share: the run stops where more photos than that cannot be used.
+    """
+
+    max_unreadable_share: float = Field(0.01, ge=0, lt=1)
+
+    @field_validator("spans")
+    @classmethod
+    def _check_spans(cls, spans: SpanOptions | None) -> SpanOptions | None:
+        if spans is not None and not spans.path.lower().endswith(".csv"):
+            class_folder = PurePosixPath(spans.path).parent.name
+            if "{" in class_folder or not class_folder:
+                raise ValueError(
+                    "spans.path: expected class folders below the folder of a span, photos/{YYYY}-{MM}-{DD}/*/*, "
+                    f"or lists of photos, photos/{{SPAN}}.csv; received {spans.path!r}"
+                )
+        return spans
+
+
+class ServingCheckOptions(_Section):
+    """How closely a served answer must match the training graph's.
+
+    Attributes:
+        tolerance: how far a probability may be off.
+        maximum_examples: how many examples of the eval split are asked at most.
+    """
+
+    tolerance: float = Field(1e-6, gt=0)
+    maximum_examples: int = Field(1000, ge=1)
+
+
+class RunConfig(_Section):
+    """Everything that describes a run.
+
+    Attributes:
+        name: of the pipeline and the model: letters, digits, `-` and `_`.
+        task: which row of pipeline/tasks.py applies.
+        data: the examples.
+        preprocessing: see transform/options.py.
+        trainer: see trainers/<task>/options.py.
+        tuner: which of these options are searched for and how, see trainers/options.py; None for no search.
+        evaluation: see components/evaluator/options.py.
+        serving_check: the last gate.
+        model_card: what the report says of the model that no measurement knows.
+        runs: the folder of runs and their metadata.
+        models: the folder that holds each model's base path; may be an object store's.
+        beam: what runs the Beam steps, see pipeline/options.py.
+        cluster: where a compiled pipeline runs, see pipeline/options.py.
+        schedule: when it is trained anew, see pipeline/options.py.
+        skew: how far requests may lie from the training data, see pipeline/options.py.
+    """
+
+    # What trials of a search are compared by.
+    objective: ClassVar[Objective] = "auc"
+    # Options of the trainer that other steps depend on, or that no search may choose.
+    not_tuned: ClassVar[frozenset[str]] = frozenset({"warm_start"})
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+    task: str
+    data: DataOptions
+    preprocessing: TabularOptions | TextOptions | ImageOptions
+    trainer: TabularTrainerOptions | TextTrainerOptions | FineTuneOptions | WrapOptions
+    tuner: TunerOptions | None = None
+    evaluation: EvaluationOptions
+    serving_check: ServingCheckOptions = ServingCheckOptions()
+    model_card: ModelCard = ModelCard()
+    runs: str = "runs"
+    models: str = "models"
+    beam: BeamOptions = BeamOptions()
+    cluster: ClusterOptions = ClusterOptions()
+    schedule: ScheduleOptions = ScheduleOptions()
+    skew: SkewOptions = SkewOptions()
+
+    @property
+    def learns(self) -> bool:
+        """Whether the run trains a model, rather than taking one that exists."""
+        return True
+
+    @model_validator(mode="after")
+    def _check_thresholds(self) -> RunConfig:
+        if self.learns and not self.evaluation.has_bounds:
+            raise ValueError(
+                "evaluation: no threshold: give at least one under at_least or at_most, `at_least: {accuracy: 0.7}`"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_tuner(self) -> RunConfig:
+        if self.tuner is None:
+            return self
+        if not self.learns:
+            raise ValueError(
+                "tuner: a classifier that is wrapped is not trained, and has nothing to tune; remove tuner"
+            )
+        if getattr(self.trainer, "warm_start", False):
+            raise ValueError("tuner: trials begin cold, and trainer.warm_start does not; turn one of both off")
+        self.tuner.check(self.trainer, self.not_tuned)
+        if self.tuner.objective is None:
+            object.__setattr__(self, "tuner", self.tuner.model_copy(update={"objective": self.objective}))
+        return self
+
+    @field_validator("models", "runs")
+    @classmethod
+    def _no_trailing_slash(cls, path: str) -> str:
+        return path.rstrip("/") or "/"

@@ -25,8 +25,7 @@ from pipeline.history import (
 )
 from pipeline.screen import RunScreen
 from pipeline.spans import DATA_SPANS
-from serving.model_store import ModelStoreError, served_version
-from serving.model_store.base import PROVENANCE_FILE, decode
+from serving.model_store import PROVENANCE_FILE, ModelStoreError, decode_json, served_version
 
 _KILLED = "the run was interrupted, or is still under way; running the same config again goes on where it ended"
 
@@ -93,7 +92,7 @@ def _served_statistics(store: MetadataStore, recorded: RecordedRun) -> RunArtifa
     if baseline is None or not baseline.flag("has_model"):
         return None
     path = f"{path_utils.serving_model_path(baseline.uri)}/{PROVENANCE_FILE}"
-    provenance = decode(io_utils.read_bytes_file(path)) if fileio.exists(path) else {}
+    provenance = decode_json(io_utils.read_bytes_file(path)) if fileio.exists(path) else {}
     return read_recorded_run(store, str(provenance.get("run_id", ""))).artifacts.get("statistics")
 
 

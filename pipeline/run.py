@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, TextIO
 
 from components.errors import BrokenInput, NoNewData, NotPublished, RunStopped, RunUnderWay
 from components.serving_check.model_process import end_ahead, start_ahead
-from pipeline.config import RunConfig
-from pipeline.data import raw_data, schema_file
 from pipeline.exit_status import ExitStatus, status_of_error
 from pipeline.history import TUNING, RunRecord, open_metadata_store, read_recorded_run, write_run_record
+from pipeline.options import RunConfig
 from pipeline.reports import leave_report
 from pipeline.runners.job_service import require_job_service
-from pipeline.screen import RunScreen, ask_once
+from pipeline.screen import RunScreen, sample_prediction
 from pipeline.spans import SpanWindow, remove_old_windows, span_window, write_span_files
+from pipeline.tasks import TASKS, raw_data, schema_file
 from serving.garbage_collection import uncollected_imports
 from serving.model_store import ModelStoreError, list_versions
 from trainers.errors import TrainingError
@@ -71,19 +71,19 @@ _SWITCH = "TF_ENABLE_ONEDNN_OPTS"
 
 
 @contextmanager
-def onednn_for_photos(task: str) -> Iterator[None]:
-    """Import TensorFlow within it, and a run on photos trains with oneDNN, unless the environment decides otherwise.
+def onednn(wanted: bool) -> Iterator[None]:
+    """Import TensorFlow within it, and the run trains with oneDNN where it is wanted, unless the environment decides.
 
     By itself TensorFlow takes oneDNN only where the CPU has instructions for neural networks, such as AVX512-VNNI; with
     AVX2 alone a training step of InceptionV3 is a sixth shorter, too. Processes that are started later, such as the
     serving check's, are as the model server will be: with TensorFlow's own choice.
 
     Args:
-        task: of the config; for tables and texts nothing changes.
+        wanted: by the task; otherwise nothing changes.
 
     Source: the release notes of TensorFlow 2.9. It reads the switch once, on import.
     """
-    if task != "image" or _SWITCH in os.environ:
+    if not wanted or _SWITCH in os.environ:
         yield
         return
     os.environ[_SWITCH] = "1"
@@ -183,7 +183,7 @@ def _window(config: RunConfig, base_path: str, only_new_data: bool) -> SpanWindo
         versions = list_versions(base_path)
     except ModelStoreError as error:
         raise NotPublished(str(error)) from error
-    window = span_window(config.data, versions)
+    window = span_window(TASKS[config.task].spans, config.data, versions)
     if only_new_data and window.last_published:
         version = window.last_published
         withdrawn = f", which is withdrawn; `ingraph models restore {base_path}` serves it again" * version.withdrawn
@@ -198,7 +198,7 @@ def _run_to_the_end(
     with quiet_output(log) as stream:
         screen = RunScreen(stream, log)
         try:
-            with onednn_for_photos(config.task):
+            with onednn(TASKS[config.task].uses_onednn):
                 prepared = _prepared(config, window, base_path, folder, run_id, screen)
             status, ended = goal(prepared), ""
         except KeyboardInterrupt:
@@ -218,7 +218,7 @@ def _prepared(
 ) -> PreparedRun:
     screen.begin(config.name, run_id)
     described = config
-    spans = write_span_files(window, config, folder / "data") if window else None
+    spans = write_span_files(TASKS[config.task].spans, window, config, folder / "data") if window else None
     if window and spans:
         remove_old_windows(folder / "data", in_use=spans.folder)
         screen.data(str(window))
@@ -275,7 +275,7 @@ def _publish(prepared: PreparedRun) -> ExitStatus:
     outcome = read_outcome(metadata, run_id)
     screen.outcome(outcome, time.monotonic() - started)
     if outcome.pushed:
-        ask_once(config, locations.base_path, locations.data, screen)
+        sample_prediction(config, locations.base_path, locations.data, screen)
         return ExitStatus.PUBLISHED
     if not outcome.blessed:
         return ExitStatus.NOT_BLESSED

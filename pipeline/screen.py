@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -17,8 +15,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from components.table_file import TableFile
-from pipeline.config import RunConfig
+from pipeline.options import RunConfig
+from pipeline.tasks import TASKS
 
 if TYPE_CHECKING:
     from components.tuner.trials import Trials
@@ -163,22 +161,13 @@ def _pairs(row: Mapping[str, str]) -> str:
     return " ".join(shlex.quote(f"{name}={value}") for name, value in row.items())
 
 
-@dataclass(frozen=True)
-class _Question:
-    """One example, as it is sent and as a person reads it."""
-
-    rest: Mapping[str, Sequence[Any]]
-    grpc: Mapping[str, Sequence[Any]]
-    shown: Mapping[str, str]
-
-
-def ask_once(config: RunConfig, base_path: str, data: str, screen: RunScreen) -> None:
-    """Serve a model for a moment, and ask it for the first row or photo of its data over REST and over gRPC.
+def sample_prediction(config: RunConfig, base_path: str, data: str, screen: RunScreen) -> None:
+    """Serve a model for a moment, and ask it for the first example of its data over REST and over gRPC.
 
     Args:
         config: of the run that published it.
         base_path: the model base path.
-        data: what the run learned from, see pipeline.raw_data.
+        data: what the run learned from, the path of pipeline.data.RawData.
         screen: shows the answers.
     """
     from serving.client.grpc import GrpcClient
@@ -194,29 +183,8 @@ def ask_once(config: RunConfig, base_path: str, data: str, screen: RunScreen) ->
         RestClient(server.host, server.rest_port) as rest,
         GrpcClient(server.host, server.grpc_port) as grpc,
     ):
-        if config.task == "image":
-            question = _photo(data)
-        else:
-            inputs = rest.metadata(name).signatures["serving_default"].inputs
-            question = _row(TableFile(data, config.data.format), inputs, config.preprocessing.renamed_inputs())
-        screen.answer("REST", question.shown, rest.predict(name, question.rest)["output_0"][0])
-        screen.answer("gRPC", question.shown, grpc.predict(name, question.grpc)["output_0"][0].decode())
-    asked = [*question.shown.values()] if config.task == "image" else [f"{k}={v}" for k, v in question.shown.items()]
-    screen.what_next(name, base_path, asked)
-
-
-def _row(table: TableFile, inputs: Mapping[str, Any], renamed_inputs: Mapping[str, str]) -> _Question:
-    from serving.client.table_columns import table_columns
-
-    row = next(table.rows()).fields
-    row |= {name: row[column] for name, column in renamed_inputs.items()}
-    columns = table_columns([row], inputs, table.path)
-    return _Question(columns, columns, {column: row[column] for column in inputs})
-
-
-def _photo(data: str) -> _Question:
-    from components.image_example_gen.image_files import list_photos
-
-    file = list_photos(data)[0].file
-    content = Path(file).read_bytes()
-    return _Question({"image": [base64.urlsafe_b64encode(content).decode()]}, {"image": [content]}, {"image": file})
+        inputs = rest.metadata(name).signatures["serving_default"].inputs
+        sample = TASKS[config.task].sample_request(config, data, inputs)
+        screen.answer("REST", sample.shown, rest.predict(name, sample.rest)["output_0"][0])
+        screen.answer("gRPC", sample.shown, grpc.predict(name, sample.grpc)["output_0"][0].decode())
+    screen.what_next(name, base_path, sample.arguments)

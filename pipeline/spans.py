@@ -11,24 +11,20 @@ import posixpath
 import re
 import shutil
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import orjson
-from PIL import Image, UnidentifiedImageError
 
-from components.drift_gate.drift import PREVIOUS
 from components.errors import BrokenInput
-from components.image_example_gen.image_files import PHOTO_EXTENSIONS
 from components.table_file import TableFile
-from pipeline.config import DataOptions, PhotoDataOptions, RunConfig
-from pipeline.data import check_table
+from pipeline.data import TableOptions, check_table
+from pipeline.options import DataOptions, RunConfig
 from serving.model_store import ModelVersion
-from transform.options import ImageOptions, TabularOptions, TextOptions
 
 _DIGITS = {"{SPAN}": "[0-9]+", "{YYYY}": "[0-9]{4}", "{MM}": "[0-9]{2}", "{DD}": "[0-9]{2}"}
 _TOKEN = re.compile(r"({SPAN}|{YYYY}|{MM}|{DD}|\*|\?)")
@@ -60,7 +56,7 @@ def find_spans(pattern: str) -> list[Span]:
     """The spans that are there, the oldest first.
 
     Args:
-        pattern: see pipeline.span_options; absolute, or of an object store.
+        pattern: see pipeline.options; absolute, or of an object store.
 
     Raises:
         BrokenInput: there is none, or a name is no day of the calendar.
@@ -118,15 +114,15 @@ def span_photos(span: Span) -> Iterator[tuple[str, str]]:
 
     Args:
         span: its files are photos in class folders, among which other files are passed over, or lists of photos as
-            components.image_example_gen.list_photos takes them.
+            components.image_example_gen.image_files takes them.
 
     Raises:
         BrokenInput: a list of photos cannot be used.
     """
+    from components.image_example_gen.image_files import PHOTO_EXTENSIONS, list_photos  # imports TensorFlow
+
     for path in span.files:
         if path.lower().endswith(".csv"):
-            from components.image_example_gen.image_files import list_photos  # imports TensorFlow
-
             yield from ((photo.file, photo.label) for photo in list_photos(path))
         elif path.lower().endswith(PHOTO_EXTENSIONS):
             yield path, posixpath.basename(posixpath.dirname(path))
@@ -137,6 +133,8 @@ PHOTO_MEASURES = ("bytes", "format", "width", "height")
 
 def photo_measures(file: bytes) -> dict[str, int | bytes]:
     """PHOTO_MEASURES of an encoded photo, of which only the head is read; nothing of what is no photo."""
+    from PIL import Image, UnidentifiedImageError
+
     try:
         with Image.open(io.BytesIO(file)) as photo:
             values = (len(file), str(photo.format).encode(), photo.width, photo.height)
@@ -177,10 +175,11 @@ class SpanWindow:
         return said + (f"; without rows: {', '.join(self.empty)}" if self.empty else "")
 
 
-def span_window(data: DataOptions, versions: Sequence[ModelVersion]) -> SpanWindow:
+def span_window(content: SpanContent, data: DataOptions, versions: Sequence[ModelVersion]) -> SpanWindow:
     """Choose the newest spans that hold rows, or photos.
 
     Args:
+        content: what the files of the spans hold.
         data: of a config with spans.
         versions: what is in the model base path, highest first: each says what it learned from.
 
@@ -192,7 +191,7 @@ def span_window(data: DataOptions, versions: Sequence[ModelVersion]) -> SpanWind
     spans: list[Span] = []
     empty: list[str] = []
     for span in reversed(found):
-        if _has_rows(span, data):
+        if content.has_rows(span, data):
             spans.append(span)
         else:
             empty.append(span.name)
@@ -224,15 +223,106 @@ def _learned_from(version: ModelVersion | None) -> Mapping[str, str]:
     return version.provenance.get(DATA_SPANS, {}) if version else {}
 
 
-def _has_rows(span: Span, data: DataOptions) -> bool:
-    if isinstance(data, PhotoDataOptions):
-        return any(True for _ in span_photos(span))
-    return any(next(TableFile(path, data.format).rows(), None) is not None for path in span.files)
-
-
 WINDOW_FILE = "window.csv"
 
 _Rows = Iterator[Sequence[object]]
+_WriteRows = Callable[[Iterable[Span], Sequence[str], RunConfig], _Rows]
+
+
+@dataclass(frozen=True)
+class SpanContent:
+    """What the files of spans hold, and how it is read: one for tables, one for texts, one for images.
+
+    Attributes:
+        has_rows: whether there is anything to learn from in a span.
+        columns: of the files that are compared; those of tables are in WINDOW_FILE too.
+        compared_columns: those of them that a bound of divergence may be given for.
+        window_rows: the rows of WINDOW_FILE, the header first.
+        compared_rows: the rows of a file that is compared, the header first.
+        stays: whether WINDOW_FILE only lists files that are read where they are.
+    """
+
+    has_rows: Callable[[Span, DataOptions], bool]
+    columns: Callable[[SpanWindow, RunConfig], list[str]]
+    compared_columns: Callable[[Sequence[str], RunConfig], Sequence[str]]
+    window_rows: _WriteRows
+    compared_rows: _WriteRows
+    stays: bool = False
+
+
+def _has_table_rows(span: Span, data: DataOptions) -> bool:
+    return any(next(TableFile(path, data.format).rows(), None) is not None for path in span.files)
+
+
+def _table_columns(window: SpanWindow, config: RunConfig) -> list[str]:
+    columns: dict[str, None] = {}
+    for path in _files(window.spans):
+        table = TableFile(path, config.data.format)
+        check_table(table, cast(TableOptions, config.preprocessing))
+        columns |= dict.fromkeys(table.columns())
+    return list(columns)
+
+
+def _files(spans: Iterable[Span]) -> Iterator[str]:
+    return itertools.chain.from_iterable(span.files for span in spans)
+
+
+def _table_rows(spans: Iterable[Span], columns: Sequence[str], config: RunConfig) -> _Rows:
+    yield columns
+    for file in _files(spans):
+        for row in TableFile(file, config.data.format).rows():
+            yield [row.fields.get(name, "") for name in columns]
+
+
+def _rows_of_one_line(spans: Iterable[Span], columns: Sequence[str], config: RunConfig) -> _Rows:
+    """For CsvExampleGen, which reads line by line."""
+    for row in _table_rows(spans, columns, config):
+        yield [" ".join(str(field).splitlines()) for field in row]
+
+
+def _unignored_columns(columns: Sequence[str], config: RunConfig) -> Sequence[str]:
+    kinds = getattr(config.preprocessing, "columns", {})
+    return [name for name in columns if name not in kinds or kinds[name].kind != "ignored"]
+
+
+def _columns_but_the_text(columns: Sequence[str], config: RunConfig) -> Sequence[str]:
+    """Hardly a text comes twice."""
+    return [name for name in columns if name != getattr(config.preprocessing, "column", None)]
+
+
+def _has_images(span: Span, data: DataOptions) -> bool:
+    return any(True for _ in span_photos(span))
+
+
+def _image_columns(window: SpanWindow, config: RunConfig) -> list[str]:
+    return [config.preprocessing.label.column, *PHOTO_MEASURES]
+
+
+def _listed_images(spans: Iterable[Span], columns: Sequence[str], config: RunConfig) -> _Rows:
+    from components.image_example_gen.image_files import MANIFEST_COLUMNS  # imports TensorFlow
+
+    yield MANIFEST_COLUMNS
+    for span in spans:
+        yield from span_photos(span)
+
+
+def _measured_images(spans: Iterable[Span], columns: Sequence[str], config: RunConfig) -> _Rows:
+    yield columns
+    for span in spans:
+        for path, label in span_photos(span):
+            with open_span_file(path) as file:
+                measures = photo_measures(file.read())
+            format_ = measures.pop("format", b"")
+            assert isinstance(format_, bytes)
+            row = {**measures, "format": format_.decode(), columns[0]: label}
+            yield [row.get(name, "") for name in columns]
+
+
+TABLE_SPANS = SpanContent(_has_table_rows, _table_columns, _unignored_columns, _rows_of_one_line, _rows_of_one_line)
+TEXT_SPANS = SpanContent(_has_table_rows, _table_columns, _columns_but_the_text, _table_rows, _rows_of_one_line)
+IMAGE_SPANS = SpanContent(
+    _has_images, _image_columns, lambda columns, _: columns, _listed_images, _measured_images, stays=True
+)
 
 
 @dataclass(frozen=True)
@@ -259,12 +349,13 @@ class SpanFiles:
         return config.model_copy(update={"data": data})
 
 
-def write_span_files(window: SpanWindow, config: RunConfig, folder: Path) -> SpanFiles:
+def write_span_files(content: SpanContent, window: SpanWindow, config: RunConfig, folder: Path) -> SpanFiles:
     """Write the spans; what one of them lacks of the columns of the others is empty there.
 
     Photos stay where they are; of those that are compared, their classes and measures are written.
 
     Args:
+        content: what the files of the spans hold.
         window: the spans.
         config: of the run.
         folder: where the folder of the files is made.
@@ -272,17 +363,20 @@ def write_span_files(window: SpanWindow, config: RunConfig, folder: Path) -> Spa
     Raises:
         BrokenInput: what check_table says of the files of the spans; or a bound is given for a column that no span has.
     """
-    columns = _columns(window, config)
-    bounds = _drift_bounds(config, columns)
+    from components.drift_gate.drift import PREVIOUS  # imports TFX
+
+    columns = content.columns(window, config)
+    bounds = _drift_bounds(content, config, columns)
     compared = window.unseen if window.previous and bounds else ()
     to_write: dict[str, Iterable[Span]] = {WINDOW_FILE: window.spans}
     if compared and window.previous:
         to_write |= {f"{PREVIOUS}.csv": [window.previous], **{f"{span.name}.csv": [span] for span in compared}}
-    content = {name: [(span.name, span.fingerprint) for span in spans] for name, spans in to_write.items()}
-    made = folder / hashlib.sha256(orjson.dumps(content)).hexdigest()[:16]
+    written = {name: [(span.name, span.fingerprint) for span in spans] for name, spans in to_write.items()}
+    made = folder / hashlib.sha256(orjson.dumps(written)).hexdigest()[:16]
     made.mkdir(parents=True, exist_ok=True)
     for name, spans in to_write.items():
-        _write(made / name, _rows(spans, columns, config, is_window=name == WINDOW_FILE))
+        rows = content.window_rows if name == WINDOW_FILE else content.compared_rows
+        _write(made / name, rows(spans, columns, config))
     return SpanFiles(
         folder=made,
         fingerprints=window.fingerprints(),
@@ -292,23 +386,7 @@ def write_span_files(window: SpanWindow, config: RunConfig, folder: Path) -> Spa
     )
 
 
-def _columns(window: SpanWindow, config: RunConfig) -> list[str]:
-    """The columns of the files that are compared; those of tables are in WINDOW_FILE too."""
-    if isinstance(config.preprocessing, ImageOptions):
-        return [config.preprocessing.label.column, *PHOTO_MEASURES]
-    columns: dict[str, None] = {}
-    for path in _files(window.spans):
-        table = TableFile(path, config.data.format)
-        check_table(table, config.preprocessing)
-        columns |= dict.fromkeys(table.columns())
-    return list(columns)
-
-
-def _files(spans: Iterable[Span]) -> Iterator[str]:
-    return itertools.chain.from_iterable(span.files for span in spans)
-
-
-def _drift_bounds(config: RunConfig, columns: Sequence[str]) -> dict[str, float]:
+def _drift_bounds(content: SpanContent, config: RunConfig, columns: Sequence[str]) -> dict[str, float]:
     assert config.data.spans is not None
     unknown = [name for name in config.data.spans.maximum_drift_of if name not in columns]
     if unknown:
@@ -316,49 +394,8 @@ def _drift_bounds(config: RunConfig, columns: Sequence[str]) -> dict[str, float]
             f"data.spans.maximum_drift_of names {unknown[0]!r}; the columns of the spans are "
             f"{', '.join(map(repr, columns))}"
         )
-    options = config.preprocessing
-    if isinstance(options, TextOptions):
-        columns = [name for name in columns if name != options.column]  # hardly a text comes twice
-    if isinstance(options, TabularOptions):
-        columns = [name for name in columns if name not in options.columns or options.columns[name].kind != "ignored"]
-    bounds = {name: config.data.spans.drift_bound(name) for name in columns}
+    bounds = {name: config.data.spans.drift_bound(name) for name in content.compared_columns(columns, config)}
     return {name: bound for name, bound in bounds.items() if bound is not None}
-
-
-def _rows(spans: Iterable[Span], columns: Sequence[str], config: RunConfig, is_window: bool) -> _Rows:
-    """The header, and what follows."""
-    if isinstance(config.preprocessing, ImageOptions):
-        return _listed_photos(spans) if is_window else _measured_photos(spans, columns)
-    # Texts of several lines are kept for learning; CsvExampleGen, which compares spans, reads line by line.
-    return _table_rows(spans, columns, config, keep_lines=config.task == "text" and is_window)
-
-
-def _listed_photos(spans: Iterable[Span]) -> _Rows:
-    from components.image_example_gen.image_files import MANIFEST_COLUMNS  # imports TensorFlow
-
-    yield MANIFEST_COLUMNS
-    for span in spans:
-        yield from span_photos(span)
-
-
-def _measured_photos(spans: Iterable[Span], columns: Sequence[str]) -> _Rows:
-    yield columns
-    for span in spans:
-        for path, label in span_photos(span):
-            with open_span_file(path) as file:
-                measures = photo_measures(file.read())
-            format_ = measures.pop("format", b"")
-            assert isinstance(format_, bytes)
-            row = {**measures, "format": format_.decode(), columns[0]: label}
-            yield [row.get(name, "") for name in columns]
-
-
-def _table_rows(spans: Iterable[Span], columns: Sequence[str], config: RunConfig, keep_lines: bool) -> _Rows:
-    yield columns
-    for file in _files(spans):
-        for row in TableFile(file, config.data.format).rows():
-            fields = [row.fields.get(name, "") for name in columns]
-            yield fields if keep_lines else [" ".join(field.splitlines()) for field in fields]
 
 
 def _write(path: Path, rows: _Rows) -> None:

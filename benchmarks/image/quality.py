@@ -31,7 +31,8 @@ from benchmarks.harness.running import TEST_DATA, report
 from benchmarks.timed_run import CONFIGS, beside_script, timed_run
 from components.image_example_gen.image_files import Photo, list_photos
 from pipeline import demo_data
-from pipeline.config import RunConfig, load_config
+from pipeline.config import load_config
+from pipeline.options import RunConfig
 from trainers.image.backbones import backbone_blocks, image_backbone, joined, pooled_blocks
 from trainers.image.options import FineTuneOptions
 from transform.image import usable_pixels

@@ -26,7 +26,8 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from benchmarks.harness.running import report
 from benchmarks.quality import quality_by_split, transform_graph
 from pipeline import demo_data
-from pipeline.config import RunConfig, load_config
+from pipeline.config import load_config
+from pipeline.options import RunConfig
 from pipeline.runners.beam_speedups import hasten_beam
 from trainers.splits import TransformedSplit, TransformGraph, read_transformed_split
 from trainers.tabular.options import TabularTrainerOptions

@@ -27,7 +27,8 @@ from sklearn.pipeline import make_pipeline
 from benchmarks.harness.running import report
 from benchmarks.quality import quality_by_split, transform_graph
 from pipeline import demo_data
-from pipeline.config import RunConfig, load_config
+from pipeline.config import load_config
+from pipeline.options import RunConfig
 from pipeline.runners.beam_speedups import hasten_beam
 from serving.signatures.common import VOCABULARY
 from trainers.artifacts import predict_split

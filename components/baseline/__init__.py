@@ -1,1 +1,3 @@
-"""The model that is served now, for the candidate to be compared with."""
+"""Baseline: the model that is served now, for the candidate to be compared with."""
+
+__all__ = ["component"]

@@ -21,8 +21,8 @@ from components.run_report.run import FinishedRun, RunArtifact
 from components.run_report.statistics import EvalPredictions
 from components.serving_check.candidate import read_examples
 from serving import reference_predictions
-from serving.model_store.base import PROVENANCE_FILE as PUBLISHED_PROVENANCE_FILE
-from serving.model_store.base import fingerprints
+from serving.model_store import PROVENANCE_FILE as PUBLISHED_PROVENANCE_FILE
+from serving.model_store import fingerprints
 from serving.reference_predictions import example_id
 from serving.session_model import SessionModel
 from serving.signatures.common import LABEL, SERVE_EXAMPLES, TRANSFORM_FEATURES, read_labels

@@ -15,7 +15,7 @@ from tfx.utils import io_utils, path_utils
 
 from components.run_report.pages import report_page
 from components.run_report.run import FinishedRun, RunArtifact, ServedModel
-from serving.model_store.base import PROVENANCE_FILE
+from serving.model_store import PROVENANCE_FILE
 from trainers.artifacts import PROVENANCE_FILE as TRAINER_PROVENANCE_FILE
 
 REPORT_PAGE = "report.html"

@@ -1,1 +1,3 @@
-"""Whether the exported model answers, as a server loads it, what the trained model says."""
+"""ServingCheck: whether the exported model answers, as a server loads it, what the trained model says."""
+
+__all__ = ["candidate", "check", "component", "model_process"]

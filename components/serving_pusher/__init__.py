@@ -1,1 +1,3 @@
-"""Publish a blessed model into the model base path."""
+"""ServingPusher: publishes a blessed model into the model base path."""
+
+__all__ = ["component"]

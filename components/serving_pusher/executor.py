@@ -17,8 +17,15 @@ from tfx.utils import io_utils, path_utils
 from components.errors import NotPublished
 from components.evaluator.results import overall_metrics
 from components.serving_check.check import REPORT_FILE
-from serving.model_store import ModelStoreError, ModelVersion, WithdrawnModelError, publish, served_version
-from serving.model_store.base import check_provenance, fingerprints
+from serving.model_store import (
+    ModelStoreError,
+    ModelVersion,
+    WithdrawnModelError,
+    check_provenance,
+    fingerprints,
+    publish,
+    served_version,
+)
 from trainers.artifacts import PROVENANCE_FILE
 
 

@@ -1,1 +1,3 @@
-"""Reads texts and their labels into examples."""
+"""TextExampleGen: reads texts and their labels into examples."""
+
+__all__ = ["component"]

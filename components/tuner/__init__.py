@@ -1,1 +1,3 @@
-"""A search for the options of the Trainer."""
+"""Tuner: the search for the options of the Trainer."""
+
+__all__ = ["component", "trials"]

@@ -1,1 +1,3 @@
-"""The commands of `ingraph`."""
+"""The commands of `ingraph`, each imported when it is used."""
+
+__all__ = ["c_runtime"]

@@ -149,7 +149,7 @@ def config(base_paths: tuple[str, ...], mounted_at: str | None) -> None:
 
     For its --model_config_file and for that of `ingraph serve`. A model's name is by default the last part of its path.
     """
-    from serving.model_store.config import ConfiguredModel, model_server_config
+    from serving.model_store import ConfiguredModel, model_server_config
 
     configured: dict[str, ConfiguredModel] = {}
     for given in base_paths:

@@ -18,10 +18,10 @@ from tfx.dsl.components.base.base_component import BaseComponent
 from tfx.orchestration.data_types import RuntimeParameter
 
 from components.errors import BrokenInput
-from pipeline.config import RunConfig
-from pipeline.data import StagedFile, raw_data, schema_file
-from pipeline.options import ClusterOptions, StepResources
+from pipeline.data import StagedFile
+from pipeline.options import ClusterOptions, RunConfig, StepResources
 from pipeline.spans import span_window, write_span_files
+from pipeline.tasks import TASKS, raw_data, schema_file
 
 # What a container of the image is started with; the rest of its command line is in the spec.
 CONTAINER_COMMAND = ["python", "-m", "pipeline.container_main"]
@@ -200,13 +200,14 @@ def _data(config: RunConfig, folder: Path, root: str, staged: list[StagedFile]) 
     if config.data.path and "://" in config.data.path:
         return config.data.path, ""
     if config.data.spans:
+        content = TASKS[config.task].spans
         # What is served on the cluster is not known here, and so not which spans are new.
-        if config.task == "image" and "://" not in config.data.spans.path:
+        if content.stays and "://" not in config.data.spans.path:
             raise BrokenInput(
                 f"data.spans.path is {config.data.spans.path}: the photos of spans are not copied to a cluster; "
                 "give a path that every step reaches, gs://…"
             )
-        config = write_span_files(span_window(config.data, versions=()), config, folder).read_by(config)
+        config = write_span_files(content, span_window(content, config.data, ()), config, folder).read_by(config)
     data = raw_data(config, folder)
     return _stage(data.path, root, "data", staged, data.fingerprint), data.fingerprint
 

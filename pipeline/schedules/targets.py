@@ -11,8 +11,7 @@ from typing import Literal
 from tzlocal import get_localzone_name
 
 from components.errors import BrokenInput
-from pipeline.config import RunConfig
-from pipeline.options import ScheduleOptions
+from pipeline.options import RunConfig, ScheduleOptions
 
 
 def require_spans(config: RunConfig, path: str) -> None:

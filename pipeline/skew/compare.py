@@ -23,9 +23,9 @@ from components.errors import BrokenInput
 from components.run_report.data import ColumnSummary, column_summaries, read_statistics
 from components.run_report.drift import divergence_by_chance, shift_by_chance
 from components.run_report.run import RunArtifact
-from pipeline.config import RunConfig
 from pipeline.dag import distribution_comparators
 from pipeline.history import open_metadata_store, read_recorded_run
+from pipeline.options import RunConfig
 from pipeline.run import model_base_path
 from pipeline.runners.beam_speedups import hasten_beam
 from pipeline.runners.local import BEAM_PIPELINE_ARGS, LocalRunner

@@ -6,7 +6,17 @@
 A version becomes visible complete or not at all. docs/model-store.md says which guarantee holds where.
 """
 
-from serving.model_store.base import ModelStoreError, ModelVersion, WithdrawnModelError
+from serving.model_store.base import (
+    PROVENANCE_FILE,
+    ModelStoreError,
+    ModelVersion,
+    WithdrawnModelError,
+    check_provenance,
+    decode_json,
+    fingerprints,
+    parse_version_number,
+)
+from serving.model_store.config import ConfiguredModel, model_server_config
 from serving.model_store.operations import (
     label,
     labels,
@@ -22,12 +32,19 @@ from serving.model_store.operations import (
 )
 
 __all__ = [
+    "PROVENANCE_FILE",
+    "ConfiguredModel",
     "ModelStoreError",
     "ModelVersion",
     "WithdrawnModelError",
+    "check_provenance",
+    "decode_json",
+    "fingerprints",
     "label",
     "labels",
     "list_versions",
+    "model_server_config",
+    "parse_version_number",
     "promote",
     "prune",
     "publish",

@@ -97,7 +97,7 @@ def check_provenance(provenance: Mapping[str, Any]) -> None:
             f"the provenance of a model must hold {' and '.join(FINGERPRINTS)}; missing here: {', '.join(missing)}."
         )
     try:
-        encode(provenance)
+        encode_json(provenance)
     except orjson.JSONEncodeError as error:
         raise ModelStoreError(f"the provenance of a model must be JSON values: {error}.") from error
 
@@ -108,12 +108,12 @@ def published_provenance(provenance: Mapping[str, Any], number: int, checksums: 
     return {**provenance, "version": number, "published_at": published_at, "checksums": dict(checksums)}
 
 
-def encode(document: Mapping[str, Any]) -> bytes:
+def encode_json(document: Mapping[str, Any]) -> bytes:
     """JSON as a person reads it; NaN and infinities become null."""
     return orjson.dumps(dict(document), option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY)
 
 
-def decode(document: bytes) -> dict[str, Any]:
+def decode_json(document: bytes) -> dict[str, Any]:
     """The JSON object in a file, {} where it holds none: a foreign file must not make a base path unusable."""
     try:
         decoded = orjson.loads(document)

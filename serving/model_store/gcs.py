@@ -34,9 +34,9 @@ from serving.model_store.base import (
     PROVENANCE_FILE,
     ModelStoreError,
     ModelVersion,
-    decode,
+    decode_json,
     decode_labels,
-    encode,
+    encode_json,
     encode_labels,
     parse_version_number,
 )
@@ -145,7 +145,7 @@ class ObjectStore:
         place = version.path.rpartition("/")[2]
         blobs = self._blobs(place)
         self._copy_version(place, hidden)
-        self._blob(f"{hidden}.json").upload_from_string(encode({"reason": reason}), retry=DEFAULT_RETRY)
+        self._blob(f"{hidden}.json").upload_from_string(encode_json({"reason": reason}), retry=DEFAULT_RETRY)
         self._take_down(version.number, blobs)
         return f"{self._base_path}/{hidden}"
 
@@ -186,14 +186,14 @@ class ObjectStore:
         for name, blobs in sorted(places.items()):
             if SAVED_MODEL_FILE not in blobs:
                 continue
-            provenance = decode(blobs[PROVENANCE_FILE].download_as_bytes()) if PROVENANCE_FILE in blobs else {}
+            provenance = decode_json(blobs[PROVENANCE_FILE].download_as_bytes()) if PROVENANCE_FILE in blobs else {}
             path = f"{self._base_path}/{name}"
             if (number := parse_version_number(name)) is not None:
                 visible[number] = ModelVersion(number, path, False, provenance)
             elif (number := parse_version_number(name.removeprefix(_WITHDRAWN))) is not None:
                 if f"{name}.json" not in places:
                     continue  # not yet whole
-                reason = decode(self._blob(f"{name}.json").download_as_bytes()).get("reason", "")
+                reason = decode_json(self._blob(f"{name}.json").download_as_bytes()).get("reason", "")
                 withdrawn[number] = ModelVersion(number, path, True, provenance, reason)
         # A withdrawal in progress, or what a restoration has not yet removed, is not withdrawn.
         return [*visible.values(), *(version for number, version in withdrawn.items() if number not in visible)]

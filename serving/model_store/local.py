@@ -17,9 +17,9 @@ from serving.model_store.base import (
     PROVENANCE_FILE,
     ModelStoreError,
     ModelVersion,
-    decode,
+    decode_json,
     decode_labels,
-    encode,
+    encode_json,
     encode_labels,
     parse_version_number,
 )
@@ -71,7 +71,7 @@ class FileSystemStore:
             if (number := parse_version_number(name)) is not None:
                 visible[number] = ModelVersion(number, str(path), False, _provenance(path))
             elif (number := parse_version_number(name.removeprefix(_WITHDRAWN))) is not None:
-                reason = str(decode(_read(self._reason_file(number))).get("reason", ""))
+                reason = str(decode_json(_read(self._reason_file(number))).get("reason", ""))
                 withdrawn.append(ModelVersion(number, str(path), True, _provenance(path), reason))
         return [*visible.values(), *withdrawn]
 
@@ -116,7 +116,7 @@ class FileSystemStore:
         return self._move(Path(staging), self._base / str(number))
 
     def hide(self, version: ModelVersion, reason: str) -> str:
-        self._write(self._reason_file(version.number), encode({"reason": reason}))
+        self._write(self._reason_file(version.number), encode_json({"reason": reason}))
         return self._move(Path(version.path), self._base / f"{_WITHDRAWN}{version.number}")
 
     def show(self, version: ModelVersion) -> str:
@@ -235,7 +235,7 @@ def _remove(path: Path) -> None:
 
 
 def _provenance(version: Path) -> dict[str, object]:
-    return decode(_read(version / PROVENANCE_FILE))
+    return decode_json(_read(version / PROVENANCE_FILE))
 
 
 def _read(file: Path) -> bytes:

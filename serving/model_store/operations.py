@@ -1,10 +1,14 @@
-"""From the address of a model base path to the store that keeps it."""
+"""What can be done with a model base path, on a file system and on an object store alike."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, BinaryIO
 
@@ -16,15 +20,14 @@ from serving.model_store.base import (
     WithdrawnModelError,
     check_label,
     check_provenance,
-    encode,
+    encode_json,
     fingerprints,
     published_provenance,
 )
-from serving.model_store.failures import failures
 from serving.model_store.saved_models import SAVED_MODEL_FILE, model_files, saved_model_files
 
 
-def open_store(base_path: str) -> Store:
+def _open_store(base_path: str) -> Store:
     """The file system or, for gs://bucket/path, the object store behind a model base path."""
     if base_path.startswith("gs://"):
         from serving.model_store.gcs import ObjectStore  # google-cloud-storage takes half a second to import
@@ -51,10 +54,10 @@ def publish(base_path: str, saved_model: str, provenance: Mapping[str, Any]) -> 
         ModelStoreError: `saved_model` is none, or the base path cannot take it.
     """
     check_provenance(provenance)
-    with failures(saved_model, "read"):
+    with _failures(saved_model, "read"):
         files = saved_model_files(saved_model)
-    with failures(base_path, "written"):
-        store = open_store(base_path)
+    with _failures(base_path, "written"):
+        store = _open_store(base_path)
         store.create()
         with store.writing():
             _refuse_withdrawn(base_path, store.versions(), provenance)
@@ -71,15 +74,15 @@ def publish(base_path: str, saved_model: str, provenance: Mapping[str, Any]) -> 
                 number = store.reserve(staging)
                 published = published_provenance(provenance, number, checksums)
                 with store.open(staging, PROVENANCE_FILE) as target:
-                    target.write(encode(published))
+                    target.write(encode_json(published))
                 path = store.commit(staging, number)
     return ModelVersion(number, path, withdrawn=False, provenance=published)
 
 
 def list_versions(base_path: str) -> list[ModelVersion]:
     """Every version, highest first, withdrawn ones included; [] where the base path does not exist."""
-    with failures(base_path, "read"):
-        store = open_store(base_path)
+    with _failures(base_path, "read"):
+        store = _open_store(base_path)
         with store.reading():
             return sorted(store.versions(), key=lambda version: (version.number, not version.withdrawn), reverse=True)
 
@@ -94,8 +97,8 @@ def withdraw(base_path: str, number: int | None = None, reason: str = "") -> Mod
 
     Raises ModelStoreError where there is no such version to withdraw, or a label points to it.
     """
-    with failures(base_path, "written"):
-        store = open_store(base_path)
+    with _failures(base_path, "written"):
+        store = _open_store(base_path)
         with store.writing():
             versions = store.versions()
             if number is None:
@@ -118,8 +121,8 @@ def restore(base_path: str, number: int) -> ModelVersion:
 
     Raises ModelStoreError where no withdrawn version has this number.
     """
-    with failures(base_path, "written"):
-        store = open_store(base_path)
+    with _failures(base_path, "written"):
+        store = _open_store(base_path)
         with store.writing():
             version = _find(base_path, store.versions(), number, withdrawn=True)
             return replace(version, path=store.show(version), withdrawn=False, reason="")
@@ -132,8 +135,8 @@ def prune(base_path: str, keep: int) -> list[ModelVersion]:
     """
     if keep < 0:
         raise ModelStoreError(f"the number of versions to keep must not be negative, received {keep}.")
-    with failures(base_path, "written"):
-        store = open_store(base_path)
+    with _failures(base_path, "written"):
+        store = _open_store(base_path)
         with store.writing():
             visible = [version for version in store.versions() if not version.withdrawn]
             visible.sort(key=lambda version: version.number, reverse=True)
@@ -149,8 +152,8 @@ def labels(base_path: str) -> dict[str, int]:
 
     Raises ModelStoreError where the labels cannot be read.
     """
-    with failures(base_path, "read"):
-        return open_store(base_path).labels()
+    with _failures(base_path, "read"):
+        return _open_store(base_path).labels()
 
 
 def label(base_path: str, name: str, number: int) -> ModelVersion:
@@ -159,8 +162,8 @@ def label(base_path: str, name: str, number: int) -> ModelVersion:
     Raises ModelStoreError where there is no such version, or the name is none that a request can carry.
     """
     check_label(name)
-    with failures(base_path, "written"):
-        store = open_store(base_path)
+    with _failures(base_path, "written"):
+        store = _open_store(base_path)
         with store.writing():
             version = _find(base_path, store.versions(), number, withdrawn=False)
             store.change_labels(lambda before: before | {name: version.number})
@@ -172,8 +175,8 @@ def unlabel(base_path: str, name: str) -> int:
 
     Raises ModelStoreError where there is no such label.
     """
-    with failures(base_path, "written"):
-        store = open_store(base_path)
+    with _failures(base_path, "written"):
+        store = _open_store(base_path)
         with store.writing():
             number = _labelled(base_path, store.labels(), name)
             store.change_labels(lambda before: {other: before[other] for other in before if other != name})
@@ -190,7 +193,7 @@ def promote(base_path: str, source: str = "canary", target: str = "stable") -> M
 
 def verify(version: ModelVersion) -> list[str]:
     """The files that are missing or whose checksum differs; [] when fine, and where no checksums were recorded."""
-    with failures(version.path, "read"):
+    with _failures(version.path, "read"):
         files = model_files(version.path)
         differing = []
         for name, checksum in sorted(version.provenance.get("checksums", {}).items()):
@@ -256,3 +259,43 @@ def _sha256(source: BinaryIO, write: Callable[[bytes], Any] = lambda chunk: None
         digest.update(chunk)
         write(chunk)
     return digest.hexdigest()
+
+
+@contextmanager
+def _failures(path: str, done: str) -> Iterator[None]:
+    """Raise what the storage refuses in this block as ModelStoreError; `done` is "read" or "written"."""
+    try:
+        yield
+    except Exception as error:
+        if _is_from_object_store(error):
+            raise ModelStoreError(
+                f"{path} cannot be {done} ({_one_line(error)}): check that the bucket exists, that it can be reached, "
+                "and that this account may list, create and delete objects in it."
+            ) from error
+        if isinstance(error, OSError):
+            raise ModelStoreError(_sentence(path, done, error)) from error
+        raise
+
+
+def _sentence(path: str, done: str, error: OSError) -> str:
+    what = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
+    match error.errno:
+        case errno.ENOSPC | errno.EDQUOT:
+            return f"{path} cannot be {done}, the disk or the quota is full ({what}): free some space, then try again."
+        case errno.EACCES | errno.EPERM | errno.EROFS:
+            return f"{path} cannot be {done} by this user ({what}): allow it there, or choose another directory."
+        case errno.ENOTDIR | errno.EEXIST:
+            return f"{path} must be a directory, and a file is in its place ({what}): choose another directory."
+        case errno.ENOENT if not os.path.lexists(path):
+            return f"there is no directory {path}: check the name; publishing a model makes it."
+    return f"{path} cannot be {done} ({what})."
+
+
+def _is_from_object_store(error: Exception) -> bool:
+    # Looked up rather than imported: a local base path must not cost the import of google-cloud-storage.
+    module = sys.modules.get("serving.model_store.gcs")
+    return module is not None and isinstance(error, module.API_ERRORS)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -16,7 +16,7 @@ from tensorflow_serving.apis import input_pb2, prediction_log_pb2
 
 from serving.client.errors import CanonicalCode
 from serving.client.tensors import from_proto
-from serving.model_store.base import parse_version_number
+from serving.model_store import parse_version_number
 from serving.server.errors import ServingError, invalid_argument
 from serving.server.signatures import (
     DEFAULT_SIGNATURE,

@@ -30,7 +30,7 @@ from benchmarks.suite import SUITE
 FINE = """
 import sys
 from benchmarks.harness.measurement import Measurement
-from benchmarks.harness.report import report
+from benchmarks.harness.running import report
 report("fine", [Measurement(f"given {sys.argv[1:]}", 2.0, "s", "time", 0.5, "theirs")])
 """
 MODULES = {

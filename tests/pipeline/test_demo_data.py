@@ -16,7 +16,7 @@ from components.errors import BrokenInput
 from pipeline.demo_data import DIGITS_SCALE, WHEELS, cache_directory, fetch, is_cached
 
 HEARTS_HEADER = "age,sex,cp,trestbps,chol,fbs,restecg,thalach,exang,oldpeak,slope,ca,thal,target"
-FETCH = "import sys; from pipeline.datasets import fetch; print(fetch(sys.argv[1]))"
+FETCH = "import sys; from pipeline.demo_data import fetch; print(fetch(sys.argv[1]))"
 
 
 @pytest.fixture

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.fingerprints import content_fingerprint
+import pytest
+
+from pipeline.fingerprints import code_fingerprint, content_fingerprint, imported_files
+from pipeline.tasks import TASKS
+
+PROJECT = Path(__file__).parents[2]
 
 
 def test_a_files_content_counts_and_its_time_does_not(tmp_path):
@@ -32,3 +37,41 @@ def test_every_file_of_a_directory_counts(tmp_path):
 
 def test_what_is_not_there_counts_by_its_name(tmp_path):
     assert content_fingerprint([f"{tmp_path}/a"]) != content_fingerprint([f"{tmp_path}/b"])
+
+
+def sources_of(module: str) -> set[str]:
+    return {str(path.relative_to(PROJECT)) for path in imported_files(module)}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_what_is_in_the_graph_of_a_task_decides_its_fingerprints(task):
+    transform, trainer = sources_of(f"transform.{task}"), sources_of(f"trainers.{task}")
+    assert {f"transform/{task}.py", "transform/labels.py", "serving/missing_values.py"} <= transform
+    assert {f"trainers/{task}/train.py", f"serving/signatures/{task}.py", "serving/missing_values.py"} <= trainer
+
+
+def test_the_functions_that_read_encoded_images_decide_the_fingerprint_of_their_transform():
+    assert {"transform/image_decoding.py", "serving/signatures/image.py"} <= sources_of("transform.image")
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_other_tasks_the_server_and_the_pipeline_have_no_part_in_a_fingerprint(task):
+    others = {f"trainers/{other}/train.py" for other in TASKS if other != task}
+    found = sources_of(f"trainers.{task}")
+    assert not others & found
+    assert {path.split("/")[0] for path in found} == {"serving", "trainers", "transform"}
+    assert not any(path.startswith("serving/server") for path in found)
+
+
+def test_an_import_within_a_function_counts():
+    assert "trainers/tabular/train.py" in sources_of("trainers.tabular")  # see trainers/tabular/__init__.py
+
+
+def test_a_module_that_is_not_there_is_named():
+    with pytest.raises(ModuleNotFoundError, match=r"transform\.tabluar is no module of this project"):
+        imported_files("transform.tabluar")
+
+
+def test_a_setting_changes_the_fingerprint():
+    assert code_fingerprint("transform.text", "a") != code_fingerprint("transform.text", "b")
+    assert code_fingerprint("transform.text", "a") == code_fingerprint("transform.text", "a")

@@ -19,13 +19,13 @@ from tfx.dsl.compiler.compiler import Compiler
 
 from components.errors import BrokenInput
 from components.image_example_gen.executor import REPORT_FILE
-from pipeline.config import RunConfig, load_config
+from pipeline.config import load_config
 from pipeline.dag import Locations, create_pipeline
-from pipeline.data import raw_data, schema_file
-from pipeline.options import BeamOptions
+from pipeline.options import BeamOptions, RunConfig
 from pipeline.runners.beam_speedups import hasten_beam
 from pipeline.runners.job_service import require_job_service
 from pipeline.runners.local import LocalRunner
+from pipeline.tasks import raw_data, schema_file
 from tests.pipeline.beam_services import BeamServices, beam_services
 from tests.pipeline.conftest import ingraph
 

@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-from pipeline.run import onednn_for_photos
+from pipeline.run import onednn
+from pipeline.tasks import TASKS
 
 MEASURED = """
 import ctypes, sys
@@ -45,9 +46,10 @@ def test_large_pieces_lie_in_memory_of_their_own_within_and_in_the_heap_outside(
 SWITCH = "TF_ENABLE_ONEDNN_OPTS"
 IMPORTED = """
 import os
-from pipeline.onednn_for_photos import onednn_for_photos
+from pipeline.run import onednn
+from pipeline.tasks import TASKS
 
-with onednn_for_photos("image"):
+with onednn(TASKS["image"].uses_onednn):
     import tensorflow
 print(os.environ.get("TF_ENABLE_ONEDNN_OPTS"))
 """
@@ -63,12 +65,12 @@ def test_a_run_on_photos_imports_tensorflow_with_onednn_and_leaves_the_environme
 @pytest.mark.parametrize("task", ["tabular", "text"])
 def test_a_run_on_rows_or_texts_leaves_the_choice_to_tensorflow(task, monkeypatch):
     monkeypatch.delenv(SWITCH, raising=False)
-    with onednn_for_photos(task):
+    with onednn(TASKS[task].uses_onednn):
         assert SWITCH not in os.environ
 
 
 def test_what_the_environment_says_holds(monkeypatch):
     monkeypatch.setenv(SWITCH, "0")
-    with onednn_for_photos("image"):
+    with onednn(TASKS["image"].uses_onednn):
         assert os.environ[SWITCH] == "0"
     assert os.environ[SWITCH] == "0"

@@ -17,10 +17,11 @@ from PIL import Image
 from benchmarks.retraining_month import NAME, WEEK, Month, live_through
 from components.errors import BrokenInput, RunUnderWay
 from components.image_example_gen.image_files import list_photos
-from pipeline.config import RunConfig, load_config
+from pipeline.config import load_config
+from pipeline.options import RunConfig
 from pipeline.run import run_lock
 from pipeline.runners.compile import cluster_pipeline
-from pipeline.spans import remove_old_windows, span_window, write_span_files
+from pipeline.spans import IMAGE_SPANS, TABLE_SPANS, remove_old_windows, span_window, write_span_files
 from serving import model_store
 from serving.model_store import ModelVersion
 from tests.pipeline.conftest import PROJECT, ingraph
@@ -117,7 +118,7 @@ def test_what_is_in_use_or_no_window_is_never_removed(tmp_path):
 HOLD = """
 import sys, time
 from pathlib import Path
-from pipeline.run_lock import run_lock
+from pipeline.run import run_lock
 with run_lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
@@ -166,42 +167,42 @@ def test_numbered_spans_are_ordered_by_number_not_by_name(spans):
     data = spans(
         "span-{SPAN}/*.csv", {f"span-{n}/x.csv": "a,b\n1,2\n" for n in (2, 9, 10)} | {"span-x/x.csv": "a,b\n1,2\n"}
     )
-    assert names(span_window(data, [])) == ["9", "10"]
+    assert names(span_window(TABLE_SPANS, data, [])) == ["9", "10"]
 
 
 def test_a_span_without_rows_makes_room_for_an_older_one(spans):
     files = {"2026-01-30.csv": "a,b\n1,2\n", "2026-01-31.csv": "a,b\n3,4\n", "2026-02-01.csv": "a,b\n"}
-    window = span_window(spans("{YYYY}-{MM}-{DD}.csv", files), [])
+    window = span_window(TABLE_SPANS, spans("{YYYY}-{MM}-{DD}.csv", files), [])
     assert names(window) == ["2026-01-30", "2026-01-31"]
     assert str(window) == "2 spans, 2026-01-30 to 2026-01-31; without rows: 2026-02-01"
 
 
 def test_a_folder_that_is_no_day_is_named(spans):
     with pytest.raises(BrokenInput, match=r"2026-02-30\.csv: the name is no day of the calendar"):
-        span_window(spans("{YYYY}-{MM}-{DD}.csv", {"2026-02-30.csv": "a,b\n1,2\n"}), [])
+        span_window(TABLE_SPANS, spans("{YYYY}-{MM}-{DD}.csv", {"2026-02-30.csv": "a,b\n1,2\n"}), [])
 
 
 def test_no_span_at_all_is_said_with_the_pattern(spans):
     with pytest.raises(BrokenInput, match=r"span-\{SPAN\}\.csv: no span is there"):
-        span_window(spans("span-{SPAN}.csv", {}), [])
+        span_window(TABLE_SPANS, spans("span-{SPAN}.csv", {}), [])
 
 
 def test_a_span_that_was_delivered_again_is_new(spans):
     files = {"1.csv": "a,b\n1,2\n", "2.csv": "a,b\n3,4\n"}
-    first = span_window(spans("{SPAN}.csv", files), [])
+    first = span_window(TABLE_SPANS, spans("{SPAN}.csv", files), [])
     served = ModelVersion(1, "", False, {"data_spans": first.fingerprints()})
-    assert span_window(spans("{SPAN}.csv", files), [served]).last_published == served
-    again = span_window(spans("{SPAN}.csv", files | {"2.csv": "a,b\n3,5\n"}), [served])
+    assert span_window(TABLE_SPANS, spans("{SPAN}.csv", files), [served]).last_published == served
+    again = span_window(TABLE_SPANS, spans("{SPAN}.csv", files | {"2.csv": "a,b\n3,5\n"}), [served])
     assert again.last_published is None
     assert [span.name for span in again.unseen] == ["2"] and again.previous.name == "1"
 
 
 def test_the_spans_of_a_withdrawn_version_are_compared_with_those_of_the_served_one(spans):
     data = spans("{SPAN}.csv", {"1.csv": "a,b\n1,2\n", "2.csv": "a,b\n3,4\n", "3.csv": "a,b\n5,6\n"})
-    prints = {span.name: span.fingerprint for span in span_window(data, []).spans}
+    prints = {span.name: span.fingerprint for span in span_window(TABLE_SPANS, data, []).spans}
     served = ModelVersion(1, "", False, {"data_spans": {"2": prints["2"]}})
     withdrawn = ModelVersion(2, "", True, {"data_spans": prints})
-    window = span_window(data, [withdrawn, served])
+    window = span_window(TABLE_SPANS, data, [withdrawn, served])
     assert window.last_published == withdrawn
     assert [span.name for span in window.unseen] == ["3"] and window.previous.name == "2"
 
@@ -243,10 +244,10 @@ def written(folder: Path, pattern: str, more: str = "") -> RunConfig:
 
 
 def test_the_window_is_a_list_of_its_photos_where_they_are(config, tmp_path):
-    window = span_window(config.data, [])
+    window = span_window(IMAGE_SPANS, config.data, [])
     assert str(window) == "2 spans, 2026-01-30 to 2026-01-31; without rows: 2026-02-01"
 
-    read = write_span_files(window, config, tmp_path / "data").read_by(config)
+    read = write_span_files(IMAGE_SPANS, window, config, tmp_path / "data").read_by(config)
     assert [(photo.file, photo.label) for photo in list_photos(read.data.path)] == [
         (f"{tmp_path}/photos/2026-01-30/daisy/a.png", "daisy"),
         (f"{tmp_path}/photos/2026-01-30/rose/a.png", "rose"),
@@ -256,9 +257,9 @@ def test_the_window_is_a_list_of_its_photos_where_they_are(config, tmp_path):
 
 
 def test_a_new_span_is_compared_by_the_classes_and_measures_of_its_photos(config, tmp_path):
-    prints = span_window(config.data, []).fingerprints()
+    prints = span_window(IMAGE_SPANS, config.data, []).fingerprints()
     served = ModelVersion(1, "", False, {"data_spans": {"2026-01-30": prints["2026-01-30"]}})
-    spans = write_span_files(span_window(config.data, [served]), config, tmp_path / "data")
+    spans = write_span_files(IMAGE_SPANS, span_window(IMAGE_SPANS, config.data, [served]), config, tmp_path / "data")
 
     assert (spans.previous, spans.compared) == ("2026-01-30", ("2026-01-31",))
     assert spans.bounds == dict.fromkeys(["label", "bytes", "format", "width", "height"], 0.3)
@@ -271,16 +272,18 @@ def test_a_new_span_is_compared_by_the_classes_and_measures_of_its_photos(config
 
 
 def test_a_photo_that_changed_makes_its_span_new(config, tmp_path):
-    served = ModelVersion(1, "", False, {"data_spans": span_window(config.data, []).fingerprints()})
-    assert span_window(config.data, [served]).last_published == served
+    served = ModelVersion(1, "", False, {"data_spans": span_window(IMAGE_SPANS, config.data, []).fingerprints()})
+    assert span_window(IMAGE_SPANS, config.data, [served]).last_published == served
     Image.new("RGB", (20, 31)).save(tmp_path / "photos/2026-01-31/rose/a.png")
-    assert [span.name for span in span_window(config.data, [served]).unseen] == ["2026-01-31"]
+    assert [span.name for span in span_window(IMAGE_SPANS, config.data, [served]).unseen] == ["2026-01-31"]
 
 
 def test_a_span_may_be_a_list_of_photos(config, tmp_path):
     (tmp_path / "7.csv").write_text("path,label\nphotos/2026-01-30/rose/a.png,flower\n")
     config = written(tmp_path, "{SPAN}.csv")
-    read = write_span_files(span_window(config.data, []), config, tmp_path / "data").read_by(config)
+    read = write_span_files(IMAGE_SPANS, span_window(IMAGE_SPANS, config.data, []), config, tmp_path / "data").read_by(
+        config
+    )
     (photo,) = list_photos(read.data.path)
     assert (photo.file, photo.label) == (f"{tmp_path}/photos/2026-01-30/rose/a.png", "flower")
 
@@ -293,7 +296,7 @@ def test_photos_without_class_folders_are_refused_with_a_path_that_has_them(tmp_
 def test_a_bound_for_what_is_not_measured_of_photos_is_refused_by_name(config, tmp_path):
     config = written(tmp_path, "photos/{YYYY}-{MM}-{DD}/*/*", ", maximum_drift_of: {brightness: 0.1}")
     with pytest.raises(BrokenInput, match="'brightness'; the columns of the spans are 'label', 'bytes', 'format'"):
-        write_span_files(span_window(config.data, []), config, tmp_path / "data")
+        write_span_files(IMAGE_SPANS, span_window(IMAGE_SPANS, config.data, []), config, tmp_path / "data")
 
 
 def test_spans_of_photos_on_this_machine_are_refused_for_a_cluster(config, tmp_path):

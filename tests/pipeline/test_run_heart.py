@@ -217,16 +217,27 @@ def test_a_full_disk_under_the_base_path_ends_in_a_sentence_and_leaves_no_versio
     assert versions == []
 
 
-def test_a_changed_line_of_the_preprocessing_runs_transform_and_training_again(heart_run: HeartRun, tmp_path):
+def test_a_change_deep_in_what_transform_imports_runs_it_again_and_one_outside_does_not(heart_run: HeartRun, tmp_path):
     project = tmp_path / "project"
     shutil.copytree(
         PROJECT, project, ignore=shutil.ignore_patterns(".venv", ".git", "runs", "models", "__pycache__", "*.egg-info")
     )
-    source = project / "transform/tabular.py"
-    source.write_text(source.read_text() + "\n# A changed line.\n")
-    changed = ingraph("run", "configs/heart.yaml", "--workdir", str(heart_run.workdir), project=project)
-    assert changed.status == 0, changed.output
-    state = {line.split()[0]: line.split()[1] for line in changed.output.splitlines() if line.startswith("  ")}
-    assert state["CsvExampleGen"] == state["StatisticsGen"] == "unchanged"
-    assert state["Transform"] != "unchanged" and state["Trainer"] != "unchanged"
-    assert f"published as version 2: {heart_run.base_path}/2" in changed.output
+
+    def run_with_changed(*sources: str) -> dict[str, str]:
+        for source in sources:
+            with (project / source).open("a") as file:
+                file.write("\n# A changed line.\n")
+        changed = ingraph("run", "configs/heart.yaml", "--workdir", str(heart_run.workdir), project=project)
+        assert changed.status == 0, changed.output
+        states = {line.split()[0]: line.split()[1] for line in changed.output.splitlines() if line.startswith("  ")}
+        return states | {"published": str(f"published as version 2: {heart_run.base_path}/2" in changed.output)}
+
+    outside = run_with_changed("serving/server/rest.py", "trainers/text/train.py", "components/errors.py")
+    assert outside["Transform"] == outside["Trainer"] == "unchanged"
+    assert outside["published"] == "False"
+
+    # transform.tabular -> transform.labels -> serving.signatures.common -> this
+    deep = run_with_changed("serving/missing_values.py")
+    assert deep["CsvExampleGen"] == deep["StatisticsGen"] == "unchanged"
+    assert deep["Transform"] != "unchanged" and deep["Trainer"] != "unchanged"
+    assert deep["published"] == "True"

@@ -1,1 +1,3 @@
-"""The page at `/` on which people try the served models; it asks the REST API as any other client."""
+"""The playground: a page on which people try the served models."""
+
+__all__ = ["routes"]

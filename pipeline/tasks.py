@@ -1,0 +1,224 @@
+"""The tasks: one row each, with all that a run does differently for tables, texts and images.
+
+A further task is a folder in transform, trainers and serving/signatures, and a row here. `preprocessing_fn`, `run_fn`
+and `tuner_fn` are found by the row's name: `transform.<task>.preprocessing_fn`, `trainers.<task>.run_fn`.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import field_validator, model_validator
+
+from components import image_example_gen
+from components.evaluator.options import EvaluationOptions
+from pipeline import demo_data
+from pipeline.data import RawData, SampleRequest, image_data, sample_image, sample_row, table_data, text_data
+from pipeline.options import (
+    PhotoDataOptions,
+    RunConfig,
+)
+from pipeline.spans import IMAGE_SPANS, TABLE_SPANS, TEXT_SPANS, SpanContent
+from trainers.image.options import ImageTrainerOptions
+from trainers.options import TOLERANCES, Objective
+from trainers.tabular.options import TabularTrainerOptions
+from trainers.text.options import NgramOptions, TextTrainerOptions
+from transform.options import ImageOptions, TabularOptions, TextOptions
+
+if TYPE_CHECKING:
+    import tensorflow_data_validation as tfdv
+    from tfx.dsl.components.base.base_component import BaseComponent
+
+    from serving.client.metadata import TensorDescription
+
+_HASH_BUCKETS = 100
+
+
+class TabularRunConfig(RunConfig):
+    """A run on rows of a table."""
+
+    preprocessing: TabularOptions
+    trainer: TabularTrainerOptions = TabularTrainerOptions()
+
+
+class TextRunConfig(RunConfig):
+    """A run on texts; the model decides about the features."""
+
+    not_tuned: ClassVar[frozenset[str]] = frozenset({"model", "handle", "warm_start"})
+
+    preprocessing: TextOptions
+    trainer: TextTrainerOptions = NgramOptions()
+
+    @field_validator("trainer", mode="before")
+    @classmethod
+    def _default_model(cls, trainer: Any) -> Any:
+        return {"model": "ngrams", **trainer} if isinstance(trainer, dict) else trainer
+
+    @model_validator(mode="after")
+    def _complete_preprocessing(self) -> TextRunConfig:
+        object.__setattr__(self, "preprocessing", self.preprocessing.completed(self.trainer.features))
+        return self
+
+
+class ImageRunConfig(RunConfig):
+    """A run on photos; the model decides about the pixels, and about its labels, where the config does not."""
+
+    objective: ClassVar[Objective] = "accuracy"
+    not_tuned: ClassVar[frozenset[str]] = frozenset({"mode", "backbone", "weights", "warm_start", "precision"})
+
+    data: PhotoDataOptions
+    preprocessing: ImageOptions = ImageOptions()
+    trainer: ImageTrainerOptions
+    # What is wrapped may be served without being measured.
+    evaluation: EvaluationOptions = EvaluationOptions()
+
+    @property
+    def learns(self) -> bool:
+        return self.trainer.mode == "fine_tune"
+
+    @model_validator(mode="after")
+    def _complete_preprocessing(self) -> ImageRunConfig:
+        labels = self.trainer.label_order()
+        if labels and self.preprocessing.label.order:
+            raise ValueError("preprocessing.label.order: trainer.labels lists the labels of a classifier; give one")
+        completed = self.preprocessing.completed(self.trainer.pixel_format(), labels)
+        object.__setattr__(self, "preprocessing", completed)
+        return self
+
+    @model_validator(mode="after")
+    def _complete_tolerance(self) -> ImageRunConfig:
+        if "tolerance" not in self.serving_check.model_fields_set:
+            tolerance = {"tolerance": TOLERANCES[self.trainer.precision]}
+            object.__setattr__(self, "serving_check", self.serving_check.model_copy(update=tolerance))
+        return self
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a run does for one kind of data.
+
+    Attributes:
+        config: the class of its configs.
+        raw_data: finds and checks the data: config, path, folder for copies -> RawData.
+        spans: how the files of spans are read.
+        schema_file: the schema of its examples where no data change it; None where one is inferred.
+        example_gen: config, path of the data, their fingerprint -> the ExampleGen.
+        statistics_options: for StatisticsGen; None for TFDV's own.
+        sample_request: config, path of the data, inputs of the served signature -> a request for one example.
+        uses_onednn: whether training is faster with oneDNN also on CPUs for which TensorFlow leaves it off.
+    """
+
+    config: type[RunConfig]
+    raw_data: Callable[[RunConfig, str, Path], RawData]
+    spans: SpanContent
+    example_gen: Callable[[RunConfig, str, str], BaseComponent]
+    sample_request: Callable[[RunConfig, str, Mapping[str, TensorDescription]], SampleRequest]
+    schema_file: str | None = None
+    statistics_options: Callable[[], tfdv.StatsOptions | None] = lambda: None
+    uses_onednn: bool = False
+
+
+def raw_data(config: RunConfig, folder: Path) -> RawData:
+    """Find the data that a config names.
+
+    Args:
+        config: of the run.
+        folder: where a copy of a table is made, if the ExampleGen cannot read it as it is.
+
+    Raises:
+        BrokenInput: there are none, or they cannot be used; the message says where and why.
+    """
+    path = config.data.path or str(demo_data.fetch(config.data.dataset or ""))
+    return TASKS[config.task].raw_data(config, path, folder)
+
+
+def schema_file(config: RunConfig) -> str | None:
+    """The config's curated schema, or that of the task; None: one is inferred."""
+    return config.data.schema_file or TASKS[config.task].schema_file
+
+
+def _csv_example_gen(config: RunConfig, data: str, data_fingerprint: str) -> BaseComponent:
+    from tfx.components import CsvExampleGen
+
+    return CsvExampleGen(**_file_based(config, data))
+
+
+def _text_example_gen(config: RunConfig, data: str, data_fingerprint: str) -> BaseComponent:
+    from components.text_example_gen.component import TextExampleGen
+
+    return TextExampleGen(**_file_based(config, data), table_format=config.data.format)
+
+
+def _image_example_gen(config: RunConfig, data: str, data_fingerprint: str) -> BaseComponent:
+    from components.image_example_gen.component import ImageExampleGen
+
+    assert isinstance(config, ImageRunConfig)
+    return ImageExampleGen(
+        path=_runtime_parameter("data", data),
+        input_fingerprint=_runtime_parameter("data_fingerprint", data_fingerprint),
+        eval_share=config.data.eval_share,
+        max_unreadable_share=config.data.max_unreadable_share,
+        max_pixels=config.preprocessing.max_pixels,
+        labels_required=config.learns,
+    )
+
+
+def _file_based(config: RunConfig, data: str) -> dict[str, Any]:
+    """What TFX's FileBasedExampleGen takes: the file, and its split by a hash of each example."""
+    from tfx import v1 as tfx
+
+    folder, name = posixpath.split(data)
+    held_out = max(1, round(config.data.eval_share * _HASH_BUCKETS))
+    buckets = {"train": _HASH_BUCKETS - held_out, "eval": held_out}
+    splits = [tfx.proto.SplitConfig.Split(name=name, hash_buckets=count) for name, count in buckets.items()]
+    return {
+        "input_base": _runtime_parameter("data", folder),
+        "input_config": tfx.proto.Input(splits=[tfx.proto.Input.Split(name="all", pattern=name)]),
+        "output_config": tfx.proto.Output(split_config=tfx.proto.SplitConfig(splits=splits)),
+    }
+
+
+def _runtime_parameter(name: str, default: str) -> Any:
+    """What may be another in each run of a compiled pipeline."""
+    from tfx import v1 as tfx
+
+    return tfx.dsl.experimental.RuntimeParameter(name=name, ptype=str, default=default)
+
+
+def _label_statistics() -> tfdv.StatsOptions:
+    """Statistics of encoded images would hold whole images, as their most frequent values."""
+    import tensorflow_data_validation as tfdv
+
+    return tfdv.StatsOptions(feature_allowlist=["label"])
+
+
+TASKS: dict[str, Task] = {
+    "tabular": Task(
+        config=TabularRunConfig,
+        raw_data=table_data,
+        spans=TABLE_SPANS,
+        example_gen=_csv_example_gen,
+        sample_request=sample_row,
+    ),
+    "text": Task(
+        config=TextRunConfig,
+        raw_data=text_data,
+        spans=TEXT_SPANS,
+        example_gen=_text_example_gen,
+        sample_request=sample_row,
+    ),
+    "image": Task(
+        config=ImageRunConfig,
+        raw_data=image_data,
+        spans=IMAGE_SPANS,
+        example_gen=_image_example_gen,
+        sample_request=sample_image,
+        schema_file=str(Path(image_example_gen.__file__).parent / "schema.pbtxt"),
+        statistics_options=_label_statistics,
+        uses_onednn=True,
+    ),
+}
