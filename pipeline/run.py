@@ -22,7 +22,6 @@ from components.serving_check.model_process import end_ahead, start_ahead
 from pipeline.exit_status import ExitStatus, status_of_error
 from pipeline.history import TUNING, RunRecord, open_metadata_store, read_recorded_run, write_run_record
 from pipeline.options import RunConfig
-from pipeline.reports import leave_report
 from pipeline.runners.job_service import require_job_service
 from pipeline.screen import RunScreen, sample_prediction
 from pipeline.spans import SpanWindow, remove_old_windows, span_window, write_span_files
@@ -209,6 +208,8 @@ def _run_to_the_end(
                 traceback.print_exc()
             status, ended = _status(error), _reason(error)
             screen.stopped(ended)
+        from pipeline.reports import leave_report
+
         leave_report(folder, run_id, status, ended, screen)
     return status
 

@@ -11,18 +11,11 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
+from components.serving_check.errors import ModelUnavailable, RequestRefused
 from serving import reference_predictions
 from serving.missing_values import missing_value
 from serving.reference_predictions import ReferencePredictions, example_id
 from serving.signatures.common import SERVING_DEFAULT, read_labels
-
-
-class ModelUnavailable(Exception):
-    """The model does not load, or what runs it has ended: nothing more can be asked."""
-
-
-class RequestRefused(Exception):
-    """The model is there and refuses this request."""
 
 
 def read_signatures(path: str) -> Mapping[str, meta_graph_pb2.SignatureDef]:

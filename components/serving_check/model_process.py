@@ -12,12 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
-
-import numpy as np
+from typing import IO, TYPE_CHECKING, Any
 
 import serving
-from components.serving_check.candidate import ModelUnavailable, RequestRefused
+from components.serving_check.errors import ModelUnavailable, RequestRefused
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from typing import Literal
 from tensorflow.core.protobuf import meta_graph_pb2
 
 from components.errors import BrokenInput
-from components.serving_check.candidate import ModelUnavailable, read_signatures
+from components.serving_check.candidate import read_signatures
+from components.serving_check.errors import ModelUnavailable
 from pipeline.commands.predict import IMAGE_INPUTS
 from serving.client.metadata import ModelMetadata, TensorDescription
 from serving.model_store import ModelStoreError, ModelVersion, list_versions, served_version
