@@ -1,4 +1,4 @@
-"""How long until something happens: imports, `ingraph --help`, a server that is ready, its first answer.
+"""Start-up times: imports, `ingraph --help`, a server that is ready, its first answer.
 
     .venv/bin/python -m benchmarks.start_up [--turns 5]
 

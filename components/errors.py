@@ -1,4 +1,4 @@
-"""Why a component stops a run: each carries one sentence for the person who reads it."""
+"""Errors that stop a run: each carries one sentence for the person who reads it."""
 
 
 class RunStopped(Exception):

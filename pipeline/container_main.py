@@ -1,4 +1,4 @@
-"""What the container of every compiled step is started with: `python -m pipeline.container_main …`."""
+"""The entry point of every compiled step's container: `python -m pipeline.container_main …`."""
 
 from __future__ import annotations
 

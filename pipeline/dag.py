@@ -1,4 +1,4 @@
-"""The pipeline, from raw data to a published model."""
+"""The pipeline's graph, from raw data to a published model."""
 
 from __future__ import annotations
 

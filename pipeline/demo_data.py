@@ -1,4 +1,4 @@
-"""Small real data sets for demos and tests, made from Python packages that carry them.
+"""Demo data: small real data sets, made from Python packages that carry them.
 
 | name | what | source and licence |
 |---|---|---|

@@ -1,4 +1,4 @@
-"""Two runs of the benchmarks beside each other."""
+"""Comparison of two runs of the benchmarks."""
 
 from __future__ import annotations
 

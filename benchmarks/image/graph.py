@@ -1,4 +1,4 @@
-"""What a served graph of images costs on top of its network, and what the obvious way to write it costs.
+"""Overhead of the served graph of images over its network, beside the obvious way to write it.
 
     python -m benchmarks.image.graph
 

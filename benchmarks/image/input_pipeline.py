@@ -1,4 +1,4 @@
-"""How busy training is kept by photos that are decoded as they are needed.
+"""Input pipeline of images: how busy training is kept by photos that are decoded as they are needed.
 
     .venv/bin/python -m benchmarks.image.input_pipeline
 

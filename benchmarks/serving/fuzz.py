@@ -1,4 +1,4 @@
-"""Requests that nobody would write, over REST and gRPC, against the embedded server: `make fuzz`.
+"""Fuzzing of the embedded server, over REST and gRPC: `make fuzz`.
 
 Requests are made from the grammar of real ones and then bent. Whatever comes, the server must answer in time, with an
 answer of the documented form, and never with an error of its own.

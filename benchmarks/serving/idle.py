@@ -1,4 +1,4 @@
-"""Whether the embedded server holds thousands of connections that ask nothing, and lets go of them: `make idle`.
+"""Idle connections to the embedded server by the thousand, and whether it lets go of them: `make idle`.
 
     python -m benchmarks.serving.idle                # five rounds of 10,000 connections
 

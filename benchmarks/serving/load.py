@@ -1,4 +1,4 @@
-"""Whether the embedded server holds while its model changes: no failed request, no wrong version's answer, no leak.
+"""Load on the embedded server while its model changes: no failed request, no wrong version's answer, no leak.
 
     python -m benchmarks.serving.load                # 16 clients, 5 minutes
     python -m benchmarks.serving.load --seconds 30

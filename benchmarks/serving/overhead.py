@@ -1,4 +1,4 @@
-"""What a request costs on top of the model: the embedded server against the same session in process.
+"""Overhead of a request over the model: the embedded server against the same session in process.
 
     python -m benchmarks.serving.overhead [--requests 2000]
 

@@ -1,4 +1,4 @@
-"""What 16 clients get from the embedded server, with and without batching, beside the best that the session gives.
+"""Throughput for 16 clients of the embedded server, with and without batching, beside the session's best.
 
     python -m benchmarks.serving.throughput
 

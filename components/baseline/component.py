@@ -1,4 +1,4 @@
-"""Brings the model that is served now into a run."""
+"""Baseline: brings the model that is served now into a run."""
 
 from __future__ import annotations
 

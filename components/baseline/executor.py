@@ -1,4 +1,4 @@
-"""Copies the served model into the artifact."""
+"""Baseline's executor: copies the served model into the artifact."""
 
 from __future__ import annotations
 

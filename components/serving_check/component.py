@@ -1,4 +1,4 @@
-"""Checks that the exported model answers, as a server loads it, what the trained model says."""
+"""ServingCheck: whether the exported model answers, as a server loads it, what the trained model says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stamps the model with warm-up requests, checks that copy, and blesses it or not."""
+"""ServingCheck's executor: stamps the model with warm-up requests, checks that copy, and blesses it or not."""
 
 from __future__ import annotations
 

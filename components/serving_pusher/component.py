@@ -1,4 +1,4 @@
-"""Publishes a blessed model into the model base path."""
+"""ServingPusher: publishes a blessed model into the model base path."""
 
 from __future__ import annotations
 

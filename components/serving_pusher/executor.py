@@ -1,4 +1,4 @@
-"""Publishes the model where both blessings allow it, once."""
+"""ServingPusher's executor: publishes the model where both blessings allow it, once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TFX's Tuner, which also keeps what became of each trial."""
+"""Tuner: TFX's, which also keeps what became of each trial."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs a search, and leaves what it found."""
+"""Tuner's executor: runs a search for hyperparameters, and writes down what it found."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What became of the trials of a search."""
+"""Trials of a search for hyperparameters, and what became of each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the commands that take a config have in common."""
+"""Options of the commands that take a config: --set and --workdir."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Model base paths with their labels -> the config file that TensorFlow Serving and `ingraph serve` read."""
+"""model_config_file: model base paths with their labels, as TensorFlow Serving and `ingraph serve` read them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model base path in Google Cloud Storage, which has neither renames nor locks.
+"""The model base path in Google Cloud Storage, which has neither renames nor locks.
 
 A server takes `<number>/` for a version once it holds any object, and can load it once it holds saved_model.pb. So that
 object comes last and goes first, everywhere. What processes must agree on hangs on single requests, which the store

@@ -1,4 +1,4 @@
-"""A model base path on a file system: one rename makes a version visible, and flock keeps processes apart."""
+"""The model base path on a file system: one rename makes a version visible, and flock keeps processes apart."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be done with a model base path, on a file system and on an object store alike."""
+"""Operations on a model base path, on a file system and on an object store alike."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files of a SavedModel, wherever it lies."""
+"""SavedModels: their files, on a file system or in an object store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why a request is refused or a model cannot be served."""
+"""Errors of the embedded server: why a request is refused or a model cannot be served."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Inputs to start from: the rows of a version's warm-up requests."""
+"""Example inputs to start from: the rows of a version's warm-up requests."""
 
 from __future__ import annotations
 
