@@ -15,8 +15,8 @@ from tfx.dsl.components.base.base_component import BaseComponent
 from components.baseline.component import Baseline
 from components.compatibility_check.component import CompatibilityCheck
 from components.data_gate.component import DataGate
+from components.drift import PREVIOUS
 from components.drift_gate.component import DriftGate
-from components.drift_gate.drift import PREVIOUS
 from components.evaluator.component import Evaluator
 from components.serving_check.component import ServingCheck
 from components.serving_pusher.component import ServingPusher

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -18,6 +18,7 @@ from transform.options import TabularOptions, TextOptions
 
 if TYPE_CHECKING:
     from serving.client.metadata import TensorDescription
+import io
 
 TableOptions = TabularOptions | TextOptions
 
@@ -257,3 +258,54 @@ def sample_image(config: RunConfig, data: str, inputs: Mapping[str, TensorDescri
         shown={"image": file},
         arguments=[file],
     )
+
+
+IMAGE_MEASURES = ("bytes", "format", "width", "height")
+
+
+def image_measures(file: bytes) -> dict[str, int | bytes]:
+    """IMAGE_MEASURES of an encoded photo, of which only the head is read; nothing of what is none."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(io.BytesIO(file)) as photo:
+            values = (len(file), str(photo.format).encode(), photo.width, photo.height)
+            return dict(zip(IMAGE_MEASURES, values, strict=True))
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError):
+        return {}
+
+
+TEXT_MEASURES = ("characters", "words")
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What is measured of an input of which hardly a value comes twice, so that it has a distribution.
+
+    Attributes:
+        inputs: names of the input in requests, besides that of its feature.
+        feature: config -> the feature of the training data that holds it.
+        columns: names of what is measured.
+        measure: values of the input -> what is measured of each, by column; nothing of what cannot be read.
+    """
+
+    inputs: Sequence[str]
+    feature: Callable[[RunConfig], str]
+    columns: Sequence[str]
+    measure: Callable[[Sequence[bytes]], list[dict[str, int | float | bytes]]]
+
+
+def measure_texts(texts: Sequence[bytes]) -> list[dict[str, int | float | bytes]]:
+    """TEXT_MEASURES of each text in UTF-8."""
+    decoded = [text.decode("utf-8", "replace") for text in texts]
+    return [dict(zip(TEXT_MEASURES, (len(text), len(text.split())), strict=True)) for text in decoded]
+
+
+def measure_images(images: Sequence[bytes]) -> list[dict[str, int | float | bytes]]:
+    """IMAGE_MEASURES of each image, sent as a file or as its base64 text."""
+    import tensorflow as tf
+
+    from serving.signatures.image import image_files
+
+    files: Sequence[bytes] = image_files(tf.constant(list(images), tf.string)).numpy()
+    return [{**image_measures(file)} for file in files]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import glob
 import hashlib
-import io
 import itertools
 import posixpath
 import re
@@ -22,7 +21,7 @@ import orjson
 
 from components.errors import BrokenInput
 from components.table_file import TableFile
-from pipeline.data import TableOptions, check_table
+from pipeline.data import IMAGE_MEASURES, TableOptions, check_table, image_measures
 from pipeline.options import DataOptions, RunConfig
 from serving.model_store import ModelVersion
 
@@ -126,21 +125,6 @@ def span_photos(span: Span) -> Iterator[tuple[str, str]]:
             yield from ((photo.file, photo.label) for photo in list_photos(path))
         elif path.lower().endswith(PHOTO_EXTENSIONS):
             yield path, posixpath.basename(posixpath.dirname(path))
-
-
-PHOTO_MEASURES = ("bytes", "format", "width", "height")
-
-
-def photo_measures(file: bytes) -> dict[str, int | bytes]:
-    """PHOTO_MEASURES of an encoded photo, of which only the head is read; nothing of what is no photo."""
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(io.BytesIO(file)) as photo:
-            values = (len(file), str(photo.format).encode(), photo.width, photo.height)
-            return dict(zip(PHOTO_MEASURES, values, strict=True))
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError):
-        return {}
 
 
 # In the provenance of a version: the spans that it learned from, name -> fingerprint.
@@ -280,7 +264,8 @@ def _rows_of_one_line(spans: Iterable[Span], columns: Sequence[str], config: Run
         yield [" ".join(str(field).splitlines()) for field in row]
 
 
-def _unignored_columns(columns: Sequence[str], config: RunConfig) -> Sequence[str]:
+def unignored_columns(columns: Sequence[str], config: RunConfig) -> Sequence[str]:
+    """The columns of a table without those that the config ignores."""
     kinds = getattr(config.preprocessing, "columns", {})
     return [name for name in columns if name not in kinds or kinds[name].kind != "ignored"]
 
@@ -295,7 +280,7 @@ def _has_images(span: Span, data: DataOptions) -> bool:
 
 
 def _image_columns(window: SpanWindow, config: RunConfig) -> list[str]:
-    return [config.preprocessing.label.column, *PHOTO_MEASURES]
+    return [config.preprocessing.label.column, *IMAGE_MEASURES]
 
 
 def _listed_images(spans: Iterable[Span], columns: Sequence[str], config: RunConfig) -> _Rows:
@@ -311,14 +296,14 @@ def _measured_images(spans: Iterable[Span], columns: Sequence[str], config: RunC
     for span in spans:
         for path, label in span_photos(span):
             with open_span_file(path) as file:
-                measures = photo_measures(file.read())
+                measures = image_measures(file.read())
             format_ = measures.pop("format", b"")
             assert isinstance(format_, bytes)
             row = {**measures, "format": format_.decode(), columns[0]: label}
             yield [row.get(name, "") for name in columns]
 
 
-TABLE_SPANS = SpanContent(_has_table_rows, _table_columns, _unignored_columns, _rows_of_one_line, _rows_of_one_line)
+TABLE_SPANS = SpanContent(_has_table_rows, _table_columns, unignored_columns, _rows_of_one_line, _rows_of_one_line)
 TEXT_SPANS = SpanContent(_has_table_rows, _table_columns, _columns_but_the_text, _table_rows, _rows_of_one_line)
 IMAGE_SPANS = SpanContent(
     _has_images, _image_columns, lambda columns, _: columns, _listed_images, _measured_images, stays=True
@@ -363,7 +348,7 @@ def write_span_files(content: SpanContent, window: SpanWindow, config: RunConfig
     Raises:
         BrokenInput: what check_table says of the files of the spans; or a bound is given for a column that no span has.
     """
-    from components.drift_gate.drift import PREVIOUS  # imports TFX
+    from components.drift import PREVIOUS  # imports TFX
 
     columns = content.columns(window, config)
     bounds = _drift_bounds(content, config, columns)

@@ -17,7 +17,20 @@ from pydantic import field_validator, model_validator
 from components import image_example_gen
 from components.evaluator.options import EvaluationOptions
 from pipeline import demo_data
-from pipeline.data import RawData, SampleRequest, image_data, sample_image, sample_row, table_data, text_data
+from pipeline.data import (
+    IMAGE_MEASURES,
+    TEXT_MEASURES,
+    Measures,
+    RawData,
+    SampleRequest,
+    image_data,
+    measure_images,
+    measure_texts,
+    sample_image,
+    sample_row,
+    table_data,
+    text_data,
+)
 from pipeline.options import (
     PhotoDataOptions,
     RunConfig,
@@ -109,6 +122,7 @@ class Task:
         example_gen: config, path of the data, their fingerprint -> the ExampleGen.
         statistics_options: for StatisticsGen; None for TFDV's own.
         sample_request: config, path of the data, inputs of the served signature -> a request for one example.
+        measures: what `ingraph skew` compares instead of the inputs themselves; None where it compares these.
         uses_onednn: whether training is faster with oneDNN also on CPUs for which TensorFlow leaves it off.
     """
 
@@ -119,6 +133,7 @@ class Task:
     sample_request: Callable[[RunConfig, str, Mapping[str, TensorDescription]], SampleRequest]
     schema_file: str | None = None
     statistics_options: Callable[[], tfdv.StatsOptions | None] = lambda: None
+    measures: Measures | None = None
     uses_onednn: bool = False
 
 
@@ -196,6 +211,11 @@ def _label_statistics() -> tfdv.StatsOptions:
     return tfdv.StatsOptions(feature_allowlist=["label"])
 
 
+def _text_feature(config: RunConfig) -> str:
+    assert isinstance(config, TextRunConfig)
+    return config.preprocessing.column
+
+
 TASKS: dict[str, Task] = {
     "tabular": Task(
         config=TabularRunConfig,
@@ -210,6 +230,7 @@ TASKS: dict[str, Task] = {
         spans=TEXT_SPANS,
         example_gen=_text_example_gen,
         sample_request=sample_row,
+        measures=Measures(("text",), _text_feature, TEXT_MEASURES, measure_texts),
     ),
     "image": Task(
         config=ImageRunConfig,
@@ -219,6 +240,7 @@ TASKS: dict[str, Task] = {
         sample_request=sample_image,
         schema_file=str(Path(image_example_gen.__file__).parent / "schema.pbtxt"),
         statistics_options=_label_statistics,
+        measures=Measures(("image_bytes",), lambda config: "image", IMAGE_MEASURES, measure_images),
         uses_onednn=True,
     ),
 }

@@ -26,6 +26,7 @@ from tfx.v1.components import TunerFnResult
 
 from trainers.artifacts import write_tensorboard_log
 from trainers.errors import TrainingError, first_line
+from trainers.metrics import area_under_roc
 from trainers.options import DIRECTIONS, TunerOptions, option_type, tuned_options
 from trainers.splits import TransformedSplit
 
@@ -73,21 +74,12 @@ class TrialOutcome:
         """`auc`, for more than two classes the mean of each against the others; `accuracy`; `cross_entropy`."""
         of_labels = self.probabilities[np.arange(len(self.labels)), self.labels]
         classes = range(1, 2) if self.probabilities.shape[1] == 2 else np.unique(self.labels)
-        areas = [_area_under_roc(self.labels == number, self.probabilities[:, number]) for number in classes]
+        areas = [area_under_roc(self.labels == number, self.probabilities[:, number]) for number in classes]
         return {
             "auc": float(np.mean(areas)),
             "accuracy": float((self.probabilities.argmax(axis=1) == self.labels).mean()),
             "cross_entropy": float(-np.log(np.maximum(of_labels, SMALLEST_PROBABILITY)).mean()),
         }
-
-
-def _area_under_roc(positive: np.ndarray, scores: np.ndarray) -> float:
-    """The probability that a positive example scores above another one, ties counted half."""
-    _, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]
-    positives = int(positive.sum())
-    below = ranks[positive].sum() - positives * (positives + 1) / 2
-    return float(below / (positives * (len(positive) - positives)))
 
 
 def search_space(tuner: TunerOptions, trainer: BaseModel) -> keras_tuner.HyperParameters:

@@ -14,7 +14,7 @@ from tfx.types import artifact_utils
 from tfx.utils import io_utils
 
 from components.data_gate.judge import judge
-from components.data_gate.statistics import SplitFindings
+from components.data_gate.split_statistics import SplitFindings
 from components.data_gate.verdict import ANOMALIES_FILE, VERDICT_FILE
 from components.errors import AnomaliesFound, BrokenInput
 

@@ -10,13 +10,13 @@ from components.data_gate.sentences import (
     STRUCTURAL,
     UNLISTED_VALUES,
     anomaly_sentence,
-    quoted,
-    quoted_counts,
+    format_counts,
+    format_values,
     rows,
     string_domain,
     values_outside_domain,
 )
-from components.data_gate.statistics import (
+from components.data_gate.split_statistics import (
     SplitFindings,
     class_counts,
     column_name,
@@ -138,9 +138,9 @@ def _tolerated_values(split: SplitFindings, schema: schema_pb2.Schema, schema_pa
         outside = values_outside_domain(column, expected, schema)
         if outside:
             allowance = 1 - expected.distribution_constraints.min_domain_mass
-            listed = quoted(string_domain(expected, schema))
+            listed = format_values(string_domain(expected, schema))
             yield (
-                f"{split.name} split, column {expected.name!r}: {quoted_counts(outside)} not among {listed}, "
+                f"{split.name} split, column {expected.name!r}: {format_counts(outside)} not among {listed}, "
                 f"but within the {100 * allowance:.3g} % that the schema lets pass; "
                 f"the model treats them as unseen values. Correct them, or list them in {schema_path or 'the schema'}."
             )
@@ -153,5 +153,5 @@ def _mixed_columns(split: SplitFindings) -> Iterable[str]:
         if text and sum(text.values()) < sum(value_counts(column).values()) / 2:
             yield (
                 f"{split.name} split, column {column_name(column)!r}: most values are numbers, but it is read as text "
-                f"because of {quoted_counts(text)}; correct them if the column should be numeric."
+                f"because of {format_counts(text)}; correct them if the column should be numeric."
             )

@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
 
-from components.data_gate.statistics import SplitFindings, non_numeric_values, present_count, value_counts
+from components.data_gate.split_statistics import SplitFindings, non_numeric_values, present_count, value_counts
 
 SHOWN = 8
 
 
-def quoted(values: Sequence[str]) -> str:
+def format_values(values: Sequence[str]) -> str:
     """`'a', 'b'`; of many the first eight, and how many more there are."""
     return _shortened([repr(value) for value in values])
 
 
-def quoted_counts(counts: Mapping[str, int]) -> str:
+def format_counts(counts: Mapping[str, int]) -> str:
     """`'a' (3 rows), 'b' (1 row)`."""
     return _shortened([f"{value!r} ({rows(count)})" for value, count in counts.items()])
 
@@ -43,7 +43,7 @@ def schema_expectation(column: schema_pb2.Feature, schema: schema_pb2.Schema) ->
         words += f" in at least {column.presence.min_fraction:.0%} of the rows"
     domain = string_domain(column, schema)
     if domain:
-        words += f", one of {quoted(domain)}"
+        words += f", one of {format_values(domain)}"
     for bounds in (column.int_domain, column.float_domain):
         if bounds.HasField("min"):
             words += f", {bounds.min:g} or more"
@@ -148,13 +148,13 @@ def _finding(
     if reason.type in UNLISTED_VALUES:
         outside = values_outside_domain(column, expected, schema)
         if outside:
-            return quoted_counts(outside), "correct the values, or list them"
+            return format_counts(outside), "correct the values, or list them"
     missing = split.examples - present_count(column)
     if reason.type in MISSING_VALUES and missing:
         return f"none in {missing} of {rows(split.examples)}", "fill in the values, or allow for missing ones"
     if reason.type in WRONG_TYPE:
         strange = non_numeric_values(column)
-        examples = f", such as {quoted_counts(strange)}" if strange else ""
+        examples = f", such as {format_counts(strange)}" if strange else ""
         kind = type(column).Type.Name(column.type).lower()
         return f"{kind}{examples}", "correct the values, or change the type"
     return (reason.description or reason.short_description).strip().rstrip("."), "correct the data, or the constraint"

@@ -11,7 +11,7 @@ from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 from tfx.utils import io_utils
 
-from components.drift_gate.drift import (
+from components.drift import (
     PREVIOUS,
     ComparedSpan,
     compared_splits,

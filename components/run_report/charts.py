@@ -16,9 +16,9 @@ from matplotlib.patches import FancyBboxPatch, Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
-from components.data_gate.statistics import value_counts
+from components.data_gate.split_statistics import value_counts
+from components.drift import ColumnShift
 from components.run_report.data import ColumnSummary
-from components.run_report.drift import ColumnShift
 from components.run_report.run import Step
 from components.run_report.statistics import Calibration, MetricEstimate, ThresholdCurve
 

@@ -12,9 +12,9 @@ from tfx.dsl.io import fileio
 from tfx.types import standard_artifacts
 from tfx.utils import io_utils
 
-from components.data_gate.statistics import class_counts, column_name, present_count, value_counts
+from components.data_gate.split_statistics import class_counts, column_name, present_count, value_counts
 from components.data_gate.verdict import ANOMALIES_FILE
-from components.run_report.drift import ColumnShift, column_shifts
+from components.drift import ColumnShift, column_shifts
 from components.run_report.run import FinishedRun, RunArtifact
 
 

@@ -10,7 +10,7 @@ from tfx.utils import path_utils
 
 from components.compatibility_check.changes import class_changes, signature_changes
 from components.data_gate.verdict import VERDICT_FILE
-from components.drift_gate.drift import measured_drift, read_span_anomalies
+from components.drift import measured_drift, read_span_anomalies
 from components.drift_gate.executor import DRIFT_FILE
 from components.evaluator.options import EvaluationOptions
 from components.run_report.evaluation import SliceMetrics

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from components.drift import ColumnShift, shift_sentence
 from components.run_report.charts import (
     calibration_chart,
     class_balance_chart,
@@ -17,7 +18,6 @@ from components.run_report.charts import (
     threshold_charts,
 )
 from components.run_report.data import ColumnSummary, DataSummary
-from components.run_report.drift import ColumnShift, shift_sentence
 from components.run_report.evaluation import ShownExample, SliceMetrics, confident_mistakes, one_of_each_class
 from components.run_report.run import FinishedRun
 from components.run_report.statistics import (

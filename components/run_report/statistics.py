@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 
 from components.evaluator.eval_config import CLASSES_WITH_CURVES
+from trainers.metrics import area_under_roc
 
 
 @dataclass(frozen=True)
@@ -20,44 +21,18 @@ class Interval:
     high: float
 
 
-Z_95 = 1.959964
-
-
 def wilson_interval(count: float, total: float) -> Interval | None:
     """The share `count / total` with Wilson's 95 % interval; None where `total` is 0.
 
-    Wilson, Probable inference, the law of succession, and statistical inference, JASA 1927. It stays within 0 and 1 and
-    holds for small totals too.
+    It stays within 0 and 1 and holds for small totals too.
+
+    Source: scipy.stats.binomtest; Wilson, Probable inference, JASA 1927.
     """
     if not total:
         return None
     share = count / total
-    denominator = 1 + Z_95**2 / total
-    centre = (share + Z_95**2 / (2 * total)) / denominator
-    margin = Z_95 / denominator * math.sqrt(share * (1 - share) / total + Z_95**2 / (4 * total**2))
-    return Interval(share, max(0.0, min(centre - margin, share)), min(1.0, max(centre + margin, share)))
-
-
-def weighted_auc(positive: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The probability that a positive example scores above a negative one, ties counted half.
-
-    Args:
-        positive: bool [n].
-        scores: float [n].
-        weights: float [resamples, n], how often each example counts.
-
-    Returns:
-        float64 [resamples]; NaN where a resample has examples of one kind only.
-    """
-    order = np.argsort(scores, kind="stable")
-    positive, scores, weights = positive[order], scores[order], weights[:, order]
-    ties = np.flatnonzero(np.concatenate([[True], np.diff(scores) > 0]))
-    positives = np.add.reduceat(weights * positive, ties, axis=1)
-    negatives = np.add.reduceat(weights * ~positive, ties, axis=1)
-    below = np.cumsum(negatives, axis=1) - negatives
-    pairs = positives.sum(axis=1) * negatives.sum(axis=1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return (positives * (below + negatives / 2)).sum(axis=1) / pairs
+    found = stats.binomtest(round(count), round(total)).proportion_ci(confidence_level=0.95, method="wilson")
+    return Interval(share, min(float(found.low), share), max(float(found.high), share))
 
 
 @dataclass(frozen=True)
@@ -294,7 +269,7 @@ class _Model:
         classes = self.probabilities.shape[1]
         if classes <= CLASSES_WITH_CURVES:
             chosen = [1] if classes == 2 else range(classes)
-            areas = [weighted_auc(self.truth == c, self.probabilities[:, c], weights) for c in chosen]
+            areas = [area_under_roc(self.truth == c, self.probabilities[:, c], weights) for c in chosen]
             found["auc"] = np.mean(areas, axis=0)
         return found
 

@@ -17,11 +17,10 @@ from tfx.components import DistributionValidator
 from tfx.dsl.io import fileio
 from tfx.types import standard_artifacts
 
-from components.data_gate.statistics import column_name, present_count
-from components.drift_gate.drift import measured_drift
+from components.data_gate.split_statistics import column_name, present_count
+from components.drift import divergence_by_chance, measured_drift, shift_by_chance
 from components.errors import BrokenInput
 from components.run_report.data import ColumnSummary, column_summaries, read_statistics
-from components.run_report.drift import divergence_by_chance, shift_by_chance
 from components.run_report.run import RunArtifact
 from pipeline.dag import distribution_comparators
 from pipeline.history import open_metadata_store, read_recorded_run
@@ -31,17 +30,11 @@ from pipeline.runners.beam_speedups import hasten_beam
 from pipeline.runners.local import BEAM_PIPELINE_ARGS, LocalRunner
 from pipeline.scoring.inputs import find_files
 from pipeline.skew.requests import Columns, LoggedRequests, Value
-from pipeline.spans import PHOTO_MEASURES, photo_measures
+from pipeline.spans import unignored_columns
+from pipeline.tasks import TASKS
 from serving.model_store import ModelStoreError, ModelVersion, served_version
 from serving.server.request_log import SUFFIX
 from serving.signatures.common import is_missing
-from serving.signatures.image import image_files
-from transform.options import ImageOptions, TextOptions
-
-IMAGE_FEATURE = "image"
-TEXT_MEASURES = ("characters", "words")
-
-Measures = dict[str, Value]
 
 
 @dataclass(frozen=True)
@@ -59,7 +52,7 @@ class Comparison:
     feature_of_input: Mapping[str, str]
     columns: Sequence[str]
     texts: frozenset[str]
-    measure: Callable[[Sequence[bytes]], list[Measures]] | None = None
+    measure: Callable[[Sequence[bytes]], list[dict[str, Value]]] | None = None
 
 
 def comparison(config: RunConfig, training: statistics_pb2.DatasetFeatureStatistics) -> Comparison:
@@ -69,29 +62,15 @@ def comparison(config: RunConfig, training: statistics_pb2.DatasetFeatureStatist
         config: of its run.
         training: statistics of the training data.
     """
-    options = config.preprocessing
-    if isinstance(options, TextOptions):
-        inputs = {"text": options.column, options.column: options.column}
-        return Comparison(inputs, TEXT_MEASURES, frozenset({options.column}), _measure_texts)
-    if isinstance(options, ImageOptions):
-        inputs = {"image_bytes": IMAGE_FEATURE, IMAGE_FEATURE: IMAGE_FEATURE}
-        return Comparison(inputs, PHOTO_MEASURES, frozenset({IMAGE_FEATURE}), _measure_photos)
+    measures = TASKS[config.task].measures
+    if measures is not None:
+        feature = measures.feature(config)
+        inputs = dict.fromkeys((*measures.inputs, feature), feature)
+        return Comparison(inputs, measures.columns, frozenset({feature}), measures.measure)
     columns = {column_name(column): column for column in training.features}
     texts = (name for name, column in columns.items() if column.type == statistics_pb2.FeatureNameStatistics.STRING)
-    inputs = {name: name for name in columns if name != options.label.column}
-    kept = [name for name in inputs if name not in options.columns or options.columns[name].kind != "ignored"]
-    return Comparison(inputs, kept, frozenset(texts))
-
-
-def _measure_texts(texts: Sequence[bytes]) -> list[Measures]:
-    decoded = [text.decode("utf-8", "replace") for text in texts]
-    return [dict(zip(TEXT_MEASURES, (len(text), len(text.split())), strict=True)) for text in decoded]
-
-
-def _measure_photos(photos: Sequence[bytes]) -> list[Measures]:
-    """Nothing of what is no photo."""
-    files: Sequence[bytes] = image_files(tf.constant(list(photos), tf.string)).numpy()
-    return [{**photo_measures(file)} for file in files]
+    inputs = {name: name for name in columns if name != config.preprocessing.label.column}
+    return Comparison(inputs, unignored_columns(list(inputs), config), frozenset(texts))
 
 
 # Of so much is asked at once what is missing.

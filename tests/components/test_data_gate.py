@@ -15,7 +15,7 @@ from tfx.utils import io_utils
 from components.data_gate.component import DataGate
 from components.data_gate.executor import Executor
 from components.data_gate.judge import judge
-from components.data_gate.statistics import SplitFindings
+from components.data_gate.split_statistics import SplitFindings
 from components.data_gate.verdict import Verdict
 from components.errors import AnomaliesFound, BrokenInput
 

@@ -15,8 +15,8 @@ from PIL import Image
 from sklearn import metrics
 from tensorflow_metadata.proto.v0 import anomalies_pb2
 
+from components.drift import ColumnShift, column_shifts, shift_sentence
 from components.run_report.charts import latency_chart, shift_chart
-from components.run_report.drift import ColumnShift, column_shifts, shift_sentence
 from components.run_report.evaluation import shown_input
 from components.run_report.gates import Check, Gate, compatibility_gate, drift_gate, headline
 from components.run_report.pages import common_examples, config_differences
@@ -28,7 +28,6 @@ from components.run_report.statistics import (
     confusion_matrix,
     metric_estimates,
     threshold_curve,
-    weighted_auc,
     wilson_interval,
 )
 from tests.components.test_compatibility_check import COLUMNS, model
@@ -60,20 +59,17 @@ def test_the_interval_of_a_share_holds_the_share_and_stays_between_0_and_1(count
     assert interval.high - interval.low > 0.3
 
 
+@pytest.mark.parametrize(
+    ("count", "total", "low", "high"),
+    [(8, 10, 0.4901624715, 0.9433178485), (0, 5, 0.0, 0.4344824648), (37, 1000, 0.0269611809, 0.0505823975)],
+)
+def test_the_interval_of_a_share_has_the_bounds_of_the_formula(count, total, low, high):
+    interval = wilson_interval(count, total)
+    assert (interval.low, interval.high) == (pytest.approx(low, abs=1e-7), pytest.approx(high, abs=1e-7))
+
+
 def test_a_share_of_nothing_has_no_interval():
     assert wilson_interval(0, 0) is None
-
-
-def test_the_area_under_the_curve_counts_ties_half_and_weights_as_copies():
-    source = np.random.default_rng(3)
-    positive, scores = source.random(200) < 0.4, source.integers(0, 10, 200) / 10
-    weights = source.integers(0, 4, (2, 200)).astype(np.float32)
-    expected = [metrics.roc_auc_score(positive, scores, sample_weight=row) for row in weights]
-    np.testing.assert_allclose(weighted_auc(positive, scores, weights), expected, rtol=1e-6)
-
-
-def test_the_area_is_unknown_where_a_resample_has_one_kind_only():
-    assert np.isnan(weighted_auc(np.array([True, False]), np.array([0.1, 0.2]), np.array([[1.0, 0.0]])))
 
 
 @pytest.mark.parametrize("classes", [2, 3])
