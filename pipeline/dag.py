@@ -24,7 +24,7 @@ from components.tuner.component import Tuner
 from pipeline.fingerprints import code_fingerprint, content_fingerprint
 from pipeline.history import artifact_role
 from pipeline.options import RunConfig
-from pipeline.screen import shown_path
+from pipeline.screen import display_path
 from pipeline.spans import SpanFiles
 from pipeline.tasks import TASKS
 
@@ -208,7 +208,7 @@ def _preparation(config: RunConfig, locations: Locations) -> _Preparation:
         label=config.preprocessing.label.column if config.learns else "",
         schema_is_curated=locations.schema_file is not None,
         minimum_examples=config.data.minimum_examples,
-        schema_path=shown_path(config.data.schema_file or ""),
+        schema_path=display_path(config.data.schema_file or ""),
     )
     transform = tfx.components.Transform(
         examples=examples,

@@ -200,9 +200,9 @@ def text_data(config: RunConfig, path: str, folder: Path) -> RawData:
 def image_data(config: RunConfig, path: str, folder: Path) -> RawData:
     """Image files, listed and fingerprinted; ImageExampleGen reads them where they are."""
     with uncollected_imports():
-        from components.image_example_gen.image_files import input_fingerprint, list_photos
+        from components.image_example_gen.image_files import input_fingerprint, list_images
 
-    photos = list_photos(path)
+    photos = list_images(path)
     classes = {photo.label for photo in photos}
     return RawData(path, f"{len(photos):,} photos of {_counted(sorted(classes))}", input_fingerprint(path))
 
@@ -248,9 +248,9 @@ def sample_row(config: RunConfig, data: str, inputs: Mapping[str, TensorDescript
 
 def sample_image(config: RunConfig, data: str, inputs: Mapping[str, TensorDescription]) -> SampleRequest:
     """The first image file, as a request; see sample_row."""
-    from components.image_example_gen.image_files import list_photos
+    from components.image_example_gen.image_files import list_images
 
-    file = list_photos(data)[0].file
+    file = list_images(data)[0].file
     content = Path(file).read_bytes()
     return SampleRequest(
         rest={"image": [base64.urlsafe_b64encode(content).decode()]},

@@ -14,7 +14,7 @@ from ml_metadata.proto import metadata_store_pb2
 
 from components.data_gate.verdict import VERDICT_FILE
 from components.errors import BrokenInput
-from components.run_report.run import RunArtifact, Step, StepState
+from components.run_report.finished_run import RunArtifact, Step, StepState
 
 RUN = "pipeline_run"  # TFX's name for the context of a run
 

@@ -331,7 +331,7 @@ class DataOptions(_Section):
         return self
 
 
-class PhotoDataOptions(DataOptions):
+class ImageDataOptions(DataOptions):
     """Where photos come from.
 
     Attributes:

@@ -11,8 +11,8 @@ from ml_metadata.metadata_store import MetadataStore
 from tfx.dsl.io import fileio
 from tfx.utils import io_utils, path_utils
 
+from components.run_report.finished_run import FinishedRun, RunArtifact, ServedModel, Step
 from components.run_report.pages import comparison_page, report_page
-from components.run_report.run import FinishedRun, RunArtifact, ServedModel, Step
 from pipeline.exit_status import ExitStatus
 from pipeline.history import (
     RecordedRun,
@@ -124,7 +124,7 @@ def write_comparison(before: tuple[Path, str], after: tuple[Path, str]) -> Path:
     return path
 
 
-def leave_report(folder: Path, run_id: str, exit_status: ExitStatus, ended: str, screen: RunScreen) -> None:
+def write_run_report(folder: Path, run_id: str, exit_status: ExitStatus, ended: str, screen: RunScreen) -> None:
     """Complete the record of a run that ended, write its report, and say where that lies.
 
     Without a record the run ended before its pipeline began, and there is nothing to report. A report that cannot be

@@ -208,9 +208,9 @@ def _run_to_the_end(
                 traceback.print_exc()
             status, ended = _status(error), _reason(error)
             screen.stopped(ended)
-        from pipeline.reports import leave_report
+        from pipeline.reports import write_run_report
 
-        leave_report(folder, run_id, status, ended, screen)
+        write_run_report(folder, run_id, status, ended, screen)
     return status
 
 

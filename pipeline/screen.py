@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pipeline.history import RunOutcome
 
 
-def shown_path(path: str) -> str:
+def display_path(path: str) -> str:
     """A path from here, where that is shorter than the whole path; "" stays so."""
     return path if not path or "://" in path else min(os.path.relpath(path), path, key=len)
 

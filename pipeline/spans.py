@@ -108,7 +108,7 @@ def open_span_file(path: str) -> Any:
     return fileio.open(path, "rb")
 
 
-def span_photos(span: Span) -> Iterator[tuple[str, str]]:
+def span_images(span: Span) -> Iterator[tuple[str, str]]:
     """Path and class of each photo, in the order of the span's files; none is read.
 
     Args:
@@ -118,12 +118,12 @@ def span_photos(span: Span) -> Iterator[tuple[str, str]]:
     Raises:
         BrokenInput: a list of photos cannot be used.
     """
-    from components.image_example_gen.image_files import PHOTO_EXTENSIONS, list_photos  # imports TensorFlow
+    from components.image_example_gen.image_files import IMAGE_EXTENSIONS, list_images  # imports TensorFlow
 
     for path in span.files:
         if path.lower().endswith(".csv"):
-            yield from ((photo.file, photo.label) for photo in list_photos(path))
-        elif path.lower().endswith(PHOTO_EXTENSIONS):
+            yield from ((photo.file, photo.label) for photo in list_images(path))
+        elif path.lower().endswith(IMAGE_EXTENSIONS):
             yield path, posixpath.basename(posixpath.dirname(path))
 
 
@@ -276,7 +276,7 @@ def _columns_but_the_text(columns: Sequence[str], config: RunConfig) -> Sequence
 
 
 def _has_images(span: Span, data: DataOptions) -> bool:
-    return any(True for _ in span_photos(span))
+    return any(True for _ in span_images(span))
 
 
 def _image_columns(window: SpanWindow, config: RunConfig) -> list[str]:
@@ -288,13 +288,13 @@ def _listed_images(spans: Iterable[Span], columns: Sequence[str], config: RunCon
 
     yield MANIFEST_COLUMNS
     for span in spans:
-        yield from span_photos(span)
+        yield from span_images(span)
 
 
 def _measured_images(spans: Iterable[Span], columns: Sequence[str], config: RunConfig) -> _Rows:
     yield columns
     for span in spans:
-        for path, label in span_photos(span):
+        for path, label in span_images(span):
             with open_span_file(path) as file:
                 measures = image_measures(file.read())
             format_ = measures.pop("format", b"")

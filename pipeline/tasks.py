@@ -32,7 +32,7 @@ from pipeline.data import (
     text_data,
 )
 from pipeline.options import (
-    PhotoDataOptions,
+    ImageDataOptions,
     RunConfig,
 )
 from pipeline.spans import IMAGE_SPANS, TABLE_SPANS, TEXT_SPANS, SpanContent
@@ -83,7 +83,7 @@ class ImageRunConfig(RunConfig):
     objective: ClassVar[Objective] = "accuracy"
     not_tuned: ClassVar[frozenset[str]] = frozenset({"mode", "backbone", "weights", "warm_start", "precision"})
 
-    data: PhotoDataOptions
+    data: ImageDataOptions
     preprocessing: ImageOptions = ImageOptions()
     trainer: ImageTrainerOptions
     # What is wrapped may be served without being measured.

@@ -26,8 +26,8 @@ from tfx.v1.components import TunerFnResult
 
 from trainers.artifacts import write_tensorboard_log
 from trainers.errors import TrainingError, first_line
-from trainers.metrics import area_under_roc
 from trainers.options import DIRECTIONS, TunerOptions, option_type, tuned_options
+from trainers.roc import area_under_roc
 from trainers.splits import TransformedSplit
 
 # What keras-tuner's Hyperband adds to the values of a trial.

@@ -74,7 +74,7 @@ class MeaningOfWeights(BaseModel):
         )
 
 
-def leave_for_warm_start(export_path: str, model: keras.Model, meaning: MeaningOfWeights) -> None:
+def write_warm_start(export_path: str, model: keras.Model, meaning: MeaningOfWeights) -> None:
     """Write into an export what `start_warm` takes from it, once it is served."""
     tf.io.gfile.makedirs(f"{export_path}/assets.extra")
     with tempfile.TemporaryDirectory() as folder:

@@ -12,7 +12,7 @@ from serving.signatures.common import LABEL
 from transform.errors import PreprocessingError
 from transform.labels import dense_column, label_ids, label_text
 from transform.options import TextOptions
-from transform.text_normalization import kept_values, normalized_text, readable_text
+from transform.text_normalization import normalized_text, readable_text, select_values
 from transform.vocabularies import term_vocabulary
 
 # "!" and "?" say something; other punctuation separates.
@@ -150,9 +150,9 @@ def weighted_terms(
     known = ids >= 0
     weights = tf_idf(counts.flat_values, text_counts, text_count)
     shape = [None, options.maximum_length]
-    dense_weights = kept_values(counts.with_flat_values(weights), known).to_tensor(shape=shape)
+    dense_weights = select_values(counts.with_flat_values(weights), known).to_tensor(shape=shape)
     return {
-        kind: kept_values(counts.with_flat_values(ids + 1), known).to_tensor(shape=shape),
+        kind: select_values(counts.with_flat_values(ids + 1), known).to_tensor(shape=shape),
         # Of a text without a known term, 0 / 0: it stays 0.
         WEIGHTS_OF[kind]: tf.math.divide_no_nan(dense_weights, tf.norm(dense_weights, axis=1, keepdims=True)),
     }

@@ -76,7 +76,7 @@ def compositions() -> Compositions:
     return Compositions(np.array(pairs, np.int64), np.array([found[pair] for pair in pairs], np.int64))
 
 
-def kept_values(values: tf.RaggedTensor, kept: tf.Tensor) -> tf.RaggedTensor:
+def select_values(values: tf.RaggedTensor, kept: tf.Tensor) -> tf.RaggedTensor:
     """Ragged [batch, n]: the values where `kept`, bool over all values, is true.
 
     The same as tf.ragged.boolean_mask, which is slow to trace: a second for the few that stand in Transform's graph.
@@ -171,4 +171,4 @@ def composed(code_points: tf.RaggedTensor) -> tf.RaggedTensor:
     values = tf.where(composes, tf.cast(tf.gather(tf.constant(table.composed), place), tf.int32), flat)
     # A mark that went into its base is gone.
     kept = tf.concat([[True], ~composes[:-1]], axis=0)[: tf.size(flat)]
-    return kept_values(code_points.with_flat_values(values), kept)
+    return select_values(code_points.with_flat_values(values), kept)

@@ -29,10 +29,10 @@ from benchmarks.harness.measurement import Goal, Measurement
 from benchmarks.harness.running import report
 from benchmarks.quality import transform_graph
 from trainers.image.backbones import image_backbone
-from trainers.image.batches import PhotoTraining, photo_training_batches
-from trainers.image.fine_tuning import compile_for_photos
+from trainers.image.batches import ImageTraining, image_training_batches
+from trainers.image.fine_tuning import compile_classifier
 from trainers.image.options import FineTuneOptions
-from trainers.image.splits import read_photo_split, read_photos
+from trainers.image.splits import read_image_split, read_images
 from trainers.splits import TransformGraph
 from transform.image import preprocessing_fn
 from transform.options import ImageOptions
@@ -59,16 +59,16 @@ def main() -> None:
         graph = transform_graph(
             preprocessing_fn, {"preprocessing": PREPROCESSING.model_dump_json()}, SPEC, file, folder
         )
-        photos = read_photos([file], TransformGraph(graph))
+        photos = read_images([file], TransformGraph(graph))
         trainer = FineTuneOptions(mode="fine_tune", weights="none")
-        split = read_photo_split(photos)
-        training = PhotoTraining(photos, split, 2, PREPROCESSING.scaling, trainer, Path(folder))
+        split = read_image_split(photos)
+        training = ImageTraining(photos, split, 2, PREPROCESSING.scaling, trainer, Path(folder))
         backbone = image_backbone(trainer.backbone, trainer.weights, PREPROCESSING)
         pooled = keras.layers.GlobalAveragePooling2D()(backbone.output)
         model = keras.Model(backbone.input, keras.layers.Dense(2, activation="softmax")(pooled))
-        compile_for_photos(model, training)
+        compile_classifier(model, training)
 
-        decoded = iter(photo_training_batches(training)(0))
+        decoded = iter(image_training_batches(training)(0))
         ready_batches = cycle([next(decoded) for _ in range(training.steps)])
         seconds: dict[str, list[float]] = {"JPEG files": [], "ready tensors": []}
         for _ in range(1 + options.turns):

@@ -29,7 +29,7 @@ from sklearn.svm import SVC
 from benchmarks.harness.measurement import Goal, Measurement
 from benchmarks.harness.running import TEST_DATA, report
 from benchmarks.timed_run import CONFIGS, beside_script, timed_run
-from components.image_example_gen.image_files import Photo, list_photos
+from components.image_example_gen.image_files import ImageFile, list_images
 from pipeline import demo_data
 from pipeline.config import load_config
 from pipeline.options import RunConfig
@@ -44,7 +44,7 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as `ingraph run` for phot
 
 TIMED_STEPS = 15
 
-Photos = Sequence[Photo]
+Images = Sequence[ImageFile]
 # The names of a model and of a script, the accuracy of the one and the seconds of the other.
 Baseline = tuple[str, float, str, float]
 
@@ -61,20 +61,20 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         if options.flowers:
             data = Path(os.environ[TEST_DATA])
-            photos, settings = list_photos(str(data / "flowers")), [f"trainer.weights={keras_weights(data, folder)}"]
+            photos, settings = list_images(str(data / "flowers")), [f"trainer.weights={keras_weights(data, folder)}"]
             found = compared("flowers", photos, settings, options, linear_probe)
         else:
-            photos = list_photos(str(demo_data.fetch("digits")))
+            photos = list_images(str(demo_data.fetch("digits")))
             found = compared("digits", photos, ["data.dataset=null"], options, pixel_svm)
     report(f"{'flowers' if options.flowers else 'digits'}: a whole pipeline", found)
 
 
 def compared(
     name: str,
-    photos: Photos,
+    photos: Images,
     settings: list[str],
     options: argparse.Namespace,
-    baseline: Callable[[Photos, Photos, RunConfig], Baseline],
+    baseline: Callable[[Images, Images, RunConfig], Baseline],
 ) -> list[Measurement]:
     """Accuracy first, then times."""
     photos = first_of_each_class(photos, options.photos_per_class)
@@ -96,7 +96,7 @@ def compared(
     ]
 
 
-def first_of_each_class(photos: Photos, count: int | None) -> Photos:
+def first_of_each_class(photos: Images, count: int | None) -> Images:
     """The first `count` photos of each class, all where it is None."""
     if count is None:
         return photos
@@ -116,16 +116,16 @@ def keras_weights(data: Path, folder: str) -> str:
     return weights
 
 
-def link(photo: Photo, folder: Path) -> None:
+def link(photo: ImageFile, folder: Path) -> None:
     """Put a photo into the class folder of a split."""
     (folder / photo.label).mkdir(parents=True, exist_ok=True)
     (folder / photo.label / Path(photo.file).name).symlink_to(Path(photo.file).resolve())
 
 
-def pixel_svm(train: Photos, test: Photos, config: RunConfig) -> Baseline:
+def pixel_svm(train: Images, test: Images, config: RunConfig) -> Baseline:
     """scikit-learn's SVC on the pixels; and Keras on the pixels as the network gets them."""
 
-    def pixels(photos: Photos) -> np.ndarray:
+    def pixels(photos: Images) -> np.ndarray:
         return np.array([np.asarray(Image.open(photo.file)).reshape(-1) for photo in photos]) / 255
 
     model = SVC().fit(pixels(train), [photo.label for photo in train])
@@ -133,7 +133,7 @@ def pixel_svm(train: Photos, test: Photos, config: RunConfig) -> Baseline:
     return "SVC on the pixels", accuracy, "Keras, from the same pixels", keras_seconds(train, config)
 
 
-def keras_seconds(photos: Photos, config: RunConfig) -> float:
+def keras_seconds(photos: Images, config: RunConfig) -> float:
     """Seconds of as many epochs on ready pixels, reckoned from TIMED_STEPS steps."""
     import keras
 
@@ -156,13 +156,13 @@ def keras_seconds(photos: Photos, config: RunConfig) -> float:
     return ready - started + step * config.trainer.epochs * len(photos) / batch_size
 
 
-def linear_probe(train: Photos, test: Photos, config: RunConfig) -> Baseline:
+def linear_probe(train: Images, test: Images, config: RunConfig) -> Baseline:
     """scikit-learn's logistic regression on the mean of each channel of the last block."""
     assert isinstance(config.trainer, FineTuneOptions) and isinstance(config.preprocessing, ImageOptions)
     preprocessing = config.preprocessing
     backbone = image_backbone(config.trainer.backbone, config.trainer.weights, preprocessing)
 
-    def features(photos: Photos) -> np.ndarray:
+    def features(photos: Images) -> np.ndarray:
         rows = []
         for start in range(0, len(photos), 32):
             files = [Path(photo.file).read_bytes() for photo in photos[start : start + 32]]

@@ -30,8 +30,9 @@ from pipeline.config import load_config
 from pipeline.options import RunConfig
 from pipeline.runners.beam_speedups import hasten_beam
 from trainers.splits import TransformedSplit, TransformGraph, read_transformed_split
+from trainers.tabular.models import build_model
 from trainers.tabular.options import TabularTrainerOptions
-from trainers.tabular.train import build_model, fit
+from trainers.tabular.train import fit
 from transform.options import TabularOptions
 from transform.tabular import CATEGORY_VOCABULARY, preprocessing_fn
 

@@ -13,7 +13,7 @@ from serving.session_model import SessionModel
 from serving.signatures.common import LABEL, SERVE_EXAMPLES, TRANSFORM_FEATURES, read_labels
 from serving.signatures.image import ERROR, IMAGE
 
-PHOTOS_AT_ONCE = 32
+IMAGES_AT_ONCE = 32
 
 
 class PredictExamples(beam.DoFn):
@@ -38,7 +38,7 @@ class PredictExamples(beam.DoFn):
 
     def process(self, batch: Sequence[bytes]) -> Iterator[bytes]:
         # Photos are decoded in the model: a few at a time, or they would fill the memory.
-        at_once = PHOTOS_AT_ONCE if self._has_errors else len(batch)
+        at_once = IMAGES_AT_ONCE if self._has_errors else len(batch)
         for start in range(0, len(batch), at_once):
             yield from self._predict(batch[start : start + at_once])
 

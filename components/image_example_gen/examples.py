@@ -13,7 +13,7 @@ from typing import Any
 import apache_beam as beam
 import tensorflow as tf
 
-from components.image_example_gen.image_files import Photo
+from components.image_example_gen.image_files import ImageFile
 from transform.image_decoding import checked_image
 
 
@@ -100,7 +100,7 @@ class CopiesAcrossSplits(beam.PTransform):
         )
 
 
-def _with_checksum(photo: Photo) -> Iterator[tuple[str, tuple[int, str]]]:
+def _with_checksum(photo: ImageFile) -> Iterator[tuple[str, tuple[int, str]]]:
     try:
         with tf.io.gfile.GFile(photo.file, "rb") as file:
             yield hashlib.sha256(file.read()).hexdigest(), (_PREFERENCE.index(photo.split), photo.path)
@@ -146,7 +146,7 @@ class WriteShard(beam.DoFn):
     def setup(self) -> None:
         self._check = _header_check(self._max_pixels)
 
-    def process(self, shard: tuple[int, Sequence[Photo]], copies: Mapping[str, str]) -> Iterator[IngestionReport]:
+    def process(self, shard: tuple[int, Sequence[ImageFile]], copies: Mapping[str, str]) -> Iterator[IngestionReport]:
         """Write one shard; `copies` says why, by path, photos are left out for another split's sake."""
         number, photos = shard
         name = f"data_tfrecord-{number:05d}-of-{self._shards:05d}.gz"
@@ -171,7 +171,7 @@ class WriteShard(beam.DoFn):
             tf.io.gfile.rename(unfinished[split], f"{self._folders[split]}/{name}", overwrite=True)
         yield IngestionReport({split: dict(labels) for split, labels in counts.items()}, tuple(left_out))
 
-    def _read(self, photo: Photo) -> tuple[bytes, str]:
+    def _read(self, photo: ImageFile) -> tuple[bytes, str]:
         """The file, and why it cannot be used; the same check that a photo passes before it is decoded."""
         try:
             with tf.io.gfile.GFile(photo.file, "rb") as file:
@@ -196,7 +196,7 @@ def _header_check(max_pixels: int) -> Callable[[tf.Tensor], tf.Tensor]:
     return check
 
 
-def _example(photo: Photo, image: bytes, checksum: str) -> bytes:
+def _example(photo: ImageFile, image: bytes, checksum: str) -> bytes:
     values = {"image": image, "label": photo.label.encode(), "path": photo.path.encode(), "checksum": checksum.encode()}
     features = {name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value])) for name, value in values.items()}
     example = tf.train.Example(features=tf.train.Features(feature=features))

@@ -18,12 +18,12 @@ from tfx.utils import io_utils
 
 from components.errors import BrokenInput
 from components.image_example_gen.examples import CopiesAcrossSplits, IngestionReport, LeftOut, WriteShard, merged
-from components.image_example_gen.image_files import Photo, list_photos
+from components.image_example_gen.image_files import ImageFile, list_images
 
 REPORT_FILE = "ingestion.json"
-PHOTOS_PER_SHARD = 500
+IMAGES_PER_SHARD = 500
 MINIMUM_SHARDS = 4
-SHOWN_PHOTOS = 3
+SHOWN_IMAGES = 3
 
 
 class Executor(base_beam_executor.BaseBeamExecutor):
@@ -42,7 +42,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
                 is left without any photo.
         """
         self._log_startup(input_dict, output_dict, exec_properties)
-        photos = list_photos(exec_properties["path"])
+        photos = list_images(exec_properties["path"])
         if exec_properties["labels_required"]:
             _stop_on_missing_labels(exec_properties["path"], photos)
         artifact = artifact_utils.get_single_instance(output_dict["examples"])
@@ -60,7 +60,11 @@ class Executor(base_beam_executor.BaseBeamExecutor):
                 )
 
     def _write(
-        self, photos: Sequence[Photo], artifact: types.Artifact, splits: Sequence[str], exec_properties: dict[str, Any]
+        self,
+        photos: Sequence[ImageFile],
+        artifact: types.Artifact,
+        splits: Sequence[str],
+        exec_properties: dict[str, Any],
     ) -> IngestionReport:
         shards = _shuffled_shards(photos)
         folders = {split: artifact_utils.get_split_uri([artifact], split) for split in splits}
@@ -88,15 +92,15 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         return _read_report(report_file)
 
 
-def _shuffled_shards(photos: Sequence[Photo]) -> list[list[Photo]]:
+def _shuffled_shards(photos: Sequence[ImageFile]) -> list[list[ImageFile]]:
     """The photos in an order that has nothing to do with their classes, the same in each run."""
     shuffled = sorted(photos, key=lambda photo: hashlib.sha256(photo.path.encode()).digest())
-    count = min(len(photos), max(MINIMUM_SHARDS, -(-len(photos) // PHOTOS_PER_SHARD)))
+    count = min(len(photos), max(MINIMUM_SHARDS, -(-len(photos) // IMAGES_PER_SHARD)))
     return [shuffled[number::count] for number in range(count)]
 
 
 def _copies_across_splits(
-    pipeline: beam.Pipeline, photos: Sequence[Photo]
+    pipeline: beam.Pipeline, photos: Sequence[ImageFile]
 ) -> Mapping[str, str] | beam.pvalue.AsSideInput:
     if len({photo.split for photo in photos}) == 1:
         return {}  # content alone decides about the split, so copies are in the same one
@@ -119,13 +123,13 @@ def _read_report(path: str) -> IngestionReport:
     return IngestionReport(content["examples"], tuple(LeftOut(**photo) for photo in content["left_out"]))
 
 
-def _stop_on_missing_labels(path: str, photos: Sequence[Photo]) -> None:
+def _stop_on_missing_labels(path: str, photos: Sequence[ImageFile]) -> None:
     missing = [photo.path for photo in photos if not photo.label]
     if missing:
-        more = f" and {len(missing) - SHOWN_PHOTOS} more" if len(missing) > SHOWN_PHOTOS else ""
+        more = f" and {len(missing) - SHOWN_IMAGES} more" if len(missing) > SHOWN_IMAGES else ""
         raise BrokenInput(
             f"{path}: {len(missing)} of {len(photos)} photos have no label; fill the labels in, or leave these photos "
-            f"out ({', '.join(missing[:SHOWN_PHOTOS])}{more})"
+            f"out ({', '.join(missing[:SHOWN_IMAGES])}{more})"
         )
 
 
@@ -133,8 +137,8 @@ def _stop_on_too_many_unreadable(report: IngestionReport, photos: int, exec_prop
     unreadable = [photo for photo in report.left_out if photo.unreadable]
     if len(unreadable) <= float(exec_properties["max_unreadable_share"]) * photos:
         return
-    shown = "; ".join(f"{photo.path}: {photo.reason}" for photo in unreadable[:SHOWN_PHOTOS])
-    more = f"; and {len(unreadable) - SHOWN_PHOTOS} more" if len(unreadable) > SHOWN_PHOTOS else ""
+    shown = "; ".join(f"{photo.path}: {photo.reason}" for photo in unreadable[:SHOWN_IMAGES])
+    more = f"; and {len(unreadable) - SHOWN_IMAGES} more" if len(unreadable) > SHOWN_IMAGES else ""
     raise BrokenInput(
         f"{exec_properties['path']}: {len(unreadable)} of {photos} photos cannot be used, at most a share of "
         f"{exec_properties['max_unreadable_share']} may be; remove or replace them ({shown}{more})"

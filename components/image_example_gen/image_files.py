@@ -14,11 +14,11 @@ import tensorflow as tf
 
 from components.errors import BrokenInput
 
-PHOTO_EXTENSIONS = (".jpg", ".jpeg", ".png", ".gif", ".bmp")
+IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".gif", ".bmp")
 
 
 @dataclass(frozen=True)
-class Photo:
+class ImageFile:
     """Where a photo is, and what is known of it before it is read.
 
     Attributes:
@@ -39,7 +39,7 @@ SPLIT_FOLDERS = {"train": "train", "val": "eval", "validation": "eval", "eval": 
 MANIFEST_COLUMNS = ("path", "label")
 
 
-def list_photos(path: str) -> list[Photo]:
+def list_images(path: str) -> list[ImageFile]:
     """The photos of class folders or of a manifest, in the order of their paths; none is read.
 
     Args:
@@ -55,7 +55,7 @@ def list_photos(path: str) -> list[Photo]:
         photos = list(_of_folders(path))
         if not photos:
             raise BrokenInput(
-                f"{path}: expected a folder for each class, <class>/<photo>, with {', '.join(PHOTO_EXTENSIONS)} files; "
+                f"{path}: expected a folder for each class, <class>/<photo>, with {', '.join(IMAGE_EXTENSIONS)} files; "
                 "found none; `data.path` in the config names the folder that holds the class folders"
             )
     elif tf.io.gfile.exists(path):
@@ -70,7 +70,7 @@ def list_photos(path: str) -> list[Photo]:
     return sorted(photos, key=lambda photo: photo.path)
 
 
-def _of_folders(root: str) -> Iterator[Photo]:
+def _of_folders(root: str) -> Iterator[ImageFile]:
     folders = _subfolders(root)
     # Classes may be called train or test: the folders are splits only where all are, and a train split is among them.
     if "train" in folders and set(folders) <= set(SPLIT_FOLDERS):
@@ -84,12 +84,12 @@ def _of_folders(root: str) -> Iterator[Photo]:
         yield from _of_classes(root, "", None)
 
 
-def _of_classes(root: str, prefix: str, split: str | None) -> Iterator[Photo]:
+def _of_classes(root: str, prefix: str, split: str | None) -> Iterator[ImageFile]:
     for label in _subfolders(f"{root}/{prefix}"):
         for name in _names(f"{root}/{prefix}{label}"):
-            if name.lower().endswith(PHOTO_EXTENSIONS):
+            if name.lower().endswith(IMAGE_EXTENSIONS):
                 path = f"{prefix}{label}/{name}"
-                yield Photo(f"{root}/{path}", path, label, split)
+                yield ImageFile(f"{root}/{path}", path, label, split)
 
 
 def _subfolders(folder: str) -> list[str]:
@@ -102,7 +102,7 @@ def _names(folder: str) -> list[str]:
     return sorted(name for name in names if name and not name.startswith("."))
 
 
-def _of_manifest(path: str) -> Iterator[Photo]:
+def _of_manifest(path: str) -> Iterator[ImageFile]:
     with tf.io.gfile.GFile(path, "rb") as file:
         content = file.read()
     try:
@@ -121,7 +121,7 @@ def _of_manifest(path: str) -> Iterator[Photo]:
         if not photo:
             raise BrokenInput(f"{path}, line {rows.line_num}: path is empty; fill it in")
         absolute = "://" in photo or photo.startswith("/") or not folder
-        yield Photo(photo if absolute else f"{folder}/{photo}", photo, label)
+        yield ImageFile(photo if absolute else f"{folder}/{photo}", photo, label)
 
 
 def input_fingerprint(path: str) -> str:
@@ -131,13 +131,13 @@ def input_fingerprint(path: str) -> str:
     are read again.
 
     Args:
-        path: as list_photos takes it.
+        path: as list_images takes it.
 
     Raises:
-        BrokenInput: list_photos cannot use it.
+        BrokenInput: list_images cannot use it.
     """
     digest = hashlib.sha256()
-    for photo in list_photos(path):
+    for photo in list_images(path):
         digest.update(f"{photo.path}\0{photo.label}\0{photo.split}\0{_version(photo.file)}\0".encode())
     return digest.hexdigest()
 

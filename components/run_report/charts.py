@@ -18,8 +18,8 @@ from tensorflow_metadata.proto.v0 import statistics_pb2
 
 from components.data_gate.split_statistics import value_counts
 from components.drift import ColumnShift
-from components.run_report.data import ColumnSummary
-from components.run_report.run import Step
+from components.run_report.dataset import ColumnSummary
+from components.run_report.finished_run import Step
 from components.run_report.statistics import Calibration, MetricEstimate, ThresholdCurve
 
 # matplotlib knows no colours of a page: these stand for the variables of templates/style.css and are replaced by them.

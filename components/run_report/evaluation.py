@@ -17,7 +17,7 @@ from tfx.utils import io_utils, path_utils
 
 from components.evaluator.eval_config import BASELINE, CANDIDATE
 from components.evaluator.predictions import aligned
-from components.run_report.run import FinishedRun, RunArtifact
+from components.run_report.finished_run import FinishedRun, RunArtifact
 from components.run_report.statistics import EvalPredictions
 from components.serving_check.candidate import read_examples
 from serving import reference_predictions

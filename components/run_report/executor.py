@@ -13,8 +13,8 @@ from tfx.types import artifact_utils
 from tfx.types.experimental.simple_artifacts import File
 from tfx.utils import io_utils, path_utils
 
+from components.run_report.finished_run import FinishedRun, RunArtifact, ServedModel
 from components.run_report.pages import report_page
-from components.run_report.run import FinishedRun, RunArtifact, ServedModel
 from serving.model_store import PROVENANCE_FILE
 from trainers.artifacts import PROVENANCE_FILE as TRAINER_PROVENANCE_FILE
 

@@ -14,7 +14,7 @@ from components.drift import measured_drift, read_span_anomalies
 from components.drift_gate.executor import DRIFT_FILE
 from components.evaluator.options import EvaluationOptions
 from components.run_report.evaluation import SliceMetrics
-from components.run_report.run import FinishedRun, artifact_json
+from components.run_report.finished_run import FinishedRun, artifact_json
 from components.serving_check.candidate import read_signatures
 from serving.signatures.common import read_labels
 

@@ -16,10 +16,10 @@ from markupsafe import Markup
 from components.drift import column_shifts, shift_sentence
 from components.evaluator.predictions import aligned
 from components.run_report.charts import NAMES, latency_chart, learning_curves_chart, steps_chart
-from components.run_report.data import read_data_summary, read_schema, read_statistics
+from components.run_report.dataset import read_data_summary, read_schema, read_statistics
 from components.run_report.evaluation import is_same_model, read_evaluation, read_predictions
+from components.run_report.finished_run import FinishedRun, artifact_json
 from components.run_report.gates import Gate, headline, read_gates
-from components.run_report.run import FinishedRun, artifact_json
 from components.run_report.sections import data_section, model_section
 from components.run_report.statistics import EvalPredictions, Interval, MetricEstimate, metric_estimates
 from components.serving_check.check import REPORT_FILE

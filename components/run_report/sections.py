@@ -17,9 +17,9 @@ from components.run_report.charts import (
     shift_chart,
     threshold_charts,
 )
-from components.run_report.data import ColumnSummary, DataSummary
+from components.run_report.dataset import ColumnSummary, DataSummary
 from components.run_report.evaluation import ShownExample, SliceMetrics, confident_mistakes, one_of_each_class
-from components.run_report.run import FinishedRun
+from components.run_report.finished_run import FinishedRun
 from components.run_report.statistics import (
     Calibration,
     ClassResult,

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import stats
 
 from components.evaluator.eval_config import CLASSES_WITH_CURVES
-from trainers.metrics import area_under_roc
+from trainers.roc import area_under_roc
 
 
 @dataclass(frozen=True)

@@ -102,13 +102,13 @@ def _print_table(past: Sequence[PastRun]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from pipeline.screen import shown_path
+    from pipeline.screen import display_path
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("pipeline", "run", "verdict", "version", "metrics", "report"):
         table.add_column(heading, overflow="fold")
     for run in past:
-        table.add_row(run.name, run.run_id, run.verdict, run.version, _metrics(run), shown_path(run.report))
+        table.add_row(run.name, run.run_id, run.verdict, run.version, _metrics(run), display_path(run.report))
     # A pipe has no width; lines must stay whole there.
     Console(width=None if sys.stdout.isatty() else 400, highlight=False).print(table)
 

@@ -20,7 +20,7 @@ from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 from components.errors import BrokenInput
-from components.image_example_gen.image_files import PHOTO_EXTENSIONS
+from components.image_example_gen.image_files import IMAGE_EXTENSIONS
 from components.table_file import FORMAT_OF_SUFFIX, GZIP_MAGIC, GZIP_SUFFIX, LONGEST_FIELD
 from pipeline.scoring.model import PublishedModel
 
@@ -276,7 +276,7 @@ def _is_taken(name: str, suffixes: tuple[str, ...]) -> bool:
 
 # A photo takes megabytes when it is decoded, and gains little from company.
 ROWS_PER_BATCH = 256
-PHOTOS_PER_BATCH = 16
+IMAGES_PER_BATCH = 16
 _PATH = "path"
 
 
@@ -298,7 +298,7 @@ class Source:
 def read_items(source: Source) -> Iterator[list[Item | BadItem]]:
     """The items of a source, in its order, in batches."""
     items = _items(source)
-    size = ROWS_PER_BATCH if source.kind == "rows" else PHOTOS_PER_BATCH
+    size = ROWS_PER_BATCH if source.kind == "rows" else IMAGES_PER_BATCH
     while batch := list(itertools.islice(items, size)):
         yield batch
 
@@ -337,7 +337,7 @@ def find_sources(model: PublishedModel, places: Sequence[str], renamed_inputs: M
     """
     tables = _with_gzip(".csv", *FORMAT_OF_SUFFIX)
     if model.takes == "photos":
-        return [source for place in places for source in _photos(find_files(place, PHOTO_EXTENSIONS), tables)]
+        return [source for place in places for source in _photos(find_files(place, IMAGE_EXTENSIONS), tables)]
     suffixes = tables + (_with_gzip(LINES_SUFFIX) if model.takes == "texts" else ())
     columns = {name: renamed_inputs.get(name, name) for name in model.inputs}
     return [Source((file,), columns, "rows") for place in places for file in find_files(place, suffixes)]

@@ -20,8 +20,8 @@ from tfx.types import standard_artifacts
 from components.data_gate.split_statistics import column_name, present_count
 from components.drift import divergence_by_chance, measured_drift, shift_by_chance
 from components.errors import BrokenInput
-from components.run_report.data import ColumnSummary, column_summaries, read_statistics
-from components.run_report.run import RunArtifact
+from components.run_report.dataset import ColumnSummary, column_summaries, read_statistics
+from components.run_report.finished_run import RunArtifact
 from pipeline.dag import distribution_comparators
 from pipeline.history import open_metadata_store, read_recorded_run
 from pipeline.options import RunConfig

@@ -120,7 +120,7 @@ def helpers_apart(modules: Mapping[str, Module]) -> list[str]:
         if module.path.stem in SHORT_BY_NATURE or module.lines_of_code >= FEWEST_LINES or len(users) != 1:
             continue
         (user,) = users
-        if modules[user].path.parent == module.path.parent:
+        if modules[user].path.parent == module.path.parent and not modules[user].is_package:
             found.append(f"{module.path}: {module.lines_of_code} lines, only for {user}")
     return found
 

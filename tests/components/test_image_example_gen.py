@@ -22,7 +22,7 @@ from components.errors import BrokenInput
 from components.image_example_gen.component import ImageExampleGen
 from components.image_example_gen.examples import split_by_content
 from components.image_example_gen.executor import Executor
-from components.image_example_gen.image_files import input_fingerprint, list_photos
+from components.image_example_gen.image_files import input_fingerprint, list_images
 from pipeline.runners.beam_speedups import hasten_beam
 from pipeline.runners.local import BEAM_PIPELINE_ARGS
 
@@ -193,7 +193,7 @@ def test_a_photo_that_is_also_in_the_folder_for_evaluation_is_not_learned_from(t
 
 def test_classes_may_be_called_like_splits(tmp_path):
     write(tmp_path, {"train/1.png": b"", "bus/2.png": b""})
-    assert {(found.path, found.label, found.split) for found in list_photos(str(tmp_path))} == {
+    assert {(found.path, found.label, found.split) for found in list_images(str(tmp_path))} == {
         ("train/1.png", "train", None),
         ("bus/2.png", "bus", None),
     }
@@ -203,7 +203,7 @@ def test_photos_are_known_by_their_extensions_in_either_case_and_hidden_files_ar
     names = ["a.jpg", "b.JPEG", "c.Png", "d.gif", "e.BMP"]
     others = ["._a.jpg", ".hidden.png", "notes.txt", "f.webp"]
     write(tmp_path, {f"rose/{name}": b"" for name in names + others} | {".cache/x.png": b"", "loose.png": b""})
-    assert [found.path for found in list_photos(str(tmp_path))] == [f"rose/{name}" for name in names]
+    assert [found.path for found in list_images(str(tmp_path))] == [f"rose/{name}" for name in names]
 
 
 def manifest(path: Path, rows: list[list[str]]) -> Path:
@@ -295,7 +295,7 @@ def test_a_split_without_photos_stops_the_run(tmp_path, ingest):
 )  # fmt: skip
 def test_data_that_cannot_be_listed_is_refused_in_a_sentence(tmp_path, files, path, message):
     with pytest.raises(BrokenInput) as refusal:
-        list_photos(str(write(tmp_path, files) / path))
+        list_images(str(write(tmp_path, files) / path))
     assert message in str(refusal.value)
 
 

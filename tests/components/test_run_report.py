@@ -18,9 +18,9 @@ from tensorflow_metadata.proto.v0 import anomalies_pb2
 from components.drift import ColumnShift, column_shifts, shift_sentence
 from components.run_report.charts import latency_chart, shift_chart
 from components.run_report.evaluation import shown_input
+from components.run_report.finished_run import FinishedRun, RunArtifact, ServedModel, Step
 from components.run_report.gates import Check, Gate, compatibility_gate, drift_gate, headline
 from components.run_report.pages import common_examples, config_differences
-from components.run_report.run import FinishedRun, RunArtifact, ServedModel, Step
 from components.run_report.statistics import (
     EvalPredictions,
     calibration,

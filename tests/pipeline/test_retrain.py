@@ -16,7 +16,7 @@ from PIL import Image
 
 from benchmarks.retraining_month import NAME, WEEK, Month, live_through
 from components.errors import BrokenInput, RunUnderWay
-from components.image_example_gen.image_files import list_photos
+from components.image_example_gen.image_files import list_images
 from pipeline.config import load_config
 from pipeline.options import RunConfig
 from pipeline.run import run_lock
@@ -248,7 +248,7 @@ def test_the_window_is_a_list_of_its_photos_where_they_are(config, tmp_path):
     assert str(window) == "2 spans, 2026-01-30 to 2026-01-31; without rows: 2026-02-01"
 
     read = write_span_files(IMAGE_SPANS, window, config, tmp_path / "data").read_by(config)
-    assert [(photo.file, photo.label) for photo in list_photos(read.data.path)] == [
+    assert [(photo.file, photo.label) for photo in list_images(read.data.path)] == [
         (f"{tmp_path}/photos/2026-01-30/daisy/a.png", "daisy"),
         (f"{tmp_path}/photos/2026-01-30/rose/a.png", "rose"),
         (f"{tmp_path}/photos/2026-01-31/rose/a.png", "rose"),
@@ -284,7 +284,7 @@ def test_a_span_may_be_a_list_of_photos(config, tmp_path):
     read = write_span_files(IMAGE_SPANS, span_window(IMAGE_SPANS, config.data, []), config, tmp_path / "data").read_by(
         config
     )
-    (photo,) = list_photos(read.data.path)
+    (photo,) = list_images(read.data.path)
     assert (photo.file, photo.label) == (f"{tmp_path}/photos/2026-01-30/rose/a.png", "flower")
 
 

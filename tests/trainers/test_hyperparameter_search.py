@@ -21,8 +21,8 @@ from tests.trainers.test_image_trainer import CLASSES, PIXELS, photos
 from trainers.artifacts import write_tensorboard_log
 from trainers.errors import TrainingError
 from trainers.image.options import FineTuneOptions
-from trainers.image.splits import read_photo_split
-from trainers.image.train import search_for_photos
+from trainers.image.splits import read_image_split
+from trainers.image.train import search_for_images
 from trainers.options import TunerOptions, tuned_options
 from trainers.splits import TransformedSplit
 from trainers.tabular.options import TabularTrainerOptions
@@ -312,7 +312,7 @@ def test_photos_are_searched_and_those_held_out_are_not_learned_from(tmp_path):
         mode="fine_tune", backbone="MobileNet", weights="none", blocks=("conv_dw_1",), epochs=1, batch_size=16
     )
     search = TunerOptions(space={"batch_norm_momentum": [0.99, 0.5]}, objective="accuracy", held_out_share=0.3)
-    made = search_for_photos(some, CLASSES, PIXELS, options, search, str(tmp_path))
+    made = search_for_images(some, CLASSES, PIXELS, options, search, str(tmp_path))
     made.tuner.search(**made.fit_kwargs)
     records = [record.numpy() for record in some.records]
     held_out = sum(
@@ -325,6 +325,6 @@ def test_photos_are_searched_and_those_held_out_are_not_learned_from(tmp_path):
     for trial in trials:
         correct = trial.metrics.get_best_value("accuracy") * held_out
         assert correct == pytest.approx(round(correct))
-    assert len(read_photo_split(some).labels) == 22
+    assert len(read_image_split(some).labels) == 22
     # What a killed training would go on from.
     assert list(tmp_path.glob("search/trial_*/training")) == []

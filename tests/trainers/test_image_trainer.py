@@ -18,13 +18,13 @@ from serving.reference_predictions import example_id
 from trainers.errors import TrainingError
 from trainers.fitting import training_folder
 from trainers.image.backbones import backbone_blocks, image_backbone
-from trainers.image.batches import PhotoTraining, augmented
-from trainers.image.fine_tuning import compile_for_photos, fine_tuned
+from trainers.image.batches import ImageTraining, augmented
+from trainers.image.fine_tuning import compile_classifier, fine_tuned
 from trainers.image.heads import chosen_blocks, ridge_head
 from trainers.image.keras_applications import BACKBONES
 from trainers.image.models import ImageClassifier
 from trainers.image.options import AugmentationOptions, FineTuneOptions
-from trainers.image.splits import Photos, photo_predictions, read_photo_split
+from trainers.image.splits import Images, image_predictions, read_image_split
 from transform.options import ImageOptions
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -32,7 +32,7 @@ PIXELS = ImageOptions(height=32, width=32)
 CLASSES = 3
 
 
-def photos(count: int = 60, bad: tuple[int, ...] = (), unlabelled: tuple[int, ...] = ()) -> tuple[Photos, tf.Variable]:
+def photos(count: int = 60, bad: tuple[int, ...] = (), unlabelled: tuple[int, ...] = ()) -> tuple[Images, tf.Variable]:
     """Photos of one colour for each class, with noise; and how many of them were decoded so far."""
     decoded = tf.Variable(0, trainable=False)
 
@@ -55,18 +55,18 @@ def photos(count: int = 60, bad: tuple[int, ...] = (), unlabelled: tuple[int, ..
         }
 
     records = tf.data.Dataset.from_tensor_slices([str(number) for number in range(count)])
-    return Photos(records, transform), decoded
+    return Images(records, transform), decoded
 
 
-def training(folder: Path, of: Photos | None = None, **options) -> PhotoTraining:
+def training(folder: Path, of: Images | None = None, **options) -> ImageTraining:
     folder.mkdir(exist_ok=True)
     of = of or photos()[0]
     chosen = FineTuneOptions(mode="fine_tune", **{"backbone": "MobileNet", **options})
-    return PhotoTraining(of, read_photo_split(of), CLASSES, "minus_one_to_one", chosen, folder)
+    return ImageTraining(of, read_image_split(of), CLASSES, "minus_one_to_one", chosen, folder)
 
 
-def predictions(classifier: ImageClassifier, of: Photos | None = None) -> np.ndarray:
-    return photo_predictions(classifier, of or photos()[0], ["red", "green", "blue"]).probabilities
+def predictions(classifier: ImageClassifier, of: Images | None = None) -> np.ndarray:
+    return image_predictions(classifier, of or photos()[0], ["red", "green", "blue"]).probabilities
 
 
 def accuracy(classifier: ImageClassifier) -> float:
@@ -84,13 +84,13 @@ def weights_file(tmp_path_factory) -> str:
 
 def test_what_cannot_be_learned_from_is_left_out_and_counted(tmp_path, weights_file):
     some, _ = photos(bad=(3, 4), unlabelled=(4, 10))
-    split = read_photo_split(some)
+    split = read_image_split(some)
     assert split.left_out == 3
     assert split.labels.tolist() == [number % CLASSES for number in range(60) if number not in (3, 4, 10)]
-    assert split.fingerprint == read_photo_split(photos()[0]).fingerprint
-    assert split.fingerprint != read_photo_split(photos(59)[0]).fingerprint
+    assert split.fingerprint == read_image_split(photos()[0]).fingerprint
+    assert split.fingerprint != read_image_split(photos(59)[0]).fingerprint
     classifier = fine_tuned(training(tmp_path, some, weights=weights_file, blocks=["conv_dw_4"]), PIXELS)
-    reference = photo_predictions(classifier, some, ["red", "green", "blue"])
+    reference = image_predictions(classifier, some, ["red", "green", "blue"])
     # A photo without a label has no truth to be measured by, and is answered all the same.
     assert reference.ids == [example_id(str(number).encode()) for number in range(60) if number not in (3, 4)]
 
@@ -244,7 +244,7 @@ def test_balanced_class_weights_make_a_rare_class_count(tmp_path):
     # Of the class 0, the first five only; of the class 2, none.
     all_photos, _ = photos()
     chosen = [str(number) for number in range(60) if number % 3 == 1 or (number % 3 == 0 and number < 15)]
-    rare = Photos(tf.data.Dataset.from_tensor_slices(chosen), all_photos.transform)
+    rare = Images(tf.data.Dataset.from_tensor_slices(chosen), all_photos.transform)
     even = training(tmp_path, rare, class_weights="none")
     balanced = training(tmp_path, rare, class_weights="balanced")
     assert np.bincount(balanced.split.labels).tolist() == [5, 20]
@@ -267,7 +267,7 @@ def test_smoothed_labels_punish_certainty(tmp_path):
     def loss(label_smoothing: float, certainty: float) -> float:
         task = training(tmp_path, weights="none", label_smoothing=label_smoothing)
         model = keras.Sequential([keras.Input([3]), keras.layers.Activation("linear")])
-        compile_for_photos(model, task)
+        compile_classifier(model, task)
         rest = (1 - certainty) / 2
         return float(model.evaluate(np.array([[certainty, rest, rest]]), np.array([[1.0, 0, 0]]), verbose=0))
 

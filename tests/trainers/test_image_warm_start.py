@@ -21,11 +21,11 @@ from pipeline.runners.beam_speedups import hasten_beam
 from tests.trainers.test_image_trainer import PIXELS, PROJECT, accuracy, predictions, training
 from trainers.fitting import _Memory
 from trainers.image.backbones import image_backbone
-from trainers.image.fine_tuning import PhotoWarmStart, fine_tuned
+from trainers.image.fine_tuning import ImageWarmStart, fine_tuned
 from trainers.image.models import ImageClassifier
 from trainers.image.options import FineTuneOptions
 from trainers.image.train import run_fn
-from trainers.warm_start import MeaningOfWeights, copy_weights, leave_for_warm_start
+from trainers.warm_start import MeaningOfWeights, copy_weights, write_warm_start
 from transform.image import preprocessing_fn
 
 LABELS = ["red", "green", "blue"]
@@ -36,18 +36,18 @@ BLOCKS = ["conv_dw_2", "conv_dw_4"]
 TRAINED = {"blocks": BLOCKS, "trained_blocks": 1, "epochs": 4, "learning_rate": 0.01}
 
 
-def start(served: str = "", **changed) -> PhotoWarmStart:
+def start(served: str = "", **changed) -> ImageWarmStart:
     fields = {"columns": {"image": "string"}, "preprocessing": PIXELS.model_dump(mode="json"), "labels": LABELS}
-    return PhotoWarmStart(MeaningOfWeights(**fields | changed, vocabularies={}), served)
+    return ImageWarmStart(MeaningOfWeights(**fields | changed, vocabularies={}), served)
 
 
-def trained(folder: Path, begins_with: PhotoWarmStart | None, **options) -> ImageClassifier:
+def trained(folder: Path, begins_with: ImageWarmStart | None, **options) -> ImageClassifier:
     return fine_tuned(training(folder, **options), PIXELS, begins_with)
 
 
 def left(folder: Path, classifier: ImageClassifier) -> str:
     """The directory of what is served."""
-    leave_for_warm_start(str(folder), classifier.model, classifier.meaning)
+    write_warm_start(str(folder), classifier.model, classifier.meaning)
     return str(folder)
 
 
@@ -141,10 +141,10 @@ def test_weights_of_another_backbone_are_not_taken_over(tmp_path, changed, weigh
     def model(scale: float) -> keras.Model:
         return keras.Sequential([keras.Input([3]), keras.layers.Dense(2, kernel_initializer=lambda *_, **__: scale)])
 
-    def begins(value: float, served: str = "", **options) -> PhotoWarmStart:
+    def begins(value: float, served: str = "", **options) -> ImageWarmStart:
         return start(served).of_backbone(model(value), FineTuneOptions(mode="fine_tune", **options))
 
-    leave_for_warm_start(str(tmp_path), model(1.0), begins(1.0).meaning_with([0]))
+    write_warm_start(str(tmp_path), model(1.0), begins(1.0).meaning_with([0]))
     begun = begins(weights, str(tmp_path), **changed)
     assert begun.begin(model(1.0), blocks) == "cold: other backbone than the served model's"
     assert begun.served_blocks() == ((0,) if blocks == [1] else ())

@@ -8,8 +8,9 @@ import keras
 import numpy as np
 
 from trainers.splits import TransformedSplit
+from trainers.tabular.models import build_model
 from trainers.tabular.options import TabularTrainerOptions
-from trainers.tabular.train import build_model, fit, shuffled_batches
+from trainers.tabular.train import fit, shuffled_batches
 
 
 def split(rows: int = 400, seed: int = 0) -> TransformedSplit:

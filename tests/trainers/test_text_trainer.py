@@ -22,7 +22,7 @@ from trainers.text.models import (
 )
 from trainers.text.options import EncoderOptions, NgramOptions, read_trainer_options
 from trainers.text.train import fit_text
-from trainers.warm_start import MeaningOfWeights, leave_for_warm_start, start_warm
+from trainers.warm_start import MeaningOfWeights, start_warm, write_warm_start
 from transform.text import UNKNOWN_TOKEN, WEIGHTS_OF
 
 VOCABULARY = 20
@@ -236,7 +236,7 @@ def rows(model: keras.Model, layer: str) -> np.ndarray:
 def test_an_ngram_model_answers_as_the_served_one_wherever_its_terms_moved(tmp_path):
     served, started = ngrams(1, KNOWN), ngrams(2, MOVED)
     assert np.abs(answers(started, MOVED) - answers(served, KNOWN)).max() > 0.1
-    leave_for_warm_start(str(tmp_path), served, meaning(KNOWN))
+    write_warm_start(str(tmp_path), served, meaning(KNOWN))
     said = start_warm(started, meaning(MOVED), str(tmp_path))
     np.testing.assert_allclose(answers(started, MOVED), answers(served, KNOWN), atol=1e-5)
     assert said == "warm: from the served model, with 5 of 5 words and 10 of 10 characters"
@@ -245,7 +245,7 @@ def test_an_ngram_model_answers_as_the_served_one_wherever_its_terms_moved(tmp_p
 def test_new_terms_begin_as_in_any_training_and_known_ones_with_what_was_learned(tmp_path):
     served, started = ngrams(1, KNOWN), ngrams(2, GROWN)
     untrained = {layer: rows(started, layer) for layer in LAYERS}
-    leave_for_warm_start(str(tmp_path), served, meaning(KNOWN))
+    write_warm_start(str(tmp_path), served, meaning(KNOWN))
     said = start_warm(started, meaning(GROWN), str(tmp_path))
     for layer in LAYERS:
         learned, after = rows(served, layer), rows(started, layer)
@@ -258,7 +258,7 @@ def test_new_terms_begin_as_in_any_training_and_known_ones_with_what_was_learned
 
 def test_the_ratios_are_those_of_the_new_data(tmp_path):
     served, started = ngrams(1, KNOWN), ngrams(2, GROWN)
-    leave_for_warm_start(str(tmp_path), served, meaning(KNOWN))
+    write_warm_start(str(tmp_path), served, meaning(KNOWN))
     assert start_warm(started, meaning(GROWN), str(tmp_path)).startswith("warm")
     expected = log_count_ratios(numbered(TEXTS, GROWN)["words"], LABELS, size=6, classes=2)
     np.testing.assert_array_equal(rows(started, "words_ratios"), expected)
@@ -278,7 +278,7 @@ def test_an_encoder_answers_as_the_served_one_to_known_and_unknown_tokens(tmp_pa
 
     known, grown = KNOWN["words"], GROWN["words"]
     served, started = random_encoder(1, known), random_encoder(2, grown)
-    leave_for_warm_start(str(tmp_path), served, meaning({"tokens": known}))
+    write_warm_start(str(tmp_path), served, meaning({"tokens": known}))
     said = start_warm(started, meaning({"tokens": grown}), str(tmp_path))
     np.testing.assert_allclose(encoded(started, grown), encoded(served, known), atol=1e-5)
     assert said == "warm: from the served model, with 5 of 6 tokens"
@@ -289,7 +289,7 @@ def test_an_encoder_answers_as_the_served_one_to_known_and_unknown_tokens(tmp_pa
     [(KNOWN, {"embedding_width": 5}), (KNOWN, {"hidden_units": 5}), ({"words": KNOWN["words"]}, {})],
 )
 def test_an_ngram_model_of_another_build_starts_cold(tmp_path, vocabularies, options):
-    leave_for_warm_start(str(tmp_path), ngrams(1, KNOWN), meaning(KNOWN))
+    write_warm_start(str(tmp_path), ngrams(1, KNOWN), meaning(KNOWN))
     started = ngrams(2, vocabularies, **options)
     before = started.get_weights()
     said = start_warm(started, meaning(vocabularies), str(tmp_path))
@@ -299,5 +299,5 @@ def test_an_ngram_model_of_another_build_starts_cold(tmp_path, vocabularies, opt
 
 
 def test_an_export_that_names_no_vocabularies_starts_nothing_warm(tmp_path):
-    leave_for_warm_start(str(tmp_path), ngrams(1, KNOWN), meaning({}))
+    write_warm_start(str(tmp_path), ngrams(1, KNOWN), meaning({}))
     assert start_warm(ngrams(2, KNOWN), meaning(KNOWN), str(tmp_path)) == "cold: other layers than the served model's"

@@ -6,9 +6,9 @@ import keras
 import numpy as np
 import pytest
 
+from trainers.tabular.models import build_model
 from trainers.tabular.options import TabularTrainerOptions
-from trainers.tabular.train import build_model
-from trainers.warm_start import MeaningOfWeights, leave_for_warm_start, start_warm
+from trainers.warm_start import MeaningOfWeights, start_warm, write_warm_start
 
 CATEGORIES = ["city=Oslo", "city=Rome"]
 
@@ -36,7 +36,7 @@ def answers(of: keras.Model, rows: dict[str, int]) -> np.ndarray:
 
 def test_a_warm_start_answers_as_the_served_model_does(tmp_path):
     served, started = model(seed=1), model(seed=2)
-    leave_for_warm_start(str(tmp_path), served, meaning())
+    write_warm_start(str(tmp_path), served, meaning())
     said = start_warm(started, meaning(), str(tmp_path))
     rows = {"Oslo": 0, "Rome": 1, "unknown": -1}
     np.testing.assert_allclose(answers(started, rows), answers(served, rows), atol=1e-6)
@@ -47,7 +47,7 @@ def test_categories_keep_their_weights_wherever_they_move_in_the_vocabulary(tmp_
     served, grown = model(seed=1), ["city=Lima", "city=Rome", "city=Oslo"]
     started = model(seed=2, categories=grown)
     untrained = [layer.get_weights()[0][1] for layer in started.layers if isinstance(layer, keras.layers.Embedding)]
-    leave_for_warm_start(str(tmp_path), served, meaning())
+    write_warm_start(str(tmp_path), served, meaning())
     said = start_warm(started, meaning(grown), str(tmp_path))
     of_started, of_served = answers(started, {"Oslo": 2, "Rome": 1}), answers(served, {"Oslo": 0, "Rome": 1})
     np.testing.assert_allclose(of_started, of_served, atol=1e-6)
@@ -68,7 +68,7 @@ def test_categories_keep_their_weights_wherever_they_move_in_the_vocabulary(tmp_
     ],
 )
 def test_weights_that_mean_something_else_are_not_taken_over(tmp_path, changed, hidden_units, said):
-    leave_for_warm_start(str(tmp_path), model(seed=1), meaning())
+    write_warm_start(str(tmp_path), model(seed=1), meaning())
     started = model(seed=2, hidden_units=hidden_units)
     before = [weight.numpy() for weight in started.weights]
     assert start_warm(started, meaning(**changed), str(tmp_path)) == said

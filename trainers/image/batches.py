@@ -14,12 +14,12 @@ import tensorflow as tf
 from serving.signatures.common import LABEL
 from serving.signatures.image import IMAGE
 from trainers.image.options import AugmentationOptions, FineTuneOptions
-from trainers.image.splits import Batch, Photos, PhotoSplit, is_held_out, is_usable
+from trainers.image.splits import Batch, Images, ImageSplit, is_held_out, is_usable
 from transform.options import Scaling
 
 
 @dataclass(frozen=True)
-class PhotoTraining:
+class ImageTraining:
     """Photos to learn from, and how.
 
     Attributes:
@@ -31,8 +31,8 @@ class PhotoTraining:
         folder: features and the states of epochs, for a training that is killed to go on with.
     """
 
-    photos: Photos
-    split: PhotoSplit
+    photos: Images
+    split: ImageSplit
     classes: int
     scaling: Scaling
     options: FineTuneOptions
@@ -109,7 +109,7 @@ def _recoloured(pixels: tf.Tensor, share: float, limits: tuple[float, float], se
 SHUFFLED = 512
 
 
-def photo_training_batches(training: PhotoTraining) -> Callable[[int], tf.data.Dataset]:
+def image_training_batches(training: ImageTraining) -> Callable[[int], tf.data.Dataset]:
     """The first epoch -> batches of pixels, one-hot labels and weights, without end, in a new order in each epoch."""
     options, photos, weights = training.options, training.photos, training.class_weights
 
@@ -128,7 +128,7 @@ def photo_training_batches(training: PhotoTraining) -> Callable[[int], tf.data.D
     return batches
 
 
-def held_out_photos(training: PhotoTraining) -> tf.data.Dataset:
+def held_out_images(training: ImageTraining) -> tf.data.Dataset:
     """Batches of the photos that early stopping looks at."""
     weights = training.class_weights
 
@@ -159,7 +159,7 @@ def _kept(options: FineTuneOptions) -> Callable[[Batch], Batch]:
 BATCH_SIZE = 32
 
 
-def frozen_features(model: keras.Model, training: PhotoTraining, name: str) -> dict[str, np.ndarray]:
+def frozen_features(model: keras.Model, training: ImageTraining, name: str) -> dict[str, np.ndarray]:
     """Output name -> what the model gives for each usable photo, [copies, n, ...], mapped from a file.
 
     Copy 0 is of the photos as they are, the others of changed ones. Where an earlier, killed training has left the
@@ -180,7 +180,7 @@ def frozen_features(model: keras.Model, training: PhotoTraining, name: str) -> d
     return {output: np.load(_file(folder, output), mmap_mode="r") for output in shapes}
 
 
-def _compute(model: keras.Model, training: PhotoTraining, shapes: Mapping[str, tuple[int, ...]], folder: Path) -> None:
+def _compute(model: keras.Model, training: ImageTraining, shapes: Mapping[str, tuple[int, ...]], folder: Path) -> None:
     changes, seed, scaling = training.options.augmentation, training.options.seed, training.scaling
     copies = 1 + changes.copies * changes.changes
     files = {
@@ -220,7 +220,7 @@ Features = Mapping[str, np.ndarray]
 
 
 def feature_training_batches(
-    features: Features, rows: np.ndarray, training: PhotoTraining
+    features: Features, rows: np.ndarray, training: ImageTraining
 ) -> Callable[[int], tf.data.Dataset]:
     """The first epoch -> batches of features by name, one-hot labels and weights, without end.
 
@@ -245,7 +245,7 @@ def feature_training_batches(
     return lambda first: _dataset(lambda: batches(first), features, training.class_weights)
 
 
-def held_out_features(features: Features, rows: np.ndarray, training: PhotoTraining) -> tf.data.Dataset:
+def held_out_features(features: Features, rows: np.ndarray, training: ImageTraining) -> tf.data.Dataset:
     """Batches of the photos as they are, for early stopping."""
 
     def batches() -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:

@@ -12,12 +12,12 @@ import numpy as np
 from trainers.fitting import FusedAdam, resumable_fit
 from trainers.image.backbones import backbone_blocks, check_blocks, image_backbone, joined, pooled_blocks
 from trainers.image.batches import (
-    PhotoTraining,
+    ImageTraining,
     feature_training_batches,
     frozen_features,
     held_out_features,
-    held_out_photos,
-    photo_training_batches,
+    held_out_images,
+    image_training_batches,
 )
 from trainers.image.heads import RidgeHead, chosen_blocks, ridge_head
 from trainers.image.models import ImageClassifier
@@ -27,7 +27,7 @@ from transform.options import ImageOptions
 
 
 @dataclass(frozen=True)
-class PhotoWarmStart:
+class ImageWarmStart:
     """What a training of photos may begin with.
 
     Attributes:
@@ -38,11 +38,11 @@ class PhotoWarmStart:
     meaning: MeaningOfWeights
     served: str
 
-    def of_backbone(self, backbone: keras.Model, options: FineTuneOptions) -> PhotoWarmStart:
+    def of_backbone(self, backbone: keras.Model, options: FineTuneOptions) -> ImageWarmStart:
         """The same for a model with this backbone, which has the weights that are configured."""
         # Of other weights the served model does not go on, though they have the same shapes.
         weights = options.weights if options.from_scratch else _fingerprint(backbone)
-        return PhotoWarmStart(
+        return ImageWarmStart(
             self.meaning.model_copy(update={"backbone": {"name": options.backbone, "weights": weights}}), self.served
         )
 
@@ -68,7 +68,7 @@ def _fingerprint(backbone: keras.Model) -> str:
     return digest.hexdigest()
 
 
-def compile_for_photos(model: keras.Model, training: PhotoTraining) -> None:
+def compile_classifier(model: keras.Model, training: ImageTraining) -> None:
     """Adam with a cosine-decayed step size; cross-entropy of one-hot labels, smoothed as the options say."""
     options = training.options
     step_size = keras.optimizers.schedules.CosineDecay(options.learning_rate, training.steps * options.epochs)
@@ -80,7 +80,7 @@ def compile_for_photos(model: keras.Model, training: PhotoTraining) -> None:
 
 
 @dataclass(frozen=True)
-class TrainedPhotos:
+class TrainedClassifier:
     """A model of photos, and how it came about.
 
     Attributes:
@@ -95,8 +95,8 @@ class TrainedPhotos:
 
 
 def train_from_scratch(
-    backbone: keras.Model, training: PhotoTraining, warm_start: PhotoWarmStart | None
-) -> TrainedPhotos:
+    backbone: keras.Model, training: ImageTraining, warm_start: ImageWarmStart | None
+) -> TrainedClassifier:
     """Train on photos that are decoded, and changed, anew in each epoch.
 
     Args:
@@ -120,19 +120,19 @@ def train_from_scratch(
     )
     numbers = tuple(known.index(block) for block in blocks)
     start = warm_start.begin(model, numbers) if warm_start else ""
-    compile_for_photos(model, training)
+    compile_classifier(model, training)
     resumable_fit(
         model,
-        photo_training_batches(training),
+        image_training_batches(training),
         training.steps,
         options.epochs,
         training.folder / "epochs",
-        validation=held_out_photos(training) if options.early_stopping_patience else None,
+        validation=held_out_images(training) if options.early_stopping_patience else None,
         patience=options.early_stopping_patience,
     )
     trained = keras.Model(model.input, model.output)
     trained.history = getattr(model, "history", None)
-    return TrainedPhotos(trained, numbers, start)
+    return TrainedClassifier(trained, numbers, start)
 
 
 # The input of the blocks that are trained, among the features that are computed once.
@@ -140,8 +140,8 @@ ACTIVATIONS = "activations"
 
 
 def train_from_features(
-    backbone: keras.Model, training: PhotoTraining, warm_start: PhotoWarmStart | None
-) -> TrainedPhotos:
+    backbone: keras.Model, training: ImageTraining, warm_start: ImageWarmStart | None
+) -> TrainedClassifier:
     """Train; normalization keeps the running means it came with.
 
     Args:
@@ -173,7 +173,7 @@ def train_from_features(
     if options.trained_blocks:
         trained = _train_blocks(backbone, known[: known.index(blocks[-1]) + 1], blocks, head, features, training)
         model.history = getattr(trained, "history", None)
-    return TrainedPhotos(model, tuple(known.index(block) for block in blocks), start.said)
+    return TrainedClassifier(model, tuple(known.index(block) for block in blocks), start.said)
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,7 @@ class _Start:
     head: keras.Model | None = None
 
 
-def _begin(backbone: keras.Model, known: Sequence[str], training: PhotoTraining, warm_start: PhotoWarmStart) -> _Start:
+def _begin(backbone: keras.Model, known: Sequence[str], training: ImageTraining, warm_start: ImageWarmStart) -> _Start:
     """Give the backbone the served model's weights, if there is anything to be had by that."""
     options = training.options
     blocks = known[-1:] if options.blocks == "auto" else options.blocks
@@ -232,7 +232,7 @@ def _train_blocks(
     blocks: Sequence[str],
     head: keras.Model,
     features: Mapping[str, np.ndarray],
-    training: PhotoTraining,
+    training: ImageTraining,
 ) -> keras.Model:
     """Train the last of the `known` blocks and the head, which share their layers with the whole model, in place.
 
@@ -252,7 +252,7 @@ def _train_blocks(
     inputs |= {block: keras.Input(features[block].shape[2:], name=block) for block in blocks if block in frozen}
     made = inputs | top(inputs[ACTIVATIONS])
     model = keras.Model(inputs, head(joined([made[block] for block in blocks])))
-    compile_for_photos(model, training)
+    compile_classifier(model, training)
     values = {name: activations[name] if name in activations else features[name] for name in inputs}
     held_out = np.flatnonzero(training.split.held_out)
     resumable_fit(
@@ -268,7 +268,7 @@ def _train_blocks(
 
 
 def fine_tuned(
-    training: PhotoTraining, preprocessing: ImageOptions, warm_start: PhotoWarmStart | None = None
+    training: ImageTraining, preprocessing: ImageOptions, warm_start: ImageWarmStart | None = None
 ) -> ImageClassifier:
     """Train a backbone and a head on a split of photos.
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationInfo, field_validator, model_validator
 
 from trainers.image.keras_applications import BACKBONES, DEFAULT_BACKBONE
-from trainers.image.labels import IMAGENET, read_label_file
+from trainers.image.label_files import IMAGENET, read_label_file
 from trainers.options import Precision, beside_config
 from transform.options import PixelFormat
 

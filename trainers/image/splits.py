@@ -22,7 +22,7 @@ Batch = dict[str, tf.Tensor]
 
 
 @dataclass(frozen=True)
-class Photos:
+class Images:
     """Photos that stay encoded until their batch is made, so that memory does not grow with their number.
 
     Attributes:
@@ -45,7 +45,7 @@ class Photos:
         return chosen.batch(batch_size).map(features).prefetch(1)
 
 
-def read_photos(file_patterns: Sequence[str], graph: TransformGraph) -> Photos:
+def read_images(file_patterns: Sequence[str], graph: TransformGraph) -> Images:
     """The photos of gzipped TFRecord files of raw tf.Examples, in the order of the files' names.
 
     Args:
@@ -59,7 +59,7 @@ def read_photos(file_patterns: Sequence[str], graph: TransformGraph) -> Photos:
         return {name: features[name] for name in (IMAGE, LABEL, ERROR)}
 
     files = sorted(path for pattern in file_patterns for path in tf.io.gfile.glob(pattern))
-    return Photos(tf.data.TFRecordDataset(files, compression_type="GZIP"), transform)
+    return Images(tf.data.TFRecordDataset(files, compression_type="GZIP"), transform)
 
 
 def is_usable(batch: Batch) -> tf.Tensor:
@@ -76,7 +76,7 @@ BATCH_SIZE = 32
 
 
 @dataclass(frozen=True)
-class PhotoSplit:
+class ImageSplit:
     """A split without its pixels, which do not stay in memory.
 
     Attributes:
@@ -92,7 +92,7 @@ class PhotoSplit:
     fingerprint: str
 
 
-def read_photo_split(photos: Photos) -> PhotoSplit:
+def read_image_split(photos: Images) -> ImageSplit:
     """Go through a split once, decoding each photo to learn whether it can be used."""
     ids: list[str] = []
     labels, held_out, usable = [np.zeros([0], np.int64)], [np.zeros([0], bool)], [np.zeros([0], bool)]
@@ -102,7 +102,7 @@ def read_photo_split(photos: Photos) -> PhotoSplit:
         held_out.append(is_held_out(batch).numpy())
         usable.append(is_usable(batch).numpy())
     used = np.concatenate(usable)
-    return PhotoSplit(
+    return ImageSplit(
         labels=np.concatenate(labels)[used],
         held_out=np.concatenate(held_out)[used],
         left_out=int((~used).sum()),
@@ -110,7 +110,7 @@ def read_photo_split(photos: Photos) -> PhotoSplit:
     )
 
 
-def photo_predictions(classifier: ImageClassifier, photos: Photos, labels: Sequence[str]) -> ReferencePredictions:
+def image_predictions(classifier: ImageClassifier, photos: Images, labels: Sequence[str]) -> ReferencePredictions:
     """The classifier's own probabilities and best labels for each photo that can be used, its label known or not.
 
     Args:

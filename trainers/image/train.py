@@ -14,13 +14,13 @@ from tfx.v1.components import TunerFnResult
 
 from serving.signatures.common import VOCABULARY, Features, Labels, export
 from serving.signatures.image import IMAGE, served_model
-from trainers.artifacts import learning_curves, leave_beside_export
+from trainers.artifacts import learning_curves, write_artifacts
 from trainers.fitting import training_folder
-from trainers.image.batches import PhotoTraining
-from trainers.image.fine_tuning import PhotoWarmStart, fine_tuned
+from trainers.image.batches import ImageTraining
+from trainers.image.fine_tuning import ImageWarmStart, fine_tuned
 from trainers.image.models import ImageClassifier, frozen_classifier
 from trainers.image.options import FineTuneOptions, read_trainer_options
-from trainers.image.splits import BATCH_SIZE, Photos, is_usable, photo_predictions, read_photo_split, read_photos
+from trainers.image.splits import BATCH_SIZE, Images, image_predictions, is_usable, read_image_split, read_images
 from trainers.image.wrap import wrapped_classifier
 from trainers.options import TunerOptions, tuned_options
 from trainers.splits import TransformGraph, data_fingerprint
@@ -31,7 +31,7 @@ from trainers.tuning import (
     held_out_for_tuning,
     hyperparameter_search,
 )
-from trainers.warm_start import MeaningOfWeights, leave_for_warm_start, start_fingerprint
+from trainers.warm_start import MeaningOfWeights, start_fingerprint, write_warm_start
 from transform.options import ImageOptions
 
 
@@ -48,21 +48,21 @@ def run_fn(fn_args: FnArgs) -> None:
     transform_output = tft.TFTransformOutput(fn_args.transform_output)
     labels = [label.decode() for label in transform_output.vocabulary_by_name(VOCABULARY)]
     transform = TransformGraph(transform_output)
-    train_photos = read_photos(fn_args.train_files, transform)
-    eval_photos = read_photos(fn_args.eval_files, transform)
-    train, evaluation = read_photo_split(train_photos), read_photo_split(eval_photos)
+    train_images = read_images(fn_args.train_files, transform)
+    eval_images = read_images(fn_args.eval_files, transform)
+    train, evaluation = read_image_split(train_images), read_image_split(eval_images)
     made_from = data_fingerprint(train.fingerprint, evaluation.fingerprint)
 
     warm_start = None
-    if isinstance(options, FineTuneOptions) and options.warm_start:
-        warm_start = PhotoWarmStart(
+    if options.mode == "fine_tune" and options.warm_start:
+        warm_start = ImageWarmStart(
             MeaningOfWeights.of(transform, preprocessing, labels, vocabularies={}), fn_args.base_model
         )
     began_with = start_fingerprint(warm_start.served) if warm_start else ""
 
     with training_folder(fn_args.model_run_dir, made_from, best.code_fingerprint, began_with) as folder:
-        if isinstance(options, FineTuneOptions):
-            training = PhotoTraining(train_photos, train, len(labels), preprocessing.scaling, options, folder)
+        if options.mode == "fine_tune":
+            training = ImageTraining(train_images, train, len(labels), preprocessing.scaling, options, folder)
             classifier = fine_tuned(training, preprocessing, warm_start)
         else:
             classifier = wrapped_classifier(options, preprocessing, len(labels))
@@ -70,12 +70,12 @@ def run_fn(fn_args: FnArgs) -> None:
         frozen = frozen_classifier(classifier, preprocessing.height, preprocessing.width, options.precision)
         _export(frozen.predict, transform_output, transform, preprocessing, len(labels), fn_args.serving_model_dir)
         if classifier.meaning is not None:
-            leave_for_warm_start(fn_args.serving_model_dir, classifier.model, classifier.meaning)
-        leave_beside_export(
+            write_warm_start(fn_args.serving_model_dir, classifier.model, classifier.meaning)
+        write_artifacts(
             fn_args.serving_model_dir,
             fn_args.model_run_dir,
             model=classifier.model,
-            predictions=photo_predictions(classifier, eval_photos, labels),
+            predictions=image_predictions(classifier, eval_images, labels),
             data_fingerprint=made_from,
             code_fingerprint=best.code_fingerprint,
             left_out=train.left_out + evaluation.left_out,
@@ -117,12 +117,12 @@ def tuner_fn(fn_args: FnArgs) -> TunerFnResult:
     tuner = TunerOptions.model_validate_json(fn_args.custom_config["tuner"])
     transform_output = tft.TFTransformOutput(fn_args.transform_graph_path)
     classes = len(transform_output.vocabulary_by_name(VOCABULARY))
-    photos = read_photos(fn_args.train_files, TransformGraph(transform_output))
-    return search_for_photos(photos, classes, preprocessing, options, tuner, fn_args.working_dir)
+    photos = read_images(fn_args.train_files, TransformGraph(transform_output))
+    return search_for_images(photos, classes, preprocessing, options, tuner, fn_args.working_dir)
 
 
-def search_for_photos(
-    photos: Photos,
+def search_for_images(
+    photos: Images,
     classes: int,
     preprocessing: ImageOptions,
     options: FineTuneOptions,
@@ -130,20 +130,20 @@ def search_for_photos(
     folder: str,
 ) -> TunerFnResult:
     """A search on a training split of photos, see trainers/tuning.py."""
-    train_photos, held_out_photos = _part(photos, tuner, held_out=False), _part(photos, tuner, held_out=True)
-    train, held_out = read_photo_split(train_photos), read_photo_split(held_out_photos)
+    train_images, held_out_images = _part(photos, tuner, held_out=False), _part(photos, tuner, held_out=True)
+    train, held_out = read_image_split(train_images), read_image_split(held_out_images)
     check_held_out(train.labels, held_out.labels, tuner)
 
     def trial(candidate: FineTuneOptions, own_folder: Path) -> TrialOutcome:
-        training = PhotoTraining(train_photos, train, classes, preprocessing.scaling, candidate, own_folder)
+        training = ImageTraining(train_images, train, classes, preprocessing.scaling, candidate, own_folder)
         classifier = fine_tuned(training, preprocessing)
-        probabilities = _probabilities(classifier.traced(preprocessing.height, preprocessing.width), held_out_photos)
+        probabilities = _probabilities(classifier.traced(preprocessing.height, preprocessing.width), held_out_images)
         return TrialOutcome(learning_curves(classifier.model), held_out.labels, probabilities)
 
     return hyperparameter_search(trial, options, tuner, folder)
 
 
-def _part(photos: Photos, tuner: TunerOptions, held_out: bool) -> Photos:
+def _part(photos: Images, tuner: TunerOptions, held_out: bool) -> Images:
     @tf.autograph.experimental.do_not_convert
     def chosen(record: tf.Tensor) -> tf.Tensor:
         return tf.equal(held_out_for_tuning(record, tuner), held_out)
@@ -151,8 +151,8 @@ def _part(photos: Photos, tuner: TunerOptions, held_out: bool) -> Photos:
     return replace(photos, records=photos.records.filter(chosen))
 
 
-def _probabilities(classifier: ImageClassifier, photos: Photos) -> np.ndarray:
-    """float32 [n, classes], of the photos that `read_photo_split` has labels of."""
+def _probabilities(classifier: ImageClassifier, photos: Images) -> np.ndarray:
+    """float32 [n, classes], of the photos that `read_image_split` has labels of."""
     rows = [
         tf.boolean_mask(classifier.predict(batch[IMAGE]), is_usable(batch)).numpy()
         for batch in photos.batches(BATCH_SIZE)

@@ -8,45 +8,14 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from trainers.artifacts import load_saved_model
 from trainers.errors import TrainingError, first_line
 from trainers.image.backbones import pixels_as_trained
 from trainers.image.keras_applications import BACKBONES, BLUE_GREEN_RED, STANDARDISED
-from trainers.image.labels import IMAGENET
+from trainers.image.label_files import IMAGENET
 from trainers.image.models import ImageClassifier
 from trainers.image.options import WrapOptions
 from transform.options import ImageOptions
-
-
-def load_saved_model(handle: str, key: str) -> Any:
-    """A SavedModel from a directory or from TF-Hub.
-
-    Args:
-        handle: a TF-Hub handle, an object store's path or a directory.
-        key: the key of the config that names it, for messages.
-
-    Raises:
-        TrainingError: it cannot be loaded.
-    """
-    try:
-        if "://" in handle and not handle.startswith("gs://"):
-            # Not at the top: an old version of it, which plain pip installs, cannot be imported.
-            import tensorflow_hub
-
-            return tensorflow_hub.load(handle)
-        return tf.saved_model.load(handle)
-    except ImportError as error:
-        raise TrainingError(
-            f"{handle}: TensorFlow Hub cannot be imported ({error}); install tensorflow-hub 0.16.1 or later, or "
-            f"download the model and set {key} to its directory"
-        ) from error
-    except (OSError, ValueError, RuntimeError, tf.errors.OpError) as error:
-        advice = (
-            f"download it elsewhere, and set {key} to its directory"
-            if "://" in handle
-            else "expected a directory with saved_model.pb, as tf.saved_model.save, model.export or TF-Hub makes it"
-        )
-        raise TrainingError(f"{handle}: the model cannot be loaded: {first_line(error)}; {advice}") from error
-
 
 Shape = tuple[int, int, int]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import keras
@@ -13,7 +12,7 @@ from tfx.v1.components import TunerFnResult
 
 from serving.signatures.common import VOCABULARY, Labels, export
 from serving.signatures.tabular import served_model
-from trainers.artifacts import frozen_model, learning_curves, leave_beside_export, predict_split
+from trainers.artifacts import frozen_model, learning_curves, predict_split, write_artifacts
 from trainers.fitting import steps_per_execution
 from trainers.options import TunerOptions, tuned_options
 from trainers.splits import (
@@ -24,11 +23,12 @@ from trainers.splits import (
     read_transformed_split,
     shuffled_batches,
 )
+from trainers.tabular.models import build_model, known_categories
 from trainers.tabular.options import TabularTrainerOptions
 from trainers.tuning import BestHyperparameters, TrialOutcome, hyperparameter_search, tuning_split
-from trainers.warm_start import MeaningOfWeights, leave_for_warm_start, start_warm
+from trainers.warm_start import MeaningOfWeights, start_warm, write_warm_start
 from transform.options import TabularOptions
-from transform.tabular import CATEGORIES, CATEGORY_VOCABULARY, NUMBERS
+from transform.tabular import CATEGORY_VOCABULARY
 
 
 def run_fn(fn_args: FnArgs) -> None:
@@ -55,8 +55,8 @@ def run_fn(fn_args: FnArgs) -> None:
     fit(model, train, options)
     _export(model, transform_output, transform, preprocessing.label.column, len(labels), fn_args.serving_model_dir)
     if options.warm_start:
-        leave_for_warm_start(fn_args.serving_model_dir, model, meaning)
-    leave_beside_export(
+        write_warm_start(fn_args.serving_model_dir, model, meaning)
+    write_artifacts(
         fn_args.serving_model_dir,
         fn_args.model_run_dir,
         model=model,
@@ -67,43 +67,6 @@ def run_fn(fn_args: FnArgs) -> None:
         hyperparameters=best.values,
         warm_start=start,
     )
-
-
-def build_model(
-    features: Mapping[str, np.ndarray], vocabulary_size: int, classes: int, options: TabularTrainerOptions
-) -> keras.Model:
-    """A Keras model from the features of transform/tabular.py to probabilities, float32 [batch, classes]."""
-    inputs, linear, network = {}, [], []
-    penalty = keras.regularizers.L2(options.l2)
-    if NUMBERS in features:
-        inputs[NUMBERS] = keras.Input([features[NUMBERS].shape[1]], name=NUMBERS, dtype="float32")
-        linear.append(keras.layers.Dense(classes, kernel_regularizer=penalty)(inputs[NUMBERS]))
-        network.append(inputs[NUMBERS])
-    if CATEGORIES in features:
-        inputs[CATEGORIES] = keras.Input([features[CATEGORIES].shape[1]], name=CATEGORIES, dtype="int64")
-        # Row 0 is the unknown category. It starts at zero and stays there unless training meets it: no information.
-        rows = inputs[CATEGORIES] + 1
-        weights = keras.layers.Embedding(
-            vocabulary_size + 1,
-            classes,
-            embeddings_initializer="zeros",
-            embeddings_regularizer=penalty,
-            name=f"{CATEGORY_VOCABULARY}_linear",
-        )(rows)
-        linear.append(keras.ops.sum(weights, axis=1))
-        if options.hidden_units:
-            embedded = keras.layers.Embedding(
-                vocabulary_size + 1, options.embedding_width, name=f"{CATEGORY_VOCABULARY}_embedding"
-            )(rows)
-            network.append(keras.layers.Flatten()(embedded))
-    logits = linear[0] if len(linear) == 1 else keras.layers.add(linear)
-    if options.hidden_units:
-        hidden = network[0] if len(network) == 1 else keras.layers.concatenate(network)
-        for width in options.hidden_units:
-            hidden = keras.layers.Dense(width, activation="relu", kernel_regularizer=penalty)(hidden)
-            hidden = keras.layers.Dropout(options.dropout)(hidden)
-        logits = keras.layers.add([logits, keras.layers.Dense(classes)(hidden)])
-    return keras.Model(inputs, keras.layers.Softmax()(logits))
 
 
 def fit(model: keras.Model, train: TransformedSplit, options: TabularTrainerOptions) -> None:
@@ -138,16 +101,6 @@ def fit(model: keras.Model, train: TransformedSplit, options: TabularTrainerOpti
 
 def _rows(split: TransformedSplit, rows: np.ndarray) -> Rows:
     return {name: values[rows] for name, values in split.features.items()}, split.labels[rows]
-
-
-def known_categories(transform_output: tft.TFTransformOutput, features: Mapping[str, np.ndarray]) -> list[str]:
-    """The categories of all columns, in the order of their numbers."""
-    if CATEGORIES not in features:
-        return []
-    # The tokens hold what is in the data, of whatever encoding.
-    return [
-        token.decode(errors="backslashreplace") for token in transform_output.vocabulary_by_name(CATEGORY_VOCABULARY)
-    ]
 
 
 def _export(

@@ -8,8 +8,8 @@ from typing import Any
 import tensorflow as tf
 
 from serving.signatures.common import frozen_function
+from trainers.artifacts import load_saved_model
 from trainers.errors import TrainingError, first_line
-from trainers.image.wrap import load_saved_model
 
 SIGNATURES = ("serving_default", "default")
 PROBE = ["a text", ""]

@@ -221,3 +221,39 @@ def hub_classifier(embedding: TextEmbedding, classes: int, options: HubOptions) 
     probabilities = keras.layers.Softmax()(keras.layers.Dense(classes)(hidden))
     resources = {"embedding": embedding}
     return TextClassifier.of({EMBEDDING: vectors}, [probabilities], embedded_texts(embedding), resources)
+
+
+@dataclass(frozen=True)
+class TextModel:
+    """A kind of model of texts.
+
+    Attributes:
+        inputs: the embedding, where the model stands on one -> what makes its inputs of Transform's features.
+        build: the train split, the size of each vocabulary, the number of classes, the options and the embedding -> the
+            untrained model.
+    """
+
+    inputs: Callable[[TextEmbedding | None], Callable[[Features], dict[str, Column]]]
+    build: Callable[[TransformedSplit, Mapping[str, int], int, Any, TextEmbedding | None], TextClassifier]
+
+
+def _embedded(embedding: TextEmbedding | None) -> TextEmbedding:
+    assert embedding is not None, "model: hub stands on an embedding"
+    return embedding
+
+
+# By the name in `trainer.model`.
+TEXT_MODELS = {
+    "ngrams": TextModel(
+        inputs=lambda _: ragged_terms,
+        build=lambda train, sizes, classes, options, _: ngram_classifier(train, sizes, classes, options),
+    ),
+    "encoder": TextModel(
+        inputs=lambda _: ragged_tokens,
+        build=lambda _, sizes, classes, options, __: encoder_classifier(sizes[TOKENS], classes, options),
+    ),
+    "hub": TextModel(
+        inputs=lambda embedding: embedded_texts(_embedded(embedding)),
+        build=lambda _, __, classes, options, embedding: hub_classifier(_embedded(embedding), classes, options),
+    ),
+}

@@ -29,6 +29,11 @@ class _Training(BaseModel):
     warm_start: bool = False
     seed: int = 0
 
+    @property
+    def embedding_handle(self) -> str:
+        """The embedding that the model stands on, "" where it learns its own."""
+        return ""
+
 
 class NgramOptions(_Training):
     """A linear model over the weighted terms, and a network over their mean embedding.
@@ -100,15 +105,20 @@ class HubOptions(_Training):
         return beside_config(handle, info)
 
     @property
+    def embedding_handle(self) -> str:
+        return self.handle
+
+    @property
     def features(self) -> Features:
         """What it takes from Transform."""
         return "text"
 
 
-TextTrainerOptions = Annotated[NgramOptions | EncoderOptions | HubOptions, Field(discriminator="model")]
+TextModelOptions = NgramOptions | EncoderOptions | HubOptions
+TextTrainerOptions = Annotated[TextModelOptions, Field(discriminator="model")]
 
 
-def read_trainer_options(content: str) -> NgramOptions | EncoderOptions | HubOptions:
+def read_trainer_options(content: str) -> TextModelOptions:
     """The options out of their JSON."""
-    options: NgramOptions | EncoderOptions | HubOptions = TypeAdapter(TextTrainerOptions).validate_json(content)
+    options: TextModelOptions = TypeAdapter(TextTrainerOptions).validate_json(content)
     return options

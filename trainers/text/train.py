@@ -13,7 +13,7 @@ from tfx.v1.components import TunerFnResult
 
 from serving.signatures.common import VOCABULARY, Features, Labels, export
 from serving.signatures.text import served_model
-from trainers.artifacts import frozen_model, learning_curves, leave_beside_export, predict_split
+from trainers.artifacts import frozen_model, learning_curves, predict_split, write_artifacts
 from trainers.fitting import steps_per_execution
 from trainers.options import TunerOptions, tuned_options
 from trainers.splits import (
@@ -27,24 +27,17 @@ from trainers.splits import (
 )
 from trainers.text.embeddings import TextEmbedding
 from trainers.text.models import (
+    TEXT_MODELS,
     TextClassifier,
-    embedded_texts,
-    encoder_classifier,
-    hub_classifier,
-    ngram_classifier,
-    ragged_terms,
-    ragged_tokens,
 )
-from trainers.text.options import EncoderOptions, HubOptions, NgramOptions, read_trainer_options
+from trainers.text.options import TextModelOptions, read_trainer_options
 from trainers.tuning import BestHyperparameters, TrialOutcome, hyperparameter_search, tuning_split
-from trainers.warm_start import MeaningOfWeights, leave_for_warm_start, start_warm
+from trainers.warm_start import MeaningOfWeights, start_warm, write_warm_start
 from transform.options import TextOptions
 from transform.text import TOKENS, WEIGHTS_OF
 
 
-def fit_text(
-    classifier: TextClassifier, train: TransformedSplit, options: NgramOptions | EncoderOptions | HubOptions
-) -> None:
+def fit_text(classifier: TextClassifier, train: TransformedSplit, options: TextModelOptions) -> None:
     """Train the members side by side, in place, by Adam with a cosine-decayed step size.
 
     Args:
@@ -88,7 +81,7 @@ def run_fn(fn_args: FnArgs) -> None:
     transform_output = tft.TFTransformOutput(fn_args.transform_output)
     labels = [label.decode() for label in transform_output.vocabulary_by_name(VOCABULARY)]
     transform = TransformGraph(transform_output)
-    handle = options.handle if isinstance(options, HubOptions) else ""
+    handle = options.embedding_handle
     embedding = TextEmbedding(handle) if handle else None
     train = read_training_split(fn_args.train_files, transform, options, embedding)
     terms = known_terms(transform_output, train.features)
@@ -100,8 +93,8 @@ def run_fn(fn_args: FnArgs) -> None:
     fit_text(classifier, train, options)
     _export(classifier, transform_output, transform, preprocessing, len(labels), fn_args.serving_model_dir)
     if options.warm_start:
-        leave_for_warm_start(fn_args.serving_model_dir, classifier.model, meaning)
-    leave_beside_export(
+        write_warm_start(fn_args.serving_model_dir, classifier.model, meaning)
+    write_artifacts(
         fn_args.serving_model_dir,
         fn_args.model_run_dir,
         model=classifier.model,
@@ -117,14 +110,11 @@ def run_fn(fn_args: FnArgs) -> None:
 def read_training_split(
     train_files: Sequence[str],
     transform: TransformGraph,
-    options: NgramOptions | EncoderOptions | HubOptions,
+    options: TextModelOptions,
     embedding: TextEmbedding | None = None,
 ) -> TransformedSplit:
     """The split as the model takes it; the embedding is that of HubOptions."""
-    if embedding is not None:
-        return read_transformed_split(train_files, transform, embedded_texts(embedding))
-    inputs = ragged_terms if isinstance(options, NgramOptions) else ragged_tokens
-    return read_transformed_split(train_files, transform, inputs)
+    return read_transformed_split(train_files, transform, TEXT_MODELS[options.model].inputs(embedding))
 
 
 def known_terms(transform_output: tft.TFTransformOutput, features: Mapping[str, Column]) -> dict[str, list[str]]:
@@ -140,25 +130,20 @@ def untrained_classifier(
     train: TransformedSplit,
     terms: Mapping[str, Sequence[str]],
     classes: int,
-    options: NgramOptions | EncoderOptions | HubOptions,
+    options: TextModelOptions,
     embedding: TextEmbedding | None,
 ) -> TextClassifier:
     """The model that the options describe, for what `read_training_split` has read and its `known_terms`."""
     keras.utils.set_random_seed(options.seed)
-    if isinstance(options, NgramOptions):
-        sizes = {vocabulary: len(known) for vocabulary, known in terms.items()}
-        return ngram_classifier(train, sizes, classes, options)
-    if isinstance(options, EncoderOptions):
-        return encoder_classifier(len(terms[TOKENS]), classes, options)
-    assert embedding is not None
-    return hub_classifier(embedding, classes, options)
+    sizes = {vocabulary: len(known) for vocabulary, known in terms.items()}
+    return TEXT_MODELS[options.model].build(train, sizes, classes, options, embedding)
 
 
 def fit_classifier(
     train: TransformedSplit,
     transform_output: tft.TFTransformOutput,
     classes: int,
-    options: NgramOptions | EncoderOptions | HubOptions,
+    options: TextModelOptions,
     embedding: TextEmbedding | None = None,
 ) -> TextClassifier:
     """The model that the options describe, trained from scratch on what `read_training_split` has read."""
@@ -204,12 +189,12 @@ def tuner_fn(fn_args: FnArgs) -> TunerFnResult:
     tuner = TunerOptions.model_validate_json(fn_args.custom_config["tuner"])
     transform_output = tft.TFTransformOutput(fn_args.transform_graph_path)
     labels = [label.decode() for label in transform_output.vocabulary_by_name(VOCABULARY)]
-    embedding = TextEmbedding(options.handle) if isinstance(options, HubOptions) else None
+    embedding = TextEmbedding(options.embedding_handle) if options.embedding_handle else None
     train, held_out = tuning_split(
         read_training_split(fn_args.train_files, TransformGraph(transform_output), options, embedding), tuner
     )
 
-    def trial(candidate: NgramOptions | EncoderOptions | HubOptions, _: Path) -> TrialOutcome:
+    def trial(candidate: TextModelOptions, _: Path) -> TrialOutcome:
         model = fit_classifier(train, transform_output, len(labels), candidate, embedding).model
         predictions = predict_split(model, held_out, labels)
         return TrialOutcome(learning_curves(model), held_out.labels, predictions.probabilities)

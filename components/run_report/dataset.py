@@ -1,4 +1,4 @@
-"""The data section of a report: schema, statistics, columns and their shifts."""
+"""The data of a run, as a report reads them: schema, statistics, and what is in each column."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tfx.utils import io_utils
 from components.data_gate.split_statistics import class_counts, column_name, present_count, value_counts
 from components.data_gate.verdict import ANOMALIES_FILE
 from components.drift import ColumnShift, column_shifts
-from components.run_report.run import FinishedRun, RunArtifact
+from components.run_report.finished_run import FinishedRun, RunArtifact
 
 
 def read_schema(run: FinishedRun) -> schema_pb2.Schema:

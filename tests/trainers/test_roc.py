@@ -1,10 +1,10 @@
-"""Metrics of classifiers, beside scikit-learn's."""
+"""The area under the ROC curve, beside scikit-learn's."""
 
 import numpy as np
 import pytest
 from sklearn import metrics
 
-from trainers.metrics import area_under_roc
+from trainers.roc import area_under_roc
 
 
 def test_the_area_under_the_curve_counts_ties_half_and_weights_as_copies():

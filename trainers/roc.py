@@ -1,4 +1,4 @@
-"""Metrics of classifiers that trainers and reports compute from predictions."""
+"""The ROC curve of a classifier's predictions."""
 
 from __future__ import annotations
 
