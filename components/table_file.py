@@ -1,4 +1,8 @@
-"""Tables in files: CSV, TSV and JSON lines, plain or gzipped."""
+"""Table files: CSV, TSV and JSON lines, plain or gzipped; the one reader of them.
+
+TableFile is for data that must be whole: the first line that cannot be read ends it with a sentence. separated_records
+and json_records are for data of which every good row counts: they say which line is broken, and go on behind it.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,9 @@ import csv
 import gzip
 import itertools
 import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -20,8 +25,12 @@ TableFormat = Literal["csv", "tsv", "jsonl"]
 FORMAT_OF_SUFFIX: Mapping[str, TableFormat] = {".tsv": "tsv", ".tab": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 GZIP_SUFFIX = ".gz"
 GZIP_MAGIC = b"\x1f\x8b"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+DELIMITERS: Mapping[TableFormat, str] = {"csv": ",", "tsv": "\t"}
 # Python's own limit, 131,072 characters, is short of a long text.
 LONGEST_FIELD = 2**30
+
+OpenFile = Callable[[str], AbstractContextManager[BinaryIO]]
 
 
 @dataclass(frozen=True)
@@ -46,12 +55,14 @@ class TableFile:
 
     Args:
         path: of the file; local or an object store's. Gzipped where its first bytes say so.
-        table_format: where None, by the ending of the name (before .gz): .tsv and .tab, .jsonl and .ndjson, else CSV.
+        table_format: where None, as format_of says.
+        open_file: opens the file for reading bytes.
     """
 
-    def __init__(self, path: str, table_format: TableFormat | None = None) -> None:
+    def __init__(self, path: str, table_format: TableFormat | None = None, open_file: OpenFile | None = None) -> None:
         self.path = path
-        self.format: TableFormat = table_format or _format_of(path)
+        self.format: TableFormat = table_format or format_of(path)
+        self._open = open_file or _open
 
     def columns(self) -> list[str]:
         """The names of the columns, in the file's order.
@@ -80,7 +91,7 @@ class TableFile:
         columns = self.columns()
         if self.format == "jsonl":
             for line, found in self._json_objects():
-                yield Row(line, {name: _text(found.get(name)) for name in columns})
+                yield Row(line, {name: field_text(found.get(name)) for name in columns})
             return
         for line, values in itertools.islice(self._separated_rows(), 1, None):
             if len(values) != len(columns):
@@ -93,15 +104,15 @@ class TableFile:
         """Whether a reader that knows nothing but lines of fields, such as CsvExampleGen, reads the same rows."""
         if self.format != "csv":
             return False
-        with _open(self.path) as file:
-            head = file.read(3)
-        if head.startswith(GZIP_MAGIC) or head == b"\xef\xbb\xbf":
+        with self._open(self.path) as file:
+            head = file.read(len(BYTE_ORDER_MARK))
+        if head.startswith(GZIP_MAGIC) or head == BYTE_ORDER_MARK:
             return False
         return all(line == number for number, (line, _) in enumerate(self._separated_rows(keep_empty=True), 1))
 
     def _separated_rows(self, keep_empty: bool = False) -> Iterator[tuple[int, list[str]]]:
         csv.field_size_limit(LONGEST_FIELD)
-        rows = csv.reader(self._lines(), delimiter="\t" if self.format == "tsv" else ",", strict=True)
+        rows = csv.reader(self._lines(), delimiter=DELIMITERS[self.format], strict=True)
         line = 1
         while True:
             try:
@@ -118,25 +129,28 @@ class TableFile:
             line = rows.line_num + 1
 
     def _json_objects(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        for number, line in enumerate(self._lines(), start=1):
-            if not line.strip():
-                continue
-            try:
-                found = orjson.loads(line)
-            except orjson.JSONDecodeError as error:
-                raise BrokenInput(f"{self.path}: line {number} is not valid JSON: {error}; mend the line") from error
+        for number, found in json_records(line.encode() for line in self._lines()):
+            if isinstance(found, orjson.JSONDecodeError):
+                raise BrokenInput(f"{self.path}: line {number} is not valid JSON: {found}; mend the line") from found
             if not isinstance(found, dict):
                 raise BrokenInput(f"{self.path}: line {number} holds no JSON object; expected one such as {_OBJECT}")
             yield number, found
 
     def _lines(self) -> Iterator[str]:
-        with _open(self.path) as file:
-            for number, line in enumerate(_decompressed(self.path, file), start=1):
-                try:
-                    yield line.decode("utf-8-sig" if number == 1 else "utf-8")
-                except UnicodeDecodeError as error:
-                    where = f"line {number} is not UTF-8 (byte {error.start + 1} is 0x{line[error.start]:02x})"
-                    raise BrokenInput(f"{self.path}: {where}; save the file as UTF-8") from None
+        with self._open(self.path) as file:
+            lines = enumerate(decompressed_lines(file), start=1)
+            try:
+                for number, line in lines:
+                    yield self._decoded(line, number)
+            except _DamagedGzip as error:
+                raise BrokenInput(f"{self.path}: {error}; make it again") from error
+
+    def _decoded(self, line: bytes, number: int) -> str:
+        try:
+            return line.decode()
+        except UnicodeDecodeError as error:
+            where = f"line {number} is {not_utf8(error)}"
+            raise BrokenInput(f"{self.path}: {where}; save the file as UTF-8") from None
 
 
 _OBJECT = '{"text": "...", "label": "..."}'
@@ -144,14 +158,116 @@ _HEADER = "a header line with the column names, then rows"
 _EXPECTED = {"csv": _HEADER, "tsv": _HEADER, "jsonl": f"a JSON object on each line, such as {_OBJECT}"}
 
 
-def _format_of(path: str) -> TableFormat:
+def format_of(path: str) -> TableFormat:
+    """The format by the ending of the name (before .gz): .tsv and .tab, .jsonl and .ndjson, else CSV."""
     return FORMAT_OF_SUFFIX.get(Path(path.lower().removesuffix(GZIP_SUFFIX)).suffix, "csv")
 
 
-def _text(value: Any) -> str:
+def field_text(value: Any) -> str:
+    """A value of a JSON object as the text that a field of CSV would hold: "" for null."""
     if isinstance(value, str):
         return value
     return "" if value is None else orjson.dumps(value).decode()
+
+
+def not_utf8(error: UnicodeDecodeError) -> str:
+    """Why a line cannot be decoded, in words."""
+    return f"not UTF-8 (byte {error.start + 1} is 0x{error.object[error.start]:02x})"
+
+
+class _DamagedGzip(OSError):
+    """Of a file that begins as gzip."""
+
+
+def decompressed_lines(file: BinaryIO) -> Iterator[bytes]:
+    """The lines of an open file with their ends, unzipped where it is gzipped, without a byte order mark.
+
+    Raises:
+        OSError: the file cannot be read to its end.
+    """
+    head = file.read(len(GZIP_MAGIC))
+    file.seek(0)
+    zipped = head == GZIP_MAGIC
+    lines = iter(gzip.GzipFile(fileobj=file) if zipped else file)
+    try:
+        for line in lines:
+            yield line.removeprefix(BYTE_ORDER_MARK)
+            break
+        yield from lines
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise _DamagedGzip(f"the gzip file is damaged: {error}") from error
+
+
+def json_records(lines: Iterable[bytes]) -> Iterator[tuple[int, Any]]:
+    """Each line that is not blank, from 1: its JSON value, or the orjson.JSONDecodeError that says why it has none."""
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            try:
+                yield number, orjson.loads(line)
+            except orjson.JSONDecodeError as error:
+                yield number, error
+
+
+# So many bytes are searched for the end of a quoted field before the quote that opens it counts as a mistake.
+LONGEST_SEARCH = 2**20
+_OPEN_QUOTE = "unexpected end of data"
+
+
+def separated_records(lines: Iterator[bytes], delimiter: str) -> Iterator[tuple[int, list[str] | str]]:
+    """Each record with the line in which it begins: its fields, or why it is broken; blank lines are none.
+
+    A broken record costs one line, whatever its quotes span: the next one begins in the line after it.
+
+    Args:
+        lines: of the file, with their ends; the first record is the header.
+        delimiter: between fields.
+    """
+    csv.field_size_limit(LONGEST_FIELD)
+    ahead: deque[bytes] = deque()
+    number, columns = 1, 0
+    while first := _next_line(ahead, lines):
+        taken = [first]
+        record = _extended(taken, ahead, lines, delimiter)
+        if isinstance(record, list):
+            columns = columns or len(record)
+            if record and len(record) != columns:
+                record = f"{len(record)} fields, the header has {columns}"
+        if isinstance(record, str):
+            ahead.extendleft(reversed(taken[1:]))
+            del taken[1:]
+        if record:
+            yield number, record
+        number += len(taken)
+
+
+def _next_line(ahead: deque[bytes], lines: Iterator[bytes]) -> bytes:
+    return ahead.popleft() if ahead else next(lines, b"")
+
+
+def _extended(taken: list[bytes], ahead: deque[bytes], lines: Iterator[bytes], delimiter: str) -> list[str] | str:
+    """The record that begins in `taken`, which gets the further lines that it spans; or what is wrong with it."""
+    record = _parse(taken, delimiter)
+    length = len(taken[0])
+    while record == _OPEN_QUOTE:
+        line = _next_line(ahead, lines)
+        if not line or length > LONGEST_SEARCH:
+            taken += [line] * bool(line)
+            return "a quote opens a field and none closes it"
+        taken.append(line)
+        length += len(line)
+        if b'"' in line:
+            record = _parse(taken, delimiter)
+    return record
+
+
+def _parse(lines: list[bytes], delimiter: str) -> list[str] | str:
+    try:
+        (record,) = csv.reader([b"".join(lines).decode()], delimiter=delimiter, strict=True)
+    except UnicodeDecodeError as error:
+        return not_utf8(error)
+    except csv.Error as error:
+        return str(error)
+    return record
 
 
 @contextmanager
@@ -169,15 +285,3 @@ def _open(path: str) -> Iterator[BinaryIO]:
         raise BrokenInput(f"{path}: {reason}; `data.path` in the config names the file to learn from") from error
     with local:
         yield local
-
-
-def _decompressed(path: str, file: BinaryIO) -> Iterator[bytes]:
-    head = file.read(len(GZIP_MAGIC))
-    file.seek(0)
-    if head != GZIP_MAGIC:
-        yield from file
-        return
-    try:
-        yield from gzip.GzipFile(fileobj=file)
-    except (OSError, EOFError, zlib.error) as error:
-        raise BrokenInput(f"{path}: the gzip file is damaged: {error}; make it again") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 import posixpath
@@ -13,6 +12,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from components.errors import BrokenInput
+from components.table_file import TableFile
 
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".gif", ".bmp")
 
@@ -106,20 +106,22 @@ def _of_manifest(path: str) -> Iterator[ImageFile]:
     with tf.io.gfile.GFile(path, "rb") as file:
         content = file.read()
     try:
-        rows = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""))
+        content.decode()
     except UnicodeDecodeError as error:
         raise BrokenInput(f"{path}: not UTF-8 at byte {error.start}; save the list of photos as UTF-8") from error
-    missing = [column for column in MANIFEST_COLUMNS if column not in (rows.fieldnames or ())]
+    table = TableFile(path, "csv", open_file=lambda _: io.BytesIO(content))
+    columns = table.columns()
+    missing = [column for column in MANIFEST_COLUMNS if column not in columns]
     if missing:
         raise BrokenInput(
-            f"{path}: expected a header with the columns path and label, found {', '.join(rows.fieldnames or ())!r}; "
+            f"{path}: expected a header with the columns path and label, found {', '.join(columns)!r}; "
             f"add {' and '.join(missing)}"
         )
     folder = posixpath.dirname(path)
-    for row in rows:
-        photo, label = ((row[column] or "").strip() for column in MANIFEST_COLUMNS)
+    for row in table.rows():
+        photo, label = (row.fields[column].strip() for column in MANIFEST_COLUMNS)
         if not photo:
-            raise BrokenInput(f"{path}, line {rows.line_num}: path is empty; fill it in")
+            raise BrokenInput(f"{path}, line {row.line}: path is empty; fill it in")
         absolute = "://" in photo or photo.startswith("/") or not folder
         yield ImageFile(photo if absolute else f"{folder}/{photo}", photo, label)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import csv
 import io
 import json
 import sys
@@ -14,7 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from components.errors import BrokenInput
+from components.table_file import TableFile
 from pipeline.exit_status import ExitStatus
+from serving.client.metadata import IMAGE_INPUTS
 
 if TYPE_CHECKING:
     from serving.client.errors import PredictionError
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
     from serving.client.rest import RestClient
 
 ROWS_PER_REQUEST = 64
-IMAGE_INPUTS = ("image", "image_bytes")  # the names of the image signatures' inputs
 # What is taken from a directory.
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp")
 TEXT_SUFFIXES = (".txt", ".csv")
@@ -213,12 +214,15 @@ def _is_file(text: str) -> bool:
 
 
 def _read_csv(content: bytes, taken: Mapping[str, TensorDescription], source: str) -> Rows:
-    reader = csv.DictReader(io.StringIO(_decode(content, source), newline=""), restval="")
-    header = [column for column in reader.fieldnames or [] if column]
-    rows = [{column: row[column] for column in header} for row in reader]
+    _decode(content, source)
+    table = TableFile(source, "csv", open_file=lambda _: io.BytesIO(content))
+    try:
+        rows = [row.fields for row in table.rows()] if content.strip() else []
+    except BrokenInput as error:
+        raise ValueError(str(error)) from error
     if not rows:
         raise ValueError(f"{source} holds no rows; expected a header line and at least one row")
-    ignored = [column for column in header if column not in taken]
+    ignored = [column for column in rows[0] if column and column not in taken]
     if ignored:
         click.echo(f"ignored columns of {source} that the model does not take: {', '.join(ignored)}", err=True)
     return _table(rows, taken, source, [f"{source}:{number}" for number in range(1, len(rows) + 1)])

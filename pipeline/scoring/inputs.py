@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-import csv
 import glob
-import gzip
 import itertools
 import os
 import posixpath
-import zlib
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
-import orjson
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 from components.errors import BrokenInput
 from components.image_example_gen.image_files import IMAGE_EXTENSIONS
-from components.table_file import FORMAT_OF_SUFFIX, GZIP_MAGIC, GZIP_SUFFIX, LONGEST_FIELD
+from components.table_file import (
+    DELIMITERS,
+    FORMAT_OF_SUFFIX,
+    GZIP_SUFFIX,
+    decompressed_lines,
+    field_text,
+    format_of,
+    json_records,
+    not_utf8,
+    separated_records,
+)
 from pipeline.scoring.model import PublishedModel
 
 
@@ -62,92 +68,13 @@ class BadItem:
         return self.source if self.line is None else f"{self.source}:{self.line}"
 
 
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-
-
-def open_lines(path: str) -> Iterator[bytes]:
-    """The lines of a file with their ends, unzipped where it is gzipped, without a byte order mark.
-
-    Raises:
-        OSError: the file cannot be read to its end.
-    """
-    with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
-        head = file.read(len(GZIP_MAGIC))
-        file.seek(0)
-        lines = iter(gzip.GzipFile(fileobj=file) if head == GZIP_MAGIC else file)
-        try:
-            for line in lines:
-                yield line.removeprefix(_BYTE_ORDER_MARK)
-                break
-            yield from lines
-        except (EOFError, zlib.error) as error:
-            raise OSError(f"the gzip file is damaged: {error}") from error
-
-
-# So many bytes are searched for the end of a quoted field before the quote that opens it counts as a mistake.
-LONGEST_SEARCH = 2**20
-_OPEN_QUOTE = "unexpected end of data"
-
-
-def separated_records(lines: Iterator[bytes], delimiter: str) -> Iterator[tuple[int, list[str] | str]]:
-    """Each record with the line in which it begins: its fields, or why it is broken; blank lines are none.
-
-    A broken record costs one line, whatever its quotes span: the next one begins in the line after it.
-
-    Args:
-        lines: of the file, with their ends; the first record is the header.
-        delimiter: between fields.
-    """
-    csv.field_size_limit(LONGEST_FIELD)
-    ahead: deque[bytes] = deque()
-    number, columns = 1, 0
-    while first := _next_line(ahead, lines):
-        taken = [first]
-        record = _extended(taken, ahead, lines, delimiter)
-        if isinstance(record, list):
-            columns = columns or len(record)
-            if record and len(record) != columns:
-                record = f"{len(record)} fields, the header has {columns}"
-        if isinstance(record, str):
-            ahead.extendleft(reversed(taken[1:]))
-            del taken[1:]
-        if record:
-            yield number, record
-        number += len(taken)
-
-
-def _next_line(ahead: deque[bytes], lines: Iterator[bytes]) -> bytes:
-    return ahead.popleft() if ahead else next(lines, b"")
-
-
-def _extended(taken: list[bytes], ahead: deque[bytes], lines: Iterator[bytes], delimiter: str) -> list[str] | str:
-    """The record that begins in `taken`, which gets the further lines that it spans; or what is wrong with it."""
-    record = _parse(taken, delimiter)
-    length = len(taken[0])
-    while record == _OPEN_QUOTE:
-        line = _next_line(ahead, lines)
-        if not line or length > LONGEST_SEARCH:
-            taken += [line] * bool(line)
-            return "a quote opens a field and none closes it"
-        taken.append(line)
-        length += len(line)
-        if b'"' in line:
-            record = _parse(taken, delimiter)
-    return record
-
-
-def _parse(lines: list[bytes], delimiter: str) -> list[str] | str:
-    try:
-        (record,) = csv.reader([b"".join(lines).decode()], delimiter=delimiter, strict=True)
-    except UnicodeDecodeError as error:
-        return f"not UTF-8 (byte {error.start + 1} is 0x{error.object[error.start]:02x})"
-    except csv.Error as error:
-        return str(error)
-    return record
+def open_file(path: str) -> AbstractContextManager[BinaryIO]:
+    """A file on any file system that Beam reads, as its bytes are."""
+    file: BinaryIO = FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
+    return file
 
 
 LINES_SUFFIX = ".txt"
-_DELIMITERS = {"csv": ",", "tsv": "\t"}
 
 
 def read_rows(path: str, columns: Mapping[str, str]) -> Iterator[Item | BadItem]:
@@ -160,22 +87,26 @@ def read_rows(path: str, columns: Mapping[str, str]) -> Iterator[Item | BadItem]
         path: of the file; gzipped where its first bytes say so. Any file system that Beam reads.
         columns: what a column is called in an Item -> what it is called in the file.
     """
-    suffix = Path(path.lower().removesuffix(GZIP_SUFFIX)).suffix
-    table_format = FORMAT_OF_SUFFIX.get(suffix, "csv")
     try:
-        if suffix == LINES_SUFFIX and len(columns) == 1:
-            yield from _text_lines(path, next(iter(columns)))
-        elif table_format == "jsonl":
-            yield from _json_lines(path, columns)
-        else:
-            yield from _separated(path, columns, _DELIMITERS[table_format])
+        with open_file(path) as file:
+            yield from _read(path, decompressed_lines(file), columns)
     except (OSError, BeamIOError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         yield BadItem(path, None, f"the file cannot be read: {reason}", whole_file=True)
 
 
-def _separated(path: str, columns: Mapping[str, str], delimiter: str) -> Iterator[Item | BadItem]:
-    records = separated_records(open_lines(path), delimiter)
+def _read(path: str, lines: Iterator[bytes], columns: Mapping[str, str]) -> Iterator[Item | BadItem]:
+    table_format = format_of(path)
+    if path.lower().removesuffix(GZIP_SUFFIX).endswith(LINES_SUFFIX) and len(columns) == 1:
+        return _text_lines(path, lines, next(iter(columns)))
+    if table_format == "jsonl":
+        return _json_lines(path, lines, columns)
+    return _separated(path, separated_records(lines, DELIMITERS[table_format]), columns)
+
+
+def _separated(
+    path: str, records: Iterator[tuple[int, list[str] | str]], columns: Mapping[str, str]
+) -> Iterator[Item | BadItem]:
     line, header = next(records, (1, []))
     if not header:
         return
@@ -199,35 +130,24 @@ def _header_problem(header: Sequence[str], columns: Mapping[str, str]) -> str:
     return f"the header names {twice[0]} more than once; rename one" if twice else ""
 
 
-def _json_lines(path: str, columns: Mapping[str, str]) -> Iterator[Item | BadItem]:
-    for number, line in enumerate(open_lines(path), start=1):
-        if not line.strip():
-            continue
-        try:
-            found = orjson.loads(line)
-        except orjson.JSONDecodeError as error:
-            yield BadItem(path, number, f"not valid JSON: {error}")
-            continue
-        if not isinstance(found, dict):
+def _json_lines(path: str, lines: Iterator[bytes], columns: Mapping[str, str]) -> Iterator[Item | BadItem]:
+    for number, found in json_records(lines):
+        if isinstance(found, ValueError):
+            yield BadItem(path, number, f"not valid JSON: {found}")
+        elif not isinstance(found, dict):
             yield BadItem(path, number, "no JSON object")
         elif missing := [column for column in columns.values() if column not in found]:
             yield BadItem(path, number, f"lacks {', '.join(missing)}; write null where a value is missing")
         else:
-            yield Item(path, number, {name: _text(found[column]) for name, column in columns.items()})
+            yield Item(path, number, {name: field_text(found[column]) for name, column in columns.items()})
 
 
-def _text(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    return "" if value is None else orjson.dumps(value).decode()
-
-
-def _text_lines(path: str, name: str) -> Iterator[Item | BadItem]:
-    for number, line in enumerate(open_lines(path), start=1):
+def _text_lines(path: str, lines: Iterator[bytes], name: str) -> Iterator[Item | BadItem]:
+    for number, line in enumerate(lines, start=1):
         try:
             yield Item(path, number, {name: line.decode().rstrip("\r\n")})
         except UnicodeDecodeError as error:
-            yield BadItem(path, number, f"not UTF-8 (byte {error.start + 1} is 0x{line[error.start]:02x})")
+            yield BadItem(path, number, not_utf8(error))
 
 
 def find_files(place: str, suffixes: tuple[str, ...]) -> list[str]:

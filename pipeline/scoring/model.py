@@ -12,8 +12,7 @@ from tensorflow.core.protobuf import meta_graph_pb2
 from components.errors import BrokenInput
 from components.serving_check.candidate import read_signatures
 from components.serving_check.errors import ModelUnavailable
-from pipeline.commands.predict import IMAGE_INPUTS
-from serving.client.metadata import ModelMetadata, TensorDescription
+from serving.client.metadata import IMAGE_INPUTS, ModelMetadata, TensorDescription
 from serving.model_store import ModelStoreError, ModelVersion, list_versions, served_version
 
 # The first that a model has is asked.

@@ -8,6 +8,9 @@ from typing import Any
 
 from serving.client.errors import CanonicalCode
 
+# What the signatures of image models call their input.
+IMAGE_INPUTS = ("image", "image_bytes")
+
 
 @dataclass(frozen=True)
 class TensorDescription:
