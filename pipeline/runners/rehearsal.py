@@ -1,4 +1,4 @@
-"""Run a compiled pipeline spec here, a container command at a time, without a cluster."""
+"""Rehearsal of a compiled pipeline: its container commands, run here one after the other, without a cluster."""
 
 from __future__ import annotations
 
