@@ -27,7 +27,7 @@ from benchmarks.harness.running import report
 from benchmarks.quality import quality_by_split, transform_graph
 from pipeline import demo_data
 from pipeline.config import RunConfig, load_config
-from pipeline.runners.beam_speedups import hasten_beam
+from pipeline.runners.beam_speedups import apply_beam_speedups
 from trainers.splits import TransformedSplit, TransformGraph, read_transformed_split
 from trainers.tabular.options import TabularTrainerOptions
 from trainers.tabular.train import build_model, fit
@@ -46,7 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--splits", type=int, default=5)
     splits = range(parser.parse_args().splits)
-    hasten_beam()
+    apply_beam_speedups()
     config = load_config(str(CONFIG))
     with demo_data.fetch("hearts").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
