@@ -7,27 +7,32 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmarks.harness.measurement import Goal, Measurement
+
+if TYPE_CHECKING:
+    from pipeline.runners.beam_speedups import Speedup
 
 LAST_STEP = "Transform"
 # Other steps before it look at statistics alone, and take as long for many items as for few.
 STEPS = ("CsvExampleGen", "ImageExampleGen", "StatisticsGen", LAST_STEP)
 
 
-def first_steps(config_file: str) -> dict[str, float]:
+def first_steps(config_file: str, speedups: Sequence[Speedup] | None = None) -> dict[str, float]:
     """Seconds of each step that reads the data.
 
     Args:
         config_file: of the run; what it leaves lies beside it.
+        speedups: of Apache Beam; all of them by default.
     """
     from pipeline.config import load_config
     from pipeline.dag import Locations, create_pipeline
-    from pipeline.runners.beam_speedups import hasten_beam
+    from pipeline.runners.beam_speedups import apply_beam_speedups
     from pipeline.runners.local import BEAM_PIPELINE_ARGS, LocalRunner
     from pipeline.tasks import raw_data, schema_file
 
-    hasten_beam()
+    apply_beam_speedups(speedups)
     config, folder = load_config(config_file), str(Path(config_file).parent)
     started = time.perf_counter()
     data = raw_data(config, Path(folder))

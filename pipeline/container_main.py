@@ -14,7 +14,7 @@ from transform.errors import PreprocessingError
 
 
 def container_main(arguments: Sequence[str]) -> None:
-    """Run one step as TFX's own entry point for Kubeflow Pipelines v2 does.
+    """Run one step as TFX's own entry point for Kubeflow Pipelines v2 does, and Beam as it is, without speed-ups.
 
     A step that stops the run ends with one sentence and the exit status of `ingraph run`, not with a stack trace.
 
@@ -25,10 +25,6 @@ def container_main(arguments: Sequence[str]) -> None:
     with uncollected_imports():
         from absl import app
         from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor
-
-        from pipeline.runners.beam_speedups import hasten_beam
-
-    hasten_beam()
 
     def run_step(parsed: object) -> None:
         try:

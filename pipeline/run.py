@@ -233,9 +233,9 @@ def _prepared(
     screen.loading()
     with uncollected_imports():
         from pipeline.dag import Locations
-        from pipeline.runners.beam_speedups import hasten_beam
+        from pipeline.runners.beam_speedups import apply_beam_speedups
 
-    hasten_beam()
+    apply_beam_speedups()
     metadata = str(folder / "metadata.sqlite")
     locations = Locations(
         data=data.path,

@@ -28,7 +28,7 @@ from benchmarks.quality import quality_by_split, transform_graph
 from pipeline import demo_data
 from pipeline.config import load_config
 from pipeline.options import RunConfig
-from pipeline.runners.beam_speedups import hasten_beam
+from pipeline.runners.beam_speedups import apply_beam_speedups
 from trainers.splits import TransformedSplit, TransformGraph, read_transformed_split
 from trainers.tabular.models import build_model
 from trainers.tabular.options import TabularTrainerOptions
@@ -48,7 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--splits", type=int, default=5)
     splits = range(parser.parse_args().splits)
-    hasten_beam()
+    apply_beam_speedups()
     config = load_config(str(CONFIG))
     with demo_data.fetch("hearts").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))

@@ -29,7 +29,7 @@ from benchmarks.quality import quality_by_split, transform_graph
 from pipeline import demo_data
 from pipeline.config import load_config
 from pipeline.options import RunConfig
-from pipeline.runners.beam_speedups import hasten_beam
+from pipeline.runners.beam_speedups import apply_beam_speedups
 from serving.signatures.common import VOCABULARY
 from trainers.artifacts import predict_split
 from trainers.splits import TransformGraph, read_transformed_split
@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="a CSV file, may be gzipped; the reviews where it is not given")
     parser.add_argument("--splits", type=int, default=5)
     options = parser.parse_args()
-    hasten_beam()
+    apply_beam_speedups()
     texts, labels = read_texts(options.data or demo_data.fetch("reviews"))
     config = load_config(str(CONFIG))
     ours, theirs = [], []

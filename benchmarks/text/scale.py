@@ -41,13 +41,13 @@ def measure(documents: int) -> Scale:
     from benchmarks.quality import transform_graph
     from benchmarks.text.quality import SPEC
     from pipeline.config import load_config
-    from pipeline.runners.beam_speedups import hasten_beam
+    from pipeline.runners.beam_speedups import apply_beam_speedups
     from trainers.splits import TransformGraph
     from trainers.text.options import NgramOptions
     from trainers.text.train import fit_classifier, read_training_split
     from transform.text import preprocessing_fn
 
-    hasten_beam()
+    apply_beam_speedups()
     config = load_config(str(CONFIG))
     trainer = config.trainer
     assert isinstance(trainer, NgramOptions)

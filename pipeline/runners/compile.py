@@ -1,4 +1,4 @@
-"""Compiling a config into the pipeline spec that Kubeflow Pipelines and Vertex AI run."""
+"""Compilation of a config into the pipeline spec that Kubeflow Pipelines and Vertex AI run."""
 
 from __future__ import annotations
 
@@ -8,14 +8,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
-from google.protobuf import json_format
-from kfp.pipeline_spec import pipeline_spec_pb2
-from tfx import v1 as tfx
-from tfx.dsl.components.base.base_component import BaseComponent
-from tfx.orchestration.data_types import RuntimeParameter
 
 from components.errors import BrokenInput
 from pipeline.data import StagedFile
@@ -23,114 +18,16 @@ from pipeline.options import ClusterOptions, RunConfig, StepResources
 from pipeline.spans import span_window, write_span_files
 from pipeline.tasks import TASKS, raw_data, schema_file
 
+if TYPE_CHECKING:
+    from tfx import v1 as tfx
+    from tfx.dsl.components.base.base_component import BaseComponent
+
 # What a container of the image is started with; the rest of its command line is in the spec.
-CONTAINER_COMMAND = ["python", "-m", "pipeline.container_main"]
+_CONTAINER_COMMAND = ["python", "-m", "pipeline.container_main"]
 # Both backends put the id of the run there.
-RUN_ID = "{{$.pipeline_job_uuid}}"
+_RUN_ID = "{{$.pipeline_job_uuid}}"
 # A node with such a parameter looks at the model base path, which no cache knows.
 _NEVER_CACHED = "run_id"
-
-_ResourceSpec = pipeline_spec_pb2.PipelineDeploymentConfig.PipelineContainerSpec.ResourceSpec
-
-
-def compile_job(pipeline: tfx.dsl.Pipeline, cluster: ClusterOptions) -> dict[str, Any]:
-    """A PipelineJob as JSON: `pipelineSpec` (schema version 2.1.0), `runtimeConfig`, `displayName`, `labels`.
-
-    The open-source backend runs no resolver nodes, and the pipeline has none. Nodes that look at the model base path
-    are not cached.
-
-    Raises:
-        BrokenInput: `cluster.image` is missing, or `cluster.resources` names a step that is not there.
-    """
-    if not cluster.image:
-        raise BrokenInput(
-            "cluster.image is missing: the container image that every step runs in, made from deploy/image/Dockerfile; "
-            "`--set cluster.image=REGISTRY/ingraph:TAG` gives it"
-        )
-    _give_resources(pipeline.components, cluster.resources)
-    runner = tfx.orchestration.experimental.KubeflowV2DagRunner(
-        config=tfx.orchestration.experimental.KubeflowV2DagRunnerConfig(
-            default_image=cluster.image, default_commands=CONTAINER_COMMAND, use_pipeline_spec_2_1=True
-        )
-    )
-    job: dict[str, Any] = runner.run(pipeline, write_out=False)
-    for task in job["pipelineSpec"]["root"]["dag"]["tasks"].values():
-        if _NEVER_CACHED in task.get("inputs", {}).get("parameters", {}):
-            task.pop("cachingOptions", None)
-    parameters = job["pipelineSpec"]["root"].get("inputDefinitions", {}).get("parameters", {})
-    for name, default in _defaults(pipeline.components).items():  # TFX leaves them out
-        parameters[name]["defaultValue"] = default
-    json_format.ParseDict(job["pipelineSpec"], pipeline_spec_pb2.PipelineSpec())
-    return job
-
-
-def cluster_name(name: str) -> str:
-    """A config's name as both backends take it: lower case letters, digits and dashes."""
-    return re.sub(r"[^a-z0-9-]", "-", name.lower())
-
-
-def _defaults(components: list[BaseComponent]) -> dict[str, Any]:
-    values = [value for component in components for value in component.exec_properties.values()]
-    return {value.name: value.default for value in values if isinstance(value, RuntimeParameter)}
-
-
-def _give_resources(components: list[BaseComponent], resources: dict[str, StepResources]) -> None:
-    by_name = {component.id: component for component in components}
-    for step, given in resources.items():
-        if step not in by_name:
-            raise BrokenInput(f"cluster.resources.{step}: there is no such step; the steps are {', '.join(by_name)}")
-        accelerator = given.accelerator
-        by_name[step].platform_config = _ResourceSpec(
-            cpu_limit=given.cpu or 0,
-            memory_limit=given.memory or 0,
-            accelerator=_ResourceSpec.AcceleratorConfig(type=accelerator.type, count=accelerator.count)
-            if accelerator
-            else None,
-        )
-
-
-_YAML = (".yaml", ".yml")
-
-
-def write_job(job: dict[str, Any], path: str) -> None:
-    """Write a PipelineJob as JSON, which Vertex AI takes, or its spec alone as YAML, which Kubeflow Pipelines takes.
-
-    Args:
-        job: see pipeline.runners.compiled_job.
-        path: its ending decides: .json, .yaml or .yml.
-
-    Raises:
-        BrokenInput: another ending, or the file cannot be written.
-    """
-    if path.endswith(".json"):
-        content = json.dumps(job, indent=2, sort_keys=True)
-    elif path.endswith(_YAML):
-        content = yaml.safe_dump(job["pipelineSpec"], sort_keys=True)
-    else:
-        raise BrokenInput(f"{path}: expected a name that ends in .json (Vertex AI) or .yaml (Kubeflow Pipelines)")
-    try:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_text(content, encoding="utf-8")
-    except OSError as error:
-        raise BrokenInput(f"{path}: the compiled pipeline cannot be written: {error.strerror}") from error
-
-
-@dataclass(frozen=True)
-class RunRequest:
-    """A run of a compiled pipeline.
-
-    Attributes:
-        spec_file: what pipeline.runners.write_job wrote.
-        name: what to call it.
-        parameters: values of its runtime parameters, where the compiled ones are not meant.
-        cluster: where to run it.
-    """
-
-    spec_file: str
-    name: str
-    parameters: Mapping[str, str]
-    cluster: ClusterOptions
-
 
 Target = Literal["kubeflow", "vertex"]
 
@@ -140,7 +37,7 @@ class ClusterPipeline:
     """What is submitted.
 
     Attributes:
-        job: see pipeline.runners.compiled_job.compile_job.
+        job: a PipelineJob, see compile_job.
         staged: what must be copied before a run.
         base_path: the model base path that runs publish into.
     """
@@ -168,6 +65,7 @@ def cluster_pipeline(config: RunConfig, target: Target, folder: Path) -> Cluster
     staged: list[StagedFile] = []
     data_path, data_fingerprint = _data(config, folder, root, staged)
     schema = schema_file(config)
+    # Data that cannot be used are found before TFX is imported.
     from pipeline.dag import Locations, create_pipeline
 
     base_path = config.models if _is_shared(config.models) else f"{root}/{config.models}"
@@ -180,7 +78,7 @@ def cluster_pipeline(config: RunConfig, target: Target, folder: Path) -> Cluster
         base_path=f"{base_path}/{config.name}",
     )
     named = config.model_copy(update={"name": cluster_name(config.name)})
-    pipeline = create_pipeline(named, locations, RUN_ID, config.beam.pipeline_args(config.cluster.image))
+    pipeline = create_pipeline(named, locations, _RUN_ID, config.beam.pipeline_args(config.cluster.image))
     return ClusterPipeline(compile_job(pipeline, config.cluster), staged, locations.base_path)
 
 
@@ -223,3 +121,109 @@ def _stage(local: str, root: str, kind: str, staged: list[StagedFile], fingerpri
 
 def _is_shared(path: str) -> bool:
     return "://" in path or Path(path).is_absolute()
+
+
+def compile_job(pipeline: tfx.dsl.Pipeline, cluster: ClusterOptions) -> dict[str, Any]:
+    """A PipelineJob as JSON: `pipelineSpec` (schema version 2.1.0), `runtimeConfig`, `displayName`, `labels`.
+
+    The open-source backend runs no resolver nodes, and the pipeline has none. Nodes that look at the model base path
+    are not cached.
+
+    Raises:
+        BrokenInput: `cluster.image` is missing, or `cluster.resources` names a step that is not there.
+    """
+    from google.protobuf import json_format
+    from kfp.pipeline_spec import pipeline_spec_pb2
+    from tfx import v1 as tfx
+
+    if not cluster.image:
+        raise BrokenInput(
+            "cluster.image is missing: the container image that every step runs in, made from deploy/image/Dockerfile; "
+            "`--set cluster.image=REGISTRY/ingraph:TAG` gives it"
+        )
+    _give_resources(pipeline.components, cluster.resources)
+    runner = tfx.orchestration.experimental.KubeflowV2DagRunner(
+        config=tfx.orchestration.experimental.KubeflowV2DagRunnerConfig(
+            default_image=cluster.image, default_commands=_CONTAINER_COMMAND, use_pipeline_spec_2_1=True
+        )
+    )
+    job: dict[str, Any] = runner.run(pipeline, write_out=False)
+    for task in job["pipelineSpec"]["root"]["dag"]["tasks"].values():
+        if _NEVER_CACHED in task.get("inputs", {}).get("parameters", {}):
+            task.pop("cachingOptions", None)
+    parameters = job["pipelineSpec"]["root"].get("inputDefinitions", {}).get("parameters", {})
+    for name, default in _defaults(pipeline.components).items():  # TFX leaves them out
+        parameters[name]["defaultValue"] = default
+    json_format.ParseDict(job["pipelineSpec"], pipeline_spec_pb2.PipelineSpec())
+    return job
+
+
+def _defaults(components: list[BaseComponent]) -> dict[str, Any]:
+    from tfx.orchestration.data_types import RuntimeParameter
+
+    values = [value for component in components for value in component.exec_properties.values()]
+    return {value.name: value.default for value in values if isinstance(value, RuntimeParameter)}
+
+
+def _give_resources(components: list[BaseComponent], resources: dict[str, StepResources]) -> None:
+    from kfp.pipeline_spec import pipeline_spec_pb2
+
+    spec = pipeline_spec_pb2.PipelineDeploymentConfig.PipelineContainerSpec.ResourceSpec
+    by_name = {component.id: component for component in components}
+    for step, given in resources.items():
+        if step not in by_name:
+            raise BrokenInput(f"cluster.resources.{step}: there is no such step; the steps are {', '.join(by_name)}")
+        accelerator = given.accelerator
+        by_name[step].platform_config = spec(
+            cpu_limit=given.cpu or 0,
+            memory_limit=given.memory or 0,
+            accelerator=spec.AcceleratorConfig(type=accelerator.type, count=accelerator.count) if accelerator else None,
+        )
+
+
+def cluster_name(name: str) -> str:
+    """A config's name as both backends take it: lower case letters, digits and dashes."""
+    return re.sub(r"[^a-z0-9-]", "-", name.lower())
+
+
+_YAML = (".yaml", ".yml")
+
+
+def write_job(job: dict[str, Any], path: str) -> None:
+    """Write a PipelineJob as JSON, which Vertex AI takes, or its spec alone as YAML, which Kubeflow Pipelines takes.
+
+    Args:
+        job: see compile_job.
+        path: its ending decides: .json, .yaml or .yml.
+
+    Raises:
+        BrokenInput: another ending, or the file cannot be written.
+    """
+    if path.endswith(".json"):
+        content = json.dumps(job, indent=2, sort_keys=True)
+    elif path.endswith(_YAML):
+        content = yaml.safe_dump(job["pipelineSpec"], sort_keys=True)
+    else:
+        raise BrokenInput(f"{path}: expected a name that ends in .json (Vertex AI) or .yaml (Kubeflow Pipelines)")
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text(content, encoding="utf-8")
+    except OSError as error:
+        raise BrokenInput(f"{path}: the compiled pipeline cannot be written: {error.strerror}") from error
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """A run of a compiled pipeline.
+
+    Attributes:
+        spec_file: written by write_job.
+        name: what to call it.
+        parameters: values of its runtime parameters, where the compiled ones are not meant.
+        cluster: where to run it.
+    """
+
+    spec_file: str
+    name: str
+    parameters: Mapping[str, str]
+    cluster: ClusterOptions

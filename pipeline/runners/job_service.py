@@ -6,21 +6,17 @@ from collections.abc import Sequence
 
 from components.errors import BrokenInput
 
-PORTABLE_RUNNER = "PortableRunner"
-
-
+_PORTABLE_RUNNER = "PortableRunner"
 # Beam starts a job service of its own.
 _EMBEDDED = "embed"
 
 
-_SECONDS = 5
-
-
-def require_job_service(arguments: Sequence[str], seconds: float = _SECONDS) -> None:
+def require_job_service(arguments: Sequence[str], seconds: float = 5) -> None:
     """Connect to the job service once, which costs milliseconds; Beam itself ends in a trace after a minute.
 
     Args:
-        arguments: Beam's options, see pipeline.beam_options; without PortableRunner and an endpoint nothing is asked.
+        arguments: Beam's pipeline options, see pipeline.options.BeamOptions; without PortableRunner and an endpoint
+            nothing is asked.
         seconds: how long the service has to answer.
 
     Raises:
@@ -28,7 +24,7 @@ def require_job_service(arguments: Sequence[str], seconds: float = _SECONDS) -> 
     """
     options = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
     endpoint = options.get("--job_endpoint", _EMBEDDED)
-    if options.get("--runner") != PORTABLE_RUNNER or endpoint == _EMBEDDED:
+    if options.get("--runner") != _PORTABLE_RUNNER or endpoint == _EMBEDDED:
         return
     import grpc
 

@@ -1,4 +1,4 @@
-"""Kubeflow Pipelines: the connection, and runs on it."""
+"""Kubeflow Pipelines: its client, and runs of compiled pipelines."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 @contextmanager
 def kubeflow_client(cluster: ClusterOptions, sent: str) -> Iterator[kfp.Client]:
-    """A client, whose errors become a sentence.
+    """A kfp.Client whose errors become a sentence.
 
-    https://kubeflow-pipelines.readthedocs.io/en/stable/source/client.html
+    Source: https://kubeflow-pipelines.readthedocs.io/en/stable/source/client.html
 
     Args:
         cluster: where Kubeflow Pipelines is.
@@ -55,11 +55,11 @@ def submit_to_kubeflow(request: RunRequest) -> str:
         NotSubmitted: it cannot be reached, or did not take the run.
     """
     with kubeflow_client(request.cluster, "the run") as client:
-        run = client.create_run_from_pipeline_package(**run_arguments(request))
+        run = client.create_run_from_pipeline_package(**_run_arguments(request))
     return f"{str(request.cluster.host).rstrip('/')}/#/runs/details/{run.run_id}"
 
 
-def run_arguments(request: RunRequest) -> dict[str, Any]:
+def _run_arguments(request: RunRequest) -> dict[str, Any]:
     """The arguments of kfp.Client.create_run_from_pipeline_package."""
     return {
         "pipeline_file": request.spec_file,

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from tfx import v1 as tfx
@@ -15,41 +14,9 @@ from tfx.proto.orchestration import pipeline_pb2
 
 from pipeline.options import BeamOptions
 
-# The numbers of malloc.h.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-_KIB, _MIB = 1 << 10, 1 << 20
-
-
-@contextlib.contextmanager
-def heap_given_back() -> Iterator[None]:
-    """Within it, glibc maps pieces of memory from 64 KiB on by themselves, and returns them when they are freed.
-
-    By itself glibc raises that limit up to 32 MiB, the larger the pieces that are freed: then photos and batches that
-    come and go leave a heap in pieces that nothing fits in, which grows with their number. Afterwards large pieces come
-    from the heap, and it keeps what is freed: training takes the same ones step after step, and would spend a third of
-    its time on having them mapped. Does nothing where the C library is another one.
-
-    Source: mallopt(3).
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:
-        yield
-        return
-    mallopt(_MMAP_THRESHOLD, 64 * _KIB)
-    mallopt(_TRIM_THRESHOLD, 128 * _KIB)
-    try:
-        yield
-    finally:
-        mallopt(_MMAP_THRESHOLD, 512 * _MIB)
-        mallopt(_TRIM_THRESHOLD, 1024 * _MIB)
-
-
 BEAM_PIPELINE_ARGS = BeamOptions().pipeline_args()
 
-TRAINING = ("Tuner", "Trainer")
-
-OnStart = Callable[[str], None]
-OnEnd = Callable[[str, float], None]
+_TRAINING = ("Tuner", "Trainer")
 
 
 class LocalRunner(tfx.orchestration.LocalDagRunner):
@@ -61,7 +28,7 @@ class LocalRunner(tfx.orchestration.LocalDagRunner):
         on_end: called with a node's id and its seconds after it ran; not called for a node that failed.
     """
 
-    def __init__(self, run_id: str, on_start: OnStart, on_end: OnEnd) -> None:
+    def __init__(self, run_id: str, on_start: Callable[[str], None], on_end: Callable[[str, float], None]) -> None:
         super().__init__()
         self._run_id = run_id
         self._on_start = on_start
@@ -79,8 +46,41 @@ class LocalRunner(tfx.orchestration.LocalDagRunner):
             name = node.pipeline_node.node_info.id
             self._on_start(name)
             started = time.monotonic()
-            # Not for rows and texts, whose memory hardly grows: it takes a fifth of Transform's time. Training takes
-            # the same large pieces step after step.
-            with heap_given_back() if photos and name not in TRAINING else contextlib.nullcontext():
-                super().run_with_ir(single, run_options)
+            # Rows and texts do without: their memory hardly grows, and a fifth of Transform's time would go to it.
+            if photos and name not in _TRAINING:
+                return_freed_memory()
+            super().run_with_ir(single, run_options)
+            if photos:
+                keep_freed_memory()
             self._on_end(name, time.monotonic() - started)
+
+
+# The parameters of mallopt, from malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_KIB, _MIB = 1 << 10, 1 << 20
+
+
+def return_freed_memory() -> None:
+    """Allocation by mmap from 64 KiB on, for the rest of the process: what is freed goes back to the system.
+
+    By itself glibc raises that threshold to the size of the blocks that are freed, up to 32 MiB: then photos and
+    batches that come and go leave a fragmented heap, which grows with their number.
+    """
+    _set_malloc_thresholds(mmap=64 * _KIB, trim=128 * _KIB)
+
+
+def keep_freed_memory() -> None:
+    """Allocation from the heap up to 512 MiB, for the rest of the process: what is freed stays for the next block.
+
+    Training allocates the same large blocks step after step, and would spend a third of its time on having them mapped.
+    Not glibc's own state, which has no fixed thresholds and cannot be had back once they are set.
+    """
+    _set_malloc_thresholds(mmap=512 * _MIB, trim=1024 * _MIB)
+
+
+def _set_malloc_thresholds(mmap: int, trim: int) -> None:
+    """Set glibc's thresholds, in bytes; another C library is left alone. Source: mallopt(3)."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, mmap)
+        mallopt(_M_TRIM_THRESHOLD, trim)

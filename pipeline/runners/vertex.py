@@ -1,4 +1,4 @@
-"""Vertex AI Pipelines: credentials, location, and runs on it."""
+"""Vertex AI Pipelines: its location and credentials, and runs of compiled pipelines."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def vertex_location(cluster: ClusterOptions) -> str:
 
 @contextmanager
 def vertex_credentials(cluster: ClusterOptions, sent: str) -> Iterator[Any]:
-    """This machine's credentials; errors of Google's clients become a sentence.
+    """Google Cloud credentials of this machine; errors of Google's clients become a sentence.
 
     Args:
         cluster: which project and region are asked.
@@ -73,9 +73,9 @@ def submit_to_vertex(request: RunRequest) -> str:
 
 
 def pipeline_job(request: RunRequest, credentials: Any) -> aiplatform.PipelineJob:
-    """The request to run a compiled pipeline.
+    """A PipelineJob of a compiled pipeline, not yet submitted.
 
-    https://cloud.google.com/python/docs/reference/aiplatform/latest/google.cloud.aiplatform.PipelineJob
+    Source: https://cloud.google.com/python/docs/reference/aiplatform/latest/google.cloud.aiplatform.PipelineJob
 
     Raises:
         BrokenInput: `cluster` lacks what Vertex AI needs, or names a region that it does not have.

@@ -19,7 +19,7 @@ from apache_beam.utils.shared import Shared
 
 from components.errors import BrokenInput
 from pipeline.options import IN_MEMORY_RUNNER, BeamOptions
-from pipeline.runners.beam_speedups import hasten_beam
+from pipeline.runners.beam_speedups import apply_beam_speedups
 from pipeline.runners.job_service import require_job_service
 from pipeline.scoring.inputs import BadItem, Item, Source, find_sources, read_items
 from pipeline.scoring.model import PublishedModel
@@ -207,7 +207,7 @@ def check_output(output: str) -> None:
 def _run_pipeline(
     model: PublishedModel, sources: Sequence[Source], folder: str, suffix: str, options: BeamOptions, image: str | None
 ) -> None:
-    hasten_beam()
+    apply_beam_speedups()
     arguments = options.pipeline_args(image)
     require_job_service(arguments)
     with beam.Pipeline(argv=arguments) as pipeline:

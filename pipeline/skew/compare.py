@@ -26,7 +26,7 @@ from pipeline.dag import distribution_comparators
 from pipeline.history import open_metadata_store, read_recorded_run
 from pipeline.options import RunConfig
 from pipeline.run import model_base_path
-from pipeline.runners.beam_speedups import hasten_beam
+from pipeline.runners.beam_speedups import apply_beam_speedups
 from pipeline.runners.local import BEAM_PIPELINE_ARGS, LocalRunner
 from pipeline.scoring.inputs import find_files
 from pipeline.skew.requests import Columns, LoggedRequests, Value
@@ -363,7 +363,7 @@ def compare_examples(
     folder: Path, splits: Sequence[str], statistics: RunArtifact | None, bounds: Mapping[str, float]
 ) -> list[ColumnSkew]:
     """Each column that has a bound, the worst first; see skew_pipeline for what is given."""
-    hasten_beam()
+    apply_beam_speedups()
     pipeline = skew_pipeline(folder, splits, statistics, bounds)
     LocalRunner("skew", lambda node: None, lambda node, seconds: None).run(pipeline)
     (computed,) = folder.glob("artifacts/StatisticsGen/statistics/*")

@@ -23,7 +23,7 @@ from components.image_example_gen.component import ImageExampleGen
 from components.image_example_gen.examples import split_by_content
 from components.image_example_gen.executor import Executor
 from components.image_example_gen.image_files import input_fingerprint, list_images
-from pipeline.runners.beam_speedups import hasten_beam
+from pipeline.runners.beam_speedups import apply_beam_speedups
 from pipeline.runners.local import BEAM_PIPELINE_ARGS
 
 
@@ -57,7 +57,7 @@ def flowers(tmp_path) -> Path:
 @pytest.fixture
 def ingest(artifact):
     """Runs the component's executor with its own parameters; answers the artifact's directory."""
-    hasten_beam()
+    apply_beam_speedups()
     runs = []
 
     def run(path: Path, **options) -> Path:
@@ -325,7 +325,7 @@ def test_the_fingerprint_changes_with_a_file_of_the_same_size(flowers):
 
 
 def test_a_pipeline_reads_photos_again_when_they_have_changed_and_only_then(flowers, tmp_path):
-    hasten_beam()
+    apply_beam_speedups()
     database = metadata.sqlite_metadata_connection_config(str(tmp_path / "metadata.sqlite"))
 
     def run() -> list[int]:

@@ -22,7 +22,7 @@ from components.image_example_gen.executor import REPORT_FILE
 from pipeline.config import load_config
 from pipeline.dag import Locations, create_pipeline
 from pipeline.options import BeamOptions, RunConfig
-from pipeline.runners.beam_speedups import hasten_beam
+from pipeline.runners.beam_speedups import apply_beam_speedups
 from pipeline.runners.job_service import require_job_service
 from pipeline.runners.local import LocalRunner
 from pipeline.tasks import raw_data, schema_file
@@ -85,7 +85,7 @@ feature { name: "opinion" type: BYTES }
 
 @pytest.fixture(scope="module")
 def services(tmp_path_factory) -> Iterator[BeamServices]:
-    hasten_beam()  # here, as in every run, and not in the workers
+    apply_beam_speedups()  # here, as in every run, and not in the workers
     with beam_services(tmp_path_factory.mktemp("services")) as started:
         yield started
 

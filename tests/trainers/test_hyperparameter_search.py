@@ -15,7 +15,7 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 
 from benchmarks.quality import transform_graph
 from benchmarks.text.quality import SPEC, write_examples
-from pipeline.runners.beam_speedups import hasten_beam
+from pipeline.runners.beam_speedups import apply_beam_speedups
 from serving.reference_predictions import example_id
 from tests.trainers.test_image_trainer import CLASSES, PIXELS, photos
 from trainers.artifacts import write_tensorboard_log
@@ -285,7 +285,7 @@ def test_texts_are_searched_by_the_models_that_the_trainer_makes(tmp_path):
     file = write_examples(f"{tmp_path}/train.gz", texts, positive)
     preprocessing = TextOptions(label=LabelOptions(column="label"), character_ngrams=None).completed("terms")
     config = {"preprocessing": preprocessing.model_dump_json()}
-    hasten_beam()
+    apply_beam_speedups()
     transform_graph(preprocessing_fn, config, SPEC, file, str(tmp_path))
     options = NgramOptions(epochs=4, embedding_width=4, hidden_units=4)
     search = TunerOptions(space={"learning_rate": [1e-6, 0.05]}, objective="cross_entropy")

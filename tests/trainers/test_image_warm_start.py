@@ -17,7 +17,7 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 from benchmarks.quality import transform_graph
 from components.errors import BrokenInput
 from pipeline.config import load_config
-from pipeline.runners.beam_speedups import hasten_beam
+from pipeline.runners.beam_speedups import apply_beam_speedups
 from tests.trainers.test_image_trainer import PIXELS, PROJECT, accuracy, predictions, training
 from trainers.fitting import _Memory
 from trainers.image.backbones import image_backbone
@@ -205,7 +205,7 @@ class Trainer:
                     for name, value in values.items()
                 }
                 file.write(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString())
-        hasten_beam()
+        apply_beam_speedups()
         spec = dict.fromkeys(["image", "label"], tf.io.FixedLenFeature([], tf.string))
         transform_graph(preprocessing_fn, self.config, spec, self.examples, str(folder))
 

@@ -1,0 +1,257 @@
+"""The local runner: Beam with its speed-ups answers as Beam does; the allocator and oneDNN."""
+
+from __future__ import annotations
+
+import ctypes
+import email.mime.text
+import json
+import logging
+import os
+import pkgutil
+import subprocess
+import sys
+import types
+import xml.dom
+
+import apache_beam as beam
+import pytest
+from apache_beam.internal.cloudpickle import cloudpickle
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, SetupOptions, StandardOptions
+from apache_beam.runners.worker import statecache
+from apache_beam.testing.util import assert_that, equal_to
+from apache_beam.transforms import userstate
+from apache_beam.transforms.timeutil import TimeDomain
+from apache_beam.transforms.userstate import CombiningValueStateSpec, TimerSpec, on_timer
+from tfx import v1 as tfx
+from tfx.proto.orchestration import pipeline_pb2
+
+from pipeline.run import onednn
+from pipeline.runners import beam_speedups, local
+from pipeline.runners.beam_speedups import SPEEDUPS, apply_beam_speedups
+from pipeline.runners.local import BEAM_PIPELINE_ARGS, LocalRunner
+from pipeline.tasks import TASKS
+
+# Read before any test puts something of ours in their place.
+SUBMODULES_THAT_BEAM_FINDS = cloudpickle._find_imported_submodules
+SIZE_THAT_BEAM_FINDS = statecache.get_deep_size
+
+
+class Doubling(beam.DoFn):
+    def process(self, element: int, window=beam.DoFn.WindowParam):
+        yield 2 * element
+
+
+def test_options_are_those_that_beam_parses_and_changing_one_changes_no_other():
+    arguments = ["--runner=DirectRunner", "--direct_num_workers=3", "--requirements_file=a.txt"]
+    plain = {
+        view: PipelineOptions(arguments).view_as(view).get_all_options() for view in (StandardOptions, SetupOptions)
+    }
+    apply_beam_speedups()
+    for _ in range(2):
+        options = PipelineOptions(arguments)
+        for view, expected in plain.items():
+            assert options.view_as(view).get_all_options() == expected
+        assert options.view_as(DirectOptions).direct_num_workers == 3
+        options.view_as(DirectOptions).direct_num_workers = 7
+        assert options.view_as(DirectOptions).direct_num_workers == 7
+    assert PipelineOptions(arguments, runner="Other").view_as(StandardOptions).runner == "Other"
+
+
+COUNT = CombiningValueStateSpec("count", sum)
+TIMER = TimerSpec("timer", TimeDomain.WATERMARK)
+COUNT_PARAMETER = beam.DoFn.StateParam(COUNT)
+TIMER_PARAMETER = beam.DoFn.TimerParam(TIMER)
+
+
+class Counting(beam.DoFn):
+    def process(self, element, count=COUNT_PARAMETER):
+        count.add(1)
+        yield element[1], count.read()
+
+    @on_timer(TIMER)
+    def end(self, timer=TIMER_PARAMETER):
+        return []
+
+
+class Adding:
+    def add(self, element, count=COUNT_PARAMETER):
+        yield element
+
+
+def test_state_and_timers_of_a_dofn_are_those_that_beam_finds():
+    apply_beam_speedups()
+    plain = beam.ParDo(len).fn
+    of_its_own = Doubling()
+    of_its_own.process = Adding().add
+    for _ in range(2):
+        assert userstate.get_dofn_specs(Counting()) == ({COUNT}, {TIMER})
+        assert userstate.get_dofn_specs(Doubling()) == (set(), set())
+        assert userstate.get_dofn_specs(plain) == (set(), set())
+        assert userstate.get_dofn_specs(of_its_own) == ({COUNT}, set())
+    found, _ = userstate.get_dofn_specs(Counting())
+    found.clear()
+    assert userstate.get_dofn_specs(Counting())[0] == {COUNT}
+
+
+def test_submodules_of_a_pickled_function_are_those_that_beam_finds(monkeypatch):
+    apply_beam_speedups()
+
+    def function():
+        return email.mime.text, xml.dom, os.path
+
+    mentioned = [email, xml, os, json, None, 3]
+
+    def found():
+        return cloudpickle._find_imported_submodules(function.__code__, mentioned)
+
+    assert found() == SUBMODULES_THAT_BEAM_FINDS(function.__code__, mentioned)
+    assert {email.mime, email.mime.text, xml.dom} <= set(found())
+    late = types.ModuleType("email.path")
+    monkeypatch.setitem(sys.modules, "email.path", late)
+    assert late in found()
+    monkeypatch.delitem(sys.modules, "email.path")
+    assert late not in found()
+
+
+def test_state_weighs_what_it_holds_and_not_what_modules_hold():
+    apply_beam_speedups()
+    for state in [b"x" * 1000], {"a": [b"x" * 1000, b"y" * 100_000]}, Doubling(), json.dumps, sys:
+        assert statecache.get_deep_size(state) == SIZE_THAT_BEAM_FINDS(state)
+
+
+def test_a_pipeline_with_state_and_side_inputs_runs_on_the_local_runner():
+    apply_beam_speedups()
+    with beam.Pipeline(argv=BEAM_PIPELINE_ARGS) as pipeline:
+        doubled = pipeline | beam.Create([1, 2, 3]) | beam.ParDo(Doubling())
+        assert_that(doubled, equal_to([2, 4, 6]))
+        total = beam.pvalue.AsSingleton(doubled | beam.CombineGlobally(sum))
+        shares = doubled | beam.Map(lambda value, of: value / of, of=total)
+        assert_that(shares, equal_to([2 / 12, 4 / 12, 6 / 12]), label="side input")
+        counted = pipeline | "pairs" >> beam.Create([("a", 5), ("a", 5)]) | beam.ParDo(Counting())
+        assert_that(counted, equal_to([(5, 1), (5, 2)]), label="state")
+
+
+@pytest.mark.parametrize("speedup", SPEEDUPS, ids=lambda speedup: speedup.replaces)
+def test_what_a_speedup_replaces_is_there_in_this_beam(speedup):
+    pkgutil.resolve_name(speedup.replaces)
+
+
+@pytest.fixture
+def unpatched(monkeypatch) -> dict[str, object]:
+    """Stand-ins for what the speed-ups replace, as if none had been applied."""
+    monkeypatch.setattr(beam_speedups, "_applied", set())
+    originals = {}
+    for speedup in SPEEDUPS:
+        owner, _, attribute = speedup.replaces.rpartition(".")
+        originals[speedup.replaces] = object()
+        monkeypatch.setattr(pkgutil.resolve_name(owner), attribute, originals[speedup.replaces])
+    return originals
+
+
+@pytest.mark.parametrize("version", ["2.76.0", "2.78.0", "3.77.0"])
+def test_another_beam_is_not_patched_and_the_log_says_so_in_a_line(version, unpatched, monkeypatch, caplog):
+    monkeypatch.setattr(beam, "__version__", version)
+    with caplog.at_level(logging.INFO):
+        apply_beam_speedups()
+    assert {replaced: pkgutil.resolve_name(replaced) for replaced in unpatched} == unpatched
+    assert [record.getMessage() for record in caplog.records] == [
+        f"Apache Beam {version} is not patched: the speed-ups were tested on 2.77.x; small data take longer"
+    ]
+
+
+@pytest.mark.parametrize("version", ["2.77.0", "2.77.1"])
+def test_the_tested_beam_is_patched_and_the_log_says_nothing(version, unpatched, monkeypatch, caplog):
+    monkeypatch.setattr(beam, "__version__", version)
+    with caplog.at_level(logging.INFO):
+        apply_beam_speedups()
+    patched = {replaced: pkgutil.resolve_name(replaced) for replaced in unpatched}
+    assert not set(map(id, patched.values())) & set(map(id, unpatched.values()))
+    apply_beam_speedups()
+    assert {replaced: pkgutil.resolve_name(replaced) for replaced in unpatched} == patched
+    assert caplog.records == []
+
+
+ALLOCATED = """
+import ctypes
+from pipeline.runners.local import keep_freed_memory, return_freed_memory
+
+class MallocInfo(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_size_t) for name in (
+        "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")]
+
+libc = ctypes.CDLL(None)
+libc.mallinfo2.restype, libc.malloc.restype = MallocInfo, ctypes.c_void_p
+
+def mapped_by_itself(size):
+    before = libc.mallinfo2().hblks
+    libc.malloc(ctypes.c_size_t(size))
+    return libc.mallinfo2().hblks - before
+
+libc.free(ctypes.c_void_p(libc.malloc(ctypes.c_size_t(16_000_000))))  # smaller blocks come from the heap now
+found = [mapped_by_itself(4_000_000)]
+return_freed_memory()
+found += [mapped_by_itself(4_000_000)]
+keep_freed_memory()
+found += [mapped_by_itself(4_000_000)]
+print(*found)
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="mallinfo2 is of glibc 2.33 and later")
+def test_large_blocks_are_mapped_where_freed_memory_returns_and_lie_in_the_heap_where_it_is_kept():
+    said = subprocess.run([sys.executable, "-c", ALLOCATED], capture_output=True, text=True, check=True).stdout
+    assert said.split() == ["0", "1", "0"]
+
+
+@pytest.mark.parametrize(
+    ("example_gen", "expected"),
+    [
+        ("ImageExampleGen", "ImageExampleGen return keep Tuner keep Trainer keep Evaluator return keep"),
+        ("CsvExampleGen", "CsvExampleGen Tuner Trainer Evaluator"),
+    ],
+)
+def test_freed_memory_returns_while_photos_are_read_and_not_while_they_are_trained_on(
+    example_gen, expected, monkeypatch
+):
+    done = []
+    monkeypatch.setattr(local, "return_freed_memory", lambda: done.append("return"))
+    monkeypatch.setattr(local, "keep_freed_memory", lambda: done.append("keep"))
+    monkeypatch.setattr(tfx.orchestration.LocalDagRunner, "run_with_ir", lambda self, pipeline, run_options: None)
+    pipeline = pipeline_pb2.Pipeline()
+    for name in (example_gen, "Tuner", "Trainer", "Evaluator"):
+        pipeline.nodes.add().pipeline_node.node_info.id = name
+    LocalRunner("run", done.append, lambda node, seconds: None).run_with_ir(pipeline)
+    assert " ".join(done) == expected
+
+
+SWITCH = "TF_ENABLE_ONEDNN_OPTS"
+IMPORTED = """
+import os
+from pipeline.run import onednn
+from pipeline.tasks import TASKS
+
+with onednn(TASKS["image"].uses_onednn):
+    import tensorflow
+print(os.environ.get("TF_ENABLE_ONEDNN_OPTS"))
+"""
+
+
+def test_a_run_on_photos_imports_tensorflow_with_onednn_and_leaves_the_environment_as_it_was():
+    environment = {name: value for name, value in os.environ.items() if name not in (SWITCH, "TF_CPP_MIN_LOG_LEVEL")}
+    done = subprocess.run([sys.executable, "-c", IMPORTED], env=environment, capture_output=True, text=True, check=True)
+    assert "oneDNN custom operations are on" in done.stderr
+    assert done.stdout.strip() == "None"
+
+
+@pytest.mark.parametrize("task", ["tabular", "text"])
+def test_a_run_on_rows_or_texts_leaves_the_choice_to_tensorflow(task, monkeypatch):
+    monkeypatch.delenv(SWITCH, raising=False)
+    with onednn(TASKS[task].uses_onednn):
+        assert SWITCH not in os.environ
+
+
+def test_what_the_environment_says_holds(monkeypatch):
+    monkeypatch.setenv(SWITCH, "0")
+    with onednn(TASKS["image"].uses_onednn):
+        assert os.environ[SWITCH] == "0"
+    assert os.environ[SWITCH] == "0"
