@@ -8,7 +8,7 @@ READY := .venv/.ready
 UV := .venv/tools/bin/uv
 LOCK_OPTIONS := --quiet --no-header --generate-hashes --python-version 3.11
 
-.PHONY: setup help run test lint browser screenshots load idle bench bench-compare month portable overhead fuzz compat airflow-check lock doctor clean
+.PHONY: setup help run test lint browser screenshots load idle bench bench-compare month portable overhead fuzz compat airflow-check protos lock doctor clean
 
 setup: $(READY)  ## make .venv: locked dependencies and ingraph itself (the default target)
 
@@ -81,6 +81,9 @@ airflow-check: $(READY)  ## read and run the DAG file of a schedule by Airflow, 
 	test -x .venv/airflow/bin/python || $(UV) venv --quiet --python "$(PYTHON)" .venv/airflow
 	$(UV) pip install --quiet --python .venv/airflow/bin/python apache-airflow==3.3.2
 	.venv/bin/python -m pytest tests/pipeline/test_schedule_airflow.py
+
+protos: $(READY)  ## generate serving/client/messages_pb2.py from its .proto file
+	.venv/bin/python -m grpc_tools.protoc -I. --python_out=. serving/client/messages.proto
 
 # Not after $(READY): a changed setup.py would have the old lock installed first.
 lock:  ## resolve the dependencies into the two lock files

@@ -2,34 +2,217 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
-import ssl
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 from urllib.parse import quote
 
-import aiohttp
+import httpx
 import numpy as np
 import orjson
-import requests
 from google.protobuf import json_format
-from requests.adapters import HTTPAdapter
-from yarl import URL
 
-from serving.client import messages
 from serving.client.errors import CanonicalCode, PredictionError
+from serving.client.messages_pb2 import GetModelStatusResponse, PredictRequest, SignatureDefMap
 from serving.client.metadata import ModelMetadata, VersionStatus
 from serving.client.retries import RetryPolicy
 from serving.client.tls import ClientTls
 
-HEADERS = {"Content-Type": "application/json"}
+_HEADERS = {"Content-Type": "application/json"}
+# A connection is kept until the server closes it; httpx would close it after 5 s.
+_LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=100, keepalive_expiry=None)
 _BYTES_SUFFIX = "_bytes"  # string outputs of such a name come as {"b64": "…"}
 _OK = 200
 
 
-def model_path(name: str, version: int | None, label: str | None) -> str:
+class RestClient:
+    """Asks TensorFlow Serving, or `ingraph serve`, over REST; for one thread at a time.
+
+        with RestClient() as client:
+            client.predict("heart", {"age": [63], "thal": ["fixed"], ...})
+
+    Args:
+        host: the server's name or address.
+        port: its REST port.
+        timeout_seconds: of every attempt.
+        retry: how a request is repeated that was answered with UNAVAILABLE, or not at all.
+        tls: for an encrypted port.
+
+    Raises:
+        PredictionError: by every method, with the server's code and message; UNAVAILABLE where there is no server.
+    """
+
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 8501,
+        timeout_seconds: float = 30.0,
+        retry: RetryPolicy = RetryPolicy(),  # noqa: B008
+        tls: ClientTls | None = None,
+    ) -> None:
+        self._address = _address(host, port, tls)
+        self._timeout_seconds = timeout_seconds
+        self._retry = retry
+        self._client = httpx.Client(**_options(timeout_seconds, tls))
+        self._known: dict[str, ModelMetadata] = {}
+
+    def predict(
+        self,
+        name: str,
+        inputs: Mapping[str, Any],
+        signature: str = "serving_default",
+        version: int | None = None,
+        label: str | None = None,
+    ) -> dict[str, Any]:
+        """The outputs of one request, by name: nested lists; strings as str, those of outputs "…_bytes" as bytes.
+
+        Args:
+            name: the model's name.
+            inputs: by name, a value, a nested list or an array; bytes are sent as {"b64": …}.
+            signature: which signature.
+            version: which version; the newest where it and `label` are None.
+            label: which version, by its label, such as "stable".
+        """
+        path = _model_path(name, version, label)
+        known = self._known.get(path)
+        if known is None or signature not in known.signatures:
+            known = self._known[path] = self.metadata(name, version, label)
+        # The server itself refuses a signature that the model does not have.
+        answer = self._request("POST", f"{path}:predict", _predict_body(inputs, signature))
+        return _read_outputs(answer, known, signature)
+
+    def metadata(self, name: str, version: int | None = None, label: str | None = None) -> ModelMetadata:
+        """The signatures of a model."""
+        return _read_metadata(self._request("GET", f"{_model_path(name, version, label)}/metadata"))
+
+    def status(self, name: str, version: int | None = None) -> list[VersionStatus]:
+        """The state of a model's versions, highest first."""
+        return _read_status(self._request("GET", _model_path(name, version, None)))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
+
+    def __enter__(self) -> RestClient:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _request(self, method: str, path: str, body: bytes | None = None) -> dict[str, Any]:
+        return self._retry.call(lambda: self._request_once(method, path, body))
+
+    def _request_once(self, method: str, path: str, body: bytes | None) -> dict[str, Any]:
+        try:
+            response = self._client.request(method, self._address + path, content=body, headers=_HEADERS)
+        except httpx.TimeoutException as error:
+            raise _no_answer(self._address, self._timeout_seconds) from error
+        except httpx.TransportError as error:
+            raise _no_server(self._address) from error
+        return _read_answer(response.status_code, response.content, self._address + path)
+
+
+class AsyncRestClient:
+    """RestClient with coroutines, of which many may run at a time.
+
+    async with AsyncRestClient() as client:
+        await asyncio.gather(*(client.predict("heart", row) for row in rows))
+
+    Args and Raises: as for RestClient.
+    """
+
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 8501,
+        timeout_seconds: float = 30.0,
+        retry: RetryPolicy = RetryPolicy(),  # noqa: B008
+        tls: ClientTls | None = None,
+    ) -> None:
+        self._address = _address(host, port, tls)
+        self._timeout_seconds = timeout_seconds
+        self._retry = retry
+        self._client = httpx.AsyncClient(**_options(timeout_seconds, tls))
+        self._known: dict[str, ModelMetadata] = {}
+
+    async def predict(
+        self,
+        name: str,
+        inputs: Mapping[str, Any],
+        signature: str = "serving_default",
+        version: int | None = None,
+        label: str | None = None,
+    ) -> dict[str, Any]:
+        """As RestClient.predict."""
+        path = _model_path(name, version, label)
+        known = self._known.get(path)
+        if known is None or signature not in known.signatures:
+            known = self._known[path] = await self.metadata(name, version, label)
+        answer = await self._request("POST", f"{path}:predict", _predict_body(inputs, signature))
+        return _read_outputs(answer, known, signature)
+
+    async def metadata(self, name: str, version: int | None = None, label: str | None = None) -> ModelMetadata:
+        """The signatures of a model."""
+        return _read_metadata(await self._request("GET", f"{_model_path(name, version, label)}/metadata"))
+
+    async def status(self, name: str, version: int | None = None) -> list[VersionStatus]:
+        """The state of a model's versions, highest first."""
+        return _read_status(await self._request("GET", _model_path(name, version, None)))
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def __aenter__(self) -> AsyncRestClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _request(self, method: str, path: str, body: bytes | None = None) -> dict[str, Any]:
+        return await self._retry.call_async(lambda: self._request_once(method, path, body))
+
+    async def _request_once(self, method: str, path: str, body: bytes | None) -> dict[str, Any]:
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                response = await self._client.request(method, self._address + path, content=body, headers=_HEADERS)
+        except (TimeoutError, httpx.TimeoutException) as error:
+            raise _no_answer(self._address, self._timeout_seconds) from error
+        except httpx.TransportError as error:
+            raise _no_server(self._address) from error
+        return _read_answer(response.status_code, response.content, self._address + path)
+
+
+def _address(host: str, port: int, tls: ClientTls | None) -> str:
+    return f"{'http' if tls is None else 'https'}://{host}:{port}"
+
+
+def _options(timeout_seconds: float, tls: ClientTls | None) -> dict[str, Any]:
+    return {
+        "timeout": timeout_seconds,
+        "limits": _LIMITS,
+        "trust_env": False,  # a model server is not behind the proxy of a browser
+        "verify": False if tls is None else tls.ssl_context(),
+    }
+
+
+def _no_answer(address: str, timeout_seconds: float) -> PredictionError:
+    message = f"no answer from {address} within {timeout_seconds:g} s"
+    return PredictionError(CanonicalCode.DEADLINE_EXCEEDED, message)
+
+
+def _no_server(address: str) -> PredictionError:
+    return PredictionError(CanonicalCode.UNAVAILABLE, f"no server answers at {address} (REST)")
+
+
+def _model_path(name: str, version: int | None, label: str | None) -> str:
     """The path of a model's status; ":predict" or "/metadata" may follow.
 
     Raises:
@@ -43,14 +226,14 @@ def model_path(name: str, version: int | None, label: str | None) -> str:
     return path if label is None else f"{path}/labels/{quote(label, safe='')}"
 
 
-def predict_body(inputs: Mapping[str, Any], signature: str) -> bytes:
+def _predict_body(inputs: Mapping[str, Any], signature: str) -> bytes:
     """The body of a predict request, in columns."""
     body = {"signature_name": signature, "inputs": {alias: _to_json_value(values) for alias, values in inputs.items()}}
     # Python's own writer: NaN and infinities leave as the bare tokens that the server reads.
     return json.dumps(body, ensure_ascii=False).encode()
 
 
-def read_answer(status: int, content: bytes, address: str) -> dict[str, Any]:
+def _read_answer(status: int, content: bytes, address: str) -> dict[str, Any]:
     """The document of an answer.
 
     Raises:
@@ -66,7 +249,7 @@ def read_answer(status: int, content: bytes, address: str) -> dict[str, Any]:
     )
 
 
-def read_outputs(answer: Mapping[str, Any], known: ModelMetadata, signature: str) -> dict[str, Any]:
+def _read_outputs(answer: Mapping[str, Any], known: ModelMetadata, signature: str) -> dict[str, Any]:
     """The outputs by name, of which the server leaves out the name where there is only one."""
     outputs = answer["outputs"]
     names = list(known.signatures[signature].outputs) if signature in known.signatures else []
@@ -74,18 +257,18 @@ def read_outputs(answer: Mapping[str, Any], known: ModelMetadata, signature: str
     return {alias: _from_json_value(alias, values) for alias, values in named.items()}
 
 
-def read_metadata(answer: Mapping[str, Any]) -> ModelMetadata:
+def _read_metadata(answer: Mapping[str, Any]) -> ModelMetadata:
     """The signatures in the answer to a metadata request."""
-    spec = messages.PredictRequest().model_spec
-    signatures = messages.SignatureDefMap()
+    spec = PredictRequest().model_spec
+    signatures = SignatureDefMap()
     json_format.ParseDict(answer["model_spec"], spec, ignore_unknown_fields=True)
     json_format.ParseDict(answer["metadata"]["signature_def"], signatures, ignore_unknown_fields=True)
     return ModelMetadata.from_messages(spec, signatures)
 
 
-def read_status(answer: Mapping[str, Any]) -> list[VersionStatus]:
+def _read_status(answer: Mapping[str, Any]) -> list[VersionStatus]:
     """The versions in the answer to a status request, highest first."""
-    response = messages.GetModelStatusResponse()
+    response = GetModelStatusResponse()
     json_format.ParseDict(answer, response, ignore_unknown_fields=True)
     return VersionStatus.from_message(response)
 
@@ -117,196 +300,3 @@ def _from_json_value(name: str, value: Any) -> Any:
     if isinstance(value, list):
         return [_from_json_value(name, item) for item in value]
     return base64.b64decode(value["b64"]) if isinstance(value, dict) else value
-
-
-class RestClient:
-    """Asks TensorFlow Serving, or `ingraph serve`, over REST; for one thread at a time.
-
-        with RestClient() as client:
-            client.predict("heart", {"age": [63], "thal": ["fixed"], ...})
-
-    Args:
-        host: the server's name or address.
-        port: its REST port.
-        timeout_seconds: of every attempt.
-        retry: how a request is repeated that was answered with UNAVAILABLE, or not at all.
-        tls: for an encrypted port.
-
-    Raises:
-        PredictionError: by every method, with the server's code and message; UNAVAILABLE where there is no server.
-    """
-
-    def __init__(
-        self,
-        host: str = "127.0.0.1",
-        port: int = 8501,
-        timeout_seconds: float = 30.0,
-        retry: RetryPolicy = RetryPolicy(),  # noqa: B008
-        tls: ClientTls | None = None,
-    ) -> None:
-        self._address = f"{'http' if tls is None else 'https'}://{host}:{port}"
-        self._timeout_seconds = timeout_seconds
-        self._retry = retry
-        self._session = requests.Session()
-        self._session.trust_env = False  # a model server is not behind the proxy of a browser
-        if tls is not None:
-            self._session.mount("https://", _TlsAdapter(tls.ssl_context()))
-        self._known: dict[str, ModelMetadata] = {}
-
-    def predict(
-        self,
-        name: str,
-        inputs: Mapping[str, Any],
-        signature: str = "serving_default",
-        version: int | None = None,
-        label: str | None = None,
-    ) -> dict[str, Any]:
-        """The outputs of one request, by name: nested lists; strings as str, those of outputs "…_bytes" as bytes.
-
-        Args:
-            name: the model's name.
-            inputs: by name, a value, a nested list or an array; bytes are sent as {"b64": …}.
-            signature: which signature.
-            version: which version; the newest where it and `label` are None.
-            label: which version, by its label, such as "stable".
-        """
-        path = model_path(name, version, label)
-        known = self._known.get(path)
-        if known is None or signature not in known.signatures:
-            known = self._known[path] = self.metadata(name, version, label)
-        # The server itself refuses a signature that the model does not have.
-        answer = self._request("POST", f"{path}:predict", predict_body(inputs, signature))
-        return read_outputs(answer, known, signature)
-
-    def metadata(self, name: str, version: int | None = None, label: str | None = None) -> ModelMetadata:
-        """The signatures of a model."""
-        return read_metadata(self._request("GET", f"{model_path(name, version, label)}/metadata"))
-
-    def status(self, name: str, version: int | None = None) -> list[VersionStatus]:
-        """The state of a model's versions, highest first."""
-        return read_status(self._request("GET", model_path(name, version, None)))
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._session.close()
-
-    def __enter__(self) -> RestClient:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _request(self, method: str, path: str, body: bytes | None = None) -> dict[str, Any]:
-        return self._retry.call(lambda: self._request_once(method, path, body))
-
-    def _request_once(self, method: str, path: str, body: bytes | None) -> dict[str, Any]:
-        try:
-            response = self._session.request(
-                method, self._address + path, data=body, headers=HEADERS, timeout=self._timeout_seconds
-            )
-        except requests.Timeout as error:
-            message = f"no answer from {self._address} within {self._timeout_seconds:g} s"
-            raise PredictionError(CanonicalCode.DEADLINE_EXCEEDED, message) from error
-        except requests.RequestException as error:
-            raise PredictionError(CanonicalCode.UNAVAILABLE, f"no server answers at {self._address} (REST)") from error
-        return read_answer(response.status_code, response.content, self._address + path)
-
-
-class _TlsAdapter(HTTPAdapter):
-    def __init__(self, context: ssl.SSLContext) -> None:
-        self._context = context
-        super().__init__()
-
-    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
-        super().init_poolmanager(*arguments, **options, ssl_context=self._context)
-
-    def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
-        """Left to the context, which knows the authorities; requests would add its own to them."""
-
-
-class AsyncRestClient:
-    """RestClient with coroutines, of which many may run at a time.
-
-    async with AsyncRestClient() as client:
-        await asyncio.gather(*(client.predict("heart", row) for row in rows))
-
-    Args and Raises: as for RestClient.
-    """
-
-    def __init__(
-        self,
-        host: str = "127.0.0.1",
-        port: int = 8501,
-        timeout_seconds: float = 30.0,
-        retry: RetryPolicy = RetryPolicy(),  # noqa: B008
-        tls: ClientTls | None = None,
-    ) -> None:
-        self._address = f"{'http' if tls is None else 'https'}://{host}:{port}"
-        self._timeout_seconds = timeout_seconds
-        self._retry = retry
-        self._tls = tls
-        self._session: aiohttp.ClientSession | None = None
-        self._known: dict[str, ModelMetadata] = {}
-
-    async def predict(
-        self,
-        name: str,
-        inputs: Mapping[str, Any],
-        signature: str = "serving_default",
-        version: int | None = None,
-        label: str | None = None,
-    ) -> dict[str, Any]:
-        """As RestClient.predict."""
-        path = model_path(name, version, label)
-        known = self._known.get(path)
-        if known is None or signature not in known.signatures:
-            known = self._known[path] = await self.metadata(name, version, label)
-        answer = await self._request("POST", f"{path}:predict", predict_body(inputs, signature))
-        return read_outputs(answer, known, signature)
-
-    async def metadata(self, name: str, version: int | None = None, label: str | None = None) -> ModelMetadata:
-        """The signatures of a model."""
-        return read_metadata(await self._request("GET", f"{model_path(name, version, label)}/metadata"))
-
-    async def status(self, name: str, version: int | None = None) -> list[VersionStatus]:
-        """The state of a model's versions, highest first."""
-        return read_status(await self._request("GET", model_path(name, version, None)))
-
-    async def close(self) -> None:
-        """Close the connections."""
-        if self._session is not None:
-            await self._session.close()
-
-    async def __aenter__(self) -> AsyncRestClient:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    async def _request(self, method: str, path: str, body: bytes | None = None) -> dict[str, Any]:
-        return await self._retry.call_async(lambda: self._request_once(method, path, body))
-
-    async def _request_once(self, method: str, path: str, body: bytes | None) -> dict[str, Any]:
-        url = URL(self._address + path, encoded=True)
-        try:
-            async with self._opened().request(method, url, data=body, headers=HEADERS) as response:
-                status, content = response.status, await response.read()
-        except TimeoutError as error:
-            message = f"no answer from {self._address} within {self._timeout_seconds:g} s"
-            raise PredictionError(CanonicalCode.DEADLINE_EXCEEDED, message) from error
-        except aiohttp.ClientError as error:
-            raise PredictionError(CanonicalCode.UNAVAILABLE, f"no server answers at {self._address} (REST)") from error
-        return read_answer(status, content, self._address + path)
-
-    def _opened(self) -> aiohttp.ClientSession:
-        # Only inside a running event loop, which there need not be where the client is made.
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(ssl=self._tls.ssl_context() if self._tls is not None else True),
-                timeout=aiohttp.ClientTimeout(total=self._timeout_seconds),
-            )
-        return self._session

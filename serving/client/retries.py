@@ -1,4 +1,4 @@
-"""When a request is sent again."""
+"""Retries: when a request is sent again."""
 
 from __future__ import annotations
 

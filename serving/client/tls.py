@@ -1,12 +1,14 @@
-"""What a client needs to talk to an encrypted port."""
+"""TLS of the clients: what they need to talk to an encrypted port."""
 
 from __future__ import annotations
 
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import grpc
+if TYPE_CHECKING:
+    import grpc
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class ClientTls:
         Raises:
             OSError: a file is missing.
         """
+        import grpc
+
         ca, key, certificate = (
             Path(path).read_bytes() if path else None for path in (self.ca, self.key, self.certificate)
         )

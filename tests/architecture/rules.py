@@ -73,8 +73,6 @@ def read_modules(root: Path, packages: Iterable[str] = SOURCES) -> dict[str, Mod
     found = {}
     for package in packages:
         for file in sorted((root / package).rglob("*.py")):
-            if file.name.endswith("_pb2.py"):
-                continue
             path = file.relative_to(root)
             parts = path.with_suffix("").parts
             name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)

@@ -147,3 +147,16 @@ def test_every_form_of_import_is_seen(source, names):
 )
 def test_every_form_of_keras_through_tensorflow_is_seen(source, seen):
     assert uses_keras_through_tensorflow(source) is seen
+
+
+def test_the_modules_of_the_playground_s_page_import_each_other_in_one_direction():
+    page = ROOT / "serving/server/playground/page"
+    imports = {
+        path.name: set(re.findall(r'from "\./([a-z_]+\.js)"', path.read_text(encoding="utf-8")))
+        for path in page.glob("*.js")
+    }
+    assert imports["main.js"]
+    while free := [name for name, others in imports.items() if not others & imports.keys()]:
+        for name in free:
+            del imports[name]
+    assert imports == {}

@@ -1,5 +1,6 @@
 // The form's fields, one for each input of a signature.
 
+import { fieldElement } from "./field_element.js";
 import { imageField } from "./image_field.js";
 import { hintOf, isList } from "./inputs.js";
 
@@ -39,22 +40,6 @@ function textField(input, id, changed, choices) {
   if (input.kind === "text" || isList(input)) element.classList.add("wide");
   if (choices.length && input.kind !== "text") element.append(choiceList(control, choices));
   return { element, control, read: () => control.value, write: (value) => (control.value = value) };
-}
-
-/** A label, the control and what may be typed into it. */
-export function fieldElement(input, control, hintText) {
-  const element = document.createElement("div");
-  element.className = "field";
-  const label = document.createElement("label");
-  label.htmlFor = control.id;
-  label.textContent = input.name;
-  const hint = document.createElement("p");
-  hint.className = "hint";
-  hint.id = `${control.id}-hint`;
-  hint.textContent = hintText;
-  control.setAttribute("aria-describedby", hint.id);
-  element.append(label, control, hint);
-  return element;
 }
 
 function choiceList(control, choices) {

@@ -1,6 +1,6 @@
 // A field for an image: chosen, dropped or pasted, shown, and read as base64.
 
-import { fieldElement } from "./fields.js";
+import { fieldElement } from "./field_element.js";
 
 /** {element, control, read, write, ready, close}; it reads null while there is no image. */
 export function imageField(input, id, changed) {
