@@ -2,12 +2,14 @@
 
 TableFile is for data that must be whole: the first line that cannot be read ends it with a sentence. separated_records
 and json_records are for data of which every good row counts: they say which line is broken, and go on behind it.
+padded_rows is for what a person types or pipes in: it forgives rows that are short.
 """
 
 from __future__ import annotations
 
 import csv
 import gzip
+import io
 import itertools
 import zlib
 from collections import deque
@@ -206,6 +208,17 @@ def json_records(lines: Iterable[bytes]) -> Iterator[tuple[int, Any]]:
                 yield number, orjson.loads(line)
             except orjson.JSONDecodeError as error:
                 yield number, error
+
+
+def padded_rows(content: bytes) -> tuple[list[str], list[dict[str, str]]]:
+    """The header of a CSV file in memory, and its rows; short rows are filled with "", columns without a name left out.
+
+    Raises:
+        UnicodeDecodeError: the content is not UTF-8, with or without a byte order mark.
+    """
+    reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""), restval="")
+    header = [column for column in reader.fieldnames or [] if column]
+    return header, [{column: row[column] for column in header} for row in reader]
 
 
 # So many bytes are searched for the end of a quoted field before the quote that opens it counts as a mistake.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from components.errors import BrokenInput
-from components.table_file import TableFile
+from components.table_file import padded_rows
 from pipeline.exit_status import ExitStatus
 from serving.client.metadata import IMAGE_INPUTS
 
@@ -215,14 +213,10 @@ def _is_file(text: str) -> bool:
 
 def _read_csv(content: bytes, taken: Mapping[str, TensorDescription], source: str) -> Rows:
     _decode(content, source)
-    table = TableFile(source, "csv", open_file=lambda _: io.BytesIO(content))
-    try:
-        rows = [row.fields for row in table.rows()] if content.strip() else []
-    except BrokenInput as error:
-        raise ValueError(str(error)) from error
+    header, rows = padded_rows(content)
     if not rows:
         raise ValueError(f"{source} holds no rows; expected a header line and at least one row")
-    ignored = [column for column in rows[0] if column and column not in taken]
+    ignored = [column for column in header if column not in taken]
     if ignored:
         click.echo(f"ignored columns of {source} that the model does not take: {', '.join(ignored)}", err=True)
     return _table(rows, taken, source, [f"{source}:{number}" for number in range(1, len(rows) + 1)])

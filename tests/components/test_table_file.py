@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 from pathlib import Path
 
 import pytest
 
 from components.errors import BrokenInput
-from components.table_file import TableFile
+from components.table_file import TableFile, decompressed_lines, json_records, padded_rows, separated_records
 
 HARD_TEXT = 'one\r\ntwo\nthree\tfour, "five" \u2028six\x00 \\n café 👍'
 
@@ -96,3 +97,37 @@ def test_what_cannot_be_read_is_named_with_its_line(tmp_path, name, content, sen
 def test_a_file_that_is_not_there_is_named():
     with pytest.raises(BrokenInput, match=r"/nowhere\.csv: no such file; `data\.path` in the config names"):
         TableFile("/nowhere.csv").columns()
+
+
+def test_short_rows_of_a_csv_in_memory_are_filled_and_columns_without_a_name_left_out():
+    header, rows = padded_rows(b'\xef\xbb\xbfa,b,\n1\n2,"x\ny",3\n')
+    assert header == ["a", "b"]
+    assert rows == [{"a": "1", "b": ""}, {"a": "2", "b": "x\ny"}]
+
+
+def test_records_go_on_behind_a_broken_one_and_say_what_is_wrong_with_it():
+    lines = iter([b"a,b\n", b"1,2\n", b"3\n", b'"4,5\n', b"6,7\n", b"8,\xff\n", b"9,10\n"])
+    assert list(separated_records(lines, ",")) == [
+        (1, ["a", "b"]),
+        (2, ["1", "2"]),
+        (3, "1 fields, the header has 2"),
+        (4, "a quote opens a field and none closes it"),
+        (5, ["6", "7"]),
+        (6, "not UTF-8 (byte 3 is 0xff)"),
+        (7, ["9", "10"]),
+    ]
+
+
+def test_json_records_are_numbered_by_line_and_what_is_no_json_is_an_error_among_them():
+    records = dict(json_records([b'{"a": 1}\n', b"\n", b"{\n", b"[2]\n"]))
+    assert records[1] == {"a": 1} and records[4] == [2]
+    assert isinstance(records[3], ValueError)
+    assert 2 not in records
+
+
+def test_lines_are_unzipped_and_lose_their_byte_order_mark():
+    content = b"\xef\xbb\xbfa\nb\n"
+    assert list(decompressed_lines(io.BytesIO(content))) == [b"a\n", b"b\n"]
+    assert list(decompressed_lines(io.BytesIO(gzip.compress(content)))) == [b"a\n", b"b\n"]
+    with pytest.raises(OSError, match="the gzip file is damaged"):
+        list(decompressed_lines(io.BytesIO(gzip.compress(content)[:-6])))
