@@ -29,7 +29,7 @@ from benchmarks.harness.running import own_process
 from benchmarks.scale import first_steps
 from benchmarks.tabular.scale import CONFIG, write_rows
 from benchmarks.timed_run import CONFIGS
-from serving.garbage_collection import uncollected_imports
+from serving.garbage_collection import garbage_collection_paused
 
 if TYPE_CHECKING:
     from pipeline.runners.beam_speedups import Speedup
@@ -81,7 +81,7 @@ def measure(rows: int, variant: str) -> Turn:
         rows: of a table that is made up; 0 for the heart demo.
         variant: ALL, NONE, or what the speed-up that is left out replaces.
     """
-    with uncollected_imports():
+    with garbage_collection_paused():
         import pipeline.dag  # noqa: F401 (so that its import is not timed)
         from pipeline.runners.beam_speedups import SPEEDUPS
         from pipeline.runners.local import LocalRunner  # noqa: F401

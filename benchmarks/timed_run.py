@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.harness.measurement import Measurement
-from serving.garbage_collection import uncollected_imports
+from serving.garbage_collection import garbage_collection_paused
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
@@ -35,7 +35,7 @@ def timed_run(config_name: str, settings: Sequence[str] = ()) -> TimedRun:
     Raises:
         RuntimeError: nothing was published.
     """
-    with uncollected_imports():
+    with garbage_collection_paused():
         from pipeline import dag, history  # noqa: F401 (so that their import is not timed)
         from pipeline.config import load_config
         from pipeline.history import read_past_run, run_ids

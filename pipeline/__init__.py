@@ -1,1 +1,3 @@
 """The pipeline: its config, its graph, its command line."""
+
+__all__ = ["commands"]

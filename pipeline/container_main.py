@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from components.errors import RunStopped
 from pipeline.exit_status import status_of_error
 from pipeline.runners.job_service import require_job_service
-from serving.garbage_collection import uncollected_imports
+from serving.garbage_collection import garbage_collection_paused
 from trainers.errors import TrainingError
 from transform.errors import PreprocessingError
 
@@ -22,7 +22,7 @@ def container_main(arguments: Sequence[str]) -> None:
         arguments: `--executor_class_path`, `--json_serialized_invocation_args`, `--json_serialized_inputs_spec_args`
             and options of Beam, as TFX compiles them.
     """
-    with uncollected_imports():
+    with garbage_collection_paused():
         from absl import app
         from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from components.errors import BrokenInput
 from components.table_file import TableFile
 from pipeline.options import RunConfig
-from serving.garbage_collection import uncollected_imports
+from serving.garbage_collection import garbage_collection_paused
 from transform.options import TabularOptions, TextOptions
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ def text_data(config: RunConfig, path: str, folder: Path) -> RawData:
 
 def image_data(config: RunConfig, path: str, folder: Path) -> RawData:
     """Image files, listed and fingerprinted; ImageExampleGen reads them where they are."""
-    with uncollected_imports():
+    with garbage_collection_paused():
         from components.image_example_gen.image_files import input_fingerprint, list_images
 
     photos = list_images(path)

@@ -26,7 +26,7 @@ from pipeline.runners.job_service import require_job_service
 from pipeline.screen import RunScreen, sample_prediction
 from pipeline.spans import SpanWindow, remove_old_windows, span_window, write_span_files
 from pipeline.tasks import TASKS, raw_data, schema_file
-from serving.garbage_collection import uncollected_imports
+from serving.garbage_collection import garbage_collection_paused
 from serving.model_store import ModelStoreError, list_versions
 from trainers.errors import TrainingError
 from transform.errors import PreprocessingError
@@ -231,7 +231,7 @@ def _prepared(
     require_job_service(beam_arguments)
 
     screen.loading()
-    with uncollected_imports():
+    with garbage_collection_paused():
         from pipeline.dag import Locations
         from pipeline.runners.beam_speedups import apply_beam_speedups
 
@@ -250,7 +250,7 @@ def _prepared(
 
 
 def _publish(prepared: PreparedRun) -> ExitStatus:
-    with uncollected_imports():
+    with garbage_collection_paused():
         from pipeline.dag import create_pipeline
         from pipeline.history import cached_nodes, read_outcome
         from pipeline.runners.local import LocalRunner
@@ -381,7 +381,7 @@ def tune(config: RunConfig, workdir: str) -> ExitStatus:
 
 
 def _search(prepared: PreparedRun) -> ExitStatus:
-    with uncollected_imports():
+    with garbage_collection_paused():
         from components.tuner.trials import read_trials
         from pipeline.dag import create_tuning_pipeline
         from pipeline.history import cached_nodes

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
-from serving.garbage_collection import uncollected_imports
+from serving.garbage_collection import garbage_collection_paused
 
 Answer = tuple[str, Any]
 
@@ -35,7 +35,7 @@ class _ModelProcess:
         # too, says which), and spends a third of the time on it; a server has none.
         for name in ("keras", "tf_keras"):
             sys.modules[name] = None  # type: ignore[assignment]
-        with uncollected_imports():
+        with garbage_collection_paused():
             from serving.session_model import SessionModel
 
         self._session_model = SessionModel

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def uncollected_imports() -> Iterator[None]:
+def garbage_collection_paused() -> Iterator[None]:
     """Keep the garbage collector away from imports, and what they leave away from the garbage collector.
 
     Modules stay until the process ends. Without this the collector walks over the millions of objects of TensorFlow and

@@ -1,1 +1,3 @@
 """Preprocessing of each task: preprocessing_fn and its options."""
+
+__all__ = ["errors", "image_decoding", "options", "tabular", "text"]

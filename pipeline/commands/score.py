@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.exit_status import ExitStatus
-from serving.garbage_collection import uncollected_imports
+from serving.garbage_collection import garbage_collection_paused
 
 if TYPE_CHECKING:
     from pipeline.scoring.model import PublishedModel
@@ -84,7 +84,7 @@ def score(
 def _score(
     model: str, inputs: tuple[str, ...], output: str, version: int | None, workdir: str, overrides: tuple[str, ...]
 ) -> tuple[PublishedModel, Scores]:
-    with uncollected_imports():
+    with garbage_collection_paused():
         from components.errors import BrokenInput
         from pipeline.config import load_config
         from pipeline.options import BeamOptions

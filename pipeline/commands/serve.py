@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from pipeline.exit_status import ExitStatus
-from serving.garbage_collection import uncollected_imports
+from serving.garbage_collection import garbage_collection_paused
 
 if TYPE_CHECKING:
     from serving.server.app import EmbeddedServer
@@ -116,7 +116,7 @@ def serve(models: tuple[str, ...], **flags: Any) -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
     logging.getLogger("serving").setLevel(logging.INFO)
     _import_tensorflow_quietly()
-    with uncollected_imports():
+    with garbage_collection_paused():
         from serving.server.app import EmbeddedServer, PortUnavailableError
         from serving.server.config import ConfigFileError
         from serving.server.errors import ServingError
@@ -241,6 +241,6 @@ def _import_tensorflow_quietly() -> None:
     from pipeline.run import quiet_output
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with quiet_output(Path(os.devnull)), uncollected_imports():
+    with quiet_output(Path(os.devnull)), garbage_collection_paused():
         import tensorflow as tf
     tf.get_logger().setLevel(logging.ERROR)

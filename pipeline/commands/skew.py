@@ -12,7 +12,7 @@ import click
 
 from pipeline.commands.config_options import config_options
 from pipeline.exit_status import ExitStatus
-from serving.garbage_collection import uncollected_imports
+from serving.garbage_collection import garbage_collection_paused
 
 if TYPE_CHECKING:
     from pipeline.skew.compare import SkewCheck
@@ -49,7 +49,7 @@ def skew(config: str, overrides: tuple[str, ...], workdir: str, logs: tuple[str,
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         loaded = load_config(config, overrides)
-        with quiet_output(Path(os.devnull)), uncollected_imports():
+        with quiet_output(Path(os.devnull)), garbage_collection_paused():
             from pipeline.skew.compare import check_skew
         with quiet_output(Path(os.devnull)):
             check = check_skew(loaded, workdir, logs)

@@ -1,1 +1,3 @@
 """The signatures each task exports."""
+
+__all__ = ["common", "image", "tabular", "text"]

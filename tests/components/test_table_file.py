@@ -131,3 +131,8 @@ def test_lines_are_unzipped_and_lose_their_byte_order_mark():
     assert list(decompressed_lines(io.BytesIO(gzip.compress(content)))) == [b"a\n", b"b\n"]
     with pytest.raises(OSError, match="the gzip file is damaged"):
         list(decompressed_lines(io.BytesIO(gzip.compress(content)[:-6])))
+
+
+def test_what_is_not_utf8_after_a_byte_order_mark_is_named_as_it_stands_in_the_line(tmp_path):
+    with pytest.raises(BrokenInput, match=r"line 1 is not UTF-8 \(byte 4 is 0xe9\); save the file as UTF-8"):
+        table(tmp_path, b"\xef\xbb\xbfcaf\xe9,label\n").columns()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from serving.garbage_collection import uncollected_imports
+from serving.garbage_collection import garbage_collection_paused
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_it_imports_tensorflow_and_numpy_and_nothing_that_made_the_model(double,
 
 def test_the_garbage_collector_rests_during_imports_and_works_afterwards():
     frozen = gc.get_freeze_count()
-    with uncollected_imports():
+    with garbage_collection_paused():
         assert not gc.isenabled()
         kept = [[] for _ in range(1000)]
     assert gc.isenabled()
@@ -97,6 +97,6 @@ def test_the_garbage_collector_rests_during_imports_and_works_afterwards():
 
 
 def test_an_import_that_fails_leaves_the_garbage_collector_on():
-    with pytest.raises(ImportError), uncollected_imports():
+    with pytest.raises(ImportError), garbage_collection_paused():
         import no_such_module  # noqa: F401
     assert gc.isenabled()
