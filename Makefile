@@ -24,8 +24,9 @@ help:  ## list these targets
 run: $(READY)  ## train, check and publish the demo models
 	@set -e; for config in $(CONFIGS); do .venv/bin/ingraph run "$$config"; done
 
+# A file of tests stays in one process; two cores share the files.
 test: lint  ## lint, then all tests
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)  ## ruff and mypy
 	.venv/bin/ruff check .
@@ -60,7 +61,7 @@ month: $(READY)  ## thirty days of retraining, with a server and a client beside
 	.venv/bin/python -m benchmarks.retraining_month
 
 portable: $(READY)  ## all tasks' ingestion and Transform by Beam workers in other processes
-	INGRAPH_LONG_TESTS=1 .venv/bin/python -m pytest tests/pipeline/test_job_service.py
+	INGRAPH_LONG_TESTS=1 .venv/bin/python -m pytest tests/pipeline/runners/test_job_service.py
 
 doctor: $(READY)  ## say whether this machine has what ingraph needs
 	@.venv/bin/ingraph doctor

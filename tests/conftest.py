@@ -12,6 +12,27 @@ import setuptools  # noqa: F401
 if TYPE_CHECKING:
     from tests.pipeline.conftest import HeartRun
 
+# Whole pipelines. They begin first: where several processes share the files, none is left with a long one at the end.
+LONGEST_FILES = (
+    "test_retrain.py",
+    "test_run_digits.py",
+    "test_compiled_pipelines.py",
+    "test_tune_command.py",
+    "test_run_wrap.py",
+    "test_run_reviews.py",
+    "test_job_service.py",
+    "test_run_heart.py",
+    "test_run_stops.py",
+    "test_score_command.py",
+    "test_skew.py",
+    "test_reports.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    place = {name: number for number, name in enumerate(LONGEST_FILES)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
+
 
 @pytest.fixture(scope="session")
 def heart_run(tmp_path_factory: pytest.TempPathFactory) -> HeartRun:

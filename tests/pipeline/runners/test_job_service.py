@@ -26,8 +26,8 @@ from pipeline.runners.beam_speedups import apply_beam_speedups
 from pipeline.runners.job_service import require_job_service
 from pipeline.runners.local import LocalRunner
 from pipeline.tasks import raw_data, schema_file
-from tests.pipeline.beam_services import BeamServices, beam_services
 from tests.pipeline.conftest import ingraph
+from tests.pipeline.runners.beam_services import BeamServices, beam_services
 
 
 @pytest.fixture

@@ -1,3 +1,5 @@
+""""""
+
 import json
 import shutil
 from pathlib import Path

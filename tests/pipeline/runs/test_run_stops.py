@@ -6,15 +6,12 @@ import io
 import json
 import random
 import shlex
-from pathlib import Path
-
 import pytest
 import yaml
-
+from pathlib import Path
 from pipeline import demo_data
 from pipeline.screen import RunScreen
 from tests.pipeline.conftest import PROJECT, ingraph
-
 
 def customers(rows: int = 200, seed: int = 0) -> list[str]:
     """A table with strings, whole numbers, floats and gaps, whose label follows the columns."""
@@ -128,3 +125,5 @@ def test_the_commands_to_type_next_survive_a_shell_when_a_path_has_a_space() -> 
         ["ingraph", "predict", "digits", "/my [red] photos/0.png"],
         ["ingraph", "models", "list", "/my models/digits"],
     ]
+
+
