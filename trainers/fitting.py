@@ -115,7 +115,11 @@ def resumable_fit(
 
 
 class _Memory(keras.callbacks.Callback):
-    """Writes each epoch's state into a folder of its own, which appears under its name when it is complete."""
+    """Writes each epoch's state into a folder of its own, which appears under its name when it is complete.
+
+    Keras's BackupAndRestore (3.15) keeps the weights and the epoch, but not what EarlyStopping and ModelCheckpoint
+    know: after a kill the best epoch and the patience would be lost. It writes in place: a kill can leave half a file.
+    """
 
     def __init__(self, folder: Path, validation: tf.data.Dataset | None, patience: int | None) -> None:
         super().__init__()
