@@ -39,7 +39,7 @@ _ROLES = {
 
 
 def artifact_role(step: str, output: str) -> str:
-    """The role of an output of a step, see components.run_report.run."""
+    """The role of an output of a step, see components.run_report.finished_run."""
     return _ROLES.get((step, output), output)
 
 
@@ -170,7 +170,7 @@ class RecordedRun:
 
     Attributes:
         steps: in the order in which they began; those that were not reached are not known here.
-        artifacts: by role, see components.run_report.run.
+        artifacts: by role, see components.run_report.finished_run.
         base_path: the model base path, "" where no step came to it.
     """
 

@@ -400,7 +400,7 @@ def check_skew(config: RunConfig, workdir: str, logs: Sequence[str]) -> SkewChec
     Args:
         config: of the model.
         workdir: what relative `runs` and `models` of the config are relative to.
-        logs: files of PredictionLogs, see pipeline.scoring.find_files.
+        logs: files of PredictionLogs, see pipeline.scoring.inputs.find_files.
 
     Raises:
         BrokenInput: there is nothing published, no log, or no request to this model in them; or the bounds do not fit

@@ -31,7 +31,7 @@ def served_model(
     """Assemble what is exported.
 
     Args:
-        transform: Transform's graph (trainers.transform_graph): raw features to model features.
+        transform: Transform's graph (trainers.splits.TransformGraph): raw features to model features.
         predict: model features to probabilities, float32 [batch, classes].
         labels: the label vocabulary.
         raw_feature_spec: the raw features as the schema has them, the label included.

@@ -228,8 +228,8 @@ def test_photos_that_would_take_too_much_memory_when_decoded_take_none(saved_mod
 # A process of its own: its memory is the server's alone.
 SERVE = """
 import sys
-from serving.server.embedded_server import EmbeddedServer
-from serving.server.server_options import ServerOptions
+from serving.server.app import EmbeddedServer
+from serving.server.options import ServerOptions
 
 with EmbeddedServer({"photos": sys.argv[1]}, ServerOptions(rest_port=0, grpc_port=0)) as server:
     print(server.rest_port, server.grpc_port, flush=True)

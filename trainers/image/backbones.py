@@ -112,7 +112,7 @@ def image_backbone(name: str, weights: str, preprocessing: ImageOptions) -> kera
     """A Keras model from pixels as `preprocessing` makes them to what the last block makes of them.
 
     Args:
-        name: one of trainers.backbones.BACKBONES.
+        name: one of trainers.image.backbones.BACKBONES.
         weights: `imagenet`, `none`, the path of a .weights.h5 file of the backbone or of a .keras file, or the
             directory or handle of a TF-Hub model.
         preprocessing: size and scaling of the pixels.
