@@ -32,9 +32,9 @@ class ImageExampleGen(base_beam_component.BaseBeamComponent):
     its `ingestion.json` says how many photos each split and class has, and which were left out.
 
     Args:
-        path: as components.image_example_gen.image_files.list_images takes it.
-        input_fingerprint: components.image_example_gen.image_files.input_fingerprint of that path. TFX's cache compares parameters,
-            and does not look at files.
+        path: as image_files.list_images takes it.
+        input_fingerprint: what image_files.input_fingerprint says of that path. TFX's cache compares parameters, and
+            does not look at files.
         eval_share: which share is held out, where no folders say what is.
         max_unreadable_share: the run stops where more photos than that cannot be used.
         max_pixels: the largest photo that is taken, by the size that its header declares.
