@@ -38,7 +38,7 @@ SUITE = (
         "Flowers: the whole pipeline, 15 photos of each of 12 species",
         "benchmarks.image.quality",
         arguments=("--flowers", "--photos-per-class", "15"),
-        needs_photos=True,
+        needs_images=True,
     ),
     Benchmark(
         "tabular-scale",

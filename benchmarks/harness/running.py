@@ -36,7 +36,7 @@ class Benchmark:
         module: run by `python -m`.
         arguments: of the whole suite, which is to end in 40 minutes on two cores.
         short: of the short form, which is to end in five; None where it is left out of it.
-        needs_photos: whether it needs the photos in $INGRAPH_TEST_DATA, see CONTRIBUTING.md.
+        needs_images: whether it needs the photos in $INGRAPH_TEST_DATA, see CONTRIBUTING.md.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Benchmark:
     module: str
     arguments: tuple[str, ...] = ()
     short: tuple[str, ...] | None = None
-    needs_photos: bool = False
+    needs_images: bool = False
 
 
 # The file in which `python -m benchmarks` expects what a benchmark measured.
@@ -98,7 +98,7 @@ def run_benchmark(benchmark: Benchmark, short: bool, limit_seconds: float = 1200
     """
     if short and benchmark.short is None:
         return Outcome(benchmark.name, benchmark.title, "skipped", reason="not in the short form")
-    if benchmark.needs_photos and not os.environ.get(TEST_DATA):
+    if benchmark.needs_images and not os.environ.get(TEST_DATA):
         return Outcome(benchmark.name, benchmark.title, "skipped", reason=f"needs the photos that {TEST_DATA} names")
     arguments = benchmark.short if short else benchmark.arguments
     started = time.monotonic()

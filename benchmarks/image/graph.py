@@ -37,17 +37,17 @@ from transform.image import preprocessing_fn, scale, usable_pixels
 from transform.image_decoding import decode_image
 from transform.options import ImageOptions, LabelOptions
 
-PHOTO_HEIGHT, PHOTO_WIDTH = 960, 1280
+IMAGE_HEIGHT, IMAGE_WIDTH = 960, 1280
 LABELS = read_label_file(IMAGENET, background_first=False)
 OPTIONS = ImageOptions(label=LabelOptions(column="label", order=LABELS))
 SIZE = (OPTIONS.height, OPTIONS.width)
 
 
-def example_photo() -> bytes:
+def example_image() -> bytes:
     """A JPEG with structure at every scale, of the size of file that a camera makes."""
-    noise, size = np.random.default_rng(0), (PHOTO_HEIGHT, PHOTO_WIDTH)
+    noise, size = np.random.default_rng(0), (IMAGE_HEIGHT, IMAGE_WIDTH)
     layers = [
-        tf.image.resize(noise.normal(0, 30, [PHOTO_HEIGHT // step, PHOTO_WIDTH // step, 3]), size)
+        tf.image.resize(noise.normal(0, 30, [IMAGE_HEIGHT // step, IMAGE_WIDTH // step, 3]), size)
         for step in (2, 8, 32, 128)
     ]
     pixels = tf.cast(tf.clip_by_value(128 + tf.add_n(layers), 0, 255), tf.uint8)
@@ -95,7 +95,7 @@ def main(turns: int, batches: tuple[int, ...]) -> None:
     model = keras.applications.InceptionV3(weights=None)
     found: list[Measurement] = []
     with tempfile.TemporaryDirectory() as folder:
-        photo = example_photo()
+        photo = example_image()
         # In sessions, as TensorFlow Serving has them.
         ours = {precision: SessionModel(image_export(model, precision, photo, folder)) for precision in PRECISIONS}
         networks = _networks(model)

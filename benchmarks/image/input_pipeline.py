@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=10)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        file = write_photos(f"{folder}/photos.gz", options.width)
+        file = write_images(f"{folder}/photos.gz", options.width)
         graph = transform_graph(
             preprocessing_fn, {"preprocessing": PREPROCESSING.model_dump_json()}, SPEC, file, folder
         )
@@ -101,7 +101,7 @@ def one_turn(model: keras.Model, batches: Iterator[Any], steps: int) -> float:
     return (time.perf_counter() - started) / steps
 
 
-def write_photos(path: str, width: int) -> str:
+def write_images(path: str, width: int) -> str:
     """JPEG files with the smooth colours and the noise of photos."""
     chance = np.random.default_rng(0)
     with tf.io.TFRecordWriter(path, "GZIP") as writer:

@@ -27,7 +27,7 @@ trainer: {mode: fine_tune, weights: none}
 evaluation: {at_least: {accuracy: 0.5}}
 """
 FEWEST = 100
-PHOTO_SIZE = 100_000
+IMAGE_SIZE = 100_000
 # What the allocator keeps differs by some MiB from run to run.
 FLAT = Goal(1.05)
 
@@ -43,19 +43,19 @@ def main() -> None:
 def measure(photos: int) -> Scale:
     """Make the photos up and ingest them."""
     with tempfile.TemporaryDirectory() as folder:
-        write_photos(Path(folder) / "photos", photos)
+        write_images(Path(folder) / "photos", photos)
         Path(folder, "photos.yaml").write_text(CONFIG, encoding="utf-8")
         steps = first_steps(f"{folder}/photos.yaml")
     return Scale(photos, steps, peak_memory())
 
 
-def write_photos(folder: Path, count: int) -> None:
+def write_images(folder: Path, count: int) -> None:
     """PNG headers and noise: only the header is read when photos are ingested."""
     header = bytes.fromhex("89504e470d0a1a0a0000000d4948445200000040000000400802000000")
     for number in range(count):
         file = folder / f"class{number % 4}" / f"{number}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(header + os.urandom(PHOTO_SIZE - len(header)))
+        file.write_bytes(header + os.urandom(IMAGE_SIZE - len(header)))
 
 
 if __name__ == "__main__":

@@ -54,10 +54,10 @@ def main(rounds: int, clients: int, photos: int) -> None:
     """Print the table."""
     import keras
 
-    from benchmarks.image.graph import example_photo, image_export
+    from benchmarks.image.graph import example_image, image_export
 
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        photo = example_photo()
+        photo = example_image()
         export = image_export(keras.applications.InceptionV3(weights=None), "float32", photo, folder)
         base_path = Path(folder) / "models" / NAME
         base_path.mkdir(parents=True)

@@ -257,13 +257,13 @@ def find_sources(model: PublishedModel, places: Sequence[str], renamed_inputs: M
     """
     tables = _with_gzip(".csv", *FORMAT_OF_SUFFIX)
     if model.takes == "photos":
-        return [source for place in places for source in _photos(find_files(place, IMAGE_EXTENSIONS), tables)]
+        return [source for place in places for source in _image_sources(find_files(place, IMAGE_EXTENSIONS), tables)]
     suffixes = tables + (_with_gzip(LINES_SUFFIX) if model.takes == "texts" else ())
     columns = {name: renamed_inputs.get(name, name) for name in model.inputs}
     return [Source((file,), columns, "rows") for place in places for file in find_files(place, suffixes)]
 
 
-def _photos(files: Sequence[str], tables: tuple[str, ...]) -> list[Source]:
+def _image_sources(files: Sequence[str], tables: tuple[str, ...]) -> list[Source]:
     lists = [file for file in files if file.lower().endswith(tables)]
     photos = tuple(file for file in files if not file.lower().endswith(tables))
     found = [Source((file,), {}, "list of photos") for file in lists]

@@ -74,7 +74,7 @@ class ScoreBatch(beam.DoFn):
     def _inputs(self, item: Item) -> Inputs:
         """One value for each input, as `ingraph predict` sends it. Raises ValueError where a field is none."""
         if self._model.takes == "photos":
-            return {name: np.array([_read_photo(item.source)], np.object_) for name in self._model.inputs}
+            return {name: np.array([_read_image(item.source)], np.object_) for name in self._model.inputs}
         values = {}
         for name, description in self._model.inputs.items():
             try:
@@ -95,7 +95,7 @@ class ScoreBatch(beam.DoFn):
         return [_answer(item, {name: outputs[name][row] for name in outputs}) for row, item in enumerate(items)]
 
 
-def _read_photo(path: str) -> bytes:
+def _read_image(path: str) -> bytes:
     try:
         with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
             content: bytes = file.read()

@@ -82,7 +82,7 @@ def test_a_benchmark_that_fails_says_why(module, reason):
 def test_what_needs_photos_is_skipped_without_them(monkeypatch):
     monkeypatch.delenv(TEST_DATA, raising=False)
 
-    outcome = run_benchmark(benchmark("broken_benchmark", needs_photos=True), short=False)
+    outcome = run_benchmark(benchmark("broken_benchmark", needs_images=True), short=False)
 
     assert (outcome.state, outcome.reason) == ("skipped", "needs the photos that INGRAPH_TEST_DATA names")
 
