@@ -25,10 +25,9 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.harness.pipelines import CONFIGS, first_steps
 from benchmarks.harness.running import own_process
-from benchmarks.scale import first_steps
 from benchmarks.tabular.scale import CONFIG, write_rows
-from benchmarks.timed_run import CONFIGS
 from serving.garbage_collection import garbage_collection_paused
 
 if TYPE_CHECKING:

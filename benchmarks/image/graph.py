@@ -23,8 +23,8 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.harness.measurement import Measurement
+from benchmarks.harness.pipelines import transform_graph
 from benchmarks.harness.running import report
-from benchmarks.quality import transform_graph
 from serving.session_model import SessionModel
 from serving.signatures.common import VOCABULARY, Labels, export, freeze
 from serving.signatures.image import image_files, served_model

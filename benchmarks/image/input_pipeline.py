@@ -26,8 +26,8 @@ import tensorflow as tf
 from PIL import Image
 
 from benchmarks.harness.measurement import Goal, Measurement
+from benchmarks.harness.pipelines import transform_graph
 from benchmarks.harness.running import report
-from benchmarks.quality import transform_graph
 from trainers.image.backbones import image_backbone
 from trainers.image.batches import ImageTraining, image_training_batches
 from trainers.image.fine_tuning import compile_classifier

@@ -27,8 +27,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from benchmarks.harness.measurement import Goal, Measurement
+from benchmarks.harness.pipelines import CONFIGS, beside_script, timed_run
 from benchmarks.harness.running import TEST_DATA, report
-from benchmarks.timed_run import CONFIGS, beside_script, timed_run
 from components.image_example_gen.image_files import ImageFile, list_images
 from pipeline import demo_data
 from pipeline.config import load_config

@@ -23,8 +23,8 @@ from sklearn.model_selection import StratifiedShuffleSplit
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
+from benchmarks.harness.pipelines import quality_by_split, transform_graph
 from benchmarks.harness.running import report
-from benchmarks.quality import quality_by_split, transform_graph
 from pipeline import demo_data
 from pipeline.config import load_config
 from pipeline.options import RunConfig

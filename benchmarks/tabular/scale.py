@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.harness.measurement import Goal
+from benchmarks.harness.pipelines import Scale, first_steps, growth
 from benchmarks.harness.running import own_process, peak_memory, report
-from benchmarks.scale import Scale, first_steps, growth
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 

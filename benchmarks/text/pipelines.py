@@ -13,8 +13,8 @@ import time
 
 from sklearn.model_selection import train_test_split
 
+from benchmarks.harness.pipelines import beside_script, timed_run
 from benchmarks.harness.running import own_process, report
-from benchmarks.timed_run import beside_script, timed_run
 
 
 def main() -> None:

@@ -24,8 +24,8 @@ from sklearn.metrics import accuracy_score, roc_auc_score
 from sklearn.model_selection import StratifiedShuffleSplit
 from sklearn.pipeline import make_pipeline
 
+from benchmarks.harness.pipelines import quality_by_split, transform_graph
 from benchmarks.harness.running import report
-from benchmarks.quality import quality_by_split, transform_graph
 from pipeline import demo_data
 from pipeline.config import load_config
 from pipeline.options import RunConfig

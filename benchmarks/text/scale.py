@@ -19,8 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.harness.pipelines import Scale, growth
 from benchmarks.harness.running import own_process, peak_memory, report
-from benchmarks.scale import Scale, growth
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -38,7 +38,7 @@ def main() -> None:
 
 def measure(documents: int) -> Scale:
     """Make the documents up, and read, analyse and train on them."""
-    from benchmarks.quality import transform_graph
+    from benchmarks.harness.pipelines import transform_graph
     from benchmarks.text.quality import SPEC
     from pipeline.config import load_config
     from pipeline.runners.beam_speedups import apply_beam_speedups

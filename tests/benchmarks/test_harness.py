@@ -10,9 +10,9 @@ import pytest
 from click.testing import CliRunner
 
 import benchmarks.__main__ as command
-from benchmarks.compare import main
-from benchmarks.harness.comparison import NOISE, compare
+from benchmarks.compare import NOISE, compare, main
 from benchmarks.harness.measurement import Goal, Measurement
+from benchmarks.harness.pipelines import Scale, growth
 from benchmarks.harness.results import (
     BEGIN,
     END,
@@ -24,7 +24,6 @@ from benchmarks.harness.results import (
     write_results,
 )
 from benchmarks.harness.running import TEST_DATA, Benchmark, run_benchmark
-from benchmarks.scale import Scale, growth
 from benchmarks.suite import SUITE
 
 FINE = """

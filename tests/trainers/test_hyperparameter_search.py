@@ -13,7 +13,7 @@ from keras_tuner.engine.base_tuner import BaseTuner
 from sklearn.metrics import log_loss, roc_auc_score
 from tfx.components.trainer.fn_args_utils import FnArgs
 
-from benchmarks.quality import transform_graph
+from benchmarks.harness.pipelines import transform_graph
 from benchmarks.text.quality import SPEC, write_examples
 from pipeline.runners.beam_speedups import apply_beam_speedups
 from serving.reference_predictions import example_id

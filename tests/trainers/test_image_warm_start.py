@@ -14,7 +14,7 @@ from PIL import Image
 from pydantic import ValidationError
 from tfx.components.trainer.fn_args_utils import FnArgs
 
-from benchmarks.quality import transform_graph
+from benchmarks.harness.pipelines import transform_graph
 from components.errors import BrokenInput
 from pipeline.config import load_config
 from pipeline.runners.beam_speedups import apply_beam_speedups
