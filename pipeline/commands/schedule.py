@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import pkgutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,14 +17,14 @@ from pipeline.exit_status import status_of_error
 if TYPE_CHECKING:
     from pipeline.schedules.targets import ScheduleRequest, ScheduleTarget, Target
 
-# The module below pipeline/schedules that keeps each, imported when it is used.
+# Each target as module:name, imported when it is used.
 _TARGETS = {
-    "local": "daemon",
-    "crontab": "units",
-    "systemd": "units",
-    "kubeflow": "cluster",
-    "vertex": "cluster",
-    "airflow": "airflow",
+    "local": "pipeline.schedules.daemon:LOCAL",
+    "crontab": "pipeline.schedules.units:CRONTAB",
+    "systemd": "pipeline.schedules.units:SYSTEMD",
+    "kubeflow": "pipeline.schedules.cluster:KUBEFLOW",
+    "vertex": "pipeline.schedules.cluster:VERTEX",
+    "airflow": "pipeline.schedules.airflow:AIRFLOW",
 }
 # They run the compiled pipeline, the others `ingraph retrain`.
 _CLUSTERS = ("kubeflow", "vertex")
@@ -55,7 +55,7 @@ _WORKDIR = click.option(
 )
 
 
-def _of_a_target(command: Callable[..., None]) -> Callable[..., None]:
+def _target_options(command: Callable[..., None]) -> Callable[..., None]:
     folder = click.option(
         "--folder",
         type=click.Path(file_okay=False),
@@ -66,34 +66,34 @@ def _of_a_target(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @schedule.command(epilog="Exit status: 0; 2 the config cannot be used, or the target cannot keep such a schedule.")
-@_of_a_target
+@_target_options
 def show(target: Target, **given: Any) -> None:
     """Print what `apply` would hand over, and when the next runs are due; nothing is changed."""
-    with _request(target, given) as (kept_by, request):
-        click.echo(kept_by.show(request))
-        _say_when(request)
+    with _request(target, given) as (schedule_target, request):
+        click.echo(schedule_target.show(request))
+        _echo_next_runs(request)
 
 
 @schedule.command(
     epilog="""Exit status: 0 the schedule holds; 2 the config cannot be used, or the target cannot keep such a schedule;
     7 the cluster could not be reached, or did not take it."""
 )
-@_of_a_target
+@_target_options
 def apply(target: Target, **given: Any) -> None:
     """Hand the schedule of CONFIG over, in place of the one that is there for the same model."""
-    with _request(target, given) as (kept_by, request):
-        click.echo(kept_by.apply(request))
-        _say_when(request)
+    with _request(target, given) as (schedule_target, request):
+        click.echo(schedule_target.apply(request))
+        _echo_next_runs(request)
 
 
 @schedule.command(
     epilog="Exit status: 0 it is gone; 2 the config cannot be used; 7 the cluster could not be reached, or refused."
 )
-@_of_a_target
+@_target_options
 def remove(target: Target, **given: Any) -> None:
     """Take the schedule of CONFIG away; a run that goes on is left alone."""
-    with _request(target, given) as (kept_by, request):
-        click.echo(kept_by.remove(request))
+    with _request(target, given) as (schedule_target, request):
+        click.echo(schedule_target.remove(request))
 
 
 @schedule.command(
@@ -110,19 +110,20 @@ def run(configs: tuple[str, ...], overrides: tuple[str, ...], workdir: str) -> N
     it: a run that goes on is waited for, a second signal ends that too. Started again, it knows what was missed.
     """
     from pipeline.config import load_config
-    from pipeline.schedules.daemon import keep_schedules
+    from pipeline.schedules.daemon import local_schedule, run_daemon
     from pipeline.schedules.targets import require_spans, scheduled_command
 
-    with _stopped():
+    with _exit_status_of_errors():
         loaded = [(load_config(path, overrides), path) for path in configs]
         for config, path in loaded:
             require_spans(config, path)
         commands = [scheduled_command(config, path, overrides, workdir) for config, path in loaded]
-        keep_schedules(commands, [Path(workdir, config.runs, config.name, "schedule") for config, _ in loaded])
+        journals = [Path(workdir, config.runs, config.name, "schedule") for config, _ in loaded]
+        run_daemon([local_schedule(*pair) for pair in zip(commands, journals, strict=True)])
 
 
 @contextmanager
-def _stopped() -> Iterator[None]:
+def _exit_status_of_errors() -> Iterator[None]:
     from components.errors import RunStopped
 
     try:
@@ -135,21 +136,21 @@ def _stopped() -> Iterator[None]:
 @contextmanager
 def _request(target: Target, given: dict[str, Any]) -> Iterator[tuple[ScheduleTarget, ScheduleRequest]]:
     from pipeline.config import load_config
-    from pipeline.schedules.targets import ScheduleRequest, require_spans, scheduled_command, unheeded
+    from pipeline.schedules.targets import ScheduleRequest, require_spans, scheduled_command, unsupported_options
 
     path, overrides, folder = given["config"], given["overrides"], given["folder"]
-    with _stopped():
+    with _exit_status_of_errors():
         config = load_config(path, overrides)
         scheduled = scheduled_command(config, path, overrides, given["workdir"])
         if target not in _CLUSTERS:
             require_spans(config, path)
-        for sentence in unheeded(config.schedule, target):
+        for sentence in unsupported_options(config.schedule, target):
             click.echo(f"note: {sentence}", err=True)
-        kept_by = getattr(importlib.import_module(f"pipeline.schedules.{_TARGETS[target]}"), target.upper())
-        yield kept_by, ScheduleRequest(config, path, scheduled, Path(folder) if folder else None)
+        request = ScheduleRequest(config, path, scheduled, Path(folder) if folder else None)
+        yield pkgutil.resolve_name(_TARGETS[target]), request
 
 
-def _say_when(request: ScheduleRequest) -> None:
+def _echo_next_runs(request: ScheduleRequest) -> None:
     from pipeline.schedules.due import next_due
 
     options = request.config.schedule

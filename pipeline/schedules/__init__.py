@@ -1,1 +1,3 @@
-"""A config's `schedule` as each of its targets takes it, and the local daemon."""
+"""Schedules: when a model is trained anew, and the targets that start its runs."""
+
+__all__ = ["airflow", "cluster", "cron", "daemon", "due", "journal", "targets", "units"]

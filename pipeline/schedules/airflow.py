@@ -1,4 +1,4 @@
-"""Schedules kept by Apache Airflow, by a file in its dags folder."""
+"""An Airflow DAG: a file for its dags folder that runs `ingraph retrain` at the times of a schedule."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipeline.schedules.targets import (
     write_schedule_files,
 )
 
-_FILE = '''\
+_DAG_FILE = '''\
 """Trains {name} anew. Written by `ingraph schedule`; imports nothing of ingraph."""
 
 from datetime import datetime
@@ -29,7 +29,7 @@ from airflow.timetables.trigger import CronTriggerTimetable
 ZONE = ZoneInfo({zone!r})
 
 with DAG(
-    dag_id={title!r},
+    dag_id={dag_id!r},
     description={description!r},
     schedule=CronTriggerTimetable({cron!r}, timezone={zone!r}),
     start_date={start},
@@ -41,10 +41,10 @@ with DAG(
     BashOperator(
         task_id="retrain",
         bash_command={command!r},
-        cwd={folder!r},
+        cwd={workdir!r},
         append_env=True,
         # No new data, and another run under way.
-        skip_on_exit_code={fine!r},
+        skip_on_exit_code={skip_statuses!r},
     )
 '''
 
@@ -64,9 +64,9 @@ def airflow_dag(scheduled: ScheduledCommand, now: datetime) -> str:
     options = scheduled.options
     skips = options.overlap == "skip" and options.catch_up != "all"
     command = shlex.join(scheduled.command)
-    return _FILE.format(
+    return _DAG_FILE.format(
         name=scheduled.name,
-        title=scheduled.title,
+        dag_id=scheduled.schedule_name,
         description=f"Train {scheduled.name} anew",
         cron=options.expression.text,
         zone=options.time_zone,
@@ -75,16 +75,17 @@ def airflow_dag(scheduled: ScheduledCommand, now: datetime) -> str:
         catchup=options.catch_up == "all",
         max_active_runs=2 if skips else 1,
         command=f"{{% raw %}}{command}{{% endraw %}}" if "{" in command else command,
-        folder=scheduled.folder,
-        fine=[int(ExitStatus.NO_NEW_DATA), int(ExitStatus.UNDER_WAY)],
+        workdir=scheduled.workdir,
+        skip_statuses=[int(ExitStatus.NO_NEW_DATA), int(ExitStatus.UNDER_WAY)],
     )
 
 
 def _literal(time: datetime) -> str:
+    """A time as the file writes it."""
     return f"datetime({time.year}, {time.month}, {time.day}, {time.hour}, {time.minute}, {time.second}, tzinfo=ZONE)"
 
 
-def _folder(request: ScheduleRequest) -> Path:
+def _dags_folder(request: ScheduleRequest) -> Path:
     if request.folder is None:
         raise BrokenInput(
             "--folder is missing: Airflow's dags folder, `airflow config get-value core dags_folder` says it"
@@ -93,7 +94,7 @@ def _folder(request: ScheduleRequest) -> Path:
 
 
 def _file_name(request: ScheduleRequest) -> str:
-    return f"{request.scheduled.title.replace('-', '_')}.py"
+    return f"{request.scheduled.schedule_name.replace('-', '_')}.py"
 
 
 def _show(request: ScheduleRequest) -> str:
@@ -101,11 +102,11 @@ def _show(request: ScheduleRequest) -> str:
 
 
 def _apply(request: ScheduleRequest) -> str:
-    return write_schedule_files(_folder(request), {_file_name(request): _show(request) + "\n"})
+    return write_schedule_files(_dags_folder(request), {_file_name(request): _show(request) + "\n"})
 
 
 def _remove(request: ScheduleRequest) -> str:
-    return remove_schedule_files(_folder(request), [_file_name(request)])
+    return remove_schedule_files(_dags_folder(request), [_file_name(request)])
 
 
 AIRFLOW = ScheduleTarget(_show, _apply, _remove)

@@ -1,4 +1,7 @@
-"""Schedules kept by Kubeflow Pipelines and by Vertex AI."""
+"""Recurring runs on Kubeflow Pipelines, and schedules on Vertex AI Pipelines.
+
+Both run the compiled pipeline, not `ingraph retrain`: spans are resolved when the schedule is applied.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from google.auth.credentials import AnonymousCredentials
 from components.errors import BrokenInput
 from pipeline.options import ClusterOptions, ScheduleOptions
 from pipeline.run import quiet_output
-from pipeline.runners.compile import RunRequest, cluster_pipeline
+from pipeline.runners.compile import RunRequest, cluster_pipeline, write_job
 from pipeline.runners.kubeflow import kubeflow_client
 from pipeline.runners.vertex import pipeline_job, vertex_credentials, vertex_location
 from pipeline.schedules.targets import ScheduleRequest, ScheduleTarget
@@ -26,14 +29,17 @@ if TYPE_CHECKING:
     from google.cloud.aiplatform_v1 import ScheduleServiceClient
     from google.cloud.aiplatform_v1.types import Schedule
 
-_ENDINGS = {"kubeflow": ".yaml", "vertex": ".json"}
+_SPEC_SUFFIXES = {"kubeflow": ".yaml", "vertex": ".json"}
+_LIST_PAGE_SIZE = 100
+# What Vertex AI changes of a schedule in place.
+_UPDATABLE_FIELDS = ("cron", "start_time", "end_time", "max_concurrent_run_count", "allow_queueing")
 
 
 @contextmanager
-def scheduled_pipeline(
+def _compiled_pipeline(
     request: ScheduleRequest, target: Literal["kubeflow", "vertex"], *, stage: bool
 ) -> Iterator[tuple[RunRequest, str]]:
-    """Compile a config to a file that is there for as long as the context; with it, what every run reads and writes.
+    """Compile a config to a file that is there for as long as the context; with it, lines that say what runs read.
 
     Args:
         request: whose config.
@@ -43,19 +49,17 @@ def scheduled_pipeline(
     Raises:
         RunStopped: the data cannot be used, or the config does not say enough about the cluster.
     """
-    config, workdir = request.config, request.scheduled.folder
+    config, workdir = request.config, request.scheduled.workdir
     with tempfile.TemporaryDirectory() as folder:
         with quiet_output(Path(os.devnull)):
-            from pipeline.runners.compile import write_job
-
             compiled = cluster_pipeline(config, target, Path(workdir, config.runs, config.name, "data"))
-            file = str(Path(folder, f"{config.name}{_ENDINGS[target]}"))
+            file = str(Path(folder, f"{config.name}{_SPEC_SUFFIXES[target]}"))
             write_job(compiled.job, file)
             for staged in compiled.staged if stage else []:
                 staged.copy()
         lines = [f"publishes into {compiled.base_path}"]
         lines += [f"every run reads {file.remote}, a copy of {file.local} as it is now" for file in compiled.staged]
-        yield RunRequest(file, request.scheduled.title, {}, config.cluster), "\n".join(lines)
+        yield RunRequest(file, request.scheduled.schedule_name, {}, config.cluster), "\n".join(lines)
 
 
 def recurring_run(request: RunRequest, options: ScheduleOptions, experiment_id: str) -> dict[str, Any]:
@@ -78,8 +82,8 @@ def recurring_run(request: RunRequest, options: ScheduleOptions, experiment_id: 
     return {
         "experiment_id": experiment_id,
         "job_name": request.name,
-        "start_time": _instant(options.opens),
-        "end_time": _instant(options.closes),
+        "start_time": _second_before(options.opens),
+        "end_time": _second_before(options.closes),
         "cron_expression": f"0 {options.expression.text}",
         "max_concurrency": 1,
         "no_catchup": options.catch_up != "all",
@@ -91,15 +95,12 @@ def recurring_run(request: RunRequest, options: ScheduleOptions, experiment_id: 
     }
 
 
-def _instant(limit: datetime | None) -> str | None:
-    """RFC 3339, a second before a limit of the window."""
+def _second_before(limit: datetime | None) -> str | None:
+    """A second before a limit of the window, as RFC 3339."""
     return (limit - timedelta(seconds=1)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if limit else None
 
 
-_PAGE = 100
-
-
-def recurring_run_ids(client: kfp.Client, experiment_id: str, name: str) -> list[str]:
+def _recurring_run_ids(client: kfp.Client, experiment_id: str, name: str) -> list[str]:
     """The ids of an experiment's recurring runs of that display name."""
     predicate = {"operation": "EQUALS", "key": "display_name", "stringValue": name}
     found: list[str] = []
@@ -107,7 +108,7 @@ def recurring_run_ids(client: kfp.Client, experiment_id: str, name: str) -> list
     while True:
         page = client.list_recurring_runs(
             page_token=token,
-            page_size=_PAGE,
+            page_size=_LIST_PAGE_SIZE,
             experiment_id=experiment_id,
             filter=json.dumps({"predicates": [predicate]}),
         )
@@ -117,65 +118,49 @@ def recurring_run_ids(client: kfp.Client, experiment_id: str, name: str) -> list
             return found
 
 
-def apply_to_kubeflow(request: RunRequest, options: ScheduleOptions) -> str:
-    """Make a recurring run in place of those of the same name; returns its address in the Pipelines UI.
-
-    The new one is there before the old ones go, so that a failure leaves a schedule.
-
-    Raises:
-        BrokenInput: the config does not say where Kubeflow Pipelines is, or the schedule cannot be said there.
-        NotSubmitted: it cannot be reached, or did not take the schedule.
-    """
-    with kubeflow_client(request.cluster, "the change") as client:
-        experiment = client.create_experiment(request.cluster.experiment).experiment_id
-        before = recurring_run_ids(client, experiment, request.name)
-        created = client.create_recurring_run(**recurring_run(request, options, experiment))
-        for run in before:
-            client.delete_recurring_run(run)
-    return f"{str(request.cluster.host).rstrip('/')}/#/recurringrun/details/{created.recurring_run_id}"
-
-
-def remove_from_kubeflow(cluster: ClusterOptions, name: str) -> int:
-    """Delete the recurring runs of that name; returns how many there were. Runs that go on are left alone.
-
-    Raises:
-        BrokenInput: the config does not say where Kubeflow Pipelines is.
-        NotSubmitted: it cannot be reached, or did not delete them.
-    """
-    with kubeflow_client(cluster, "the change") as client:
-        try:
-            experiment = client.get_experiment(experiment_name=cluster.experiment).experiment_id
-        except ValueError:  # there is none
-            return 0
-        found = recurring_run_ids(client, experiment, name)
-        for run in found:
-            client.delete_recurring_run(run)
-    return len(found)
-
-
 def _show_recurring_run(request: ScheduleRequest) -> str:
-    with scheduled_pipeline(request, "kubeflow", stage=False) as (run, lines):
+    with _compiled_pipeline(request, "kubeflow", stage=False) as (run, lines):
         arguments = recurring_run(run, request.config.schedule, f"(the id of {request.config.cluster.experiment})")
     arguments["pipeline_package_path"] = f"(what `ingraph compile {request.path} --target kubeflow` writes)"
     return f"{json.dumps(arguments, indent=2)}\n{lines}"
 
 
 def _apply_recurring_run(request: ScheduleRequest) -> str:
-    with scheduled_pipeline(request, "kubeflow", stage=True) as (run, lines):
-        return f"scheduled {apply_to_kubeflow(run, request.config.schedule)}\n{lines}"
+    """Create a recurring run, then delete those of the same name, so that a failure leaves a schedule."""
+    cluster = request.config.cluster
+    with (
+        _compiled_pipeline(request, "kubeflow", stage=True) as (run, lines),
+        kubeflow_client(cluster, "the change") as client,
+    ):
+        experiment = client.create_experiment(cluster.experiment).experiment_id
+        before = _recurring_run_ids(client, experiment, run.name)
+        created = client.create_recurring_run(**recurring_run(run, request.config.schedule, experiment))
+        for run_id in before:
+            client.delete_recurring_run(run_id)
+    address = f"{str(cluster.host).rstrip('/')}/#/recurringrun/details/{created.recurring_run_id}"
+    return f"scheduled {address}\n{lines}"
 
 
-def _remove_recurring_run(request: ScheduleRequest) -> str:
-    count = remove_from_kubeflow(request.config.cluster, request.scheduled.title)
-    return f"removed {count} recurring runs of {request.scheduled.title}"
+def _remove_recurring_runs(request: ScheduleRequest) -> str:
+    cluster, name = request.config.cluster, request.scheduled.schedule_name
+    with kubeflow_client(cluster, "the change") as client:
+        try:
+            experiment = client.get_experiment(experiment_name=cluster.experiment).experiment_id
+        except ValueError:  # there is none
+            found = []
+        else:
+            found = _recurring_run_ids(client, experiment, name)
+        for run_id in found:
+            client.delete_recurring_run(run_id)
+    return f"removed {len(found)} recurring runs of {name}"
 
 
-KUBEFLOW = ScheduleTarget(_show_recurring_run, _apply_recurring_run, _remove_recurring_run)
+KUBEFLOW = ScheduleTarget(_show_recurring_run, _apply_recurring_run, _remove_recurring_runs)
 
 
 @contextmanager
-def vertex_client(cluster: ClusterOptions) -> Iterator[tuple[ScheduleServiceClient, Any]]:
-    """A client and its credentials; errors become a sentence.
+def _vertex_client(cluster: ClusterOptions) -> Iterator[tuple[ScheduleServiceClient, Any]]:
+    """A client and its credentials; errors of Google's clients become BrokenInput or NotSubmitted.
 
     Raises:
         BrokenInput: the config does not say which project and region, or there are no credentials.
@@ -216,55 +201,52 @@ def vertex_schedule(request: RunRequest, options: ScheduleOptions, credentials: 
     return schedule
 
 
-def vertex_schedules_named(client: ScheduleServiceClient, parent: str, name: str) -> list[Schedule]:
+def _schedules_named(client: ScheduleServiceClient, parent: str, name: str) -> list[Schedule]:
     """The schedules of that display name; `parent` is projects/…/locations/…."""
     request = {"parent": parent, "filter": f'display_name="{name}"'}
     return [schedule for schedule in client.list_schedules(request=request) if schedule.display_name == name]
 
 
-_CHANGEABLE = ("cron", "start_time", "end_time", "max_concurrent_run_count", "allow_queueing")
-
-
 def apply_to_vertex(schedule: Schedule, client: ScheduleServiceClient) -> str:
-    """Make a schedule, or change that of the same name; returns its resource name.
+    """Create a schedule, or update that of the same name; returns its resource name.
 
-    Vertex AI never changes the pipeline of a schedule: where that differs, a new schedule is made, and then the one
+    Vertex AI never changes the pipeline of a schedule: where that differs, a new schedule is created, and then the one
     before deleted, so that a failure leaves a schedule.
     """
     from google.protobuf.field_mask_pb2 import FieldMask
 
     parent = schedule.create_pipeline_job_request.parent
-    before = vertex_schedules_named(client, parent, schedule.display_name)
+    before = _schedules_named(client, parent, schedule.display_name)
     same = [known for known in before if _pipeline(known) == _pipeline(schedule)]
     if same:
-        kept = same[0]
-        given = type(schedule)(schedule, name=kept.name)
+        updated = type(schedule)(schedule, name=same[0].name)
         if not schedule.start_time:
-            given.start_time = kept.start_time
-        kept = client.update_schedule(schedule=given, update_mask=FieldMask(paths=_CHANGEABLE))
+            updated.start_time = same[0].start_time
+        applied = client.update_schedule(schedule=updated, update_mask=FieldMask(paths=_UPDATABLE_FIELDS))
     else:
-        kept = client.create_schedule(parent=parent, schedule=schedule)
+        applied = client.create_schedule(parent=parent, schedule=schedule)
     for known in before:
-        if known.name != kept.name:
+        if known.name != applied.name:
             client.delete_schedule(name=known.name).result()
-    return str(kept.name)
+    return str(applied.name)
 
 
 def _pipeline(schedule: Schedule) -> tuple[object, ...]:
+    """What of a schedule Vertex AI never changes."""
     job = schedule.create_pipeline_job_request.pipeline_job
     return job.pipeline_spec, job.runtime_config, job.service_account
 
 
 def remove_from_vertex(client: ScheduleServiceClient, parent: str, name: str) -> int:
     """Delete the schedules of that display name; returns how many there were. Runs that go on are left alone."""
-    found = vertex_schedules_named(client, parent, name)
+    found = _schedules_named(client, parent, name)
     for schedule in found:
         client.delete_schedule(name=schedule.name).result()
     return len(found)
 
 
 def _show_vertex_schedule(request: ScheduleRequest) -> str:
-    with scheduled_pipeline(request, "vertex", stage=False) as (run, lines):
+    with _compiled_pipeline(request, "vertex", stage=False) as (run, lines):
         schedule = vertex_schedule(run, request.config.schedule, AnonymousCredentials())
     del schedule.create_pipeline_job_request.pipeline_job.pipeline_spec  # `ingraph compile` writes it
     return f"{type(schedule).to_json(schedule, always_print_fields_with_no_presence=False)}\n{lines}"
@@ -272,18 +254,18 @@ def _show_vertex_schedule(request: ScheduleRequest) -> str:
 
 def _apply_vertex_schedule(request: ScheduleRequest) -> str:
     with (
-        vertex_client(request.config.cluster) as (client, credentials),
-        scheduled_pipeline(request, "vertex", stage=True) as (run, lines),
+        _vertex_client(request.config.cluster) as (client, credentials),
+        _compiled_pipeline(request, "vertex", stage=True) as (run, lines),
     ):
         name = apply_to_vertex(vertex_schedule(run, request.config.schedule, credentials), client)
         return f"scheduled {name}\n{lines}"
 
 
-def _remove_vertex_schedule(request: ScheduleRequest) -> str:
-    cluster = request.config.cluster
-    with vertex_client(cluster) as (client, _):
-        count = remove_from_vertex(client, vertex_location(cluster), request.scheduled.title)
-    return f"removed {count} schedules named {request.scheduled.title}"
+def _remove_vertex_schedules(request: ScheduleRequest) -> str:
+    cluster, name = request.config.cluster, request.scheduled.schedule_name
+    with _vertex_client(cluster) as (client, _):
+        count = remove_from_vertex(client, vertex_location(cluster), name)
+    return f"removed {count} schedules named {name}"
 
 
-VERTEX = ScheduleTarget(_show_vertex_schedule, _apply_vertex_schedule, _remove_vertex_schedule)
+VERTEX = ScheduleTarget(_show_vertex_schedule, _apply_vertex_schedule, _remove_vertex_schedules)

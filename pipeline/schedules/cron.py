@@ -1,4 +1,8 @@
-"""Cron expressions of five fields."""
+"""Cron expressions of five fields: minute, hour, day of month, month, day of week.
+
+What cron programs read differently is refused, the rest is written in a form that all of them read alike.
+https://man7.org/linux/man-pages/man5/crontab.5.html
+"""
 
 from __future__ import annotations
 
@@ -9,28 +13,30 @@ from dataclasses import dataclass
 _MONTHS = {name.upper(): number for number, name in enumerate(calendar.month_abbr) if name}
 _WEEKDAYS = {name: number for number, name in enumerate(("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"))}
 _ITEM = re.compile(r"(?:(\*)|(\w+)(?:-(\w+))?)(?:/(\d+))?")
-_LONGEST_MONTHS = {month: 29 if month == 2 else calendar.monthrange(2024, month)[1] for month in range(1, 13)}
+_MONTH_LENGTHS = {month: 29 if month == 2 else calendar.monthrange(2024, month)[1] for month in range(1, 13)}
 
 
 @dataclass(frozen=True)
 class CronField:
-    """One field: `text` in numbers only, Sunday is 0, and the ascending `values` that it stands for."""
+    """A field.
+
+    Attributes:
+        text: in numbers only, Sunday is 0.
+        values: what it matches, ascending.
+    """
 
     text: str
     values: tuple[int, ...]
 
     @property
     def restricts(self) -> bool:
-        """Whether it says anything."""
+        """Whether it matches some values only."""
         return self.text != "*"
 
 
 @dataclass(frozen=True)
 class CronExpression:
-    """The times that an expression stands for, as every cron means it.
-
-    Where both `day` and `weekday` restrict, a date needs to match only one of them.
-    """
+    """A cron expression; where both `day` and `weekday` restrict, a date needs to match only one of them."""
 
     minute: CronField
     hour: CronField
@@ -40,7 +46,7 @@ class CronExpression:
 
     @property
     def text(self) -> str:
-        """The five fields in numbers, Sunday is 0: what every implementation of cron reads alike."""
+        """The five fields in numbers, Sunday is 0."""
         return " ".join(field.text for field in (self.minute, self.hour, self.day, self.month, self.weekday))
 
     @property
@@ -50,10 +56,10 @@ class CronExpression:
 
 
 def parse_cron_expression(text: str) -> CronExpression:
-    """Read an expression: minute, hour, day of month, month, day of week; names of months and days are three letters.
+    """Parse an expression; names of months and days are three letters.
 
     Raises:
-        ValueError: it is no such expression, or stands for no time at all, or cron programs differ about it.
+        ValueError: it is no such expression, matches no time at all, or cron programs differ about it.
     """
     fields = text.split()
     if len(fields) != 5:
@@ -63,11 +69,11 @@ def parse_cron_expression(text: str) -> CronExpression:
         )
     minute, hour, day, month, weekday = fields
     expression = CronExpression(
-        minute=_field("minute", minute, 0, 59),
-        hour=_field("hour", hour, 0, 23),
-        day=_field("day of month", day, 1, 31),
-        month=_field("month", month, 1, 12, _MONTHS),
-        weekday=_field("day of week", weekday, 0, 7, _WEEKDAYS),
+        minute=_parse_field("minute", minute, 0, 59),
+        hour=_parse_field("hour", hour, 0, 23),
+        day=_parse_field("day of month", day, 1, 31),
+        month=_parse_field("month", month, 1, 12, _MONTHS),
+        weekday=_parse_field("day of week", weekday, 0, 7, _WEEKDAYS),
     )
     if expression.either_day and (day.startswith("*") or weekday.startswith("*")):
         raise ValueError(
@@ -75,13 +81,13 @@ def parse_cron_expression(text: str) -> CronExpression:
             "must match; list the days without a star"
         )
     if not expression.weekday.restricts and all(
-        expression.day.values[0] > _LONGEST_MONTHS[month] for month in expression.month.values
+        expression.day.values[0] > _MONTH_LENGTHS[month] for month in expression.month.values
     ):
         raise ValueError(f"day of month {day!r} never comes in month {month!r}")
     return expression
 
 
-def _field(name: str, text: str, lowest: int, highest: int, names: dict[str, int] | None = None) -> CronField:
+def _parse_field(name: str, text: str, lowest: int, highest: int, names: dict[str, int] | None = None) -> CronField:
     values: set[int] = set()
     for item in text.split(","):
         match = _ITEM.fullmatch(item)
@@ -90,9 +96,9 @@ def _field(name: str, text: str, lowest: int, highest: int, names: dict[str, int
                 f"{name} {text!r}: expected *, a number, a range as 1-5, a step as */15, or a list of these"
             )
         star, first, last, step = match.groups()
-        low, high = (lowest, highest) if star else (_number(name, first, lowest, highest, names),) * 2
+        low, high = (lowest, highest) if star else (_parse_number(name, first, lowest, highest, names),) * 2
         if last:
-            high = _number(name, last, lowest, highest, names)
+            high = _parse_number(name, last, lowest, highest, names)
         elif step and not star:
             raise ValueError(f"{name} {text!r}: a step needs a range; write {first}-{highest}/{step}")
         if low > high:
@@ -106,7 +112,7 @@ def _field(name: str, text: str, lowest: int, highest: int, names: dict[str, int
     return CronField(text if text.startswith("*") and "," not in text else _ranges(ordered), ordered)
 
 
-def _number(name: str, text: str, lowest: int, highest: int, names: dict[str, int] | None) -> int:
+def _parse_number(name: str, text: str, lowest: int, highest: int, names: dict[str, int] | None) -> int:
     number = int(text) if text.isdecimal() else (names or {}).get(text.upper(), -1)
     if not lowest <= number <= highest:
         known = f", or a name such as {next(iter(names)).lower()}" if names else ""

@@ -1,9 +1,12 @@
-"""Due times of a schedule."""
+"""Due times: when the cron expression and the window of a schedule want a run.
+
+`next_due` is what the daemon, the command line and the tests of every target go by; `DueTrigger` is the same for
+APScheduler. APScheduler's CronTrigger matches the fields; clock changes and the window are added here.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -14,22 +17,18 @@ from apscheduler.triggers.cron import CronTrigger
 from pipeline.options import ScheduleOptions
 from pipeline.schedules.cron import CronExpression, CronField
 
-
-@dataclass(frozen=True)
-class DueTime:
-    """A due time and what becomes of it: a run, unless there is a reason to skip it."""
-
-    time: datetime
-    skipped_because: str = ""
-
-    @property
-    def sentence(self) -> str:
-        """For the log: why there was no run."""
-        return f"due {self.time:%Y-%m-%d %H:%M:%S}: skipped: {self.skipped_because}"
+_CLOCK_CHANGE = timedelta(hours=3)  # no clock is set by more
 
 
-# Clocks are set by less than that.
-_CLOCK_CHANGE = timedelta(hours=3)
+class DueTrigger(BaseTrigger):
+    """An APScheduler trigger that fires at the due times of a schedule, in UTC."""
+
+    def __init__(self, options: ScheduleOptions) -> None:
+        self._options = options
+
+    def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime | None:
+        """The first due time after the previous one, or after now; None when the window has closed."""
+        return next_due(self._options, previous_fire_time or now)
 
 
 def next_due(options: ScheduleOptions, after: datetime) -> datetime | None:
@@ -62,14 +61,14 @@ def _margin(instant: datetime, zone: ZoneInfo) -> timedelta:
 
 def _wall_times(expression: CronExpression, start: datetime) -> Iterator[datetime]:
     """What a clock shows when the expression matches, as if it were UTC, where no clock is ever set."""
-    trigger = _trigger(expression)
+    trigger = _cron_trigger(expression)
     time = trigger.get_next_fire_time(None, start)
     while time:
         yield time
         time = trigger.get_next_fire_time(None, time + timedelta(seconds=1))
 
 
-def _trigger(expression: CronExpression) -> BaseTrigger:
+def _cron_trigger(expression: CronExpression) -> BaseTrigger:
     """The expression for APScheduler, whose cron wants both kinds of day to match, and whose weeks begin on Monday."""
     time = {"minute": _list(expression.minute), "hour": _list(expression.hour), "month": _list(expression.month)}
     day = {"day": _list(expression.day)}

@@ -1,4 +1,8 @@
-"""The journal of a schedule: which runs were due, which were started, and how they ended."""
+"""The run journal: the state of a schedule on disk, which outlives the daemon.
+
+Run as `python -m pipeline.schedules.journal FOLDER DUE COMMAND…`, this module is the process of one run: it records
+itself before the command starts, so that a daemon that is killed and started again starts no run twice.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +25,7 @@ from components.errors import BrokenInput
 
 @dataclass(frozen=True)
 class LastRun:
-    """A run; times in UTC.
+    """The run that was started last; times in UTC.
 
     Attributes:
         due: when it was due.
@@ -36,8 +40,8 @@ class LastRun:
     exit_status: int | None = None
 
     @property
-    def sentence(self) -> str:
-        """How it went, for a log."""
+    def message(self) -> str:
+        """How it ended, for a log."""
         if self.ended is None or self.exit_status is None:
             return f"due {self.due:%Y-%m-%d %H:%M:%S}: died, and left no exit status"
         seconds = (self.ended - self.started).total_seconds()
@@ -45,9 +49,10 @@ class LastRun:
 
 
 class RunJournal:
-    """A folder with the last run, with how far the schedule is settled, and with a log of a line per run.
+    """The folder of a schedule's state: the last run, up to when due times are settled, and a log of a line per run.
 
-    A due time is settled once the process that is its run has begun, or once it was skipped.
+    A due time is settled once the process of its run has recorded itself, or once it was skipped. Due times are
+    settled in order, so that one instant says which are.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -68,32 +73,38 @@ class RunJournal:
         self._write("last_run.json", asdict(run))
 
     @property
-    def settled(self) -> datetime | None:
-        """Up to when nothing is due any more, in UTC; None for a new schedule."""
+    def settled_until(self) -> datetime | None:
+        """The instant, in UTC, up to which all due times are settled; None for a new schedule."""
         skipped, last_run = self._read("settled.json").get("until"), self.last_run
         times = [datetime.fromisoformat(skipped)] if skipped else []
         return max([*times, last_run.due] if last_run else times, default=None)
 
     def settle(self, until: datetime) -> None:
-        """Let nothing be due any more up to a time."""
+        """Record that all due times up to an instant are settled."""
         self._write("settled.json", {"until": until})
 
-    def log(self, sentence: str) -> str:
-        """Add a line to schedule.log, with the time in UTC before it; returns the line."""
-        line = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {sentence}"
+    def check(self) -> None:
+        """Read the state once.
+
+        Raises:
+            BrokenInput: it is damaged.
+        """
+        _ = self.settled_until
+
+    def log(self, message: str) -> None:
+        """Add a line to schedule.log, with the time in UTC before it."""
         with (self.folder / "schedule.log").open("a", encoding="utf-8") as file:
-            file.write(f"{line}\n")
-        return line
+            file.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {message}\n")
 
     @contextmanager
-    def lock(self, name: str, *, wait: bool) -> Iterator[int]:
+    def lock(self, name: str, *, blocking: bool) -> Iterator[int]:
         """Hold a lock, which the operating system takes from a process that dies; gives its file descriptor.
 
         Raises:
-            BlockingIOError: another process holds it, and `wait` is false.
+            BlockingIOError: another process holds it, and `blocking` is false.
         """
         with (self.folder / name).open("a", encoding="utf-8") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if blocking else fcntl.LOCK_NB))
             yield file.fileno()
 
     def _read(self, name: str) -> dict[str, Any]:
@@ -109,7 +120,7 @@ class RunJournal:
         return content
 
     def _write(self, name: str, content: dict[str, Any]) -> None:
-        """Whole or not at all, also when the machine goes down."""
+        """Write atomically: whole or not at all, also when the machine goes down."""
         path = self.folder / name
         part = path.with_suffix(f".{os.getpid()}.part")
         with part.open("wb") as file:
@@ -120,41 +131,42 @@ class RunJournal:
 
 
 RUN_LOCK = "run.lock"
-# What a shell says of a program that it cannot start.
-_NO_PROGRAM = 127
+_COMMAND_NOT_FOUND = 127  # a shell's exit status for it
 
 
-def scheduled_run(journal: RunJournal, due: datetime, command: Sequence[str]) -> None:
+def _run_once(journal: RunJournal, due: datetime, command: Sequence[str]) -> None:
     """Run a command once for a due time, however many processes are told to.
 
     Waits for the run before it. The command's output goes to last_output.log beside the journal; SIGTERM is passed on.
     """
-    with journal.lock(RUN_LOCK, wait=True) as lock:
-        if journal.settled and journal.settled >= due:
+    with journal.lock(RUN_LOCK, blocking=True) as lock:
+        settled = journal.settled_until
+        if settled and settled >= due:
             return
         run = LastRun(due, datetime.now(UTC))
         journal.last_run = run
-        status = _exit_status(command, journal.folder / "last_output.log", lock)
+        status = _run_command(command, journal.folder / "last_output.log", lock)
         run = replace(run, ended=datetime.now(UTC), exit_status=status)
         journal.last_run = run
-        journal.log(run.sentence)
+        journal.log(run.message)
 
 
-def _exit_status(command: Sequence[str], output: Path, lock: int) -> int:
+def _run_command(command: Sequence[str], output: Path, lock: int) -> int:
+    """Run a command; returns its exit status, negative where a signal killed it."""
     with output.open("wb") as file:
         try:
-            # The command has the lock too: for as long as it runs, also without this process, no other begins.
+            # The command inherits the lock: for as long as it runs, also without this process, no other starts.
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, pass_fds=[lock]
             )
         except OSError as error:
             file.write(f"{command[0]}: {error.strerror}\n".encode())
-            return _NO_PROGRAM
+            return _COMMAND_NOT_FOUND
         signal.signal(signal.SIGTERM, lambda *_: process.terminate())
         return process.wait()
 
 
 if __name__ == "__main__":
-    # The daemon that started this waits for its signals with both blocked.
+    # Inherited from the daemon, which blocks both to wait for them.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM, signal.SIGINT])
-    scheduled_run(RunJournal(Path(sys.argv[1])), datetime.fromisoformat(sys.argv[2]), sys.argv[3:])
+    _run_once(RunJournal(Path(sys.argv[1])), datetime.fromisoformat(sys.argv[2]), sys.argv[3:])

@@ -1,4 +1,7 @@
-"""Targets of a schedule: what can keep it, what they are asked for, and what of it they do otherwise."""
+"""Targets of a schedule: what each is given, what it does, and which options it does not support.
+
+The modules beside this one hold one or two targets each, a `ScheduleTarget` in capitals.
+"""
 
 from __future__ import annotations
 
@@ -14,19 +17,6 @@ from components.errors import BrokenInput
 from pipeline.options import RunConfig, ScheduleOptions
 
 
-def require_spans(config: RunConfig, path: str) -> None:
-    """Let nobody find out at night that a config cannot be trained anew.
-
-    Raises:
-        BrokenInput: its data do not come in spans.
-    """
-    if config.data.spans is None:
-        raise BrokenInput(
-            f"{path}: data.spans is missing: a schedule on this machine or Airflow runs `ingraph retrain`, which "
-            "trains on the newest spans"
-        )
-
-
 @dataclass(frozen=True)
 class ScheduledCommand:
     """A command and when to start it.
@@ -35,17 +25,17 @@ class ScheduledCommand:
         name: of the model.
         options: when.
         command: the program, by its absolute path, and its arguments.
-        folder: where it runs, absolute.
+        workdir: where it runs, an absolute path.
     """
 
     name: str
     options: ScheduleOptions
     command: tuple[str, ...]
-    folder: str
+    workdir: str
 
     @property
-    def title(self) -> str:
-        """What units, blocks and schedules of it are called."""
+    def schedule_name(self) -> str:
+        """The name of its systemd units, DAG, recurring run: `ingraph-` and that of the model."""
         return f"ingraph-{self.name}"
 
 
@@ -69,9 +59,22 @@ def scheduled_command(config: RunConfig, path: str, overrides: Sequence[str], wo
     return ScheduledCommand(config.name, config.schedule, command, str(Path(workdir).resolve()))
 
 
+def require_spans(config: RunConfig, path: str) -> None:
+    """Refuse a config that `ingraph retrain` cannot use, before the first run is due.
+
+    Raises:
+        BrokenInput: its data do not come in spans.
+    """
+    if config.data.spans is None:
+        raise BrokenInput(
+            f"{path}: data.spans is missing: a schedule on this machine or Airflow runs `ingraph retrain`, which "
+            "trains on the newest spans"
+        )
+
+
 @dataclass(frozen=True)
 class ScheduleRequest:
-    """A schedule on its way to a target.
+    """What a target is asked to show, apply or remove.
 
     Attributes:
         config: of the model.
@@ -88,7 +91,7 @@ class ScheduleRequest:
 
 @dataclass(frozen=True)
 class ScheduleTarget:
-    """What can keep a schedule; each function returns what to print, and raises RunStopped.
+    """What starts the runs of a schedule; each function returns what to print, and raises RunStopped.
 
     Attributes:
         show: what `apply` would hand over; changes nothing.
@@ -103,11 +106,11 @@ class ScheduleTarget:
 
 Target = Literal["local", "crontab", "systemd", "kubeflow", "vertex", "airflow"]
 
-_OVERLAP: dict[tuple[str, str], str] = {
+_OVERLAP_NOTES: dict[tuple[str, str], str] = {
     ("systemd", "queue"): "systemd keeps no run waiting: one that falls due while another runs is skipped",
     ("kubeflow", "skip"): "Kubeflow Pipelines starts a run that fell due while another ran when that one has ended",
 }
-_CATCH_UP: dict[tuple[str, str], str] = {
+_CATCH_UP_NOTES: dict[tuple[str, str], str] = {
     ("crontab", "latest"): "cron makes up for no missed run",
     ("crontab", "all"): "cron makes up for no missed run",
     ("systemd", "all"): "systemd makes up for the latest missed run only",
@@ -121,14 +124,14 @@ _CATCH_UP: dict[tuple[str, str], str] = {
 }
 
 
-def unheeded(options: ScheduleOptions, target: Target) -> list[str]:
-    """A sentence for each key of a schedule that a target cannot do as it stands."""
+def unsupported_options(options: ScheduleOptions, target: Target) -> list[str]:
+    """A sentence for each option of a schedule that a target does not support as it stands."""
     sentences = []
-    if sentence := _OVERLAP.get((target, options.overlap)):
+    if sentence := _OVERLAP_NOTES.get((target, options.overlap)):
         sentences.append(f"schedule.overlap is {options.overlap}: {sentence}")
     if target == "airflow" and (options.overlap, options.catch_up) == ("skip", "all"):
         sentences.append("schedule.overlap is skip: Airflow, which catches up on all runs, keeps them waiting instead")
-    if sentence := _CATCH_UP.get((target, options.catch_up)):
+    if sentence := _CATCH_UP_NOTES.get((target, options.catch_up)):
         sentences.append(f"schedule.catch_up is {options.catch_up}: {sentence}")
     if target == "crontab" and options.time_zone.removeprefix("Etc/") != get_localzone_name().removeprefix("Etc/"):
         sentences.append(

@@ -1,4 +1,7 @@
-"""Schedules kept by cron and by systemd: crontab lines, services and timers."""
+"""Units of the operating system: crontab lines for cron, a service and a timer for systemd.
+
+Neither knows a window: the shell looks at the time before it starts anything.
+"""
 
 from __future__ import annotations
 
@@ -21,43 +24,70 @@ from pipeline.schedules.targets import (
     write_schedule_files,
 )
 
+_WEEKDAYS = ("Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat")
+_SERVICE = """\
+# Written by `ingraph schedule`.
+[Unit]
+Description=Train {name} anew
 
-def replace_block(crontab: str, title: str, block: str) -> str:
-    """A crontab without the lines between the marks of `title`, and with `block` at its end; all else as it was.
+[Service]
+Type=oneshot
+WorkingDirectory={workdir}
+{conditions}ExecStart={command}
+SuccessExitStatus={success_statuses}
+"""
+_TIMER = """\
+# Written by `ingraph schedule`, from the cron expression {cron}.
+[Unit]
+Description=When to train {name} anew
 
-    Raises:
-        BrokenInput: a mark has no counterpart, so that nobody knows what to replace.
-    """
-    name = re.escape(title)
-    kept = re.sub(rf"(?ms)^# begin {name}:.*?^# end {name}(\n|\Z)", "", crontab)
-    if mark := re.search(rf"(?m)^# (begin {name}:|end {name}$)", kept):
-        raise BrokenInput(f"the crontab has `{mark[0]}` without its counterpart; mend it with `crontab -e`")
-    return (kept if kept.endswith("\n") or not kept else f"{kept}\n") + block
+[Timer]
+{calendar_events}AccuracySec=1s
+Persistent={persistent}
+
+[Install]
+WantedBy=timers.target
+"""
 
 
 def crontab_block(scheduled: ScheduledCommand) -> str:
-    """The lines for a crontab, between marks by which pipeline.schedules.replace_block finds them again.
+    """The lines for a crontab, between marks by which `replace_block` finds them again.
 
     CRON_TZ holds for the lines after it too, so the block belongs at the end. `ingraph retrain` starts no second run
-    beside one that runs; to queue, flock(1) waits for the config file. cron has no window: the shell looks at the time.
+    beside one that runs; to queue, flock(1) waits for the config file.
+
+    https://man7.org/linux/man-pages/man5/crontab.5.html
     """
     options = scheduled.options
     queue = ["flock", scheduled.command[2]] if options.overlap == "queue" else []
-    steps = [f"cd {shlex.quote(scheduled.folder)}", shlex.join([*queue, *scheduled.command])]
+    steps = [f"cd {shlex.quote(scheduled.workdir)}", shlex.join([*queue, *scheduled.command])]
     if options.closes:
         steps.insert(0, f'[ "$(date +%s)" -lt {options.closes.timestamp():.0f} ]')
     if options.opens:
         steps.insert(0, f'[ "$(date +%s)" -ge {options.opens.timestamp():.0f} ]')
     command = " && ".join(steps).replace("%", r"\%")  # cron reads a bare % as the end of the line
     return (
-        f"# begin {scheduled.title}: written by `ingraph schedule apply`; keep at the end\n"
+        f"# begin {scheduled.schedule_name}: written by `ingraph schedule apply`; keep at the end\n"
         f"CRON_TZ={options.time_zone}\n"
         f"{options.expression.text} {command}\n"
-        f"# end {scheduled.title}\n"
+        f"# end {scheduled.schedule_name}\n"
     )
 
 
-def edit_crontab(title: str, block: str) -> None:
+def replace_block(crontab: str, schedule_name: str, block: str) -> str:
+    """A crontab without the lines between the marks of a schedule, and with `block` at its end; all else as it was.
+
+    Raises:
+        BrokenInput: a mark has no counterpart, so that nobody knows what to replace.
+    """
+    name = re.escape(schedule_name)
+    kept = re.sub(rf"(?ms)^# begin {name}:.*?^# end {name}(\n|\Z)", "", crontab)
+    if mark := re.search(rf"(?m)^# (begin {name}:|end {name}$)", kept):
+        raise BrokenInput(f"the crontab has `{mark[0]}` without its counterpart; mend it with `crontab -e`")
+    return (kept if kept.endswith("\n") or not kept else f"{kept}\n") + block
+
+
+def _edit_crontab(schedule_name: str, block: str) -> None:
     """Put a schedule's lines into the user's crontab in place of those it has, or take them out with an empty `block`.
 
     https://man7.org/linux/man-pages/man1/crontab.1.html
@@ -70,7 +100,7 @@ def edit_crontab(title: str, block: str) -> None:
     before = present.stdout if present.returncode == 0 else ""
     if present.returncode and "no crontab" not in present.stderr:
         raise BrokenInput(f"crontab -l failed, and nothing was changed: {' '.join(present.stderr.split())}")
-    after = replace_block(before, title, block)
+    after = replace_block(before, schedule_name, block)
     if after == before:
         return
     written = _crontab("-", after)
@@ -99,67 +129,43 @@ def _show_crontab(request: ScheduleRequest) -> str:
 
 
 def _apply_crontab(request: ScheduleRequest) -> str:
-    edit_crontab(request.scheduled.title, _show_crontab(request) + "\n")
-    return f"the crontab has {request.scheduled.title}"
+    _edit_crontab(request.scheduled.schedule_name, crontab_block(request.scheduled))
+    return f"the crontab has {request.scheduled.schedule_name}"
 
 
 def _remove_crontab(request: ScheduleRequest) -> str:
-    edit_crontab(request.scheduled.title, "")
-    return f"the crontab does not have {request.scheduled.title} any more"
+    _edit_crontab(request.scheduled.schedule_name, "")
+    return f"the crontab does not have {request.scheduled.schedule_name} any more"
 
 
 CRONTAB = ScheduleTarget(_show_crontab, _apply_crontab, _remove_crontab)
-
-
-_WEEKDAYS = ("Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat")
-_SERVICE = """\
-# Written by `ingraph schedule`.
-[Unit]
-Description=Train {name} anew
-
-[Service]
-Type=oneshot
-WorkingDirectory={folder}
-{conditions}ExecStart={command}
-SuccessExitStatus={fine}
-"""
-_TIMER = """\
-# Written by `ingraph schedule`, from the cron expression {cron}.
-[Unit]
-Description=When to train {name} anew
-
-[Timer]
-{times}AccuracySec=1s
-Persistent={persistent}
-
-[Install]
-WantedBy=timers.target
-"""
 
 
 def systemd_units(scheduled: ScheduledCommand) -> dict[str, str]:
     """File name -> content of a service and its timer.
 
     Every cron expression of five fields can be said exactly; where the day of the month or that of the week suffices,
-    the timer has two lines. systemd has no window: the service looks at the time, and does nothing outside.
+    the timer has two lines.
 
     https://www.freedesktop.org/software/systemd/man/latest/systemd.time.html
     """
     options = scheduled.options
     service = _SERVICE.format(
         name=scheduled.name,
-        folder=scheduled.folder.replace("%", "%%"),
-        conditions="".join(f"ExecCondition={line}\n" for line in _window(options)),
+        workdir=scheduled.workdir.replace("%", "%%"),
+        conditions="".join(f"ExecCondition={line}\n" for line in _window_tests(options)),
         command=" ".join(map(_quoted, scheduled.command)),
-        fine=f"{ExitStatus.NO_NEW_DATA:d} {ExitStatus.UNDER_WAY:d}",
+        success_statuses=f"{ExitStatus.NO_NEW_DATA:d} {ExitStatus.UNDER_WAY:d}",
     )
     timer = _TIMER.format(
         name=scheduled.name,
         cron=options.expression.text,
-        times="".join(f"OnCalendar={line} {options.time_zone}\n" for line in _calendar_events(options.expression)),
+        calendar_events="".join(
+            f"OnCalendar={line} {options.time_zone}\n" for line in _calendar_events(options.expression)
+        ),
         persistent=str(options.catch_up != "none").lower(),
     )
-    return {f"{scheduled.title}.service": service, f"{scheduled.title}.timer": timer}
+    return {f"{scheduled.schedule_name}.service": service, f"{scheduled.schedule_name}.timer": timer}
 
 
 def _calendar_events(expression: CronExpression) -> list[str]:
@@ -175,35 +181,37 @@ def _calendar_events(expression: CronExpression) -> list[str]:
 
 
 def _list(field: CronField, form: str, names: tuple[str, ...] = ()) -> str:
+    """A field of a calendar event: its values in a format, or by their names."""
     if not field.restricts:
         return "*"
     return ",".join(names[value] if names else form.format(value) for value in field.values)
 
 
-def _window(options: ScheduleOptions) -> Iterable[str]:
+def _window_tests(options: ScheduleOptions) -> Iterable[str]:
+    """Commands that succeed within the window."""
     for instant, comparison in ((options.opens, "-ge"), (options.closes, "-lt")):
         if instant:
             yield f"/bin/sh -c '[ \"$$(date +%%s)\" {comparison} {instant.timestamp():.0f} ]'"
 
 
 def _quoted(argument: str) -> str:
-    """As systemd reads it: % and $ would stand for something."""
+    """An argument for ExecStart=, where % and $ would stand for something."""
     escaped = argument.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
     return f'"{escaped}"'
 
 
-def _folder(request: ScheduleRequest) -> Path:
+def _unit_folder(request: ScheduleRequest) -> Path:
     return request.folder or Path.home() / ".config/systemd/user"
 
 
 def _show_units(request: ScheduleRequest) -> str:
     units = systemd_units(request.scheduled)
-    return "\n".join(f"# {_folder(request) / name}\n{content}" for name, content in units.items()).rstrip()
+    return "\n".join(f"# {_unit_folder(request) / name}\n{content}" for name, content in units.items()).rstrip()
 
 
 def _apply_units(request: ScheduleRequest) -> str:
-    written = write_schedule_files(_folder(request), systemd_units(request.scheduled))
-    timer = f"{request.scheduled.title}.timer"
+    written = write_schedule_files(_unit_folder(request), systemd_units(request.scheduled))
+    timer = f"{request.scheduled.schedule_name}.timer"
     return (
         f"{written}\nnow type, for a user who has run `loginctl enable-linger` also when nobody is logged in:\n"
         f"  systemctl --user daemon-reload\n  systemctl --user enable {timer}\n  systemctl --user restart {timer}"
@@ -211,8 +219,8 @@ def _apply_units(request: ScheduleRequest) -> str:
 
 
 def _remove_units(request: ScheduleRequest) -> str:
-    removed = remove_schedule_files(_folder(request), systemd_units(request.scheduled))
-    timer = f"{request.scheduled.title}.timer"
+    removed = remove_schedule_files(_unit_folder(request), systemd_units(request.scheduled))
+    timer = f"{request.scheduled.schedule_name}.timer"
     return f"{removed}\nnow type:\n  systemctl --user stop {timer}\n  systemctl --user daemon-reload"
 
 

@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,8 @@ import pytest
 
 from components.errors import BrokenInput
 from pipeline.options import ScheduleOptions
-from pipeline.schedules.daemon import LocalSchedule, begin_schedule, take_turn
-from pipeline.schedules.due import next_due
+from pipeline.schedules.daemon import LocalSchedule, run_due, start_schedule
+from pipeline.schedules.due import DueTrigger
 from pipeline.schedules.journal import RunJournal
 
 MIDNIGHT = datetime(2026, 5, 4, tzinfo=UTC)
@@ -33,8 +32,8 @@ def at(hour: float) -> datetime:
 
 def hourly(folder: Path, now: Callable[[], datetime], **options: Any) -> LocalSchedule:
     given = {"overlap": "skip", "catch_up": "none", "command": COUNTED, **options}
-    due_after = partial(next_due, ScheduleOptions(cron="0 * * * *"))
-    return LocalSchedule("heart", due_after, workdir=folder, journal=RunJournal(folder / "schedule"), now=now, **given)
+    trigger = DueTrigger(ScheduleOptions(cron="0 * * * *"))
+    return LocalSchedule("heart", trigger, workdir=folder, journal=RunJournal(folder / "schedule"), now=now, **given)
 
 
 def run_count(folder: Path) -> int:
@@ -59,25 +58,25 @@ def logged(folder: Path) -> list[tuple[str, str]]:
 def test_of_the_runs_missed_while_no_daemon_was_there_those_are_made_up_that_catch_up_says(
     catch_up, expected, tmp_path
 ):
-    begin_schedule(hourly(tmp_path, lambda: at(0.5), catch_up=catch_up))
-    take_turn(hourly(tmp_path, lambda: at(1), catch_up=catch_up))
+    start_schedule(hourly(tmp_path, lambda: at(0.5), catch_up=catch_up))
+    run_due(hourly(tmp_path, lambda: at(1), catch_up=catch_up))
     assert logged(tmp_path) == [("01:00:00", "exit status 0")]
     for _ in range(2):  # a second restart finds all settled
-        begin_schedule(hourly(tmp_path, lambda: at(4.5), catch_up=catch_up))
-        take_turn(hourly(tmp_path, lambda: at(4.6), catch_up=catch_up))
+        start_schedule(hourly(tmp_path, lambda: at(4.5), catch_up=catch_up))
+        run_due(hourly(tmp_path, lambda: at(4.6), catch_up=catch_up))
         assert logged(tmp_path)[1:] == expected
     assert run_count(tmp_path) == 1 + sum("exit" in outcome for _, outcome in expected)
 
 
 def test_a_new_schedule_misses_nothing(tmp_path):
-    begin_schedule(hourly(tmp_path, lambda: at(7.5), catch_up="all"))
-    take_turn(hourly(tmp_path, lambda: at(7.9), catch_up="all"))
+    start_schedule(hourly(tmp_path, lambda: at(7.5), catch_up="all"))
+    run_due(hourly(tmp_path, lambda: at(7.9), catch_up="all"))
     assert run_count(tmp_path) == 0
 
 
 def test_a_daemon_whose_machine_slept_has_missed_what_is_late_and_runs_what_is_punctual(tmp_path):
-    begin_schedule(hourly(tmp_path, lambda: at(0.5)))
-    take_turn(hourly(tmp_path, lambda: at(3) + timedelta(seconds=20)))
+    start_schedule(hourly(tmp_path, lambda: at(0.5)))
+    run_due(hourly(tmp_path, lambda: at(3) + timedelta(seconds=20)))
     assert logged(tmp_path) == [("01:00:00", "skipped"), ("02:00:00", "skipped"), ("03:00:00", "exit status 0")]
 
 
@@ -93,7 +92,7 @@ def test_what_falls_due_while_a_run_takes_longer_than_the_interval_is_skipped_or
     hours = {0: 1.0, 1: 3.5, 2: 3.52, 3: 3.54}
     schedule = hourly(tmp_path, lambda: at(hours[run_count(tmp_path)]), overlap=overlap)
     schedule.journal.settle(at(0.5))
-    take_turn(schedule)
+    run_due(schedule)
     assert logged(tmp_path) == expected
 
 
@@ -101,14 +100,14 @@ def test_what_is_queued_when_the_daemon_is_told_to_stop_is_made_up_by_the_next_o
     # The first run takes until 3:30; the daemon is told to stop meanwhile.
     def now() -> datetime:
         if run_count(tmp_path):
-            schedule.stop.set()
+            schedule.stopping.set()
         return at(3.5 if run_count(tmp_path) else 1)
 
     schedule = hourly(tmp_path, now, overlap="queue", catch_up="all")
     schedule.journal.settle(at(0.5))
-    take_turn(schedule)
+    run_due(schedule)
     assert logged(tmp_path) == [("01:00:00", "exit status 0")]
-    begin_schedule(hourly(tmp_path, lambda: at(3.5), overlap="queue", catch_up="all"))
+    start_schedule(hourly(tmp_path, lambda: at(3.5), overlap="queue", catch_up="all"))
     assert [due for due, _ in logged(tmp_path)] == ["01:00:00", "02:00:00", "03:00:00"]
 
 
@@ -117,7 +116,7 @@ def test_a_missed_run_that_is_to_be_made_up_is_not_lost_behind_one_that_is_skipp
     hours = {0: 2.5, 1: 4.5, 2: 4.6}
     schedule = hourly(tmp_path, lambda: at(hours[run_count(tmp_path)]), catch_up="all")
     schedule.journal.settle(at(0.5))
-    begin_schedule(schedule)
+    start_schedule(schedule)
     assert logged(tmp_path) == [
         ("01:00:00", "exit status 0"),
         ("02:00:00", "exit status 0"),
@@ -140,16 +139,16 @@ def test_a_run_that_was_started_is_not_started_again_for_the_same_due_time(tmp_p
     both = [subprocess.Popen(launch, cwd=tmp_path) for _ in range(2)]
     assert [process.wait() for process in both] == [0, 0]
     assert run_count(tmp_path) == 1
-    take_turn(hourly(tmp_path, lambda: at(1)))
+    run_due(hourly(tmp_path, lambda: at(1)))
     assert run_count(tmp_path) == 1
 
 
 def test_the_log_has_the_exit_status_and_the_output_is_kept(tmp_path):
     said: list[str] = []
     command = ("sh", "-c", "echo no new data; exit 8")
-    schedule = hourly(tmp_path, lambda: at(1), command=command, say=said.append)
+    schedule = hourly(tmp_path, lambda: at(1), command=command, echo=said.append)
     schedule.journal.settle(at(0.5))
-    take_turn(schedule)
+    run_due(schedule)
     assert said == ["heart: due 2026-05-04 01:00:00: exit status 8 after 0 s"]
     assert (tmp_path / "schedule/last_output.log").read_text(encoding="utf-8") == "no new data\n"
 
@@ -157,7 +156,7 @@ def test_the_log_has_the_exit_status_and_the_output_is_kept(tmp_path):
 def test_a_program_that_is_not_there_has_the_exit_status_that_a_shell_gives_it(tmp_path):
     schedule = hourly(tmp_path, lambda: at(1), command=(str(tmp_path / "none"),))
     schedule.journal.settle(at(0.5))
-    take_turn(schedule)
+    run_due(schedule)
     assert logged(tmp_path) == [("01:00:00", "exit status 127")]
     assert "No such file" in (tmp_path / "schedule/last_output.log").read_text(encoding="utf-8")
 
@@ -166,23 +165,23 @@ def test_state_that_is_damaged_is_named(tmp_path):
     schedule = hourly(tmp_path, lambda: at(1))
     (schedule.journal.folder / "settled.json").write_text("{", encoding="utf-8")
     with pytest.raises(BrokenInput, match=r"settled\.json: not what a daemon wrote .* remove it"):
-        begin_schedule(schedule)
+        start_schedule(schedule)
 
 
 DAEMON = """
 import sys
-from datetime import timedelta
+from datetime import UTC
 from pathlib import Path
-from pipeline.schedules.local_schedule import LocalSchedule
-from pipeline.schedules.run_daemon import run_daemon
-from pipeline.schedules.run_journal import RunJournal
+from apscheduler.triggers.cron import CronTrigger
+from pipeline.schedules.daemon import LocalSchedule, run_daemon
+from pipeline.schedules.journal import RunJournal
 
 overlap, catch_up, seconds = sys.argv[1:]
 folder = Path.cwd()
 command = ("sh", "-c", f"echo run >> runs.txt; exec sleep {seconds}")
-every_second = lambda after: after.replace(microsecond=0) + timedelta(seconds=1)
+every_second = CronTrigger(second="*", timezone=UTC)
 run_daemon([LocalSchedule("heart", every_second, overlap, catch_up, command, folder, RunJournal(folder / "schedule"),
-                          say=lambda line: print(line, flush=True))])
+                          echo=lambda line: print(line, flush=True))])
 """
 
 
@@ -238,7 +237,7 @@ def test_a_daemon_that_was_killed_makes_up_for_nothing_where_catch_up_is_none(da
     process.kill()
     process.wait()
     time.sleep(0.5)
-    with RunJournal(tmp_path / "schedule").lock("run.lock", wait=True):  # a run that it left behind has ended
+    with RunJournal(tmp_path / "schedule").lock("run.lock", blocking=True):  # a run that it left behind has ended
         before = due_and_run(tmp_path)
     time.sleep(1.2)
     restarted = datetime.now(UTC).replace(tzinfo=None)
@@ -278,7 +277,7 @@ def test_a_run_that_died_with_its_daemon_is_logged_once_and_not_repeated(daemon,
     os.killpg(run.pid, signal.SIGKILL)
     run.wait()
     for _ in range(2):
-        begin_schedule(hourly(tmp_path, lambda: at(1.5), catch_up="all"))
+        start_schedule(hourly(tmp_path, lambda: at(1.5), catch_up="all"))
         assert logged(tmp_path) == [("01:00:00", "died")]
 
 

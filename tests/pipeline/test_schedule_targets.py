@@ -19,7 +19,7 @@ from pipeline.config import load_config
 from pipeline.exit_status import ExitStatus
 from pipeline.options import ScheduleOptions
 from pipeline.schedules.due import next_due
-from pipeline.schedules.targets import ScheduledCommand, unheeded
+from pipeline.schedules.targets import ScheduledCommand, unsupported_options
 from pipeline.schedules.units import crontab_block, replace_block, systemd_units
 from tests.pipeline.conftest import PROJECT
 
@@ -192,7 +192,7 @@ def test_timers_elapse_when_runs_are_due(cron, zone, tmp_path):
     ],
 )
 def test_what_a_target_does_otherwise_is_said(target, options, sentence):
-    (said,) = unheeded(ScheduleOptions.model_validate({"cron": "0 3 * * *", **options}), target)
+    (said,) = unsupported_options(ScheduleOptions.model_validate({"cron": "0 3 * * *", **options}), target)
     assert sentence in said
 
 
@@ -200,7 +200,7 @@ def test_what_a_target_does_otherwise_is_said(target, options, sentence):
 @pytest.mark.parametrize("catch_up", ["none", "latest", "all"])
 def test_the_daemon_does_all_that_a_schedule_says(overlap, catch_up):
     options = ScheduleOptions(cron="0 3 * * *", time_zone="Asia/Tokyo", overlap=overlap, catch_up=catch_up)
-    assert unheeded(options, "local") == []
+    assert unsupported_options(options, "local") == []
 
 
 @pytest.fixture
