@@ -81,7 +81,7 @@ compat: $(READY)  ## load the published models (MODELS) in tensorflow-cpu 2.19.1
 airflow-check: $(READY)  ## read and run the DAG file of a schedule by Airflow, in an environment of its own
 	test -x .venv/airflow/bin/python || $(UV) venv --quiet --python "$(PYTHON)" .venv/airflow
 	$(UV) pip install --quiet --python .venv/airflow/bin/python apache-airflow==3.3.2
-	.venv/bin/python -m pytest tests/pipeline/test_schedule_airflow.py
+	.venv/bin/python -m pytest tests/pipeline/schedules/test_schedule_airflow.py
 
 protos: $(READY)  ## generate serving/client/messages_pb2.py from its .proto file
 	.venv/bin/python -m grpc_tools.protoc -I. --python_out=. serving/client/messages.proto
