@@ -112,7 +112,7 @@ class RestClient:
             response = self._client.request(method, self._address + path, content=body, headers=_HEADERS)
         except httpx.TimeoutException as error:
             raise _no_answer(self._address, self._timeout_seconds) from error
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise _no_server(self._address) from error
         return _read_answer(response.status_code, response.content, self._address + path)
 
@@ -185,7 +185,7 @@ class AsyncRestClient:
                 response = await self._client.request(method, self._address + path, content=body, headers=_HEADERS)
         except (TimeoutError, httpx.TimeoutException) as error:
             raise _no_answer(self._address, self._timeout_seconds) from error
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise _no_server(self._address) from error
         return _read_answer(response.status_code, response.content, self._address + path)
 
@@ -198,6 +198,7 @@ def _options(timeout_seconds: float, tls: ClientTls | None) -> dict[str, Any]:
     return {
         "timeout": timeout_seconds,
         "limits": _LIMITS,
+        "follow_redirects": True,  # by a gateway before the server
         "trust_env": False,  # a model server is not behind the proxy of a browser
         "verify": False if tls is None else tls.ssl_context(),
     }

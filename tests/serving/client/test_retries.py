@@ -173,3 +173,58 @@ def test_pauses_grow_up_to_the_longest(monkeypatch):
     assert len(pauses) == 5
     for pause, longest in zip(pauses, [1, 2, 4, 5, 5], strict=True):
         assert longest / 2 <= pause <= longest
+
+
+class Gateway(BaseHTTPRequestHandler):
+    """Sends clients on from /v1 to /moved, where it answers; /broken claims to be compressed and is not."""
+
+    def do_GET(self) -> None:
+        if self.path.startswith("/v1/models/broken"):
+            self.answer(200, b"no gzip", {"Content-Encoding": "gzip"})
+        elif self.path.startswith("/v1/"):
+            self.answer(308, b"", {"Location": f"/moved{self.path}"})
+        else:
+            self.answer(200, b'{"model_version_status": []}', {})
+
+    def answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def gateway() -> Iterator[int]:
+    server = HTTPServer(("127.0.0.1", 0), Gateway)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    yield int(server.server_port)
+    server.shutdown()
+    server.server_close()
+
+
+def status_of(kind: str, port: int, model: str) -> object:
+    if kind == "rest":
+        with RestClient(port=port, retry=RetryPolicy(attempts=1)) as client:
+            return client.status(model)
+
+    async def ask() -> object:
+        async with AsyncRestClient(port=port, retry=RetryPolicy(attempts=1)) as client:
+            return await client.status(model)
+
+    return asyncio.run(ask())
+
+
+@pytest.mark.parametrize("kind", ["rest", "async rest"])
+def test_a_gateway_that_sends_clients_on_is_followed(kind, gateway):
+    assert status_of(kind, gateway, "m") == []
+
+
+@pytest.mark.parametrize("kind", ["rest", "async rest"])
+def test_an_answer_that_is_not_compressed_as_it_says_comes_of_no_model_server(kind, gateway):
+    with pytest.raises(PredictionError, match="no server answers at http://127") as caught:
+        status_of(kind, gateway, "broken")
+    assert caught.value.code is CanonicalCode.UNAVAILABLE
