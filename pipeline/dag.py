@@ -22,9 +22,8 @@ from components.serving_check.component import ServingCheck
 from components.serving_pusher.component import ServingPusher
 from components.tuner.component import Tuner
 from pipeline.fingerprints import code_fingerprint, content_fingerprint
-from pipeline.history import artifact_role
+from pipeline.history import artifact_role, display_path
 from pipeline.options import RunConfig
-from pipeline.screen import display_path
 from pipeline.spans import SpanFiles
 from pipeline.tasks import TASKS
 

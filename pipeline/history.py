@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
-from ml_metadata.metadata_store import MetadataStore
-from ml_metadata.proto import metadata_store_pb2
 
 from components.data_gate.verdict import VERDICT_FILE
 from components.errors import BrokenInput
 from components.run_report.finished_run import RunArtifact, Step, StepState
+
+if TYPE_CHECKING:
+    from ml_metadata.metadata_store import MetadataStore
+    from ml_metadata.proto import metadata_store_pb2
 
 RUN = "pipeline_run"  # TFX's name for the context of a run
 
 
 def open_metadata_store(path: str) -> MetadataStore:
     """The store in an SQLite file, for reading."""
+    from ml_metadata.metadata_store import MetadataStore
+    from ml_metadata.proto import metadata_store_pb2
+
     config = metadata_store_pb2.ConnectionConfig()
     config.sqlite.filename_uri = path
     config.sqlite.connection_mode = metadata_store_pb2.SqliteMetadataSourceConfig.READONLY
@@ -158,10 +164,8 @@ _KNOWN_ROLES = (
     "infra_blessing",
     "pushed_model",
 )
-_STATES: dict[int, StepState] = {
-    metadata_store_pb2.Execution.COMPLETE: "done",
-    metadata_store_pb2.Execution.CACHED: "unchanged",
-}
+# By the name of ML Metadata's Execution.State.
+_STATES: dict[str, StepState] = {"COMPLETE": "done", "CACHED": "unchanged"}
 
 
 @dataclass(frozen=True)
@@ -200,7 +204,7 @@ def read_recorded_run(store: MetadataStore, run_id: str) -> RecordedRun:
         steps.append(_step(name, execution, tuple(dict.fromkeys(makers[id_] for id_ in inputs if id_ in makers))))
         makers |= dict.fromkeys(outputs.values(), name)
         base_path = str(_values(execution.custom_properties).get("base_path", base_path))
-        if execution.last_known_state in _STATES:
+        if _state(execution) in _STATES:
             for key, id_ in outputs.items():
                 role = artifact_role(name, key)
                 if role in _KNOWN_ROLES:
@@ -209,9 +213,13 @@ def read_recorded_run(store: MetadataStore, run_id: str) -> RecordedRun:
 
 
 def _step(name: str, execution: metadata_store_pb2.Execution, upstream: tuple[str, ...]) -> Step:
-    state = _STATES.get(execution.last_known_state, "failed")
+    state = _STATES.get(_state(execution), "failed")
     seconds = (execution.last_update_time_since_epoch - execution.create_time_since_epoch) / 1000
     return Step(name, state, seconds if state == "done" else None, upstream)
+
+
+def _state(execution: metadata_store_pb2.Execution) -> str:
+    return str(execution.State.Name(execution.last_known_state))
 
 
 def _artifact(store: MetadataStore, id_: int) -> RunArtifact:
@@ -220,7 +228,7 @@ def _artifact(store: MetadataStore, id_: int) -> RunArtifact:
 
 
 def _is_output(event: metadata_store_pb2.Event) -> bool:
-    return event.type == metadata_store_pb2.Event.OUTPUT
+    return bool(event.type == event.OUTPUT)
 
 
 def _values(properties: Mapping[str, metadata_store_pb2.Value]) -> dict[str, Any]:
@@ -375,3 +383,8 @@ def _metrics(artifacts: Mapping[str, RunArtifact], record: RunRecord) -> Mapping
     if record.metrics or "evaluation" not in artifacts:
         return record.metrics
     return _evaluated(artifacts["evaluation"].uri)
+
+
+def display_path(path: str) -> str:
+    """A path from here, where that is shorter than the whole path; "" stays so."""
+    return path if not path or "://" in path else min(os.path.relpath(path), path, key=len)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,6 @@ from tfx.utils import io_utils, path_utils
 
 from components.run_report.finished_run import FinishedRun, RunArtifact, ServedModel, Step
 from components.run_report.pages import comparison_page, report_page
-from pipeline.exit_status import ExitStatus
 from pipeline.history import (
     RecordedRun,
     RunRecord,
@@ -21,9 +19,7 @@ from pipeline.history import (
     read_recorded_run,
     read_run_record,
     report_path,
-    write_run_record,
 )
-from pipeline.screen import RunScreen
 from pipeline.spans import DATA_SPANS
 from serving.model_store import PROVENANCE_FILE, ModelStoreError, decode_json, served_version
 
@@ -122,36 +118,3 @@ def write_comparison(before: tuple[Path, str], after: tuple[Path, str]) -> Path:
     page = comparison_page(read_finished_run(*before), read_finished_run(*after))
     path.write_text(page, encoding="utf-8")
     return path
-
-
-def write_run_report(folder: Path, run_id: str, exit_status: ExitStatus, ended: str, screen: RunScreen) -> None:
-    """Complete the record of a run that ended, write its report, and say where that lies.
-
-    Without a record the run ended before its pipeline began, and there is nothing to report. A report that cannot be
-    made does not change how the run ended.
-
-    Args:
-        folder: of the runs of a pipeline.
-        run_id: what the run is called.
-        exit_status: how it ended.
-        ended: why it ended early; "" where it did not.
-        screen: shows the path.
-    """
-    record = read_run_record(folder, run_id)
-    if not record.steps:
-        return
-    try:
-        record = replace(record, exit_status=exit_status, ended=ended)
-        write_run_record(folder, run_id, record)
-        metrics = _metrics(read_finished_run(folder, run_id))
-        write_run_record(folder, run_id, replace(record, metrics=metrics))
-        screen.report(write_report(folder, run_id))
-    except Exception as error:  # the run has ended, and how it did is what counts
-        traceback.print_exc()
-        screen.no_report(f"{type(error).__name__}: {error}")
-
-
-def _metrics(run: FinishedRun) -> dict[str, float]:
-    from components.evaluator.results import overall_metrics
-
-    return overall_metrics(run.artifacts["evaluation"].uri) if "evaluation" in run.artifacts else {}

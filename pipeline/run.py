@@ -12,7 +12,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -20,7 +20,14 @@ from typing import TYPE_CHECKING, TextIO
 from components.errors import BrokenInput, NoNewData, NotPublished, RunStopped, RunUnderWay
 from components.serving_check.model_process import end_ahead, start_ahead
 from pipeline.exit_status import ExitStatus, status_of_error
-from pipeline.history import TUNING, RunRecord, open_metadata_store, read_recorded_run, write_run_record
+from pipeline.history import (
+    TUNING,
+    RunRecord,
+    open_metadata_store,
+    read_recorded_run,
+    read_run_record,
+    write_run_record,
+)
 from pipeline.options import RunConfig
 from pipeline.runners.job_service import require_job_service
 from pipeline.screen import RunScreen, sample_prediction
@@ -34,6 +41,7 @@ from transform.errors import PreprocessingError
 if TYPE_CHECKING:
     from tfx import v1 as tfx
 
+    from components.run_report.finished_run import FinishedRun
     from pipeline.dag import Locations
 
 
@@ -208,9 +216,7 @@ def _run_to_the_end(
                 traceback.print_exc()
             status, ended = _status(error), _reason(error)
             screen.stopped(ended)
-        from pipeline.reports import write_run_report
-
-        write_run_report(folder, run_id, status, ended, screen)
+        _write_report(folder, run_id, status, ended, screen)
     return status
 
 
@@ -320,6 +326,41 @@ def _schema_copy(schema_file: str | None, folder: Path) -> str | None:
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(content)
     return str(copy)
+
+
+def _write_report(folder: Path, run_id: str, exit_status: ExitStatus, ended: str, screen: RunScreen) -> None:
+    """Complete the record of a run that ended, write its report, and say where that lies.
+
+    Without a record the run ended before its pipeline began, and there is nothing to report. A report that cannot be
+    made does not change how the run ended.
+
+    Args:
+        folder: of the runs of a pipeline.
+        run_id: what the run is called.
+        exit_status: how it ended.
+        ended: why it ended early; "" where it did not.
+        screen: shows the path.
+    """
+    record = read_run_record(folder, run_id)
+    if not record.steps:
+        return
+    try:
+        from pipeline.reports import read_finished_run, write_report
+
+        record = replace(record, exit_status=exit_status, ended=ended)
+        write_run_record(folder, run_id, record)
+        metrics = _evaluated(read_finished_run(folder, run_id))
+        write_run_record(folder, run_id, replace(record, metrics=metrics))
+        screen.report(write_report(folder, run_id))
+    except Exception as error:  # the run has ended, and how it did is what counts
+        traceback.print_exc()
+        screen.no_report(f"{type(error).__name__}: {error}")
+
+
+def _evaluated(run: FinishedRun) -> dict[str, float]:
+    from components.evaluator.results import overall_metrics
+
+    return overall_metrics(run.artifacts["evaluation"].uri) if "evaluation" in run.artifacts else {}
 
 
 def _status(error: BaseException) -> ExitStatus:

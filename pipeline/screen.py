@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,11 +20,6 @@ from pipeline.tasks import TASKS
 if TYPE_CHECKING:
     from components.tuner.trials import Trials
     from pipeline.history import RunOutcome
-
-
-def display_path(path: str) -> str:
-    """A path from here, where that is shorter than the whole path; "" stays so."""
-    return path if not path or "://" in path else min(os.path.relpath(path), path, key=len)
 
 
 STEP = "  {:<18}"
