@@ -104,6 +104,30 @@ def test_the_client_brings_no_tensorflow_in():
     assert TENSORFLOW.intersection(loaded) == set()
 
 
+def test_what_comes_before_a_run_brings_no_tensorflow_in():
+    """Whoever makes a mistake in a config, or lists runs, waits for no library that takes seconds."""
+    modules = [
+        "pipeline.cli",
+        "pipeline.config",
+        "pipeline.container_main",
+        "pipeline.history",
+        "pipeline.run",
+        "pipeline.runners.compile",
+        "pipeline.schedules.cluster",
+        "pipeline.schedules.daemon",
+        "components.serving_check.model_process",
+        *(f"pipeline.commands.{path.stem}" for path in (ROOT / "pipeline/commands").glob("[a-z]*.py")),
+    ]
+    code = (
+        "import importlib, json, sys\n"
+        f"for name in {modules!r}: importlib.import_module(name)\n"
+        "print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
+    )
+    loaded = json.loads(subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True))
+    assert "pipeline" in loaded
+    assert {*TENSORFLOW, *TFX}.intersection(loaded) == set()
+
+
 def test_keras_is_imported_by_its_own_name():
     found = [path for path in tracked_modules() if uses_keras_through_tensorflow(path.read_text(encoding="utf-8"))]
     assert found == []

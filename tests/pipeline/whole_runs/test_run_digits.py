@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_transform as tft
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+
 from serving import reference_predictions
 from serving.client.rest import RestClient
 from serving.model_store import served_version
@@ -149,5 +151,3 @@ def test_the_statistics_hold_no_photo(artifacts):
         assert b"PNG" not in file.read_bytes()
     (verdict,) = (artifacts / "DataGate").rglob("verdict.json")
     assert sum(json.loads(verdict.read_text())["examples"].values()) == 1797
-
-

@@ -7,13 +7,15 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_transform as tft
-from collections.abc import Iterator
-from typing import Any
+
 from pipeline import demo_data
 from serving.missing_values import MISSING_FLOAT, MISSING_INTEGER, MISSING_STRING
 from serving.model_store import list_versions, served_version, verify
@@ -239,5 +241,3 @@ def test_a_change_deep_in_what_transform_imports_runs_it_again_and_one_outside_d
     assert deep["CsvExampleGen"] == deep["StatisticsGen"] == "unchanged"
     assert deep["Transform"] != "unchanged" and deep["Trainer"] != "unchanged"
     assert deep["published"] == "True"
-
-

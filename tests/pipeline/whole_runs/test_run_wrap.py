@@ -8,15 +8,17 @@ import json
 import os
 import runpy
 import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
 import grpc
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from collections.abc import Iterator
-from pathlib import Path
 from PIL import Image
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
 from serving.client.grpc import GrpcClient
 from serving.server.app import EmbeddedServer
 from serving.server.options import ServerOptions
@@ -185,5 +187,3 @@ def test_a_stock_grpc_client_reads_the_label_at_string_val_0(server, files, kera
     with grpc.insecure_channel(f"{server.host}:{server.grpc_port}") as channel:
         answer = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict(request, timeout=60)
     assert answer.outputs["output_0"].string_val[0].decode() == LABELS[keras_says[1].argmax()]
-
-

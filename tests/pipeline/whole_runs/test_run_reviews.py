@@ -6,15 +6,17 @@ import gzip
 import json
 import random
 import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
 import grpc
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_transform as tft
-from collections.abc import Iterator
-from pathlib import Path
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
 from serving.client.grpc import GrpcClient
 from serving.client.rest import RestClient
 from serving.server.app import EmbeddedServer
@@ -219,5 +221,3 @@ def texts_read(workdir: Path) -> list[str]:
     records = tf.data.TFRecordDataset(files, "GZIP").as_numpy_iterator()
     values = [tf.train.Example.FromString(record).features.feature["sentence"].bytes_list.value for record in records]
     return [value[0].decode() if value else "" for value in values]
-
-

@@ -6,12 +6,17 @@ import io
 import json
 import random
 import shlex
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import yaml
-from pathlib import Path
+
 from pipeline import demo_data
 from pipeline.screen import RunScreen
 from tests.pipeline.conftest import PROJECT, ingraph
+
 
 def customers(rows: int = 200, seed: int = 0) -> list[str]:
     """A table with strings, whole numbers, floats and gaps, whose label follows the columns."""
@@ -127,3 +132,18 @@ def test_the_commands_to_type_next_survive_a_shell_when_a_path_has_a_space() -> 
     ]
 
 
+RUN_AND_LOOK = """
+import sys
+from pipeline.cli import main
+try:
+    main(["run", sys.argv[1], "--workdir", sys.argv[2]])
+except SystemExit as ended:
+    print(ended.code, sorted({"tensorflow", "tfx", "apache_beam"} & set(sys.modules)))
+"""
+
+
+def test_a_file_that_is_not_there_is_said_before_any_library_is_loaded(config_file, tmp_path):
+    command = [sys.executable, "-c", RUN_AND_LOOK, config_file(None), str(tmp_path)]
+    said = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True).stdout
+    assert "data.csv: no such file" in said
+    assert said.splitlines()[-1] == "2 []"

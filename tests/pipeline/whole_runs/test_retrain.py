@@ -9,9 +9,11 @@ import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
-import pytest
 from pathlib import Path
+
+import pytest
 from PIL import Image
+
 from benchmarks.retraining_month import NAME, WEEK, Month, live_through
 from components.errors import BrokenInput, RunUnderWay
 from components.image_example_gen.image_files import list_images
@@ -301,5 +303,3 @@ def test_spans_of_photos_on_this_machine_are_refused_for_a_cluster(config, tmp_p
     config = load_config(str(tmp_path / "flowers.yaml"), ["cluster.pipeline_root=gs://bucket/ingraph"])
     with pytest.raises(BrokenInput, match=r"the photos of spans are not copied to a cluster; give a path .* gs://"):
         cluster_pipeline(config, "kubeflow", tmp_path)
-
-
