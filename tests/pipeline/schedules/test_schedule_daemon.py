@@ -214,6 +214,13 @@ def due_and_run(folder: Path) -> list[datetime]:
     return [datetime.fromisoformat(due) for due in re.findall(r"due (\S+ \S+): exit", lines)]
 
 
+def test_a_daemon_ends_at_once_where_its_state_is_damaged_and_runs_nothing(daemon, tmp_path):
+    (tmp_path / "schedule").mkdir()
+    (tmp_path / "schedule/settled.json").write_text("{", encoding="utf-8")
+    assert daemon("queue", "all", 0.1).wait(timeout=60) == 1
+    assert not (tmp_path / "runs.txt").exists()
+
+
 def test_a_daemon_that_is_killed_again_and_again_misses_and_repeats_nothing_when_all_is_made_up(daemon, tmp_path):
     for kill in range(3):
         before = len(due_and_run(tmp_path))
