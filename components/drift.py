@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import tensorflow_data_validation as tfdv
 from scipy import stats
+from scipy.spatial.distance import jensenshannon
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
 from tfx.dsl.io import fileio
 from tfx.utils import io_utils
@@ -88,15 +89,15 @@ def drift_sentences(span: ComparedSpan, previous: str) -> Iterator[str]:
     for key, anomaly in sorted(span.anomalies.anomaly_info.items()):
         column = ".".join(anomaly.path.step) or key
         where = f"span {span.name}, column {column!r}"
-        advice = f"data.spans.maximum_drift_of.{column} in the config sets its bound, null leaves it out"
+        advice = f"data.spans.maximum_drift_of.{column} sets its bound, null leaves it out"
         if column not in measured:
             now, before = _kind(span.statistics, column), _kind(span.before, column)
-            yield f"{where} holds {now}, and {before} in span {previous}: they cannot be compared; mend it, or {advice}"
+            yield f"{where} holds {now}, and {before} in span {previous}: not comparable; mend the data, or {advice}"
         else:
             drift = measured[column]
             yield (
                 f"{where}: Jensen-Shannon divergence {drift.divergence:.4f} from span {previous}, expected at most "
-                f"{drift.bound:g}; see what changed, and mend it or take it as it is: {advice}"
+                f"{drift.bound:g}; mend the data, or {advice}"
             )
 
 
@@ -203,6 +204,32 @@ def _is_distribution(column: statistics_pb2.FeatureNameStatistics) -> bool:
 def shift_by_chance(before: statistics_pb2.FeatureNameStatistics, after: statistics_pb2.FeatureNameStatistics) -> float:
     """What the divergence of a column between samples of one source stays below; both hold values."""
     return divergence_by_chance(max(_bins(before), _bins(after)), present_count(before), present_count(after))
+
+
+_PRESENT_OR_NOT = 2
+
+
+def presence_shift(
+    column: str,
+    before: statistics_pb2.DatasetFeatureStatistics,
+    after: statistics_pb2.DatasetFeatureStatistics,
+) -> ColumnShift:
+    """The shift of whether a column holds a value, which TFDV does not measure.
+
+    Args:
+        column: its name; data that do not have it hold no value.
+        before: statistics of one row at least.
+        after: likewise.
+    """
+    shares = [_present_share(column, statistics) for statistics in (before, after)]
+    distance = float(jensenshannon(*([share, 1 - share] for share in shares), base=2)) ** 2
+    by_chance = divergence_by_chance(_PRESENT_OR_NOT, int(before.num_examples), int(after.num_examples))
+    return ColumnShift(column, distance, by_chance)
+
+
+def _present_share(name: str, statistics: statistics_pb2.DatasetFeatureStatistics) -> float:
+    present = [present_count(column) for column in statistics.features if column_name(column) == name]
+    return sum(present) / statistics.num_examples
 
 
 def _bins(column: statistics_pb2.FeatureNameStatistics) -> int:

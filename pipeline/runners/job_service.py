@@ -34,6 +34,6 @@ def require_job_service(arguments: Sequence[str], seconds: float = 5) -> None:
         except grpc.FutureTimeoutError as error:
             raise BrokenInput(
                 f"beam.options.job_endpoint is {endpoint!r}, where no Beam job service answers within {seconds:g} s; "
-                "start one there (`python -m apache_beam.runners.portability.local_job_service_main --port PORT`), or "
-                "`--set beam.options.job_endpoint=HOST:PORT` names another"
+                "start one (`python -m apache_beam.runners.portability.local_job_service_main --port PORT`), or name "
+                "another"
             ) from error

@@ -76,8 +76,8 @@ def recurring_run(request: RunRequest, options: ScheduleOptions, experiment_id: 
     if options.time_zone != options.kubeflow_time_zone:
         raise BrokenInput(
             f"schedule.time_zone is {options.time_zone}, but Kubeflow Pipelines reads every cron expression in one "
-            f"zone, here {options.kubeflow_time_zone}: write the schedule in that zone, or set CRON_SCHEDULE_TIMEZONE "
-            "of the deployment ml-pipeline-scheduledworkflow, and schedule.kubeflow_time_zone, to another"
+            f"zone, here {options.kubeflow_time_zone}: use that zone, or set CRON_SCHEDULE_TIMEZONE of the deployment "
+            "ml-pipeline-scheduledworkflow and schedule.kubeflow_time_zone"
         )
     return {
         "experiment_id": experiment_id,

@@ -10,7 +10,6 @@ from enum import Enum
 from pathlib import Path
 
 import tensorflow as tf
-from scipy.spatial.distance import jensenshannon
 from tensorflow_metadata.proto.v0 import anomalies_pb2, statistics_pb2
 from tfx import v1 as tfx
 from tfx.components import DistributionValidator
@@ -18,7 +17,7 @@ from tfx.dsl.io import fileio
 from tfx.types import standard_artifacts
 
 from components.data_gate.split_statistics import column_name, present_count
-from components.drift import divergence_by_chance, measured_drift, shift_by_chance
+from components.drift import ColumnShift, measured_drift, presence_shift, shift_by_chance
 from components.errors import BrokenInput
 from components.run_report.dataset import ColumnSummary, column_summaries, read_statistics
 from components.run_report.finished_run import RunArtifact
@@ -245,9 +244,6 @@ def skew_pipeline(
     )
 
 
-_PRESENT_OR_NOT = 2
-
-
 class SkewVerdict(Enum):
     """What a column turned out to be."""
 
@@ -273,15 +269,6 @@ class ColumnSkew:
     finding: str
 
 
-@dataclass(frozen=True)
-class _Divergence:
-    """A measured divergence, what chance alone explains of it, and how a sentence about it begins."""
-
-    value: float
-    by_chance: float
-    words: str
-
-
 def judge_skew(
     requests: statistics_pb2.DatasetFeatureStatistics,
     training: statistics_pb2.DatasetFeatureStatistics,
@@ -303,12 +290,12 @@ def judge_skew(
     sides = (_Side(requests), _Side(training))
     judged = []
     for column, bound in bounds.items():
-        divergences = [_of_presence(column, *sides)]
+        shifts = [presence_shift(column, requests, training)]
         if column in measured:
             by_chance = shift_by_chance(sides[0].columns[column], sides[1].columns[column])
-            divergences.append(_Divergence(measured[column].divergence, by_chance, "other values"))
+            shifts.append(ColumnShift(column, measured[column].divergence, by_chance))
         comparable = column in measured or not all(side.present(column) for side in sides)
-        judged.append(_judge(column, bound, divergences, comparable, *sides))
+        judged.append(_judge(column, bound, shifts, comparable, *sides))
     return sorted(judged, key=lambda skew: (list(SkewVerdict).index(skew.verdict), -skew.divergence))
 
 
@@ -334,29 +321,29 @@ class _Side:
         return self._summaries[column].values + (f", {missing:.1%} missing" if missing else "")
 
 
-def _of_presence(column: str, requests: _Side, training: _Side) -> _Divergence:
-    shares = [side.present(column) / side.rows for side in (requests, training)]
-    distance = float(jensenshannon(*([share, 1 - share] for share in shares), base=2))
-    by_chance = divergence_by_chance(_PRESENT_OR_NOT, training.rows, requests.rows)
-    have = f"{shares[0]:.1%} of the requests have" if shares[0] else "no request has"
-    return _Divergence(distance**2, by_chance, f"{have} a value, in the training data {shares[1]:.1%}")
+def _presence_words(column: str, requests: _Side, training: _Side) -> str:
+    here, before = (side.present(column) / side.rows for side in (requests, training))
+    have = f"{here:.1%} of the requests have" if here else "no request has"
+    return f"{have} a value, in the training data {before:.1%}"
 
 
 def _judge(
-    column: str, bound: float, divergences: list[_Divergence], comparable: bool, requests: _Side, training: _Side
+    column: str, bound: float, shifts: Sequence[ColumnShift], comparable: bool, requests: _Side, training: _Side
 ) -> ColumnSkew:
+    """Judge by the shifts of whether there is a value and, where they can be compared, of the values."""
     holds = f"Requests: {requests.words(column)}. Training: {training.words(column)}."
     if not comparable:
         return ColumnSkew(column, SkewVerdict.SKEWED, 1.0, f"skewed: values of another type. {holds}")
-    worst = max(divergences, key=lambda divergence: divergence.value)
-    said = f"divergence {worst.value:.4f}, expected at most {bound:g}"
-    if any(divergence.value > max(bound, divergence.by_chance) for divergence in divergences):
-        return ColumnSkew(column, SkewVerdict.SKEWED, worst.value, f"skewed: {worst.words}: {said}. {holds}")
-    by_chance = max(divergence.by_chance for divergence in divergences)
+    worst = max(shifts, key=lambda shift: shift.distance)
+    said = f"divergence {worst.distance:.4f}, expected at most {bound:g}"
+    if any(shift.shifted and shift.distance > bound for shift in shifts):
+        what = _presence_words(column, requests, training) if worst is shifts[0] else "other values"
+        return ColumnSkew(column, SkewVerdict.SKEWED, worst.distance, f"skewed: {what}: {said}. {holds}")
+    by_chance = max(shift.by_chance for shift in shifts)
     if by_chance > bound:
         finding = f"too few rows to tell: {said}, and chance alone explains {min(by_chance, 1):.4f}"
-        return ColumnSkew(column, SkewVerdict.UNDECIDED, worst.value, finding)
-    return ColumnSkew(column, SkewVerdict.FINE, worst.value, f"fine: {said}")
+        return ColumnSkew(column, SkewVerdict.UNDECIDED, worst.distance, finding)
+    return ColumnSkew(column, SkewVerdict.FINE, worst.distance, f"fine: {said}")
 
 
 def compare_examples(

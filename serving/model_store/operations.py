@@ -210,9 +210,8 @@ def _refuse_withdrawn(base_path: str, versions: Iterable[ModelVersion], provenan
         if version.withdrawn and fingerprints(version.provenance) == fingerprints(provenance):
             because = f" ({version.reason})" if version.reason else ""
             raise WithdrawnModelError(
-                f"this model was withdrawn from {base_path} as version {version.number}{because} and comes from the "
-                "same data and code: change one of them, or bring it back with "
-                f"`ingraph models restore {base_path} {version.number}`."
+                f"this model was withdrawn from {base_path} as version {version.number}{because}: train it on other "
+                f"data or code, or bring it back with `ingraph models restore {base_path} {version.number}`."
             )
 
 

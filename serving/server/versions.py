@@ -243,7 +243,6 @@ def _check_variables(model: SessionModel) -> None:
     if unset:
         raise ServingError(
             CanonicalCode.FAILED_PRECONDITION,
-            f"The signatures read variables that loading does not fill, so that every request would fail: "
-            f"{', '.join(unset)}. Was the model saved by tf.saved_model.save, with Keras 3? keras.export.ExportArchive "
-            "writes one that can be served.",
+            f"The signatures read variables that loading does not fill: {', '.join(unset)}. "
+            "tf.saved_model.save does this to a Keras 3 model; write it by keras.export.ExportArchive.",
         )

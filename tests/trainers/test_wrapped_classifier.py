@@ -205,8 +205,8 @@ def test_imagenet_weights_that_cannot_be_downloaded_name_the_alternatives(tmp_pa
     sentence = str(stopped.value)
     assert sentence.startswith("the ImageNet weights of MobileNet cannot be downloaded (URL fetch failure on ")
     assert sentence.endswith(
-        "set trainer.weights to a .weights.h5 file of the model with its head, or trainer.classifier to a .keras file, "
-        "the directory of a SavedModel or a downloaded TF-Hub model"
+        "set trainer.weights to a .weights.h5 file with the head, or trainer.classifier to a .keras file or a "
+        "directory of a SavedModel"
     )
 
 

@@ -157,8 +157,7 @@ def _with_imagenet_weights(name: str, shape: Shape, pixels: keras.KerasTensor) -
             raise
         raise TrainingError(
             f"the ImageNet weights of {name} cannot be downloaded ({first_line(error)}); set trainer.weights to a "
-            ".weights.h5 file of it without its head, a .keras file, or the directory of a TF-Hub model, or to none to "
-            "train from scratch"
+            ".weights.h5 file without the head, a .keras file or the directory of a TF-Hub model, or to none"
         ) from error
 
 

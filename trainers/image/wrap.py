@@ -45,8 +45,8 @@ def _named(options: WrapOptions, shape: Shape, outputs: int) -> keras.Model:
     except (OSError, ValueError) as error:
         raise TrainingError(
             f"{options.weights}: these weights cannot be loaded into a {options.classifier} with {outputs} outputs "
-            f"that takes {shape[0]}x{shape[1]} pixels: {first_line(error)}; give the weights file of this model "
-            "with its head, and the labels file with the labels of its outputs"
+            f"that takes {shape[0]}x{shape[1]} pixels: {first_line(error)}; give this model's weights with its head, "
+            "and its labels"
         ) from error
     return model
 
@@ -82,8 +82,7 @@ def _with_imagenet_weights(name: str, shape: Shape) -> keras.Model:
             raise
         raise TrainingError(
             f"the ImageNet weights of {name} cannot be downloaded ({first_line(error)}); set trainer.weights to a "
-            ".weights.h5 file of the model with its head, or trainer.classifier to a .keras file, the directory of a "
-            "SavedModel or a downloaded TF-Hub model"
+            ".weights.h5 file with the head, or trainer.classifier to a .keras file or a directory of a SavedModel"
         ) from error
 
 
@@ -187,9 +186,8 @@ def _probabilities(function: Function, outputs: int, options: WrapOptions) -> Fu
         if answers.shape.rank != 2 or answers.shape[1] != outputs:
             background = ", one of them the background (trainer.background_first)" if options.background_first else ""
             raise TrainingError(
-                f"{options.classifier} answers with {answers.shape}, expected [batch, {outputs}]: there are {outputs} "
-                f"outputs for the labels of {options.labels}{background}; give the labels of this classifier, and say "
-                "whether its first output is the background"
+                f"{options.classifier} answers with {answers.shape}, expected [batch, {outputs}] for the labels of "
+                f"{options.labels}{background}; give its labels, and say whether its first output is the background"
             )
         if options.background_first:
             answers = answers[:, 1:]

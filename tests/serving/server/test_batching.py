@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -240,6 +240,8 @@ def test_a_full_queue_of_one_model_leaves_room_for_others(base_paths):
     with serving(base_paths, max_batch_size=1, max_enqueued_batches=1, num_batch_threads=1) as rest:
         with ThreadPoolExecutor(3) as threads:
             statuses = [threads.submit(busy) for _ in range(3)]
+            # One runs and one waits once the third is refused: before, this request could be the one that runs.
+            wait(statuses, return_when=FIRST_COMPLETED)
             assert ask(rest, [[1.0]])["sum"] == [1.0]
         assert sorted(status.result() for status in statuses) == [200, 200, 503]
 
