@@ -12,7 +12,7 @@ __all__ = [
     "run_report",
     "serving_check",
     "serving_pusher",
+    "table_example_gen",
     "table_file",
-    "text_example_gen",
     "tuner",
 ]

@@ -42,13 +42,18 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> RunConfig:
         for key in ("path", "schema_file")
         if (value := getattr(config.data, key)) is not None
     }
+    split = getattr(config.data, "split", None)
+    if split is not None and split.files:
+        files = {name: _absolute(path, folder) for name, path in split.files.items()}
+        absolute["split"] = split.model_copy(update={"files": files})
     if config.data.spans:
         absolute["spans"] = config.data.spans.model_copy(update={"path": _absolute(config.data.spans.path, folder)})
     return config.model_copy(update={"data": config.data.model_copy(update=absolute)})
 
 
-def _absolute(path: str, folder: Path) -> str:
-    return path if "://" in path else str(folder / path)
+def _absolute(paths: str, folder: Path) -> str:
+    """Each path, one a line."""
+    return "\n".join(path if "://" in path else str(folder / path) for path in paths.splitlines())
 
 
 def _read(path: str) -> dict[str, Any]:

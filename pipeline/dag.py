@@ -20,6 +20,7 @@ from components.drift_gate.component import DriftGate
 from components.evaluator.component import Evaluator
 from components.serving_check.component import ServingCheck
 from components.serving_pusher.component import ServingPusher
+from components.table_example_gen.component import TableExampleGen
 from components.tuner.component import Tuner
 from pipeline.fingerprints import code_fingerprint, content_fingerprint
 from pipeline.history import artifact_role, display_path
@@ -61,7 +62,7 @@ def distribution_comparators(bounds: Mapping[str, float]) -> tfx.proto.Distribut
     return config
 
 
-class SpanExampleGen(tfx.components.CsvExampleGen):
+class SpanExampleGen(TableExampleGen):
     """A split for each span: of the run's own examples nobody knows from which span they came."""
 
 
@@ -73,12 +74,8 @@ def drift_check(spans: SpanFiles) -> list[BaseComponent]:
     """The steps, the last of which stops the run where a column drifted; none where there is nothing to compare."""
     if not spans.previous:
         return []
-    example_gen = SpanExampleGen(
-        input_base=str(spans.folder),
-        input_config=tfx.proto.Input(
-            splits=[tfx.proto.Input.Split(name=name, pattern=f"{name}.csv") for name in (PREVIOUS, *spans.compared)]
-        ),
-    )
+    patterns = {PREVIOUS: spans.previous_tables, **spans.compared}
+    example_gen = SpanExampleGen(str(spans.folder), patterns, spans.ingestion)
     statistics_gen = SpanStatisticsGen(examples=example_gen.outputs["examples"])
     statistics = statistics_gen.outputs["statistics"]
     validator = DistributionValidator(

@@ -1,50 +1,34 @@
-"""Raw data of a run: found, checked, and copied to where a pipeline can read them, before it starts."""
+"""Raw data of a run: found and checked before a pipeline starts."""
 
 from __future__ import annotations
 
 import base64
-import csv
-import hashlib
+import glob
+import io
+import itertools
+import os
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
 
 from components.errors import BrokenInput
-from components.table_file import TableFile
-from pipeline.options import RunConfig
+from components.table_example_gen.column_types import TEXT, example_column, example_type
+from components.table_example_gen.facts import TableFacts, merged_facts, shard_facts
+from components.table_example_gen.options import WHOLE_FOLDER, Ingestion, TableReading
+from components.table_example_gen.serialization import serialized_examples
+from components.table_example_gen.sources import Shard, exact_reader, format_of, plan_inputs, shard_batches
+from pipeline.options import RunConfig, TableRunConfig
 from serving.garbage_collection import garbage_collection_paused
-from transform.options import TabularOptions, TextOptions
 
 if TYPE_CHECKING:
     from serving.client.metadata import TensorDescription
-import io
 
-TableOptions = TabularOptions | TextOptions
-
-
-def plain_csv(table: TableFile, folder: Path) -> TableFile:
-    """A CSV file with the same rows, without a byte order mark and with a row on each line.
-
-    CsvExampleGen reads line by line: a line break in a field would end the row. Each becomes a space.
-
-    Args:
-        table: what check_table accepts.
-        folder: where a copy is made, under a name that changes with its content, if one is needed.
-
-    Returns:
-        `table` itself where nothing needs to be changed.
-    """
-    if table.is_plain_csv():
-        return table
-    with Path(table.path).open("rb") as content:
-        copy = folder / hashlib.file_digest(content, "sha256").hexdigest()[:16] / "plain.csv"
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    with copy.open("w", encoding="utf-8", newline="") as written:
-        writer = csv.writer(written, lineterminator="\n")
-        writer.writerow(" ".join(name.splitlines()) for name in table.columns())
-        writer.writerows([" ".join(field.splitlines()) for field in row.fields.values()] for row in table.rows())
-    return TableFile(str(copy))
+# So many rows are compared with one another.
+_MOST_COMPARED_ROWS = 300_000
 
 
 @dataclass(frozen=True)
@@ -52,63 +36,96 @@ class TableFindings:
     """What is in a table that can be used.
 
     Attributes:
-        rows: how many, the header apart.
-        duplicates: how many of them repeat an earlier row.
+        rows: how many.
+        duplicates: how many of them repeat an earlier row; None where there are too many rows to compare them.
         empty: column -> how many rows have nothing in it, of the columns that the config names.
+        columns: column -> its type, as column_types has them.
+        warnings: what a person should know, in sentences.
     """
 
     rows: int
-    duplicates: int
-    empty: dict[str, int]
+    duplicates: int | None
+    empty: Mapping[str, int]
+    columns: Mapping[str, pa.DataType]
+    warnings: Sequence[str] = ()
 
     def __str__(self) -> str:
         counts = [f"{self.rows:,} rows", *([f"{self.duplicates:,} repeat an earlier one"] if self.duplicates else [])]
         return ", ".join(counts + [f"{name!r} is empty in {count:,}" for name, count in self.empty.items() if count])
 
 
-def check_table(table: TableFile, options: TableOptions) -> TableFindings:
-    """Read the whole file once and compare it with what the config says of its columns.
+def check_table(inputs: Mapping[str, str], config: TableRunConfig) -> TableFindings:
+    """Read the files once and compare them with what the config says of their columns.
 
-    CsvExampleGen takes a file without a header for one with, and answers a short row with a stack trace of Beam's.
+    Args:
+        inputs: split of the input -> its files, as sources.table_files takes them.
+        config: of the run.
 
     Raises:
-        BrokenInput: what TableFile says of its lines; or the file has no rows, lacks a column that the config names, or
-            holds text where the config says that there are numbers.
+        BrokenInput: a file cannot be read, there are no rows, a column is missing that the config names, or holds text
+            where the config says that there are numbers.
     """
-    columns = table.columns()
-    _check_columns(table.path, columns, options)
-    kinds = options.numeric_columns()
-    empty = {name: 0 for name in columns if name in options.named_columns()}
-    count, seen = 0, set()
-    for row in table.rows():
-        count += 1
-        seen.add(hash(tuple(row.fields.values())))
-        for name in empty:
-            empty[name] += not row.fields[name].strip()
-        for name in kinds:
-            if row.fields[name].strip() and not _is_number(row.fields[name]):
-                raise BrokenInput(
-                    f"{table.path}: line {row.line}: column {name!r} is {row.fields[name]!r}, expected a number "
-                    f"(preprocessing.columns.{name} in the config is {kinds[name]}); "
-                    "mend the value, or call the column categorical"
-                )
-    if not count:
-        raise BrokenInput(f"{table.path}: the file has a header and no rows; expected at least one row for each class")
-    return TableFindings(rows=count, duplicates=count - len(seen), empty=empty)
-
-
-def _check_columns(path: str, columns: Sequence[str], options: TableOptions) -> None:
-    for name, key in options.named_columns().items():
-        if name not in columns:
+    ingestion = config.ingestion()
+    shards = plan_inputs(inputs, ingestion)
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        facts = merged_facts(threads.map(lambda shard: shard_facts(shard, ingestion), shards))
+    if facts.error:
+        raise BrokenInput(facts.error)
+    where = ", ".join(path.replace("\n", ", ") for path in inputs.values())
+    if not facts.rows:
+        raise BrokenInput(f"{where}: the file has a header and no rows; expected at least one row for each class")
+    named = config.preprocessing.named_columns()
+    keys = {name: f"preprocessing.{key}" for name, key in named.items()} | config.data.split.named_columns()
+    for name, key in keys.items():
+        if name not in facts.types:
             raise BrokenInput(
-                f"{path}: there is no column {name!r}, which preprocessing.{key} in the config names; "
-                f"the columns are {', '.join(map(repr, columns))}"
+                f"{where}: there is no column {name!r}, which {key} in the config names; "
+                f"the columns are {', '.join(map(repr, facts.types))}"
             )
+    for name, kind in config.preprocessing.numeric_columns().items():
+        if facts.types[name] == TEXT:
+            raise BrokenInput(_text_for_a_number(where, name, kind, shards, ingestion))
+    left_out = [
+        f"the column {name!r} holds {kind}, which no example can hold, and is left out"
+        for name, kind in facts.left_out.items()
+    ]
+    return TableFindings(
+        rows=facts.rows,
+        duplicates=_duplicates(shards, facts, ingestion) if facts.rows <= _MOST_COMPARED_ROWS else None,
+        empty={name: facts.missing[name] for name in facts.types if name in keys},
+        columns=facts.types,
+        warnings=left_out,
+    )
 
 
-def _is_number(text: str) -> bool:
+def _duplicates(shards: Sequence[Shard], facts: TableFacts, ingestion: Ingestion) -> int:
+    seen: set[int] = set()
+    for shard in shards:
+        for batch in shard_batches(shard, ingestion.reading, facts.types):
+            seen.update(map(hash, serialized_examples(batch).to_pylist()))
+    return facts.rows - len(seen)
+
+
+def _text_for_a_number(where: str, column: str, kind: str, shards: Sequence[Shard], ingestion: Ingestion) -> str:
+    """Which value of a column is no number, and where, if it is in a text file."""
+    reading = ingestion.reading
+    advice = (
+        f"expected a number (preprocessing.columns.{column} in the config is {kind}); "
+        "mend the value, or call the column categorical"
+    )
+    for path in dict.fromkeys(shard.path for shard in shards):
+        if format_of(path, reading) in ("parquet", "tfrecord"):
+            continue
+        for row in exact_reader(path, reading).rows():
+            value = row.fields.get(column, "").strip()
+            if value and value not in reading.missing and not _is_number(value, reading):
+                return f"{path}: line {row.line}: column {column!r} is {row.fields[column]!r}, {advice}"
+    return f"{where}: column {column!r} holds text, {advice}"
+
+
+def _is_number(text: str, reading: TableReading) -> bool:
     try:
-        float(text)
+        float(text.replace(reading.thousands or "", "").replace(reading.decimal, "."))
     except ValueError:
         return False
     return True
@@ -165,39 +182,72 @@ class RawData:
     """Data that an ExampleGen can read.
 
     Attributes:
-        path: of a table's file, or of what components.image_example_gen.image_files takes.
+        path: what table_example_gen.sources or components.image_example_gen.image_files takes.
         findings: what is in it, for a person.
         fingerprint: of photos, see components.image_example_gen.image_files; "" for tables, which TFX looks at.
+        warnings: what a person should know, in sentences.
     """
 
     path: str
     findings: str
     fingerprint: str = ""
+    warnings: Sequence[str] = ()
 
 
-def table_data(config: RunConfig, path: str, folder: Path) -> RawData:
-    """A table, checked, as CsvExampleGen can read it.
+def table_inputs(config: TableRunConfig, path: str) -> dict[str, str]:
+    """Split of the input -> its files: those of `data.split.files`, or else all of a path."""
+    files = config.data.split.files
+    return {str(split): place for split, place in files.items()} if files else {"all": path}
+
+
+def input_patterns(inputs: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+    """The folder that all files are in, and split of the input -> the pattern of its files below it.
+
+    A split with several paths becomes several, of which TFX looks at each.
+    """
+    paths = {
+        f"{split}-{number}" if number else split: path
+        for split, lines in inputs.items()
+        for number, path in enumerate(lines.splitlines())
+    }
+    whole = {name: _is_folder(path) for name, path in paths.items()}
+    folders = [path.split("/") if whole[name] else path.split("/")[:-1] for name, path in paths.items()]
+    # What is the same in all of them, up to the first folder with a wildcard.
+    common = list(
+        itertools.takewhile(
+            lambda part: part is not None and not glob.has_magic(part),
+            (parts[0] if len(set(parts)) == 1 else None for parts in zip(*folders, strict=False)),
+        )
+    )
+    base = "/".join(map(str, common))
+    below = {name: path.removeprefix(base).strip("/") for name, path in paths.items()}
+    return base, {name: "/".join(filter(None, [part, WHOLE_FOLDER * whole[name]])) for name, part in below.items()}
+
+
+def _is_folder(path: str) -> bool:
+    if "://" not in path:
+        return Path(path).is_dir()
+    from tfx.dsl.io import fileio
+
+    return bool(fileio.isdir(path))
+
+
+def table_data(config: RunConfig, path: str) -> RawData:
+    """A table or texts, checked.
 
     Args:
         config: of the run.
-        path: of the file.
-        folder: where a copy is made, if the ExampleGen cannot read the file as it is.
+        path: of the files, as sources.table_files takes it.
 
     Raises:
-        BrokenInput: it cannot be used; the message says where and why. Likewise the next two.
+        BrokenInput: it cannot be used; the message says where and why. Likewise the next one.
     """
-    table = TableFile(path, config.data.format)
-    findings = str(check_table(table, cast(TableOptions, config.preprocessing)))
-    return RawData(plain_csv(table, folder).path, findings)
+    assert isinstance(config, TableRunConfig)
+    findings = check_table(table_inputs(config, path), config)
+    return RawData(path, str(findings), warnings=findings.warnings)
 
 
-def text_data(config: RunConfig, path: str, folder: Path) -> RawData:
-    """A table with a column of texts, checked; TextExampleGen reads it as it is."""
-    table = TableFile(path, config.data.format)
-    return RawData(table.path, str(check_table(table, cast(TableOptions, config.preprocessing))))
-
-
-def image_data(config: RunConfig, path: str, folder: Path) -> RawData:
+def image_data(config: RunConfig, path: str) -> RawData:
     """Image files, listed and fingerprinted; ImageExampleGen reads them where they are."""
     with garbage_collection_paused():
         from components.image_example_gen.image_files import input_fingerprint, list_images
@@ -238,12 +288,25 @@ def sample_row(config: RunConfig, data: str, inputs: Mapping[str, TensorDescript
     """
     from serving.client.table_columns import table_columns
 
-    table = TableFile(data, config.data.format)
-    row = next(table.rows()).fields
+    assert isinstance(config, TableRunConfig)
+    row = first_row(table_inputs(config, data), config.ingestion())
     row |= {name: row[column] for name, column in config.preprocessing.renamed_inputs().items()}
-    columns = table_columns([row], inputs, table.path)
+    columns = table_columns([row], inputs, data)
     shown = {column: row[column] for column in inputs}
     return SampleRequest(columns, columns, shown, [f"{name}={value}" for name, value in shown.items()])
+
+
+def first_row(inputs: Mapping[str, str], ingestion: Ingestion) -> dict[str, str]:
+    """The first row of a table, as people write it: "" where a value is missing."""
+    reading = ingestion.reading
+    batches = (batch for shard in plan_inputs(inputs, ingestion) for batch in shard_batches(shard, reading))
+    batch = next(batch for batch in batches if len(batch)).slice(0, 1)
+    texts = {
+        name: example_column(column, TEXT, reading)[0].as_py()
+        for name, column in zip(batch.schema.names, batch.columns, strict=True)
+        if example_type(column.type) is not None
+    }
+    return {name: (text or b"").decode() for name, text in texts.items()}
 
 
 def sample_image(config: RunConfig, data: str, inputs: Mapping[str, TensorDescription]) -> SampleRequest:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import date, datetime, time, timedelta
 from pathlib import PurePosixPath
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 from components.errors import BrokenInput
 from components.evaluator.options import EvaluationOptions
 from components.run_report.model_card import ModelCard
-from components.table_file import TableFormat
+from components.table_example_gen.options import Ingestion, SplitOptions, TableFormat, TableReading
 from pipeline.schedules.cron import CronExpression, parse_cron_expression
 from trainers.image.options import FineTuneOptions, WrapOptions
 from trainers.options import Objective, TunerOptions
@@ -307,8 +307,7 @@ class DataOptions(_Section):
     """Where the examples come from.
 
     Attributes:
-        path: a CSV or TSV file with a header or a JSON lines file, relative to the config file.
-        format: of that file, where the ending of its name does not say it, see components/table_file.py.
+        path: of the data, relative to the config file.
         dataset: a demo data set instead, see pipeline/demo_data.py.
         spans: files that arrive in spans instead, see pipeline/options.py.
         schema_file: a curated schema (text proto), relative to the config file; without it one is inferred.
@@ -317,7 +316,6 @@ class DataOptions(_Section):
     """
 
     path: str | None = None
-    format: TableFormat | None = None
     dataset: Literal["hearts", "reviews", "digits"] | None = None
     spans: SpanOptions | None = None
     schema_file: str | None = None
@@ -326,9 +324,59 @@ class DataOptions(_Section):
 
     @model_validator(mode="after")
     def _check(self) -> DataOptions:
-        if sum(source is not None for source in (self.path, self.dataset, self.spans)) != 1:
+        if sum(source is not None for source in self._sources()) != 1:
             raise ValueError("give either path (your own file) or dataset (hearts, reviews, digits) or spans")
         return self
+
+    def _sources(self) -> list[Any]:
+        return [self.path, self.dataset, self.spans]
+
+
+class TableDataOptions(DataOptions):
+    """Where rows come from: files in CSV, TSV, JSON lines, Parquet or TFRecord, see components/table_example_gen.
+
+    Attributes:
+        path: one file, a list of files, a pattern, or a folder of files.
+        format: of the files, where the endings of their names do not say it.
+        delimiter: between the fields of a CSV file.
+        encoding: of text files.
+        decimal: what stands before the decimals of a number, in CSV and TSV.
+        thousands: what stands between groups of three digits, in CSV and TSV.
+        missing: what stands where there is no value, beside an empty field.
+        strip: whether blanks around a value are no part of it; by default true, but of texts.
+        split: how rows that are held out are told from others.
+        test_share: the share that only the report sees.
+    """
+
+    format: TableFormat | None = None
+    delimiter: str | None = None
+    encoding: str = "utf-8"
+    decimal: Literal[".", ","] = "."
+    thousands: Literal[".", ",", " ", "'"] | None = None
+    missing: tuple[str, ...] = ()
+    strip: bool | None = None
+    split: SplitOptions = SplitOptions()
+    test_share: float = Field(0.0, ge=0, lt=1)
+
+    @field_validator("path", mode="before")
+    @classmethod
+    def _join_paths(cls, path: Any) -> Any:
+        return "\n".join(path) if isinstance(path, list) and all(isinstance(part, str) for part in path) else path
+
+    @model_validator(mode="after")
+    def _check_reading(self) -> TableDataOptions:
+        self.reading(as_text=False)
+        if self.eval_share + self.test_share >= 1:
+            raise ValueError(f"eval_share and test_share are {self.eval_share + self.test_share:g}: nothing is left")
+        return self
+
+    def _sources(self) -> list[Any]:
+        return [*super()._sources(), self.split.files]
+
+    def reading(self, as_text: bool) -> TableReading:
+        """How the files are read, as a table or as texts."""
+        given = self.model_dump(include=set(TableReading.model_fields) - {"strip", "as_text"})
+        return TableReading(**given, as_text=as_text, strip=not as_text if self.strip is None else self.strip)
 
 
 class ImageDataOptions(DataOptions):
@@ -439,3 +487,25 @@ class RunConfig(_Section):
     @classmethod
     def _no_trailing_slash(cls, path: str) -> str:
         return path.rstrip("/") or "/"
+
+
+class TableRunConfig(RunConfig):
+    """A run on rows of files."""
+
+    # Whether every column is taken as text, as it is written.
+    as_text: ClassVar[bool] = False
+
+    data: TableDataOptions
+    preprocessing: TabularOptions | TextOptions
+
+    def ingestion(self) -> Ingestion:
+        """What is done with the rows."""
+        return Ingestion(
+            reading=self.data.reading(self.as_text),
+            split=self.data.split,
+            eval_share=self.data.eval_share,
+            test_share=self.data.test_share,
+            text_column=getattr(self.preprocessing, "column", None),
+            split_of_input=self.data.split.files is not None,
+            columns_differ=self.data.spans is not None,
+        )

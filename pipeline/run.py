@@ -230,8 +230,10 @@ def _prepared(
         remove_old_windows(folder / "data", in_use=spans.folder)
         screen.data(str(window))
         config = spans.read_by(config)
-    data = raw_data(config, folder / "data")
+    data = raw_data(config)
     screen.data(data.findings)
+    for warning in data.warnings:
+        screen.warning(warning)
 
     beam_arguments = config.beam.pipeline_args(config.cluster.image)
     require_job_service(beam_arguments)

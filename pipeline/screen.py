@@ -50,6 +50,10 @@ class RunScreen:
         """What the data file holds."""
         self._print(f"data: {escape(findings)}")
 
+    def warning(self, finding: str) -> None:
+        """What a person should know of the data."""
+        self._print(f"[yellow]warning[/yellow]    {escape(finding)}")
+
     def loading(self) -> None:
         self._print("loading TFX …")
 

@@ -11,7 +11,7 @@ import re
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import cached_property
 from pathlib import Path
@@ -20,9 +20,10 @@ from typing import Any, cast
 import orjson
 
 from components.errors import BrokenInput
-from components.table_file import TableFile
-from pipeline.data import IMAGE_MEASURES, TableOptions, check_table, image_measures
-from pipeline.options import DataOptions, RunConfig
+from components.table_example_gen.options import WHOLE_FOLDER, Ingestion, TableReading
+from components.table_example_gen.sources import plan_inputs, shard_batches
+from pipeline.data import IMAGE_MEASURES, check_table, image_measures
+from pipeline.options import DataOptions, RunConfig, TableDataOptions, TableRunConfig
 from serving.model_store import ModelVersion
 
 _DIGITS = {"{SPAN}": "[0-9]+", "{YYYY}": "[0-9]{4}", "{MM}": "[0-9]{2}", "{DD}": "[0-9]{2}"}
@@ -207,10 +208,8 @@ def _learned_from(version: ModelVersion | None) -> Mapping[str, str]:
     return version.provenance.get(DATA_SPANS, {}) if version else {}
 
 
-WINDOW_FILE = "window.csv"
-
-_Rows = Iterator[Sequence[object]]
-_WriteRows = Callable[[Iterable[Span], Sequence[str], RunConfig], _Rows]
+# What a run learns from, in the folder of its window: a folder of tables, or a list of photos.
+WINDOW = "window"
 
 
 @dataclass(frozen=True)
@@ -219,49 +218,60 @@ class SpanContent:
 
     Attributes:
         has_rows: whether there is anything to learn from in a span.
-        columns: of the files that are compared; those of tables are in WINDOW_FILE too.
+        columns: what is compared of the files.
         compared_columns: those of them that a bound of divergence may be given for.
-        window_rows: the rows of WINDOW_FILE, the header first.
-        compared_rows: the rows of a file that is compared, the header first.
-        stays: whether WINDOW_FILE only lists files that are read where they are.
+        write: the spans, for a run to learn from; returns the name of what it made in the folder.
+        write_compared: a span, to be compared; returns the pattern of the tables that it made in the folder.
+        reading: how these are read.
+        stays: whether `write` only lists files that are read where they are.
     """
 
     has_rows: Callable[[Span, DataOptions], bool]
     columns: Callable[[SpanWindow, RunConfig], list[str]]
     compared_columns: Callable[[Sequence[str], RunConfig], Sequence[str]]
-    window_rows: _WriteRows
-    compared_rows: _WriteRows
+    write: Callable[[Iterable[Span], Path, RunConfig], str]
+    write_compared: Callable[[Span, Path, str, RunConfig], str]
+    reading: Callable[[DataOptions], TableReading]
     stays: bool = False
 
 
 def _has_table_rows(span: Span, data: DataOptions) -> bool:
-    return any(next(TableFile(path, data.format).rows(), None) is not None for path in span.files)
+    ingestion = Ingestion(reading=_table_reading(data), columns_differ=True)
+    shards = plan_inputs({span.name: "\n".join(span.files)}, ingestion)
+    return any(len(batch) for shard in shards for batch in shard_batches(shard, ingestion.reading))
+
+
+def _table_reading(data: DataOptions) -> TableReading:
+    return cast(TableDataOptions, data).reading(as_text=False)
 
 
 def _table_columns(window: SpanWindow, config: RunConfig) -> list[str]:
-    columns: dict[str, None] = {}
-    for path in _files(window.spans):
-        table = TableFile(path, config.data.format)
-        check_table(table, cast(TableOptions, config.preprocessing))
-        columns |= dict.fromkeys(table.columns())
-    return list(columns)
+    assert isinstance(config, TableRunConfig)
+    files = itertools.chain.from_iterable(span.files for span in window.spans)
+    return list(check_table({"all": "\n".join(files)}, config).columns)
 
 
-def _files(spans: Iterable[Span]) -> Iterator[str]:
-    return itertools.chain.from_iterable(span.files for span in spans)
+def _link_tables(spans: Iterable[Span], folder: Path, config: RunConfig) -> str:
+    for span in spans:
+        _link_span(span, folder, WINDOW, config)
+    return WINDOW
 
 
-def _table_rows(spans: Iterable[Span], columns: Sequence[str], config: RunConfig) -> _Rows:
-    yield columns
-    for file in _files(spans):
-        for row in TableFile(file, config.data.format).rows():
-            yield [row.fields.get(name, "") for name in columns]
-
-
-def _rows_of_one_line(spans: Iterable[Span], columns: Sequence[str], config: RunConfig) -> _Rows:
-    """For CsvExampleGen, which reads line by line."""
-    for row in _table_rows(spans, columns, config):
-        yield [" ".join(str(field).splitlines()) for field in row]
+def _link_span(span: Span, folder: Path, name: str, config: RunConfig) -> str:
+    """Put the tables of a span into a folder, without copying those that are here."""
+    (folder / name).mkdir(exist_ok=True)
+    for number, file in enumerate(span.files):
+        # Names in the order of the files; their endings say how they are read.
+        link = folder / name / f"{span.name}-{number:05d}-{posixpath.basename(file)}"
+        if "://" not in file:
+            link.unlink(missing_ok=True)
+            link.symlink_to(file)
+            continue
+        part = link.with_name(f".{link.name}.part")
+        with open_span_file(file) as content, part.open("wb") as copy:
+            shutil.copyfileobj(content, copy)
+        part.replace(link)
+    return f"{name}/{WHOLE_FOLDER}"
 
 
 def unignored_columns(columns: Sequence[str], config: RunConfig) -> Sequence[str]:
@@ -283,61 +293,85 @@ def _image_columns(window: SpanWindow, config: RunConfig) -> list[str]:
     return [config.preprocessing.label.column, *IMAGE_MEASURES]
 
 
-def _listed_images(spans: Iterable[Span], columns: Sequence[str], config: RunConfig) -> _Rows:
+def _list_images(spans: Iterable[Span], folder: Path, config: RunConfig) -> str:
     from components.image_example_gen.image_files import MANIFEST_COLUMNS  # imports TensorFlow
 
-    yield MANIFEST_COLUMNS
-    for span in spans:
-        yield from span_images(span)
+    name = f"{WINDOW}.csv"
+    _write(folder / name, itertools.chain([MANIFEST_COLUMNS], *map(span_images, spans)))
+    return name
 
 
-def _measured_images(spans: Iterable[Span], columns: Sequence[str], config: RunConfig) -> _Rows:
+def _measure_images(span: Span, folder: Path, name: str, config: RunConfig) -> str:
+    _write(folder / f"{name}.csv", _measured_images(span, config.preprocessing.label.column))
+    return f"{name}.csv"
+
+
+def _measured_images(span: Span, label_column: str) -> Iterator[Sequence[object]]:
+    columns = [label_column, *IMAGE_MEASURES]
     yield columns
-    for span in spans:
-        for path, label in span_images(span):
-            with open_span_file(path) as file:
-                measures = image_measures(file.read())
-            format_ = measures.pop("format", b"")
-            assert isinstance(format_, bytes)
-            row = {**measures, "format": format_.decode(), columns[0]: label}
-            yield [row.get(name, "") for name in columns]
+    for path, label in span_images(span):
+        with open_span_file(path) as file:
+            measures = image_measures(file.read())
+        format_ = measures.pop("format", b"")
+        assert isinstance(format_, bytes)
+        row = {**measures, "format": format_.decode(), label_column: label}
+        yield [row.get(name, "") for name in columns]
 
 
-TABLE_SPANS = SpanContent(_has_table_rows, _table_columns, unignored_columns, _rows_of_one_line, _rows_of_one_line)
-TEXT_SPANS = SpanContent(_has_table_rows, _table_columns, _columns_but_the_text, _table_rows, _rows_of_one_line)
+def _write(path: Path, rows: Iterable[Sequence[object]]) -> None:
+    part = path.with_suffix(".part")
+    with part.open("w", encoding="utf-8", newline="") as written:
+        csv.writer(written, lineterminator="\n").writerows(rows)
+    part.replace(path)
+
+
+TABLE_SPANS = SpanContent(_has_table_rows, _table_columns, unignored_columns, _link_tables, _link_span, _table_reading)
+TEXT_SPANS = replace(TABLE_SPANS, compared_columns=_columns_but_the_text)
 IMAGE_SPANS = SpanContent(
-    _has_images, _image_columns, lambda columns, _: columns, _listed_images, _measured_images, stays=True
+    _has_images,
+    _image_columns,
+    lambda columns, _: columns,
+    _list_images,
+    _measure_images,
+    lambda data: TableReading(),
+    stays=True,
 )
 
 
 @dataclass(frozen=True)
 class SpanFiles:
-    """CSV files in one folder, all with the same columns; of photos, WINDOW_FILE is a list of them.
+    """What a run reads of spans, in one folder.
 
     Attributes:
         folder: its name changes with the content of the files.
-        fingerprints: name -> fingerprint of the spans whose rows or photos are in WINDOW_FILE.
-        compared: names of spans that the served model did not learn from, each in a file <name>.csv.
-        previous: the span before them, in the file PREVIOUS.csv; None, and nothing to compare, where there is none.
+        window: the name of what the run learns from: a folder of tables, or a list of photos.
+        fingerprints: name -> fingerprint of the spans whose rows or photos are in it.
+        compared: span that the served model did not learn from -> the pattern of its tables.
+        previous: the span before them; None, and nothing to compare, where there is none.
+        previous_tables: the pattern of its tables.
         bounds: column -> the largest divergence from that span.
+        ingestion: how tables that are compared are read.
     """
 
     folder: Path
+    window: str
     fingerprints: Mapping[str, str]
-    compared: tuple[str, ...]
+    compared: Mapping[str, str]
     previous: str | None
+    previous_tables: str
     bounds: Mapping[str, float]
+    ingestion: Ingestion
 
     def read_by(self, config: RunConfig) -> RunConfig:
-        """The config of a run that reads all spans from one file."""
-        data = config.data.model_copy(update={"path": str(self.folder / WINDOW_FILE), "format": "csv"})
+        """The config of a run that reads all spans from one place."""
+        data = config.data.model_copy(update={"path": str(self.folder / self.window)})
         return config.model_copy(update={"data": data})
 
 
 def write_span_files(content: SpanContent, window: SpanWindow, config: RunConfig, folder: Path) -> SpanFiles:
-    """Write the spans; what one of them lacks of the columns of the others is empty there.
+    """Put what a run reads of spans into a folder; what one lacks of the columns of the others is missing.
 
-    Photos stay where they are; of those that are compared, their classes and measures are written.
+    Files that are here stay where they are; of photos that are compared, classes and measures are written.
 
     Args:
         content: what the files of the spans hold.
@@ -348,26 +382,22 @@ def write_span_files(content: SpanContent, window: SpanWindow, config: RunConfig
     Raises:
         BrokenInput: what check_table says of the files of the spans; or a bound is given for a column that no span has.
     """
-    from components.drift import PREVIOUS  # imports TFX
-
     columns = content.columns(window, config)
     bounds = _drift_bounds(content, config, columns)
-    compared = window.unseen if window.previous and bounds else ()
-    to_write: dict[str, Iterable[Span]] = {WINDOW_FILE: window.spans}
-    if compared and window.previous:
-        to_write |= {f"{PREVIOUS}.csv": [window.previous], **{f"{span.name}.csv": [span] for span in compared}}
-    written = {name: [(span.name, span.fingerprint) for span in spans] for name, spans in to_write.items()}
-    made = folder / hashlib.sha256(orjson.dumps(written)).hexdigest()[:16]
+    previous = window.previous if bounds and window.unseen else None
+    compared = window.unseen if previous else ()
+    read = [[(span.name, span.fingerprint) for span in spans] for spans in (window.spans, compared)]
+    made = folder / hashlib.sha256(orjson.dumps([*read, previous and previous.fingerprint])).hexdigest()[:16]
     made.mkdir(parents=True, exist_ok=True)
-    for name, spans in to_write.items():
-        rows = content.window_rows if name == WINDOW_FILE else content.compared_rows
-        _write(made / name, rows(spans, columns, config))
     return SpanFiles(
         folder=made,
+        window=content.write(window.spans, made, config),
         fingerprints=window.fingerprints(),
-        compared=tuple(span.name for span in compared),
-        previous=window.previous.name if compared and window.previous else None,
+        compared={span.name: content.write_compared(span, made, f"compared-{span.name}", config) for span in compared},
+        previous=previous.name if previous else None,
+        previous_tables=content.write_compared(previous, made, "previous", config) if previous else "",
         bounds=bounds,
+        ingestion=Ingestion(reading=content.reading(config.data), split_of_input=True, columns_differ=True),
     )
 
 
@@ -383,13 +413,6 @@ def _drift_bounds(content: SpanContent, config: RunConfig, columns: Sequence[str
     return {name: bound for name, bound in bounds.items() if bound is not None}
 
 
-def _write(path: Path, rows: _Rows) -> None:
-    part = path.with_suffix(".part")
-    with part.open("w", encoding="utf-8", newline="") as written:
-        csv.writer(written, lineterminator="\n").writerows(rows)
-    part.replace(path)
-
-
 # What a run reads is written anew by the next one that reads it. These are for people who look into a run that just
 # ended, and for what `ingraph compile` made beside it and has not staged yet.
 KEPT_WINDOWS = 3
@@ -403,7 +426,7 @@ def remove_old_windows(folder: Path, in_use: Path, kept: int = KEPT_WINDOWS) -> 
         in_use: a window that stays in any case.
         kept: how many stay, that one included.
     """
-    found = [made.parent for made in folder.glob(f"*/{Path(WINDOW_FILE).stem}.*")]
+    found = [made.parent for made in folder.glob(f"*/{WINDOW}*")]
     others = [made for made in dict.fromkeys(found) if made.name != in_use.name]
     others.sort(key=lambda made: made.stat().st_mtime, reverse=True)
     for made in others[kept - 1 :]:

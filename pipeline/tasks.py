@@ -6,7 +6,6 @@ and `tuner_fn` are found by the row's name: `transform.<task>.preprocessing_fn`,
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,16 +23,18 @@ from pipeline.data import (
     RawData,
     SampleRequest,
     image_data,
+    input_patterns,
     measure_images,
     measure_texts,
     sample_image,
     sample_row,
     table_data,
-    text_data,
+    table_inputs,
 )
 from pipeline.options import (
     ImageDataOptions,
     RunConfig,
+    TableRunConfig,
 )
 from pipeline.spans import IMAGE_SPANS, TABLE_SPANS, TEXT_SPANS, SpanContent
 from trainers.image.options import ImageTrainerOptions
@@ -48,19 +49,18 @@ if TYPE_CHECKING:
 
     from serving.client.metadata import TensorDescription
 
-_HASH_BUCKETS = 100
 
-
-class TabularRunConfig(RunConfig):
+class TabularRunConfig(TableRunConfig):
     """A run on rows of a table."""
 
     preprocessing: TabularOptions
     trainer: TabularTrainerOptions = TabularTrainerOptions()
 
 
-class TextRunConfig(RunConfig):
+class TextRunConfig(TableRunConfig):
     """A run on texts; the model decides about the features."""
 
+    as_text: ClassVar[bool] = True
     not_tuned: ClassVar[frozenset[str]] = frozenset({"model", "handle", "warm_start"})
 
     preprocessing: TextOptions
@@ -116,7 +116,7 @@ class Task:
 
     Attributes:
         config: the class of its configs.
-        raw_data: finds and checks the data: config, path, folder for copies -> RawData.
+        raw_data: finds and checks the data: config, path -> RawData.
         spans: how the files of spans are read.
         schema_file: the schema of its examples where no data change it; None where one is inferred.
         example_gen: config, path of the data, their fingerprint -> the ExampleGen.
@@ -127,7 +127,7 @@ class Task:
     """
 
     config: type[RunConfig]
-    raw_data: Callable[[RunConfig, str, Path], RawData]
+    raw_data: Callable[[RunConfig, str], RawData]
     spans: SpanContent
     example_gen: Callable[[RunConfig, str, str], BaseComponent]
     sample_request: Callable[[RunConfig, str, Mapping[str, TensorDescription]], SampleRequest]
@@ -137,18 +137,14 @@ class Task:
     uses_onednn: bool = False
 
 
-def raw_data(config: RunConfig, folder: Path) -> RawData:
+def raw_data(config: RunConfig) -> RawData:
     """Find the data that a config names.
-
-    Args:
-        config: of the run.
-        folder: where a copy of a table is made, if the ExampleGen cannot read it as it is.
 
     Raises:
         BrokenInput: there are none, or they cannot be used; the message says where and why.
     """
-    path = config.data.path or str(demo_data.fetch(config.data.dataset or ""))
-    return TASKS[config.task].raw_data(config, path, folder)
+    path = config.data.path or (str(demo_data.fetch(config.data.dataset)) if config.data.dataset else "")
+    return TASKS[config.task].raw_data(config, path)
 
 
 def schema_file(config: RunConfig) -> str | None:
@@ -156,16 +152,12 @@ def schema_file(config: RunConfig) -> str | None:
     return config.data.schema_file or TASKS[config.task].schema_file
 
 
-def _csv_example_gen(config: RunConfig, data: str, data_fingerprint: str) -> BaseComponent:
-    from tfx.components import CsvExampleGen
+def _table_example_gen(config: RunConfig, data: str, data_fingerprint: str) -> BaseComponent:
+    from components.table_example_gen.component import TableExampleGen
 
-    return CsvExampleGen(**_file_based(config, data))
-
-
-def _text_example_gen(config: RunConfig, data: str, data_fingerprint: str) -> BaseComponent:
-    from components.text_example_gen.component import TextExampleGen
-
-    return TextExampleGen(**_file_based(config, data), table_format=config.data.format)
+    assert isinstance(config, TableRunConfig)
+    base, patterns = input_patterns(table_inputs(config, data))
+    return TableExampleGen(_runtime_parameter("data", base), patterns, config.ingestion())
 
 
 def _image_example_gen(config: RunConfig, data: str, data_fingerprint: str) -> BaseComponent:
@@ -180,21 +172,6 @@ def _image_example_gen(config: RunConfig, data: str, data_fingerprint: str) -> B
         max_pixels=config.preprocessing.max_pixels,
         labels_required=config.learns,
     )
-
-
-def _file_based(config: RunConfig, data: str) -> dict[str, Any]:
-    """What TFX's FileBasedExampleGen takes: the file, and its split by a hash of each example."""
-    from tfx import v1 as tfx
-
-    folder, name = posixpath.split(data)
-    held_out = max(1, round(config.data.eval_share * _HASH_BUCKETS))
-    buckets = {"train": _HASH_BUCKETS - held_out, "eval": held_out}
-    splits = [tfx.proto.SplitConfig.Split(name=name, hash_buckets=count) for name, count in buckets.items()]
-    return {
-        "input_base": _runtime_parameter("data", folder),
-        "input_config": tfx.proto.Input(splits=[tfx.proto.Input.Split(name="all", pattern=name)]),
-        "output_config": tfx.proto.Output(split_config=tfx.proto.SplitConfig(splits=splits)),
-    }
 
 
 def _runtime_parameter(name: str, default: str) -> Any:
@@ -221,14 +198,14 @@ TASKS: dict[str, Task] = {
         config=TabularRunConfig,
         raw_data=table_data,
         spans=TABLE_SPANS,
-        example_gen=_csv_example_gen,
+        example_gen=_table_example_gen,
         sample_request=sample_row,
     ),
     "text": Task(
         config=TextRunConfig,
-        raw_data=text_data,
+        raw_data=table_data,
         spans=TEXT_SPANS,
-        example_gen=_text_example_gen,
+        example_gen=_table_example_gen,
         sample_request=sample_row,
         measures=Measures(("text",), _text_feature, TEXT_MEASURES, measure_texts),
     ),

@@ -83,7 +83,7 @@ def beside_script(run: TimedRun, script: str, seconds: float) -> list[Measuremen
 
 LAST_STEP = "Transform"
 # Other steps before it look at statistics alone, and take as long for many items as for few.
-STEPS = ("CsvExampleGen", "ImageExampleGen", "StatisticsGen", LAST_STEP)
+STEPS = ("TableExampleGen", "ImageExampleGen", "StatisticsGen", LAST_STEP)
 
 
 def first_steps(config_file: str, speedups: Sequence[Speedup] | None = None) -> dict[str, float]:
@@ -102,7 +102,7 @@ def first_steps(config_file: str, speedups: Sequence[Speedup] | None = None) -> 
     apply_beam_speedups(speedups)
     config, folder = load_config(config_file), str(Path(config_file).parent)
     started = time.perf_counter()
-    data = raw_data(config, Path(folder))
+    data = raw_data(config)
     seconds = {"looking through": time.perf_counter() - started}
     locations = Locations(
         data=data.path,

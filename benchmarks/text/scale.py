@@ -88,23 +88,24 @@ def write_documents(path: str, documents: int) -> None:
 
 
 def read_examples(folder: str) -> str:
-    """The examples of `documents.csv`, as TextExampleGen makes and writes them; the path of their file."""
-    import apache_beam as beam
-    from tfx.components.example_gen.write_split import WriteSplit
-    from tfx.proto import example_gen_pb2
+    """The examples of `documents.csv`, as TableExampleGen makes them; the path of their file."""
+    import tensorflow as tf
 
-    from components.text_example_gen.executor import read_examples_of
-    from pipeline.runners.local import BEAM_PIPELINE_ARGS
+    from components.table_example_gen.executor import split_records
+    from components.table_example_gen.facts import merged_facts, shard_facts
+    from components.table_example_gen.options import Ingestion, TableReading
+    from components.table_example_gen.sources import plan_inputs
 
-    with beam.Pipeline(argv=BEAM_PIPELINE_ARGS) as pipeline:
-        _ = (
-            pipeline
-            | beam.Create([f"{folder}/documents.csv"])
-            | beam.FlatMap(read_examples_of, None)
-            | WriteSplit(f"{folder}/examples", example_gen_pb2.FORMAT_TFRECORDS_GZIP, {})
-        )
-    (path,) = Path(folder, "examples").iterdir()
-    return str(path)
+    ingestion = Ingestion(reading=TableReading(as_text=True, strip=False))
+    shards = plan_inputs({"all": f"{folder}/documents.csv"}, ingestion)
+    facts = merged_facts(shard_facts(shard, ingestion) for shard in shards)
+    path = f"{folder}/examples.gz"
+    with tf.io.TFRecordWriter(path, "GZIP") as writer:
+        for shard in shards:
+            for _, records in split_records(shard, facts, ingestion):
+                for record in records:
+                    writer.write(record)
+    return path
 
 
 if __name__ == "__main__":

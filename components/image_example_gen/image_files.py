@@ -109,7 +109,7 @@ def _of_manifest(path: str) -> Iterator[ImageFile]:
         content.decode()
     except UnicodeDecodeError as error:
         raise BrokenInput(f"{path}: not UTF-8 at byte {error.start}; save the list of photos as UTF-8") from error
-    table = TableFile(path, "csv", open_file=lambda _: io.BytesIO(content))
+    table = TableFile(path, "csv", opened=lambda _: io.BytesIO(content))
     columns = table.columns()
     missing = [column for column in MANIFEST_COLUMNS if column not in columns]
     if missing:

@@ -95,7 +95,7 @@ def _root(config: RunConfig, target: Target) -> str:
 
 
 def _data(config: RunConfig, folder: Path, root: str, staged: list[StagedFile]) -> tuple[str, str]:
-    if config.data.path and "://" in config.data.path:
+    if config.data.path and all("://" in path for path in config.data.path.splitlines()):
         return config.data.path, ""
     if config.data.spans:
         content = TASKS[config.task].spans
@@ -106,7 +106,12 @@ def _data(config: RunConfig, folder: Path, root: str, staged: list[StagedFile]) 
                 "give a path that every step reaches, gs://…"
             )
         config = write_span_files(content, span_window(content, config.data, ()), config, folder).read_by(config)
-    data = raw_data(config, folder)
+    data = raw_data(config)
+    if not data.path or not Path(data.path).exists():
+        raise BrokenInput(
+            f"{data.path or 'data.split.files'}: several files are not copied to a cluster; put them into one folder, "
+            "or give paths that every step reaches, gs://…"
+        )
     return _stage(data.path, root, "data", staged, data.fingerprint), data.fingerprint
 
 
@@ -114,9 +119,17 @@ def _stage(local: str, root: str, kind: str, staged: list[StagedFile], fingerpri
     if "://" in local:
         return local
     name = Path(local).name
-    fingerprint = fingerprint or hashlib.sha256(Path(local).read_bytes()).hexdigest()
+    fingerprint = fingerprint or _content_hash(Path(local))
     staged.append(StagedFile(local, f"{root}/{kind}/{fingerprint[:16]}/{name}"))
     return staged[-1].remote
+
+
+def _content_hash(path: Path) -> str:
+    """SHA-256 of a file, or of the names and the content of the files in a folder."""
+    if path.is_file():
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    files = {file.name: _content_hash(file) for file in sorted(path.iterdir()) if file.is_file()}
+    return hashlib.sha256(json.dumps(files).encode()).hexdigest()
 
 
 def _is_shared(path: str) -> bool:

@@ -18,15 +18,16 @@ from apache_beam.io.filesystems import FileSystems
 from components.errors import BrokenInput
 from components.image_example_gen.image_files import IMAGE_EXTENSIONS
 from components.table_file import (
+    COMPRESSION_SUFFIXES,
     DELIMITERS,
     FORMAT_OF_SUFFIX,
-    GZIP_SUFFIX,
     decompressed_lines,
     field_text,
     format_of,
     json_records,
     not_utf8,
     separated_records,
+    uncompressed_name,
 )
 from pipeline.scoring.model import PublishedModel
 
@@ -84,7 +85,7 @@ def read_rows(path: str, columns: Mapping[str, str]) -> Iterator[Item | BadItem]
     each line. The keys of a JSON object are its own: one that lacks a column is broken.
 
     Args:
-        path: of the file; gzipped where its first bytes say so. Any file system that Beam reads.
+        path: of the file; compressed where its first bytes say so. Any file system that Beam reads.
         columns: what a column is called in an Item -> what it is called in the file.
     """
     try:
@@ -97,7 +98,7 @@ def read_rows(path: str, columns: Mapping[str, str]) -> Iterator[Item | BadItem]
 
 def _read(path: str, lines: Iterator[bytes], columns: Mapping[str, str]) -> Iterator[Item | BadItem]:
     table_format = format_of(path)
-    if path.lower().removesuffix(GZIP_SUFFIX).endswith(LINES_SUFFIX) and len(columns) == 1:
+    if uncompressed_name(path).endswith(LINES_SUFFIX) and len(columns) == 1:
         return _text_lines(path, lines, next(iter(columns)))
     if table_format == "jsonl":
         return _json_lines(path, lines, columns)
@@ -255,10 +256,10 @@ def find_sources(model: PublishedModel, places: Sequence[str], renamed_inputs: M
     Raises:
         BrokenInput: a place holds no file.
     """
-    tables = _with_gzip(".csv", *FORMAT_OF_SUFFIX)
+    tables = _with_compressed(".csv", *FORMAT_OF_SUFFIX)
     if model.takes == "photos":
         return [source for place in places for source in _image_sources(find_files(place, IMAGE_EXTENSIONS), tables)]
-    suffixes = tables + (_with_gzip(LINES_SUFFIX) if model.takes == "texts" else ())
+    suffixes = tables + (_with_compressed(LINES_SUFFIX) if model.takes == "texts" else ())
     columns = {name: renamed_inputs.get(name, name) for name in model.inputs}
     return [Source((file,), columns, "rows") for place in places for file in find_files(place, suffixes)]
 
@@ -270,5 +271,5 @@ def _image_sources(files: Sequence[str], tables: tuple[str, ...]) -> list[Source
     return [*found, Source(photos, {}, "photos")] if photos else found
 
 
-def _with_gzip(*suffixes: str) -> tuple[str, ...]:
-    return tuple(suffix + zipped for suffix in suffixes for zipped in ("", GZIP_SUFFIX))
+def _with_compressed(*suffixes: str) -> tuple[str, ...]:
+    return tuple(suffix + zipped for suffix in suffixes for zipped in ("", *COMPRESSION_SUFFIXES))

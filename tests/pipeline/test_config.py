@@ -109,7 +109,10 @@ def test_a_file_that_is_no_config(tmp_path, content, sentence):
         ("trainer={model: encoder, l2: 1}", "unknown key 'trainer.l2'; known here: learning_rate"),
         ("trainer.model=hub", "the key 'trainer.handle' is missing"),
         ("trainer.model=trees", "trainer: Input tag 'trees' found using 'model' does not match"),
-        ("data.format=xml", "data.format: Input should be 'csv', 'tsv' or 'jsonl', received 'xml'"),
+        (
+            "data.format=xml",
+            "data.format: Input should be 'csv', 'tsv', 'jsonl', 'parquet' or 'tfrecord', received 'xml'",
+        ),
         ("preprocessing.vocabulary=alphabet", "preprocessing.vocabulary: Input should be 'frequency'"),
     ],
 )

@@ -1,28 +1,35 @@
-"""What tables hold: counted, and made readable for CsvExampleGen."""
+"""What tables hold: counted, and compared with the config."""
 
-import csv
-import gzip
 from pathlib import Path
 
 import pytest
 
 from components.errors import BrokenInput
-from components.table_file import TableFile
-from pipeline.data import check_table, plain_csv
-from transform.options import LabelOptions, TextOptions
+from pipeline.config import load_config
+from pipeline.data import check_table, first_row, input_patterns, table_inputs
+from pipeline.options import TableRunConfig
 
-OPTIONS = TextOptions(label=LabelOptions(column="opinion"), column="review")
+CONFIG = """
+name: reviews
+task: text
+data: {path: %s}
+preprocessing: {column: review, label: {column: opinion}}
+evaluation: {at_least: {accuracy: 0.5}}
+"""
 
 
-def written(folder: Path, content: str | bytes, name: str = "reviews.csv") -> TableFile:
+def config_of(path: Path, *settings: str) -> TableRunConfig:
+    file = path.with_name("config.yaml")
+    file.write_text(CONFIG % path.name, encoding="utf-8")
+    config = load_config(str(file), settings)
+    assert isinstance(config, TableRunConfig)
+    return config
+
+
+def written(folder: Path, content: str | bytes, name: str = "reviews.csv") -> Path:
     path = folder / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return TableFile(str(path))
-
-
-def rows_of(table: TableFile) -> list[list[str]]:
-    with Path(table.path).open(encoding="utf-8", newline="") as file:
-        return list(csv.reader(file))
+    return path
 
 
 @pytest.mark.parametrize(
@@ -39,36 +46,10 @@ def rows_of(table: TableFile) -> list[list[str]]:
     ],
 )
 def test_rows_duplicates_and_empty_texts_are_counted(tmp_path, name, content):
-    findings = check_table(written(tmp_path, content, name), OPTIONS)
+    path = written(tmp_path, content, name)
+    findings = check_table({"all": str(path)}, config_of(path))
     assert (findings.rows, findings.duplicates, findings.empty) == (5, 1, {"review": 2, "opinion": 1})
     assert str(findings) == "5 rows, 1 repeat an earlier one, 'review' is empty in 2, 'opinion' is empty in 1"
-
-
-def test_a_byte_order_mark_and_line_breaks_in_fields_are_taken_out(tmp_path):
-    table = written(tmp_path, '\ufeffreview,opinion\r\n"one\r\ntwo ""three""\nfour",fresh\r\nfive,rotten\r\n')
-    assert check_table(table, OPTIONS).rows == 2
-    plain = plain_csv(table, tmp_path / "data")
-    assert rows_of(plain) == [["review", "opinion"], ['one two "three" four', "fresh"], ["five", "rotten"]]
-    assert len(Path(plain.path).read_bytes().splitlines()) == 3
-
-
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("a.tsv", b"review\topinion\na, b\tfresh\n"),
-        ("a.jsonl", b'{"review": "a, b", "opinion": "fresh"}\n'),
-        ("a.csv.gz", gzip.compress(b'review,opinion\n"a, b",fresh\n', mtime=0)),
-    ],
-)
-def test_every_format_becomes_a_plain_csv_file(tmp_path, name, content):
-    plain = plain_csv(written(tmp_path, content, name), tmp_path / "data")
-    assert rows_of(plain) == [["review", "opinion"], ["a, b", "fresh"]]
-
-
-def test_a_file_that_needs_no_change_is_used_as_it_is(tmp_path):
-    table = written(tmp_path, 'review,opinion\n"a, b",fresh\n')
-    assert plain_csv(table, tmp_path / "data") is table
-    assert not (tmp_path / "data").exists()
 
 
 @pytest.mark.parametrize(
@@ -81,5 +62,34 @@ def test_a_file_that_needs_no_change_is_used_as_it_is(tmp_path):
     ],
 )
 def test_what_cannot_be_used_is_named_with_its_place(tmp_path, content, sentence):
+    path = written(tmp_path, content)
     with pytest.raises(BrokenInput, match=sentence):
-        check_table(written(tmp_path, content), OPTIONS)
+        check_table({"all": str(path)}, config_of(path))
+
+
+def test_the_first_row_is_as_people_write_it(tmp_path):
+    path = written(tmp_path, '\ufeffreview,opinion,stars\r\n"one\r\ntwo ""three""\nfour",,05\r\nfive,rotten,1\r\n')
+    config = config_of(path)
+    row = first_row(table_inputs(config, str(path)), config.ingestion())
+    assert row == {"review": 'one\r\ntwo "three"\nfour', "opinion": "", "stars": "05"}
+
+
+@pytest.mark.parametrize(
+    ("paths", "expected"),
+    [
+        ({"all": "/data/a.csv"}, ("/data", {"all": "a.csv"})),
+        ({"all": "/data/a.csv\n/data/b/c.csv"}, ("/data", {"all": "a.csv", "all-1": "b/c.csv"})),
+        ({"all": "/data/day-*/x.csv"}, ("/data", {"all": "day-*/x.csv"})),
+        ({"train": "gs://b/t/*.csv", "eval": "gs://b/e.csv"}, ("gs://b", {"train": "t/*.csv", "eval": "e.csv"})),
+    ],
+)
+def test_the_pipeline_is_told_a_folder_and_the_patterns_below_it(monkeypatch, paths, expected):
+    monkeypatch.setattr("pipeline.data._is_folder", lambda path: False)  # nothing here reaches an object store
+    assert input_patterns(paths) == expected
+
+
+def test_a_folder_means_all_its_tables(tmp_path):
+    (tmp_path / "in").mkdir()
+    assert input_patterns({"all": str(tmp_path / "in")}) == (str(tmp_path / "in"), {"all": "*"})
+    both = {"train": str(tmp_path / "in"), "eval": str(tmp_path / "held-out.csv")}
+    assert input_patterns(both) == (str(tmp_path), {"train": "in/*", "eval": "held-out.csv"})

@@ -165,7 +165,7 @@ def raw(heart_run: HeartRun) -> RawPredictions:
     reference = reference_predictions.read(str(model / reference_predictions.FILE_NAME))
     probability = dict(zip(reference.ids, reference.probabilities, strict=True))
     found = RawPredictions([], [], [])
-    for path in runs_folder(heart_run).glob("artifacts/CsvExampleGen/examples/*/Split-eval/*"):
+    for path in runs_folder(heart_run).glob("artifacts/TableExampleGen/examples/*/Split-eval/*"):
         for record in tf.data.TFRecordDataset(str(path), "GZIP").as_numpy_iterator():
             features = tf.train.Example.FromString(record).features.feature
             # The config calls 0 healthy; the vocabulary is disease, healthy.
@@ -340,7 +340,7 @@ def test_the_same_as_json_for_programs(heart_run: HeartRun, first_id):
     (found,) = [run for run in json.loads(asked(heart_run, "list", "heart", "--json")) if run["run_id"] == first_id]
     assert (found["verdict"], found["version"], found["reason"]) == ("published", "1", "published as version 1")
     assert {"accuracy", "auc", "cross_entropy"} <= set(found["metrics"])
-    assert {step["name"] for step in found["steps"]} >= {"CsvExampleGen", "Transform", "ServingPusher"}
+    assert {step["name"] for step in found["steps"]} >= {"TableExampleGen", "Transform", "ServingPusher"}
 
 
 def test_a_pipeline_that_never_ran_has_no_runs(heart_run: HeartRun):

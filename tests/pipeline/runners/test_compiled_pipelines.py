@@ -72,7 +72,7 @@ def test_data_and_schema_of_this_machine_are_staged_under_names_of_their_content
     assert schema.remote.startswith("gs://bucket/ingraph/schemas/")
     spec = spec_of(pipeline.job)
     assert spec.root.input_definitions.parameters["data"].default_value.string_value == data.remote.rpartition("/")[0]
-    task = spec.root.dag.tasks["CsvExampleGen"]
+    task = spec.root.dag.tasks["TableExampleGen"]
     assert task.inputs.parameters["input_base"].component_input_parameter == "data"
     assert pipeline.base_path == "gs://bucket/ingraph/models/heart"
 
@@ -222,7 +222,10 @@ def test_every_step_s_command_runs_and_the_published_model_answers_as_that_of_a_
     assert rehearsed.status == 0, rehearsed.output
     steps = [line.split()[0] for line in rehearsed.output.splitlines() if line.startswith("  ")]
     assert (
-        steps.index("CsvExampleGen") < steps.index("Transform") < steps.index("Trainer") < steps.index("ServingPusher")
+        steps.index("TableExampleGen")
+        < steps.index("Transform")
+        < steps.index("Trainer")
+        < steps.index("ServingPusher")
     )
     assert "ServingPusher: published as version 1" in rehearsed.output
     page = page_of(rehearsed.output.splitlines()[-1].removeprefix("report     "))
@@ -248,7 +251,7 @@ def test_every_step_s_command_runs_and_the_published_model_answers_as_that_of_a_
 def test_a_step_that_cannot_go_on_is_named_with_its_reason_and_log(spec, tmp_path):
     failed = ingraph("rehearse", str(spec), "--root", str(tmp_path), "--parameter", f"data={tmp_path}/nothing")
     assert failed.status != 0
-    assert "stopped    CsvExampleGen failed:" in failed.output
+    assert "stopped    TableExampleGen failed:" in failed.output
     assert f"{tmp_path}" in failed.output and "log.txt" in failed.output
 
 

@@ -74,7 +74,7 @@ def test_a_run_says_so_before_it_loads_anything(config_file, tmp_path):
     assert "loading TFX" not in refused.output
 
 
-STEPS = ("CsvExampleGen", "TextExampleGen", "ImageExampleGen", "ImportSchemaGen", "Transform")
+STEPS = ("TableExampleGen", "ImageExampleGen", "ImportSchemaGen", "Transform")
 SPLITS = ("eval", "train")
 REVIEWS = ["a good film", "GOOD film, really!", "not a good film", "a bad film", "とても面白い映画", "面白い映画"]
 TEXT_SCHEMA = """

@@ -207,7 +207,7 @@ def test_large_blocks_are_mapped_where_freed_memory_returns_and_lie_in_the_heap_
     ("example_gen", "expected"),
     [
         ("ImageExampleGen", "ImageExampleGen return keep Tuner keep Trainer keep Evaluator return keep"),
-        ("CsvExampleGen", "CsvExampleGen Tuner Trainer Evaluator"),
+        ("TableExampleGen", "TableExampleGen Tuner Trainer Evaluator"),
     ],
 )
 def test_freed_memory_returns_while_photos_are_read_and_not_while_they_are_trained_on(

@@ -97,11 +97,13 @@ def test_the_report_of_a_published_model_shows_both_gates_of_retraining_and_the_
     assert table(page, "The model served when this report was made")["spans of the data"] == [", ".join(SPANS)]
 
 
-def test_of_the_copies_of_windows_the_newest_stay(week):
+def test_of_the_folders_of_windows_the_newest_stay(week):
     _, workdir = week
-    copies = sorted(workdir.glob(f"runs/{NAME}/data/*/window.csv"), key=lambda copy: copy.stat().st_mtime)
-    assert len(copies) == 3
-    assert copies[-1].read_text().count("\n") == 1 + 3 * 300
+    windows = sorted(workdir.glob(f"runs/{NAME}/data/*/window"), key=lambda window: window.stat().st_mtime)
+    assert len(windows) == 3
+    tables = sorted(windows[-1].iterdir())
+    assert all(table.is_symlink() for table in tables)
+    assert [table.read_text().count("\n") for table in tables] == [1 + 300] * 3
 
 
 def test_what_is_in_use_or_no_window_is_never_removed(tmp_path):

@@ -55,7 +55,7 @@ def columns(rows) -> dict[str, list[Any]]:
 
 @pytest.fixture(scope="module")
 def serialized(rows) -> list[bytes]:
-    """The rows as examples; what is missing is left out of them, as CsvExampleGen does."""
+    """The rows as examples; what is missing is left out of them, as TableExampleGen does."""
     return [example(row) for row in rows]
 
 
@@ -96,7 +96,7 @@ def test_a_newcomer_reads_the_verdicts_the_labels_and_what_to_type_next(heart_ru
     output = heart_run.finished.output
     assert heart_run.finished.status == 0, output + heart_run.finished.errors
     for component in (
-        "CsvExampleGen",
+        "TableExampleGen",
         "DataGate",
         "Transform",
         "Trainer",
@@ -187,7 +187,7 @@ def test_the_next_run_repeats_nothing_and_publishes_nothing_twice_until_the_base
 ):
     again = ingraph("run", "configs/heart.yaml", "--workdir", str(heart_run.workdir))
     assert again.status == 0, again.output
-    for component in ("CsvExampleGen", "StatisticsGen", "Transform", "Trainer", "ServingCheck"):
+    for component in ("TableExampleGen", "StatisticsGen", "Transform", "Trainer", "ServingCheck"):
         (line,) = [line for line in again.output.splitlines() if line.startswith(f"  {component} ")]
         assert line.endswith("unchanged")
     assert "already published as version 1" in again.output
@@ -238,6 +238,6 @@ def test_a_change_deep_in_what_transform_imports_runs_it_again_and_one_outside_d
 
     # transform.tabular -> transform.labels -> serving.signatures.common -> this
     deep = run_with_changed("serving/missing_values.py")
-    assert deep["CsvExampleGen"] == deep["StatisticsGen"] == "unchanged"
+    assert deep["TableExampleGen"] == deep["StatisticsGen"] == "unchanged"
     assert deep["Transform"] != "unchanged" and deep["Trainer"] != "unchanged"
     assert deep["published"] == "True"

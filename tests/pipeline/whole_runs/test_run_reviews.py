@@ -64,7 +64,7 @@ def finished(workdir) -> Finished:
 
 @pytest.fixture(scope="module")
 def eval_examples(finished, workdir) -> list[tf.train.Example]:
-    (files,) = (workdir / "runs/reviews/artifacts/TextExampleGen/examples").glob("*/Split-eval")
+    (files,) = (workdir / "runs/reviews/artifacts/TableExampleGen/examples").glob("*/Split-eval")
     records = tf.data.TFRecordDataset([str(file) for file in files.iterdir()], "GZIP").as_numpy_iterator()
     return [tf.train.Example.FromString(record) for record in records]
 
@@ -216,7 +216,7 @@ def emotions() -> list[dict[str, str]]:
 
 def texts_read(workdir: Path) -> list[str]:
     """The texts among the examples of a run, "" where one has none."""
-    (artifact,) = (workdir / "runs/feelings/artifacts/TextExampleGen/examples").iterdir()
+    (artifact,) = (workdir / "runs/feelings/artifacts/TableExampleGen/examples").iterdir()
     files = [str(file) for file in artifact.glob("Split-*/*")]
     records = tf.data.TFRecordDataset(files, "GZIP").as_numpy_iterator()
     values = [tf.train.Example.FromString(record).features.feature["sentence"].bytes_list.value for record in records]

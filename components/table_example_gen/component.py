@@ -1,0 +1,40 @@
+"""Reads tables and texts into examples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from google.protobuf.wrappers_pb2 import StringValue
+from tfx import v1 as tfx
+from tfx.components.example_gen.component import FileBasedExampleGen
+from tfx.dsl.components.base import executor_spec
+from tfx.proto import example_gen_pb2
+
+from components.table_example_gen.executor import Executor
+from components.table_example_gen.options import Ingestion
+
+
+class TableExampleGen(FileBasedExampleGen):
+    """Rows of CSV, TSV, JSON lines, Parquet or TFRecord files as examples, a feature for each column.
+
+    Whole numbers become int64, other numbers float, all else bytes; a column has one type, found in all of it. The
+    splits are train and eval, and test where a share is held out for it; `ingestion.json` in the artifact says how many
+    rows each has, and the types. The cache's look at the files is as TFX's file-based ExampleGens have it.
+
+    Args:
+        input_base: the folder of the files.
+        patterns: split of the input -> the pattern of its files below that folder.
+        ingestion: what is done with their rows.
+    """
+
+    EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
+
+    def __init__(self, input_base: str, patterns: Mapping[str, str], ingestion: Ingestion) -> None:
+        custom_config = example_gen_pb2.CustomConfig()
+        custom_config.custom_config.Pack(StringValue(value=ingestion.model_dump_json()))
+        splits = [tfx.proto.Input.Split(name=name, pattern=pattern) for name, pattern in patterns.items()]
+        super().__init__(
+            input_base=input_base,
+            input_config=tfx.proto.Input(splits=splits),
+            custom_config=custom_config,
+        )

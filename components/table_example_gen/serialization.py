@@ -1,0 +1,168 @@
+"""Serialized tf.Examples made from Arrow columns, byte for byte as protobuf's deterministic serialization has them.
+
+tfx_bsl's encoder writes a record's features in an order that changes with the process, and would have to be parsed and
+written again before anything can be hashed: five times the work.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+# Field numbers and wire types of tensorflow/core/example/{example,feature}.proto.
+_LENGTH_DELIMITED_1, _LENGTH_DELIMITED_2 = b"\x0a", b"\x12"
+_BYTES_LIST, _FLOAT_LIST, _INT64_LIST = b"\x0a", b"\x12", b"\x1a"
+_FLOAT_BYTES = 4
+_VARINT_BITS = 7
+_AFTER_UTF8 = b"\xff"
+
+# Of each row, or the same for all rows.
+_Part: TypeAlias = Any  # pa.BinaryArray or pa.BinaryScalar
+
+
+def serialized_examples(batch: pa.RecordBatch) -> pa.BinaryArray:
+    """One serialized tf.Example for each row.
+
+    Args:
+        batch: columns of int64, float32 or binary, or lists of them. A null is a feature with an empty list of its
+            type; in a column of type null, a feature without a list.
+    """
+    # upb, which Python's protobuf stands on, sorts maps by their keys; one that another begins with comes after it.
+    names = sorted(batch.schema.names, key=lambda name: name.encode() + _AFTER_UTF8)
+    parts = [part for name in names for part in _map_entries(name.encode(), batch.column(name))]
+    lengths = np.zeros(len(batch), np.int64)
+    for part in parts:
+        lengths += _lengths(part)
+    header = _headers(lengths, lambda length: _LENGTH_DELIMITED_1 + _varint(length))
+    return _joined(header, *parts, rows=len(batch))
+
+
+# Where so many rows share a value, each value is serialized once.
+_ROWS_PER_VALUE = 8
+
+
+def _map_entries(key: bytes, column: pa.Array) -> list[_Part]:
+    """Features.feature: one entry of the map for each row, in parts that follow each other."""
+    if not pa.types.is_nested(column.type) and not pa.types.is_null(column.type):
+        encoded = column.dictionary_encode(null_encoding="encode")
+        if len(encoded.dictionary) * _ROWS_PER_VALUE <= len(column):
+            of_value = _joined(*_distinct_entries(key, encoded.dictionary), rows=len(encoded.dictionary))
+            return [of_value.take(encoded.indices)]
+    return _distinct_entries(key, column)
+
+
+def _distinct_entries(key: bytes, column: pa.Array) -> list[_Part]:
+    prefix = _LENGTH_DELIMITED_1 + _varint(len(key)) + key + _LENGTH_DELIMITED_2
+
+    def entry(feature: bytes, payload: int) -> bytes:
+        """All that comes before a payload of so many bytes, whose feature begins with these."""
+        value = prefix + _varint(len(feature) + payload) + feature
+        return _LENGTH_DELIMITED_1 + _varint(len(value) + payload) + value
+
+    if pa.types.is_null(column.type):
+        return [pa.scalar(entry(b"", 0), pa.binary())]
+    of_list, payloads = _payloads(column)
+
+    def header(length: int) -> bytes:
+        packed = b"" if of_list == _BYTES_LIST or not length else _LENGTH_DELIMITED_1 + _varint(length)
+        return entry(of_list + _varint(len(packed) + length) + packed, length)
+
+    return [_headers(_lengths(payloads), header), payloads]
+
+
+def _payloads(column: pa.Array) -> tuple[bytes, pa.BinaryArray]:
+    """The field of Feature, and the content of its list for each row: packed numbers, or repeated strings."""
+    offsets, values = _flattened(column)
+    if pa.types.is_int64(values.type):
+        return _INT64_LIST, _grouped(_varints(values.to_numpy(zero_copy_only=False)), offsets)
+    if pa.types.is_float32(values.type):
+        packed = np.ascontiguousarray(values.to_numpy(zero_copy_only=False), "<f4")
+        ends = np.arange(len(packed) + 1, dtype=np.int64) * _FLOAT_BYTES
+        return _FLOAT_LIST, _binary(packed.view(np.uint8), ends[offsets])
+    lengths = _lengths(values)
+    headers = _headers(lengths, lambda length: _LENGTH_DELIMITED_1 + _varint(length))
+    return _BYTES_LIST, _grouped(_joined(headers, values, rows=len(values)), offsets)
+
+
+def _flattened(column: pa.Array) -> tuple[np.ndarray, pa.Array]:
+    """Where each row's values begin and the last ones end, int64 [rows + 1], and all values without the missing."""
+    if pa.types.is_list(column.type):
+        counts = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
+        values = column.flatten()
+        if values.null_count:
+            counts = _counts_without_nulls(values, counts)
+            values = values.drop_null()
+    else:
+        counts = pc.cast(column.is_valid(), pa.int64()).to_numpy(zero_copy_only=False)
+        values = column.drop_null()
+    return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]), values
+
+
+def _counts_without_nulls(values: pa.Array, counts: np.ndarray) -> np.ndarray:
+    valid = np.concatenate([[0], np.cumsum(pc.cast(values.is_valid(), pa.int64()).to_numpy(zero_copy_only=False))])
+    ends = np.cumsum(counts)
+    return np.asarray(valid[ends] - valid[ends - counts])
+
+
+def _varints(values: np.ndarray) -> pa.BinaryArray:
+    """Base 128 varints, least significant group first; negative numbers take ten bytes."""
+    unsigned = values.astype(np.int64).view(np.uint64)
+    longest = len(_varint(int(unsigned.max()))) if len(unsigned) else 1
+    groups = unsigned[:, None] >> (np.arange(longest, dtype=np.uint64) * np.uint64(_VARINT_BITS))
+    counts = np.maximum((groups != 0).sum(axis=1), 1)
+    digits = (groups & np.uint64(0x7F)).astype(np.uint8)
+    position = np.arange(longest)
+    digits |= ((position < counts[:, None] - 1) * 0x80).astype(np.uint8)
+    return _binary(digits[position < counts[:, None]], np.concatenate([[0], np.cumsum(counts)]))
+
+
+def _varint(value: int) -> bytes:
+    groups = bytearray()
+    while value > 0x7F:
+        groups.append(value & 0x7F | 0x80)
+        value >>= _VARINT_BITS
+    groups.append(value)
+    return bytes(groups)
+
+
+def _headers(lengths: np.ndarray, header: Callable[[int], bytes]) -> _Part:
+    """The header of each length: there are few different ones."""
+    different, places = np.unique(lengths, return_inverse=True)
+    table = pa.array([header(int(length)) for length in different], pa.binary())
+    return table[0] if len(table) == 1 else table.take(pa.array(places))
+
+
+def _lengths(part: _Part) -> np.ndarray:
+    lengths = pc.binary_length(part)
+    return np.array(lengths.as_py()) if isinstance(lengths, pa.Scalar) else lengths.to_numpy(zero_copy_only=False)
+
+
+def _grouped(values: pa.BinaryArray, offsets: np.ndarray) -> pa.BinaryArray:
+    """Neighbouring values as one, each group from one offset to the next."""
+    ends = np.concatenate([[0], np.cumsum(_lengths(values), dtype=np.int64)])
+    data = values.buffers()[2]
+    first = int(np.frombuffer(values.buffers()[1], np.int32)[values.offset]) if len(values) else 0
+    return _binary(np.frombuffer(data, np.uint8)[first:] if data else np.empty(0, np.uint8), ends[offsets])
+
+
+def _binary(data: np.ndarray, offsets: np.ndarray) -> pa.BinaryArray:
+    buffers = [None, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(np.ascontiguousarray(data))]
+    return pa.BinaryArray.from_buffers(pa.binary(), len(offsets) - 1, buffers)
+
+
+def _joined(*parts: _Part, rows: int) -> pa.BinaryArray:
+    if all(isinstance(part, pa.Scalar) for part in parts):
+        return pa.array([b"".join(part.as_py() for part in parts)] * rows, pa.binary())
+    joined: pa.BinaryArray = pc.binary_join_element_wise(*parts, pa.scalar(b"", pa.binary()))
+    return joined
+
+
+def record_digests(records: Sequence[bytes]) -> np.ndarray:
+    """SHA-256 of each record, uint8 [n, 32]."""
+    digests = b"".join([hashlib.sha256(record).digest() for record in records])
+    return np.frombuffer(digests, np.uint8).reshape(-1, hashlib.sha256().digest_size)

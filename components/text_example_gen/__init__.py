@@ -1,3 +1,0 @@
-"""TextExampleGen: reads texts and their labels into examples."""
-
-__all__ = ["component"]
