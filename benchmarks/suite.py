@@ -41,6 +41,13 @@ SUITE = (
         needs_images=True,
     ),
     Benchmark(
+        "tabular-reading",
+        "Tables: read and written as examples, beside pyarrow",
+        "benchmarks.tabular.reading",
+        arguments=("--rows", "1000000"),
+        short=("--rows", "100000"),
+    ),
+    Benchmark(
         "tabular-scale",
         "Rows: time and memory by their number",
         "benchmarks.tabular.scale",

@@ -10,6 +10,7 @@ import click
 # TensorFlow and TFX take seconds to load.
 _MODULES = {"retrain": "run", "tune": "run", "compile": "cluster", "rehearse": "cluster", "submit": "cluster"}
 COMMANDS = {
+    "init": "Look at data, and write a config to begin with.",
     "run": "Train, check and publish the model that a config describes.",
     "retrain": "Train on new data, if some came, and publish what passes.",
     "tune": "Search for the trainer's options that suit the data best.",
