@@ -1,0 +1,141 @@
+"""`ingraph init`, and what it finds in data."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from pipeline.cli import main
+from pipeline.config import load_config
+from pipeline.first_config import config_name, look_at_table
+
+
+def ingraph_init(folder: Path, *arguments: str) -> Result:
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        return CliRunner().invoke(main, ["init", *arguments])
+    finally:
+        os.chdir(before)
+
+
+@pytest.fixture
+def customers() -> pd.DataFrame:
+    chance = np.random.default_rng(0)
+    count = 400
+    return pd.DataFrame(
+        {
+            "customer_id": [f"C{number:05d}" for number in range(count)],
+            "row": range(1_000, 1_000 + count),
+            "joined": [f"2026-{1 + day % 12:02d}-{1 + day % 28:02d}" for day in range(count)],
+            "income": chance.lognormal(3, 2, count).round(2),
+            "visits": chance.poisson(40, count),
+            "plan": chance.integers(1, 6, count),
+            "active": chance.choice(["yes", "no"], count),
+            "note": [f"they wrote {number} letters about the price of {number * 7}" for number in range(count)],
+            "city": chance.choice(["Rome", "Oslo", "?"], count),
+            "age": chance.choice(["41", "35", "?"], count),
+            "churn": chance.choice(["stays", "leaves"], count),
+        }
+    )
+
+
+def test_a_table_becomes_a_config_that_says_what_was_found(tmp_path, customers):
+    customers.to_csv(tmp_path / "customers.csv", index=False, sep=";", decimal=",", encoding="latin-1")
+    result = ingraph_init(tmp_path, "customers.csv", "--label", "churn")
+
+    assert result.exit_code == 0, result.output
+    file = tmp_path / "customers.yaml"
+    written = file.read_text()
+    assert len(written.splitlines()) <= 10
+    assert result.output.startswith(written)
+    assert "next:\n  ingraph run customers.yaml" in result.output
+    config = load_config(str(file))
+    assert config.task == "tabular"
+    assert config.preprocessing.label.column == "churn"
+    assert (config.data.delimiter, config.data.decimal, config.data.missing) == (";", ",", ("?",))
+    assert {name: column.kind for name, column in config.preprocessing.columns.items()} == {
+        "customer_id": "ignored",
+        "row": "ignored",
+        "joined": "datetime",
+        "income": "log",
+        "plan": "categorical",
+        "active": "boolean",
+        "note": "text",
+    }
+
+
+def test_other_encodings_are_found(tmp_path):
+    (tmp_path / "a.csv").write_bytes("ort,label\nKöln,a\nBonn,b\n".encode("latin-1"))
+    assert ingraph_init(tmp_path, "a.csv", "--label", "label").exit_code == 0
+    assert load_config(str(tmp_path / "a.yaml")).data.encoding == "cp1252"
+
+
+@pytest.mark.parametrize("ending", ["parquet", "jsonl", "csv.gz"])
+def test_texts_become_a_config_of_texts(tmp_path, ending):
+    frame = pd.DataFrame(
+        {"said": [f"this is the sentence number {n} of all" for n in range(90)], "mood": ["good", "bad"] * 45}
+    )
+    path = tmp_path / f"said.{ending}"
+    {"parquet": frame.to_parquet, "jsonl": lambda p: frame.to_json(p, orient="records", lines=True)}.get(
+        ending, lambda p: frame.to_csv(p, index=False)
+    )(path)
+    assert ingraph_init(tmp_path, path.name, "--label", "mood").exit_code == 0
+    config = load_config(str(tmp_path / "said.yaml"))
+    assert (config.task, config.preprocessing.column, config.preprocessing.label.column) == ("text", "said", "mood")
+
+
+def test_a_folder_of_photos_becomes_a_config_of_images(tmp_path):
+    for name in ("rose/1.png", "tulip/2.png", "tulip/3.png"):
+        path = tmp_path / "flowers" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(path)
+    result = ingraph_init(tmp_path, "flowers")
+    assert result.exit_code == 0, result.output
+    assert "3 photos of 2 classes" in result.output
+    assert load_config(str(tmp_path / "flowers.yaml")).task == "image"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["a.csv", "--label", "wrong"], "there is no column 'wrong'; the columns are 'x', 'y', 'label'"),
+        (["a.csv", "--label", "x"], "the column 'x' is no label: expected 2 to 100 different values"),
+        (["a.csv"], "which column is the label? --label names it; it may be label"),
+        (["none.csv", "--label", "x"], "none.csv: no such file"),
+        (["empty.csv", "--label", "x"], "empty.csv: the file is empty"),
+    ],
+)
+def test_what_cannot_be_used_is_one_sentence(tmp_path, arguments, sentence):
+    (tmp_path / "a.csv").write_text("x,y,label\n" + "".join(f"{n},{n / 3},{n % 2}\n" for n in range(200)))
+    (tmp_path / "empty.csv").touch()
+    result = ingraph_init(tmp_path, *arguments)
+    assert result.exit_code == 2
+    assert sentence in result.stderr
+    assert not list(tmp_path.glob("*.yaml"))
+
+
+def test_a_config_that_is_there_is_not_overwritten(tmp_path):
+    (tmp_path / "a.csv").write_text("x,label\n1,a\n2,b\n")
+    (tmp_path / "a.yaml").write_text("mine")
+    result = ingraph_init(tmp_path, "a.csv", "--label", "label")
+    assert (result.exit_code, (tmp_path / "a.yaml").read_text()) == (2, "mine")
+    assert "a.yaml: there is such a file already" in result.stderr
+
+
+def test_labels_are_proposed_by_their_names_and_by_few_values(tmp_path):
+    (tmp_path / "a.csv").write_text(
+        "sex,grade,Target,id\n" + "".join(f"{n % 2},{n % 5},{n % 3},{n}\n" for n in range(200))
+    )
+    assert look_at_table(str(tmp_path / "a.csv")).label_candidates() == ["Target", "sex", "grade"]
+
+
+@pytest.mark.parametrize(
+    ("path", "name"), [("/a/b c.csv.gz", "b-c"), ("photos/", "photos"), ("übung.parquet", "bung"), ("...", "model")]
+)
+def test_names_are_made_of_file_names(path, name):
+    assert config_name(path) == name
