@@ -83,9 +83,9 @@ def preprocessing_fn(
         custom_config: `preprocessing`, the JSON of TextOptions.
 
     Returns:
-        With `features: terms`, what weighted_terms gives of each kind of term that is switched on; with `sequence`,
-        `tokens`, what token_sequence gives; with `text`,
-        `text`: string [batch], valid UTF-8, otherwise as it was.
+        With `features: terms`, what weighted_terms gives: `words` and `word_weights`, `characters` and
+        `character_weights`, as far as they are switched on; with `sequence`, `tokens`, what token_sequence gives; with
+        `text`, `text`: string [batch], valid UTF-8, otherwise as it was.
         And `label`: int64 [batch], -1 for a missing or unlisted label.
 
     Raises:
@@ -116,34 +116,35 @@ def _terms_of_each_kind(texts: tf.Tensor, labels: tf.Tensor, options: TextOption
     outputs: dict[str, tf.Tensor] = {}
     if options.word_ngrams:
         found = word_terms(tokens, options.word_ngrams)
-        outputs |= weighted_terms(found, WORDS, labels, text_count, options)
+        outputs[WORDS], outputs[WEIGHTS_OF[WORDS]] = weighted_terms(found, WORDS, labels, text_count, options)
     if options.character_ngrams is not None:
         found = character_terms(tokens, *options.character_ngrams)
-        outputs |= weighted_terms(found, CHARACTERS, labels, text_count, options)
+        terms = weighted_terms(found, CHARACTERS, labels, text_count, options)
+        outputs[CHARACTERS], outputs[WEIGHTS_OF[CHARACTERS]] = terms
     return outputs
 
 
 def weighted_terms(
-    found: tf.RaggedTensor, kind: str, labels: tf.Tensor, text_count: tf.Tensor, options: TextOptions
-) -> dict[str, tf.Tensor]:
+    found: tf.RaggedTensor, vocabulary_name: str, labels: tf.Tensor, text_count: tf.Tensor, options: TextOptions
+) -> tuple[tf.Tensor, tf.Tensor]:
     """The terms of texts as numbers, and their tf-idf.
 
     Args:
         found: string [batch, n], all terms of each text.
-        kind: what they are, WORDS or CHARACTERS.
+        vocabulary_name: of the vocabulary that is made of them.
         labels: string [batch], the texts' classes, for a vocabulary by information gain.
         text_count: int64 [], how many texts the vocabulary is made of.
         options: how many terms count.
 
     Returns:
-        `<kind>`: int64 [batch, maximum_length], the different known terms of the text, each as its place in the
-        vocabulary + 1, then 0 to the end.
-        `<kind>_weights`: float32 [batch, maximum_length], the tf-idf of each, of length 1 together; 0 to the end. A
-        text without any known term is all 0.
+        int64 [batch, maximum_length], the different known terms of the text, each as its place in the vocabulary + 1,
+        then 0 to the end.
+        float32 [batch, maximum_length], the tf-idf of each, of length 1 together; 0 to the end. A text without any
+        known term is all 0.
     """
     found, counts = distinct(found)
     # A text has each of its terms once here, so the count of a term is the number of texts that have it.
-    vocabulary = _vocabulary(found, kind, labels, options)
+    vocabulary = _vocabulary(found, vocabulary_name, labels, options)
     ids = _vocabulary_table(vocabulary, tf.lookup.TextFileIndex.LINE_NUMBER, -1).lookup(found.flat_values)
     text_counts = _vocabulary_table(vocabulary, 0, 0).lookup(found.flat_values)
 
@@ -151,11 +152,11 @@ def weighted_terms(
     weights = tf_idf(counts.flat_values, text_counts, text_count)
     shape = [None, options.maximum_length]
     dense_weights = select_values(counts.with_flat_values(weights), known).to_tensor(shape=shape)
-    return {
-        kind: select_values(counts.with_flat_values(ids + 1), known).to_tensor(shape=shape),
+    return (
+        select_values(counts.with_flat_values(ids + 1), known).to_tensor(shape=shape),
         # Of a text without a known term, 0 / 0: it stays 0.
-        WEIGHTS_OF[kind]: tf.math.divide_no_nan(dense_weights, tf.norm(dense_weights, axis=1, keepdims=True)),
-    }
+        tf.math.divide_no_nan(dense_weights, tf.norm(dense_weights, axis=1, keepdims=True)),
+    )
 
 
 def token_sequence(texts: tf.Tensor, labels: tf.Tensor, options: TextOptions) -> tf.Tensor:

@@ -182,7 +182,8 @@ def ranked_terms(counts: TermCounts, ranking: Ranking, minimum_count: int) -> li
 
 
 def _write_terms(counts: TermCounts, path: str, ranking: Ranking, minimum_count: int, maximum_size: int) -> np.ndarray:
-    known = ranked_terms(counts, ranking, minimum_count)[:maximum_size]
+    # A table cannot be made of an empty file; no text has a term without characters.
+    known = ranked_terms(counts, ranking, minimum_count)[:maximum_size] or [(b"", 0)]
     tf.io.gfile.makedirs(os.path.dirname(path))  # noqa: PTH120
     with tf.io.gfile.GFile(path, "wb") as file:
         file.write(b"".join(b"%d %s\n" % (count, term) for term, count in known))
