@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from transform.columns import CROSSED_KINDS, Column
+
 
 class LabelOptions(BaseModel):
     """The label column, the names people read, and the order of the classes.
@@ -39,37 +41,6 @@ class LabelOptions(BaseModel):
         unknown = sorted(set(self.names.values()) - set(self.order)) if self.order else []
         if unknown:
             raise ValueError(f"names gives {unknown[0]!r}, which order does not list; add it to order")
-        return self
-
-
-Kind = Literal["z_score", "quantiles", "boundaries", "categorical", "ignored"]
-NUMERIC_KINDS = ("z_score", "quantiles", "boundaries")
-
-
-class Column(BaseModel):
-    """How one column is preprocessed.
-
-    Attributes:
-        kind: `z_score` (a number, scaled to mean 0 and variance 1), `quantiles` (a number, cut into `buckets` of equal
-            count), `boundaries` (a number, cut at given `boundaries`), `categorical`, or `ignored`.
-        buckets: how many buckets `quantiles` makes.
-        boundaries: where `boundaries` cuts, ascending; a value on a boundary belongs to the bucket above it.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    kind: Kind
-    buckets: int | None = Field(None, ge=2)
-    boundaries: tuple[float, ...] = ()
-
-    @model_validator(mode="after")
-    def _check(self) -> Column:
-        if (self.kind == "quantiles") != (self.buckets is not None):
-            raise ValueError("buckets goes with kind: quantiles, and only with it")
-        if (self.kind == "boundaries") != bool(self.boundaries):
-            raise ValueError("boundaries goes with kind: boundaries, and only with it")
-        if list(self.boundaries) != sorted(set(self.boundaries)):
-            raise ValueError(f"boundaries must ascend, received {list(self.boundaries)}")
         return self
 
 
@@ -107,9 +78,9 @@ class TabularOptions(BaseModel):
                 raise ValueError(f"a cross takes two columns or more, received {list(cross)}")
             for name in cross:
                 column = self.columns.get(name)
-                if column is not None and column.kind in ("z_score", "ignored"):
+                if column is not None and column.kind not in CROSSED_KINDS:
                     raise ValueError(
-                        f"crosses names {name!r}, which is {column.kind}; it must be a category or buckets"
+                        f"crosses names {name!r}, which is {column.kind}; it must be {' or '.join(CROSSED_KINDS)}"
                     )
         return self
 
@@ -120,7 +91,11 @@ class TabularOptions(BaseModel):
 
     def numeric_columns(self) -> dict[str, str]:
         """Column -> its kind, of those that must hold numbers."""
-        return {name: column.kind for name, column in self.columns.items() if column.kind in NUMERIC_KINDS}
+        return {name: column.kind for name, column in self.columns.items() if column.holds_numbers}
+
+    def list_separators(self) -> dict[str, str]:
+        """Column -> what separates its categories, of those that hold several in a cell."""
+        return {name: column.separator for name, column in self.columns.items() if column.separator is not None}
 
     def renamed_inputs(self) -> dict[str, str]:
         """Input of the signatures -> the column behind it: each column is an input of its own name."""

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
 import tensorflow_transform as tft
 
 from serving.signatures.common import LABEL, is_missing
+from transform.columns import CROSSED_KINDS, TEXT_OPTIONS, Column
 from transform.errors import PreprocessingError
 from transform.labels import dense_column, label_ids
-from transform.options import Column, TabularOptions
+from transform.numbers import boolean_values, number_features
+from transform.options import TabularOptions, TextOptions
+from transform.text import distinct, weighted_terms, word_terms, words
+from transform.text_normalization import normalized_text, select_values
 
 NUMBERS = "numbers"
 CATEGORIES = "categories"
 CATEGORY_VOCABULARY = "categories"
+HASHES = "hashes"
+# One of each for a column, numbered from 0: `list0`, `terms0` with the weights in `terms0_weights`.
+LIST = "list"
+TERMS = "terms"
+WEIGHTS = "_weights"
 
 
 def preprocessing_fn(
@@ -31,23 +41,42 @@ def preprocessing_fn(
         custom_config: `preprocessing`, the JSON of TabularOptions.
 
     Returns:
-        `numbers`: float32 [batch, 2n], the n z-scores (0 where missing), then n flags (1 where missing).
+        As far as there are columns of these kinds, each in the order of the columns' names:
+        `numbers`: float32 [batch, n], values, then flags, see number_features; of columns that are all `z_score`, the n
+        values (0 where missing), then n flags (1 where missing).
         `categories`: int64 [batch, m], a number in the vocabulary of `column=value` tokens; -1 for a value that the
         vocabulary does not know. A missing value is the category `column=`.
+        `hashes`: int64 [batch, h], what hashed_categories gives.
+        `list0`, `list1`, …: int64 [batch, maximum_length], the different known categories of a cell, ascending, each as
+        its number in the vocabulary + 1, then 0 to the end.
+        `terms0` and `terms0_weights`, …: what weighted_terms gives of a text.
         `label`: int64 [batch], -1 for a missing or unlisted label.
     """
     options = TabularOptions.model_validate_json(custom_config["preprocessing"])
-    columns = {name: dense_column(inputs[name]) for name in sorted(inputs) if name != options.label.column}
-    plan = {name: column_plan(name, values.dtype, options) for name, values in columns.items()}
+    names = [name for name in sorted(inputs) if name != options.label.column]
+    plan = {name: column_plan(name, inputs[name].dtype, options) for name in names}
+    columns = {name: dense_column(inputs[name]) for name in names if plan[name].kind != "list"}
+    of_kind = {kind: [name for name in names if plan[name].kind == kind] for kind in ("hash", "list", "text")}
 
     outputs = {}
-    numbers = {name: values for name, values in columns.items() if plan[name].kind == "z_score"}
-    if numbers:
-        outputs[NUMBERS] = scaled_numbers(list(numbers.values()))
+    numbers = number_features(columns, plan)
+    if numbers is not None:
+        outputs[NUMBERS] = numbers
     texts = {name: category_text(values, plan[name]) for name, values in columns.items() if _is_category(plan[name])}
-    tokens = category_tokens(texts, options.crosses)
-    if tokens:
-        outputs[CATEGORIES] = category_ids(tokens, options.minimum_category_count)
+    crossed = sorted({name for cross in options.crosses for name in cross} & columns.keys() - texts.keys())
+    only_crossed = {
+        name: category_text(columns[name], plan[name]) for name in crossed if plan[name].kind in CROSSED_KINDS
+    }
+    tokens = category_tokens(texts, options.crosses, only_crossed)
+    lists = [list_tokens(name, inputs[name], plan[name]) for name in of_kind["list"]]
+    if lists:
+        outputs |= categories_and_lists(tokens, lists, options.minimum_category_count)
+    elif tokens:
+        outputs[CATEGORIES] = category_ids(tf.stack(tokens, axis=1), options.minimum_category_count)
+    if of_kind["hash"]:
+        outputs[HASHES] = hashed_categories([(columns[name], plan[name]) for name in of_kind["hash"]])
+    if of_kind["text"]:
+        outputs |= terms_of_texts({name: columns[name] for name in of_kind["text"]}, plan, options)
     if options.label.column in inputs:
         outputs[LABEL] = label_ids(inputs[options.label.column], options.label)
     return outputs
@@ -57,65 +86,202 @@ def column_plan(name: str, dtype: tf.DType, options: TabularOptions) -> Column:
     """What happens to a column: what the options say, else z-scores for numbers and categories for strings.
 
     Raises:
-        PreprocessingError: the column holds text where the options say that there are numbers.
+        PreprocessingError: the column holds text where the options say that there are numbers, or the other way round.
     """
     if name not in options.columns:
         return Column(kind="categorical" if dtype == tf.string else "z_score")
     column = options.columns[name]
-    if dtype == tf.string and column.kind not in ("categorical", "ignored"):
+    if dtype == tf.string and column.holds_numbers:
         raise PreprocessingError(
             f"the column {name!r} holds text, expected numbers (preprocessing.columns.{name} is {column.kind}); "
             "mend the values, or call the column categorical"
         )
+    if dtype != tf.string and column.kind == "text":
+        raise PreprocessingError(
+            f"the column {name!r} holds numbers, expected text (preprocessing.columns.{name} is text); "
+            "call the column z_score or categorical"
+        )
+    if dtype != tf.string and column.kind == "datetime" and not (column.unit or column.formats):
+        raise PreprocessingError(
+            f"the column {name!r} holds numbers, expected a date as text (preprocessing.columns.{name} is datetime); "
+            "say what the numbers are: unit: s, ms or us since 1970, or formats of their digits, such as %Y%m%d"
+        )
     return column
 
 
-def scaled_numbers(columns: Sequence[tf.Tensor]) -> tf.Tensor:
-    """float32 [batch, 2n]: z-scores over the values that are there, then flags of those that are not."""
-    missing = tf.stack([is_missing(column) for column in columns], axis=1)
-    # In float64: a timestamp in seconds has more digits than a float32.
-    values = tf.stack([tf.cast(column, tf.float64) for column in columns], axis=1)
-    nan = tf.constant(float("nan"), tf.float64)
-    scaled = tft.scale_to_z_score(tf.where(missing, nan, values), elementwise=True)
-    scaled = tf.where(missing, tf.zeros_like(scaled), scaled)
-    return tf.concat([tf.cast(scaled, tf.float32), tf.cast(missing, tf.float32)], axis=1)
+def _is_category(column: Column) -> bool:
+    return column.kind in ("categorical", "quantiles", "boundaries")
 
 
 def category_text(values: tf.Tensor, column: Column) -> tf.Tensor:
-    """string [batch]: the category as text, "" where the value is missing; buckets are numbered from 0."""
+    """string [batch]: the category as text, "" where the value is missing.
+
+    Without blanks around it; buckets are numbered from 0, also those of `hash`; a boolean is 1 or 0.
+    """
+    if column.kind == "boolean":
+        true, known = boolean_values(values)
+        return tf.where(known, tf.where(true, "1", "0"), "")
     missing = is_missing(values)
-    if column.kind == "categorical":
-        text = values if values.dtype == tf.string else tf.strings.as_string(values, shortest=values.dtype.is_floating)
-    else:
+    if column.kind == "hash":
+        text = tf.strings.as_string(_hash_bucket(values, column))
+    elif column.kind in ("quantiles", "boundaries"):
         numbers = tf.cast(values, tf.float32)
         if column.kind == "quantiles":
             boundaries = tft.quantiles(tf.boolean_mask(numbers, ~missing), column.buckets, epsilon=0.001)
         else:
             boundaries = tf.constant([column.boundaries], tf.float32)
         text = tf.strings.as_string(tft.apply_buckets(numbers, boundaries))
+    else:
+        text = _value_text(values)
     return tf.where(missing, "", text)
 
 
-def category_tokens(texts: Mapping[str, tf.Tensor], crosses: Sequence[Sequence[str]]) -> list[tf.Tensor]:
-    """The tokens `column=value` and, for each cross, `a=1&b=2`: string [batch] each."""
+def _value_text(values: tf.Tensor) -> tf.Tensor:
+    if values.dtype == tf.string:
+        return tf.strings.strip(values)
+    return tf.strings.as_string(values, shortest=values.dtype.is_floating)
+
+
+def _hash_bucket(values: tf.Tensor, column: Column) -> tf.Tensor:
+    return tf.strings.to_hash_bucket_fast(_value_text(values), column.buckets)
+
+
+def category_tokens(
+    texts: Mapping[str, tf.Tensor], crosses: Sequence[Sequence[str]], only_crossed: Mapping[str, tf.Tensor] = {}
+) -> list[tf.Tensor]:
+    """The tokens `column=value` and, for each cross, `a=1&b=2`: string [batch] each.
+
+    Args:
+        texts: the columns that are categories.
+        crosses: the columns whose combinations are categories.
+        only_crossed: columns that are categories in combinations only.
+    """
     single = {name: tf.strings.join([f"{name}=", text]) for name, text in texts.items()}
-    for name in (name for cross in crosses for name in cross if name not in single):
+    crossed = single | {name: tf.strings.join([f"{name}=", text]) for name, text in only_crossed.items()}
+    for name in (name for cross in crosses for name in cross if name not in crossed):
         raise PreprocessingError(
             f"preprocessing.crosses names the column {name!r}, which is no category; "
-            f"give it a kind under preprocessing.columns: categorical, quantiles or boundaries"
+            f"give it a kind under preprocessing.columns: {', '.join(CROSSED_KINDS)}"
         )
-    return [*single.values(), *(tf.strings.join([single[name] for name in cross], "&") for cross in crosses)]
+    return [*single.values(), *(tf.strings.join([crossed[name] for name in cross], "&") for cross in crosses)]
 
 
-def category_ids(tokens: Sequence[tf.Tensor], minimum_count: int) -> tf.Tensor:
-    """int64 [batch, m]: where each token stands in their common vocabulary, -1 where it does not."""
+def category_ids(tokens: tf.Tensor, minimum_count: int) -> tf.Tensor:
+    """int64, of the shape of tokens: where each stands in their common vocabulary, -1 where it does not."""
     return tft.compute_and_apply_vocabulary(
-        tf.stack(list(tokens), axis=1),
-        default_value=-1,
-        frequency_threshold=minimum_count,
-        vocab_filename=CATEGORY_VOCABULARY,
+        tokens, default_value=-1, frequency_threshold=minimum_count, vocab_filename=CATEGORY_VOCABULARY
     )
 
 
-def _is_category(column: Column) -> bool:
-    return column.kind in ("categorical", "quantiles", "boundaries")
+@dataclass(frozen=True)
+class ListTokens:
+    """The categories of the cells of a column.
+
+    Attributes:
+        tokens: string [n], `column=value`, the different ones of each cell; `column=` for one that has none.
+        rows: int64 [n], the row of each.
+        count: int64 [], how many rows there are.
+        maximum_length: how many categories of a cell count at most.
+    """
+
+    tokens: tf.Tensor
+    rows: tf.Tensor
+    count: tf.Tensor
+    maximum_length: int | None
+
+
+def list_tokens(name: str, values: tf.Tensor | tf.SparseTensor, column: Column) -> ListTokens:
+    """The categories of a column of kind `list`, separated by its separator, or values of their own, or both.
+
+    Args:
+        name: of the column.
+        values: [batch], [batch, n] or sparse [batch, n]; what is missing does not count.
+        column: its options.
+    """
+    if isinstance(values, tf.SparseTensor):
+        flat, rows, count = values.values, values.indices[:, 0], values.dense_shape[0]
+    else:
+        flat, count = tf.reshape(values, [-1]), tf.shape(values, tf.int64)[0]
+        width = tf.size(values, tf.int64) // tf.maximum(count, 1)
+        rows = tf.repeat(tf.range(count), width)
+    parts = tf.strings.split(category_text(flat, column), column.separator)
+    categories = tf.strings.strip(parts.flat_values)
+    in_rows = tf.RaggedTensor.from_value_rowids(
+        categories, tf.gather(rows, parts.value_rowids()), nrows=count, validate=False
+    )
+    found, _ = distinct(select_values(in_rows, tf.strings.length(categories) > 0))
+    empty = tf.reshape(tf.where(tf.equal(found.row_lengths(), 0)), [-1])
+    values = tf.concat([found.flat_values, tf.fill(tf.shape(empty), "")], axis=0)
+    rows = tf.concat([found.value_rowids(), empty], axis=0)
+    return ListTokens(tf.strings.join([f"{name}=", values]), rows, count, column.maximum_length)
+
+
+def categories_and_lists(
+    tokens: Sequence[tf.Tensor], lists: Sequence[ListTokens], minimum_count: int
+) -> dict[str, tf.Tensor]:
+    """The feature CATEGORIES, if there are such tokens, and LIST of each list; all share a vocabulary.
+
+    Args:
+        tokens: what category_tokens gives.
+        lists: of each column of the kind.
+        minimum_count: how often a category must occur to be known.
+    """
+    parts = [*tokens, *(of_column.tokens for of_column in lists)]
+    sizes = tf.stack([tf.size(part) for part in parts])
+    ids = tf.split(category_ids(tf.concat(parts, axis=0), minimum_count), sizes, num=len(parts))
+    outputs = {CATEGORIES: tf.stack(ids[: len(tokens)], axis=1)} if tokens else {}
+    for number, (of_column, of_list) in enumerate(zip(lists, ids[len(tokens) :], strict=True)):
+        outputs[f"{LIST}{number}"] = _known_in_order(of_column, of_list)
+    return outputs
+
+
+def _known_in_order(of_column: ListTokens, ids: tf.Tensor) -> tf.Tensor:
+    """int64 [batch, maximum_length]: the known ids + 1 of each row, ascending, frequent ones first; then 0."""
+    shift = tf.constant(32, tf.int64)
+    keys = tf.bitwise.left_shift(of_column.rows, shift) + ids + 1
+    keys = tf.sort(tf.boolean_mask(keys, ids >= 0))
+    rows = tf.bitwise.right_shift(keys, shift)
+    known = tf.RaggedTensor.from_value_rowids(
+        keys - tf.bitwise.left_shift(rows, shift), rows, nrows=of_column.count, validate=False
+    )
+    return known.to_tensor(shape=[None, of_column.maximum_length])
+
+
+def hashed_categories(columns: Sequence[tuple[tf.Tensor, Column]]) -> tf.Tensor:
+    """int64 [batch, n]: a number for each value by its hash, the same in every process.
+
+    Each column has `buckets` + 1 numbers of its own, one column after the other; the first is for a missing value.
+
+    Args:
+        columns: of kind `hash`: values, [batch], and options of each.
+    """
+    numbers, first = [], 0
+    for values, column in columns:
+        bucket = _hash_bucket(values, column)
+        numbers.append(first + tf.where(is_missing(values), tf.zeros_like(bucket), bucket + 1))
+        first += hash_numbers(column)
+    return tf.stack(numbers, axis=1)
+
+
+def hash_numbers(column: Column) -> int:
+    """How many numbers a column of kind `hash` has: its buckets, and one for a missing value."""
+    assert column.buckets is not None
+    return column.buckets + 1
+
+
+def terms_of_texts(
+    texts: Mapping[str, tf.Tensor], plan: Mapping[str, Column], options: TabularOptions
+) -> dict[str, tf.Tensor]:
+    """The features TERMS, and their weights, of columns of kind `text`, string [batch] each."""
+    outputs = {}
+    count = tft.sum(tf.ones_like(next(iter(texts.values())), tf.int64), name="text_count")
+    for number, (name, values) in enumerate(texts.items()):
+        limits = plan[name].model_dump(include={*TEXT_OPTIONS})
+        as_text = TextOptions(label=options.label, column=name, character_ngrams=None, **limits)
+        tokens = words(normalized_text(values, as_text.maximum_bytes))
+        feature = f"{TERMS}{number}"
+        no_labels = tf.fill(tf.shape(values), "")  # the most frequent terms are known, whatever the class
+        outputs[feature], outputs[f"{feature}{WEIGHTS}"] = weighted_terms(
+            word_terms(tokens, as_text.word_ngrams), feature, no_labels, count, as_text
+        )
+    return outputs
