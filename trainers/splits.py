@@ -135,12 +135,13 @@ Rows = tuple[Mapping[str, Column], np.ndarray]
 BATCHES_SORTED_TOGETHER = 16
 
 
-def shuffled_batches(rows: Rows, batch_size: int, seed: int) -> tf.data.Dataset:
+def shuffled_batches(rows: Rows, batch_size: int, seed: int, by_length: bool = True) -> tf.data.Dataset:
     """The rows in a new order in each pass, without end.
 
     One iterator serves all epochs (given arrays, Keras makes a new one for each, which costs more than an epoch over
     small data), and rows are gathered a batch at a time. Ragged columns are filled up to the longest row of their
-    batch; so that this is little, rows that follow one another in the new order are put into batches by their length.
+    batch; so that this is little, rows that follow one another in the new order are put into batches by their length,
+    unless `by_length` says that it does not matter.
     """
     features, labels = rows
     count = len(labels)
@@ -154,7 +155,7 @@ def shuffled_batches(rows: Rows, batch_size: int, seed: int) -> tf.data.Dataset:
 
     def one_pass(_: tf.Tensor) -> tf.data.Dataset:
         order = tf.random.shuffle(tf.range(count), seed=seed)
-        if lengths:
+        if lengths and by_length:
             order = _by_length(order, tf.add_n(lengths), batch_size, seed)
         return tf.data.Dataset.from_tensor_slices(order).batch(batch_size)
 

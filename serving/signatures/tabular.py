@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import tensorflow as tf
 
@@ -15,9 +15,29 @@ from serving.signatures.common import (
     FeatureSpec,
     Labels,
     ServedModel,
+    is_missing,
     parse_examples,
     raw_feature,
 )
+
+
+def raw_list(
+    values: tf.Tensor, spec: tf.io.FixedLenFeature | tf.io.VarLenFeature, separator: str
+) -> tf.Tensor | tf.SparseTensor:
+    """A request's column of several values in a row, [batch] or [batch, n], in the form that the schema describes.
+
+    Args:
+        values: missing ones fill rows up.
+        spec: of the feature.
+        separator: what stands between the values of a row where the schema has only one, of text.
+    """
+    batch = tf.concat([tf.shape(values), [1]], axis=0)[0]
+    rows = tf.reshape(values, [batch, tf.size(values) // tf.maximum(batch, 1)])
+    if isinstance(spec, tf.io.FixedLenFeature):
+        one = tf.strings.reduce_join(rows, axis=1, separator=separator) if values.dtype == tf.string else rows
+        return tf.reshape(one, [-1, *spec.shape])
+    present = tf.where(~is_missing(rows))
+    return tf.SparseTensor(present, tf.gather_nd(rows, present), tf.shape(rows, tf.int64))
 
 
 def served_model(
@@ -27,6 +47,7 @@ def served_model(
     raw_feature_spec: FeatureSpec,
     label_column: str,
     classes: int,
+    list_separators: Mapping[str, str] = {},
 ) -> ServedModel:
     """Assemble what is exported.
 
@@ -37,13 +58,20 @@ def served_model(
         raw_feature_spec: the raw features as the schema has them, the label included.
         label_column: the raw feature that holds the label.
         classes: how many labels there are.
+        list_separators: column -> what separates its values, of those that hold several in a row. They are taken as
+            [batch] and as [batch, n], where missing values fill rows up.
     """
     columns = {name: spec for name, spec in raw_feature_spec.items() if name != label_column}
     column_inputs = {name: tf.TensorSpec(None, spec.dtype, name=name) for name, spec in columns.items()}
     examples_input = {"examples": tf.TensorSpec([None], tf.string, name="examples")}
 
+    def raw_column(name: str, values: tf.Tensor) -> tf.Tensor | tf.SparseTensor:
+        if name in list_separators:
+            return raw_list(values, columns[name], list_separators[name])
+        return raw_feature(values, columns[name])
+
     def probabilities_of_columns(values: Features) -> tf.Tensor:
-        return predict(transform({name: raw_feature(values[name], spec) for name, spec in columns.items()}))
+        return predict(transform({name: raw_column(name, values[name]) for name in columns}))
 
     def serving_default(**values: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"output_0": labels.best(probabilities_of_columns(values))}

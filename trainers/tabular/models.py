@@ -1,59 +1,189 @@
-"""Models of tables: a linear model and a network over numbers and embedded categories."""
+"""Models of tables: a linear model and a network over numbers, embedded categories and terms of texts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import keras
-import numpy as np
+import tensorflow as tf
 import tensorflow_transform as tft
 
+from serving.signatures.common import Features
+from trainers.splits import Column
 from trainers.tabular.options import TabularTrainerOptions
-from transform.tabular import CATEGORIES, CATEGORY_VOCABULARY, NUMBERS
+from transform.options import TabularOptions
+from transform.tabular import CATEGORIES, CATEGORY_VOCABULARY, HASHES, LIST, NUMBERS, TERMS, WEIGHTS, hash_numbers
+
+# The linear weights of tf-idf grow to about 10; Adam moves every number by its step size, so these are kept smaller.
+TERM_SCALE = 20.0
+
+
+def model_inputs(features: Features) -> dict[str, Column]:
+    """The features of transform/tabular.py without what fills lists and terms up."""
+    inputs: dict[str, Column] = dict(features)
+    for name in (*_numbered(features, LIST), *_numbered(features, TERMS)):
+        lengths = tf.math.count_nonzero(features[name], axis=1)
+        inputs[name] = tf.RaggedTensor.from_tensor(tf.cast(features[name], tf.int32), lengths=lengths)
+        if f"{name}{WEIGHTS}" in features:
+            inputs[f"{name}{WEIGHTS}"] = tf.RaggedTensor.from_tensor(features[f"{name}{WEIGHTS}"], lengths=lengths)
+    return inputs
+
+
+def _numbered(features: Mapping[str, Column], feature: str) -> list[str]:
+    """The names `<feature>0`, `<feature>1` and so on, as far as there are such features."""
+    return [f"{feature}{number}" for number in range(len(features)) if f"{feature}{number}" in features]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What a model makes of some features.
+
+    Attributes:
+        inputs: by the features' names.
+        linear: float32 [batch, classes] each, parts of the logits.
+        network: float32 [batch, n] each, what the network sees; none where there is no network.
+    """
+
+    inputs: dict[str, keras.KerasTensor]
+    linear: list[keras.KerasTensor]
+    network: list[keras.KerasTensor]
 
 
 def build_model(
-    features: Mapping[str, np.ndarray], vocabulary_size: int, classes: int, options: TabularTrainerOptions
+    features: Mapping[str, Column],
+    vocabulary_size: int,
+    classes: int,
+    options: TabularTrainerOptions,
+    sizes: Mapping[str, int] = {},
 ) -> keras.Model:
-    """A Keras model from the features of transform/tabular.py to probabilities, float32 [batch, classes]."""
-    inputs, linear, network = {}, [], []
-    penalty = keras.regularizers.L2(options.l2)
+    """A Keras model from the features of transform/tabular.py to probabilities, float32 [batch, classes].
+
+    Args:
+        features: what model_inputs gives; it matters which there are, and how wide.
+        vocabulary_size: how many categories are known.
+        classes: how many labels there are.
+        options: widths, dropout and penalty.
+        sizes: feature -> how many numbers there are, of HASHES and TERMS: see feature_sizes.
+    """
+    lists, terms = _numbered(features, LIST), _numbered(features, TERMS)
+    parts = []
     if NUMBERS in features:
-        inputs[NUMBERS] = keras.Input([features[NUMBERS].shape[1]], name=NUMBERS, dtype="float32")
-        linear.append(keras.layers.Dense(classes, kernel_regularizer=penalty)(inputs[NUMBERS]))
-        network.append(inputs[NUMBERS])
-    if CATEGORIES in features:
-        inputs[CATEGORIES] = keras.Input([features[CATEGORIES].shape[1]], name=CATEGORIES, dtype="int64")
-        # Row 0 is the unknown category. It starts at zero and stays there unless training meets it: no information.
-        rows = inputs[CATEGORIES] + 1
-        weights = keras.layers.Embedding(
-            vocabulary_size + 1,
-            classes,
-            embeddings_initializer="zeros",
-            embeddings_regularizer=penalty,
-            name=f"{CATEGORY_VOCABULARY}_linear",
-        )(rows)
-        linear.append(keras.ops.sum(weights, axis=1))
-        if options.hidden_units:
-            embedded = keras.layers.Embedding(
-                vocabulary_size + 1, options.embedding_width, name=f"{CATEGORY_VOCABULARY}_embedding"
-            )(rows)
-            network.append(keras.layers.Flatten()(embedded))
-    logits = linear[0] if len(linear) == 1 else keras.layers.add(linear)
+        parts.append(_numbers(features[NUMBERS].shape[1], classes, options))
+    if CATEGORIES in features or lists:
+        width = features[CATEGORIES].shape[1] if CATEGORIES in features else 0
+        parts.append(_categories(width, lists, vocabulary_size, classes, options))
+    if HASHES in features:
+        parts.append(_hashes(features[HASHES].shape[1], sizes[HASHES], classes, options))
+    parts += [_terms(name, sizes[name], classes, options) for name in terms]
+
+    logits = _sum([logit for part in parts for logit in part.linear])
     if options.hidden_units:
-        hidden = network[0] if len(network) == 1 else keras.layers.concatenate(network)
+        seen = [tensor for part in parts for tensor in part.network]
+        hidden = seen[0] if len(seen) == 1 else keras.layers.concatenate(seen)
         for width in options.hidden_units:
-            hidden = keras.layers.Dense(width, activation="relu", kernel_regularizer=penalty)(hidden)
+            hidden = keras.layers.Dense(width, activation="relu", kernel_regularizer=_penalty(options))(hidden)
             hidden = keras.layers.Dropout(options.dropout)(hidden)
         logits = keras.layers.add([logits, keras.layers.Dense(classes)(hidden)])
+    elif NUMBERS not in features and (lists or terms or HASHES in features):
+        # A row may have no term and no category, and what it gets is then the biases.
+        logits = keras.layers.Dense(classes, kernel_initializer="identity")(logits)
+    inputs = {name: tensor for part in parts for name, tensor in part.inputs.items()}
     return keras.Model(inputs, keras.layers.Softmax()(logits))
 
 
-def known_categories(transform_output: tft.TFTransformOutput, features: Mapping[str, np.ndarray]) -> list[str]:
+def _penalty(options: TabularTrainerOptions) -> keras.Regularizer:
+    return keras.regularizers.L2(options.l2)
+
+
+def _sum(tensors: list[keras.KerasTensor]) -> keras.KerasTensor:
+    return tensors[0] if len(tensors) == 1 else keras.layers.add(tensors)
+
+
+def _weighted_sum(vectors: keras.KerasTensor, weights: keras.KerasTensor) -> keras.KerasTensor:
+    """[batch, width]: the sum over n of vectors [batch, n, width], each times its weight in [batch, n]."""
+    return keras.ops.einsum("bnd,bn->bd", vectors, weights)
+
+
+def _linear_weights(name: str, rows: int, classes: int, options: TabularTrainerOptions) -> keras.layers.Embedding:
+    return keras.layers.Embedding(
+        rows, classes, embeddings_initializer="zeros", embeddings_regularizer=_penalty(options), name=f"{name}_linear"
+    )
+
+
+def _numbers(width: int, classes: int, options: TabularTrainerOptions) -> _Part:
+    numbers = keras.Input([width], name=NUMBERS, dtype="float32")
+    linear = keras.layers.Dense(classes, kernel_regularizer=_penalty(options))(numbers)
+    return _Part({NUMBERS: numbers}, [linear], [numbers])
+
+
+def _categories(
+    width: int, lists: list[str], vocabulary_size: int, classes: int, options: TabularTrainerOptions
+) -> _Part:
+    """Categories, `width` in each row, and lists of them: one embedding for all, of a list's its sum or its mean."""
+    # Row 0 is the unknown category. It starts at zero and stays there unless training meets it: no information.
+    rows = vocabulary_size + 1
+    part = _Part({}, [], [])
+    weights = _linear_weights(CATEGORY_VOCABULARY, rows, classes, options)
+    embedding = keras.layers.Embedding(rows, options.embedding_width, name=f"{CATEGORY_VOCABULARY}_embedding")
+    if width:
+        part.inputs[CATEGORIES] = keras.Input([width], name=CATEGORIES, dtype="int64")
+        categories = part.inputs[CATEGORIES] + 1
+        part.linear.append(keras.ops.sum(weights(categories), axis=1))
+        if options.hidden_units:
+            part.network.append(keras.layers.Flatten()(embedding(categories)))
+    for name in lists:
+        part.inputs[name] = keras.Input([None], name=name, dtype="int32")
+        present = keras.ops.cast(part.inputs[name] > 0, "float32")
+        part.linear.append(_weighted_sum(weights(part.inputs[name]), present))
+        if options.hidden_units:
+            shares = present / keras.ops.maximum(keras.ops.sum(present, axis=1, keepdims=True), 1.0)
+            part.network.append(_weighted_sum(embedding(part.inputs[name]), shares))
+    return part
+
+
+def _hashes(width: int, size: int, classes: int, options: TabularTrainerOptions) -> _Part:
+    hashes = keras.Input([width], name=HASHES, dtype="int64")
+    part = _Part({HASHES: hashes}, [], [])
+    part.linear.append(keras.ops.sum(_linear_weights(HASHES, size, classes, options)(hashes), axis=1))
+    if options.hidden_units:
+        embedding = keras.layers.Embedding(size, options.embedding_width, name=f"{HASHES}_embedding")
+        part.network.append(keras.layers.Flatten()(embedding(hashes)))
+    return part
+
+
+def _terms(name: str, size: int, classes: int, options: TabularTrainerOptions) -> _Part:
+    """Terms of a text: linear, each times its tf-idf, and in the network the mean of their embeddings by tf-idf."""
+    terms = keras.Input([None], name=name, dtype="int32")
+    weights = keras.Input([None], name=f"{name}{WEIGHTS}", dtype="float32")
+    part = _Part({name: terms, f"{name}{WEIGHTS}": weights}, [], [])
+    some = keras.layers.Dropout(options.dropout)(weights)
+    part.linear.append(TERM_SCALE * _weighted_sum(_linear_weights(name, size + 1, classes, options)(terms), some))
+    if options.hidden_units:
+        embedding = keras.layers.Embedding(size + 1, options.embedding_width, name=f"{name}_embedding")
+        part.network.append(_weighted_sum(embedding(terms), keras.layers.Dropout(options.dropout)(weights)))
+    return part
+
+
+def known_categories(transform_output: tft.TFTransformOutput, features: Mapping[str, Column]) -> list[str]:
     """The categories of all columns, in the order of their numbers."""
-    if CATEGORIES not in features:
+    if CATEGORIES not in features and not _numbered(features, LIST):
         return []
     # The tokens hold what is in the data, of whatever encoding.
     return [
         token.decode(errors="backslashreplace") for token in transform_output.vocabulary_by_name(CATEGORY_VOCABULARY)
     ]
+
+
+def known_terms(transform_output: tft.TFTransformOutput, features: Mapping[str, Column]) -> dict[str, list[str]]:
+    """Feature -> the terms of its text, in the order of their numbers."""
+    return {
+        name: [line.decode().partition(" ")[2] for line in transform_output.vocabulary_by_name(name)]
+        for name in _numbered(features, TERMS)
+    }
+
+
+def feature_sizes(terms: Mapping[str, list[str]], preprocessing: TabularOptions) -> dict[str, int]:
+    """What build_model takes as `sizes`; the terms are those of known_terms."""
+    hashed = [hash_numbers(column) for column in preprocessing.columns.values() if column.kind == "hash"]
+    return {name: len(known) for name, known in terms.items()} | ({HASHES: sum(hashed)} if hashed else {})

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
 import numpy as np
+import tensorflow as tf
 import tensorflow_transform as tft
 from tfx.components.trainer.fn_args_utils import FnArgs
 from tfx.v1.components import TunerFnResult
 
-from serving.signatures.common import VOCABULARY, Labels, export
+from serving.signatures.common import VOCABULARY, Features, Labels, export
 from serving.signatures.tabular import served_model
 from trainers.artifacts import frozen_model, learning_curves, predict_split, write_artifacts
 from trainers.fitting import steps_per_execution
@@ -20,10 +22,11 @@ from trainers.splits import (
     TransformedSplit,
     TransformGraph,
     data_fingerprint,
+    dense_batch,
     read_transformed_split,
     shuffled_batches,
 )
-from trainers.tabular.models import build_model, known_categories
+from trainers.tabular.models import build_model, feature_sizes, known_categories, known_terms, model_inputs
 from trainers.tabular.options import TabularTrainerOptions
 from trainers.tuning import BestHyperparameters, TrialOutcome, hyperparameter_search, tuning_split
 from trainers.warm_start import MeaningOfWeights, start_warm, write_warm_start
@@ -43,17 +46,19 @@ def run_fn(fn_args: FnArgs) -> None:
     transform_output = tft.TFTransformOutput(fn_args.transform_output)
     labels = [label.decode() for label in transform_output.vocabulary_by_name(VOCABULARY)]
     transform = TransformGraph(transform_output)
-    train = read_transformed_split(fn_args.train_files, transform)
-    evaluation = read_transformed_split(fn_args.eval_files, transform)
+    train = read_transformed_split(fn_args.train_files, transform, model_inputs)
+    evaluation = read_transformed_split(fn_args.eval_files, transform, model_inputs)
 
     keras.utils.set_random_seed(options.seed)
     categories = known_categories(transform_output, train.features)
-    model = build_model(train.features, len(categories), len(labels), options)
-    vocabularies = {CATEGORY_VOCABULARY: categories} if categories else {}
+    terms = known_terms(transform_output, train.features)
+    sizes = feature_sizes(terms, preprocessing)
+    model = build_model(train.features, len(categories), len(labels), options, sizes)
+    vocabularies = ({CATEGORY_VOCABULARY: categories} if categories else {}) | terms
     meaning = MeaningOfWeights.of(transform, preprocessing, labels, vocabularies)
     start = start_warm(model, meaning, fn_args.base_model) if options.warm_start else ""
     fit(model, train, options)
-    _export(model, transform_output, transform, preprocessing.label.column, len(labels), fn_args.serving_model_dir)
+    _export(model, transform_output, transform, preprocessing, len(labels), fn_args.serving_model_dir)
     if options.warm_start:
         write_warm_start(fn_args.serving_model_dir, model, meaning)
     write_artifacts(
@@ -89,10 +94,10 @@ def fit(model: keras.Model, train: TransformedSplit, options: TabularTrainerOpti
             keras.callbacks.EarlyStopping(patience=options.early_stopping_patience, restore_best_weights=True)
         )
     model.fit(
-        shuffled_batches(_rows(train, used), batch_size, options.seed),
+        shuffled_batches(_rows(train, used), batch_size, options.seed, by_length=False),
         steps_per_epoch=steps,
         epochs=options.epochs,
-        validation_data=_rows(train, held_out) if len(held_out) else None,
+        validation_data=_validation(train, held_out) if len(held_out) else None,
         callbacks=callbacks,
         shuffle=False,  # the dataset is
         verbose=0,
@@ -100,25 +105,47 @@ def fit(model: keras.Model, train: TransformedSplit, options: TabularTrainerOpti
 
 
 def _rows(split: TransformedSplit, rows: np.ndarray) -> Rows:
-    return {name: values[rows] for name, values in split.features.items()}, split.labels[rows]
+    features = {
+        name: tf.gather(column, rows) if isinstance(column, tf.RaggedTensor) else column[rows]
+        for name, column in split.features.items()
+    }
+    return features, split.labels[rows]
+
+
+def _validation(split: TransformedSplit, rows: np.ndarray) -> tf.data.Dataset:
+    features, labels = _rows(split, rows)
+    # As tensors, as in shuffled_batches; and batched as Keras batches arrays.
+    columns = {
+        name: column if isinstance(column, tf.RaggedTensor) else tf.constant(column)
+        for name, column in features.items()
+    }
+    numbers = tf.constant(labels)
+    batches = tf.data.Dataset.range(len(rows)).batch(32)
+    return batches.map(lambda chosen: (dense_batch(columns, chosen), tf.gather(numbers, chosen)))
+
+
+def _served_prediction(model: keras.Model) -> Callable[[Features], tf.Tensor]:
+    predict = frozen_model(model)
+    return lambda features: predict(dense_batch(model_inputs(features)))
 
 
 def _export(
     model: keras.Model,
     transform_output: tft.TFTransformOutput,
     transform: TransformGraph,
-    label_column: str,
+    preprocessing: TabularOptions,
     classes: int,
     path: str,
 ) -> None:
     export(
         served_model(
             transform=transform,
-            predict=frozen_model(model),
+            predict=_served_prediction(model),
             labels=Labels(transform_output.vocabulary_file_by_name(VOCABULARY)),
             raw_feature_spec=transform.raw_feature_spec,
-            label_column=label_column,
+            label_column=preprocessing.label.column,
             classes=classes,
+            list_separators=preprocessing.list_separators(),
         ),
         path,
     )
@@ -127,18 +154,22 @@ def _export(
 def tuner_fn(fn_args: FnArgs) -> TunerFnResult:
     """Train on a part of the train split, and compare on the rest of it.
 
-    `fn_args.custom_config` carries `trainer` and `tuner`, the JSON of TabularTrainerOptions and TunerOptions.
+    `fn_args.custom_config` carries `preprocessing`, `trainer` and `tuner`, the JSON of TabularOptions,
+    TabularTrainerOptions and TunerOptions.
     """
+    preprocessing = TabularOptions.model_validate_json(fn_args.custom_config["preprocessing"])
     options = TabularTrainerOptions.model_validate_json(fn_args.custom_config["trainer"])
     tuner = TunerOptions.model_validate_json(fn_args.custom_config["tuner"])
     transform_output = tft.TFTransformOutput(fn_args.transform_graph_path)
     labels = [label.decode() for label in transform_output.vocabulary_by_name(VOCABULARY)]
-    train, held_out = tuning_split(read_transformed_split(fn_args.train_files, TransformGraph(transform_output)), tuner)
+    transform = TransformGraph(transform_output)
+    train, held_out = tuning_split(read_transformed_split(fn_args.train_files, transform, model_inputs), tuner)
     categories = known_categories(transform_output, train.features)
+    sizes = feature_sizes(known_terms(transform_output, train.features), preprocessing)
 
     def trial(candidate: TabularTrainerOptions, _: Path) -> TrialOutcome:
         keras.utils.set_random_seed(candidate.seed)
-        model = build_model(train.features, len(categories), len(labels), candidate)
+        model = build_model(train.features, len(categories), len(labels), candidate, sizes)
         fit(model, train, candidate)
         predictions = predict_split(model, held_out, labels)
         return TrialOutcome(learning_curves(model), held_out.labels, predictions.probabilities)
