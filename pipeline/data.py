@@ -9,7 +9,7 @@ import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from components.table_example_gen.facts import TableFacts, merged_facts, shard_f
 from components.table_example_gen.options import WHOLE_FOLDER, Ingestion, TableReading
 from components.table_example_gen.serialization import serialized_examples
 from components.table_example_gen.sources import Shard, exact_reader, format_of, plan_inputs, shard_batches
+from pipeline.column_defaults import ColumnChoice, choices_line, column_choices, left_out_warnings
 from pipeline.options import RunConfig, TableRunConfig
 from serving.garbage_collection import garbage_collection_paused
 
@@ -40,6 +41,7 @@ class TableFindings:
         duplicates: how many of them repeat an earlier row; None where there are too many rows to compare them.
         empty: column -> how many rows have nothing in it, of the columns that the config names.
         columns: column -> its type, as column_types has them.
+        choices: column -> what suits it, of those of which neither the config nor their type says it.
         warnings: what a person should know, in sentences.
     """
 
@@ -47,11 +49,14 @@ class TableFindings:
     duplicates: int | None
     empty: Mapping[str, int]
     columns: Mapping[str, pa.DataType]
+    choices: Mapping[str, ColumnChoice]
     warnings: Sequence[str] = ()
 
     def __str__(self) -> str:
         counts = [f"{self.rows:,} rows", *([f"{self.duplicates:,} repeat an earlier one"] if self.duplicates else [])]
-        return ", ".join(counts + [f"{name!r} is empty in {count:,}" for name, count in self.empty.items() if count])
+        counts += [f"{name!r} is empty in {count:,}" for name, count in self.empty.items() if count]
+        chosen = choices_line(self.choices)
+        return ", ".join(counts) + (f"; taken as {chosen}" if chosen else "")
 
 
 def check_table(inputs: Mapping[str, str], config: TableRunConfig) -> TableFindings:
@@ -89,12 +94,17 @@ def check_table(inputs: Mapping[str, str], config: TableRunConfig) -> TableFindi
         f"the column {name!r} holds {kind}, which no example can hold, and is left out"
         for name, kind in facts.left_out.items()
     ]
+    undecided = [name for name in facts.types if name not in keys] if config.chooses_columns else []
+    choices = column_choices(shards, ingestion.reading, facts.types, undecided)
+    if config.data.split.group and config.data.split.group not in named:
+        choices[config.data.split.group] = ColumnChoice("ignored", "it tells the groups of data.split")
     return TableFindings(
         rows=facts.rows,
         duplicates=_duplicates(shards, facts, ingestion) if facts.rows <= _MOST_COMPARED_ROWS else None,
         empty={name: facts.missing[name] for name in facts.types if name in keys},
         columns=facts.types,
-        warnings=left_out,
+        choices=choices,
+        warnings=[*left_out, *left_out_warnings(choices)],
     )
 
 
@@ -185,12 +195,14 @@ class RawData:
         path: what table_example_gen.sources or components.image_example_gen.image_files takes.
         findings: what is in it, for a person.
         fingerprint: of photos, see components.image_example_gen.image_files; "" for tables, which TFX looks at.
+        kinds: column of a table -> its kind, where the config does not say it, see pipeline/column_defaults.py.
         warnings: what a person should know, in sentences.
     """
 
     path: str
     findings: str
     fingerprint: str = ""
+    kinds: Mapping[str, str] = field(default_factory=dict)
     warnings: Sequence[str] = ()
 
 
@@ -244,7 +256,8 @@ def table_data(config: RunConfig, path: str) -> RawData:
     """
     assert isinstance(config, TableRunConfig)
     findings = check_table(table_inputs(config, path), config)
-    return RawData(path, str(findings), warnings=findings.warnings)
+    kinds = {name: choice.kind for name, choice in findings.choices.items()}
+    return RawData(path, str(findings), kinds=kinds, warnings=findings.warnings)
 
 
 def image_data(config: RunConfig, path: str) -> RawData:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import date, datetime, time, timedelta
 from pathlib import PurePosixPath
 from typing import Annotated, Any, ClassVar, Literal
@@ -455,6 +456,10 @@ class RunConfig(_Section):
     schedule: ScheduleOptions = ScheduleOptions()
     skew: SkewOptions = SkewOptions()
 
+    def with_kinds(self, kinds: Mapping[str, str]) -> RunConfig:
+        """The config with kinds of columns of which it says nothing."""
+        return self
+
     @property
     def learns(self) -> bool:
         """Whether the run trains a model, rather than taking one that exists."""
@@ -494,6 +499,8 @@ class TableRunConfig(RunConfig):
 
     # Whether every column is taken as text, as it is written.
     as_text: ClassVar[bool] = False
+    # Whether columns of which the config says nothing are looked at, to find what suits them.
+    chooses_columns: ClassVar[bool] = False
 
     data: TableDataOptions
     preprocessing: TabularOptions | TextOptions

@@ -232,6 +232,7 @@ def _prepared(
         config = spans.read_by(config)
     data = raw_data(config)
     screen.data(data.findings)
+    config = config.with_kinds(data.kinds)
     for warning in data.warnings:
         screen.warning(warning)
 

@@ -41,6 +41,7 @@ from trainers.image.options import ImageTrainerOptions
 from trainers.options import TOLERANCES, Objective
 from trainers.tabular.options import TabularTrainerOptions
 from trainers.text.options import NgramOptions, TextTrainerOptions
+from transform.columns import Column
 from transform.options import ImageOptions, TabularOptions, TextOptions
 
 if TYPE_CHECKING:
@@ -53,8 +54,15 @@ if TYPE_CHECKING:
 class TabularRunConfig(TableRunConfig):
     """A run on rows of a table."""
 
+    chooses_columns: ClassVar[bool] = True
+
     preprocessing: TabularOptions
     trainer: TabularTrainerOptions = TabularTrainerOptions()
+
+    def with_kinds(self, kinds: Mapping[str, str]) -> RunConfig:
+        columns = {name: Column.model_validate({"kind": kind}) for name, kind in kinds.items()}
+        preprocessing = self.preprocessing.model_copy(update={"columns": columns | self.preprocessing.columns})
+        return self.model_copy(update={"preprocessing": preprocessing})
 
 
 class TextRunConfig(TableRunConfig):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 
 from components.errors import BrokenInput
-from pipeline.data import StagedFile
+from pipeline.data import RawData, StagedFile
 from pipeline.options import ClusterOptions, RunConfig, StepResources
 from pipeline.spans import span_window, write_span_files
 from pipeline.tasks import TASKS, raw_data, schema_file
@@ -56,22 +56,23 @@ def cluster_pipeline(config: RunConfig, target: Target, folder: Path) -> Cluster
     Args:
         config: of the run.
         target: what is going to run it.
-        folder: where copies of data are made, if the ExampleGen cannot read them as they are.
+        folder: where the tables of spans are put together.
 
     Raises:
         BrokenInput: the data cannot be used, or the config does not say enough about the cluster.
     """
     root = _root(config, target)
     staged: list[StagedFile] = []
-    data_path, data_fingerprint = _data(config, folder, root, staged)
+    data = _data(config, folder)
+    config = config.with_kinds(data.kinds)
     schema = schema_file(config)
     # Data that cannot be used are found before TFX is imported.
     from pipeline.dag import Locations, create_pipeline
 
     base_path = config.models if _is_shared(config.models) else f"{root}/{config.models}"
     locations = Locations(
-        data=data_path,
-        data_fingerprint=data_fingerprint,
+        data=_stage(data.path, root, "data", staged, data.fingerprint),
+        data_fingerprint=data.fingerprint,
         schema_file=_stage(schema, root, "schemas", staged) if schema else None,
         artifacts=root,
         metadata=None,
@@ -94,9 +95,10 @@ def _root(config: RunConfig, target: Target) -> str:
     return root
 
 
-def _data(config: RunConfig, folder: Path, root: str, staged: list[StagedFile]) -> tuple[str, str]:
+def _data(config: RunConfig, folder: Path) -> RawData:
+    """The data, looked at where they are here."""
     if config.data.path and all("://" in path for path in config.data.path.splitlines()):
-        return config.data.path, ""
+        return RawData(config.data.path, "")
     if config.data.spans:
         content = TASKS[config.task].spans
         # What is served on the cluster is not known here, and so not which spans are new.
@@ -112,7 +114,7 @@ def _data(config: RunConfig, folder: Path, root: str, staged: list[StagedFile]) 
             f"{data.path or 'data.split.files'}: several files are not copied to a cluster; put them into one folder, "
             "or give paths that every step reaches, gs://…"
         )
-    return _stage(data.path, root, "data", staged, data.fingerprint), data.fingerprint
+    return data
 
 
 def _stage(local: str, root: str, kind: str, staged: list[StagedFile], fingerprint: str = "") -> str:

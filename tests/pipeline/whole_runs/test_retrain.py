@@ -263,9 +263,9 @@ def test_a_new_span_is_compared_by_the_classes_and_measures_of_its_photos(config
     served = ModelVersion(1, "", False, {"data_spans": {"2026-01-30": prints["2026-01-30"]}})
     spans = write_span_files(IMAGE_SPANS, span_window(IMAGE_SPANS, config.data, [served]), config, tmp_path / "data")
 
-    assert (spans.previous, spans.compared) == ("2026-01-30", ("2026-01-31",))
+    assert (spans.previous, spans.compared) == ("2026-01-30", {"2026-01-31": "compared-2026-01-31.csv"})
     assert spans.bounds == dict.fromkeys(["label", "bytes", "format", "width", "height"], 0.3)
-    with (spans.folder / "2026-01-31.csv").open(newline="") as file:
+    with (spans.folder / "compared-2026-01-31.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     size = str((tmp_path / "photos/2026-01-31/rose/a.png").stat().st_size)
     assert rows == [
