@@ -198,6 +198,7 @@ def _preparation(config: RunConfig, locations: Locations) -> _Preparation:
     schema = schema_gen.outputs["schema"]
     example_validator = tfx.components.ExampleValidator(statistics=statistics, schema=schema)
     data_gate = DataGate(
+        examples=examples,
         anomalies=example_validator.outputs["anomalies"],
         statistics=statistics,
         schema=schema,
@@ -205,6 +206,7 @@ def _preparation(config: RunConfig, locations: Locations) -> _Preparation:
         schema_is_curated=locations.schema_file is not None,
         minimum_examples=config.data.minimum_examples,
         schema_path=display_path(config.data.schema_file or ""),
+        leak_search=task.leak_search(config),
     )
     transform = tfx.components.Transform(
         examples=examples,

@@ -314,6 +314,8 @@ class DataOptions(_Section):
         schema_file: a curated schema (text proto), relative to the config file; without it one is inferred.
         eval_share: the share of examples that is held out, by a hash of each example.
         minimum_examples: how many examples each split needs.
+        allow: columns that may tell the label, and `duplicates` for rows that may stand in both splits: what DataGate
+            says no more.
     """
 
     path: str | None = None
@@ -322,6 +324,7 @@ class DataOptions(_Section):
     schema_file: str | None = None
     eval_share: float = Field(0.2, gt=0, lt=1)
     minimum_examples: int = Field(20, ge=1)
+    allow: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _check(self) -> DataOptions:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import field_validator, model_validator
 
 from components import image_example_gen
+from components.data_gate.leak_search import LeakSearch
 from components.evaluator.options import EvaluationOptions
 from pipeline import demo_data
 from pipeline.data import (
@@ -130,6 +131,7 @@ class Task:
         example_gen: config, path of the data, their fingerprint -> the ExampleGen.
         statistics_options: for StatisticsGen; None for TFDV's own.
         sample_request: config, path of the data, inputs of the served signature -> a request for one example.
+        leak_search: where DataGate looks for leaks; None for nowhere.
         measures: what `ingraph skew` compares instead of the inputs themselves; None where it compares these.
         uses_onednn: whether training is faster with oneDNN also on CPUs for which TensorFlow leaves it off.
     """
@@ -141,6 +143,7 @@ class Task:
     sample_request: Callable[[RunConfig, str, Mapping[str, TensorDescription]], SampleRequest]
     schema_file: str | None = None
     statistics_options: Callable[[], tfdv.StatsOptions | None] = lambda: None
+    leak_search: Callable[[RunConfig], LeakSearch | None] = lambda config: None
     measures: Measures | None = None
     uses_onednn: bool = False
 
@@ -196,6 +199,17 @@ def _label_statistics() -> tfdv.StatsOptions:
     return tfdv.StatsOptions(feature_allowlist=["label"])
 
 
+def _search_rows(config: RunConfig) -> LeakSearch:
+    assert isinstance(config, TabularRunConfig)
+    ignored = tuple(name for name, column in config.preprocessing.columns.items() if column.kind == "ignored")
+    return LeakSearch(ignored=ignored, label_names=config.preprocessing.label.names, allow=config.data.allow)
+
+
+def _search_texts(config: RunConfig) -> LeakSearch:
+    names = config.preprocessing.label.names
+    return LeakSearch(columns=(_text_feature(config),), label_names=names, allow=config.data.allow)
+
+
 def _text_feature(config: RunConfig) -> str:
     assert isinstance(config, TextRunConfig)
     return config.preprocessing.column
@@ -208,6 +222,7 @@ TASKS: dict[str, Task] = {
         spans=TABLE_SPANS,
         example_gen=_table_example_gen,
         sample_request=sample_row,
+        leak_search=_search_rows,
     ),
     "text": Task(
         config=TextRunConfig,
@@ -215,6 +230,7 @@ TASKS: dict[str, Task] = {
         spans=TEXT_SPANS,
         example_gen=_table_example_gen,
         sample_request=sample_row,
+        leak_search=_search_texts,
         measures=Measures(("text",), _text_feature, TEXT_MEASURES, measure_texts),
     ),
     "image": Task(

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import tensorflow as tf
 from tensorflow_metadata.proto.v0 import anomalies_pb2
 from tfx import types
 from tfx.components.statistics_gen import stats_artifact_utils
@@ -12,11 +18,22 @@ from tfx.dsl.components.base import base_executor
 from tfx.dsl.io import fileio
 from tfx.types import artifact_utils
 from tfx.utils import io_utils
+from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 
 from components.data_gate.judge import judge
-from components.data_gate.split_statistics import SplitFindings
+from components.data_gate.leak_search import LeakSearch
+from components.data_gate.leaks import find_leaks
+from components.data_gate.split_rows import SplitRows, joined
+from components.data_gate.split_statistics import SplitFindings, mean_bytes
 from components.data_gate.verdict import ANOMALIES_FILE, VERDICT_FILE
 from components.errors import AnomaliesFound, BrokenInput
+
+# What is read of a split for leaks at most: rows, values in all columns, and bytes of text.
+MAXIMUM_ROWS = 200_000
+MAXIMUM_VALUES = 10_000_000
+MAXIMUM_BYTES = 1 << 28
+_BATCH = 5_000
+_SEED = 3
 
 
 class Executor(base_executor.BaseExecutor):
@@ -38,17 +55,23 @@ class Executor(base_executor.BaseExecutor):
         statistics = artifact_utils.get_single_instance(input_dict["statistics"])
         anomalies = artifact_utils.get_single_instance(input_dict["anomalies"])
         schema_file = io_utils.get_only_uri_in_dir(artifact_utils.get_single_uri(input_dict["schema"]))
+        splits = [
+            _findings(statistics, anomalies, split)
+            for split in artifact_utils.decode_split_names(statistics.split_names)
+        ]
         verdict = judge(
-            [
-                _findings(statistics, anomalies, split)
-                for split in artifact_utils.decode_split_names(statistics.split_names)
-            ],
+            splits,
             io_utils.SchemaReader().read(schema_file),
             label=exec_properties["label"],
             schema_is_curated=bool(exec_properties["schema_is_curated"]),
             minimum_examples=exec_properties["minimum_examples"],
             schema_path=exec_properties["schema_path"],
         )
+        # A pipeline that was compiled before there was a search asks for none.
+        if exec_properties.get("leak_search") and not verdict.stopped:
+            search = LeakSearch.from_json(exec_properties["leak_search"])
+            leaks = find_leaks(search, exec_properties["label"], _rows(input_dict["examples"], splits))
+            verdict = replace(verdict, warnings=(*verdict.warnings, *leaks))
         output = artifact_utils.get_single_instance(output_dict["verdict"])
         io_utils.write_string_file(f"{output.uri}/{VERDICT_FILE}", json.dumps(verdict.as_json(), indent=2))
         if verdict.unusable:
@@ -66,3 +89,46 @@ def _findings(statistics: types.Artifact, anomalies: types.Artifact, split: str)
             found.ParseFromString(file.read())
     view = stats_artifact_utils.load_statistics(statistics, split).get_default_slice_or_die()
     return SplitFindings(split, view.proto(), found)
+
+
+def _rows(examples: list[types.Artifact], splits: Sequence[SplitFindings]) -> dict[str, SplitRows]:
+    """Rows of each split, those that models learn from first."""
+    rows = {}
+    for split in sorted(splits, key=lambda split: split.name != "train"):
+        files = sorted(fileio.glob(f"{artifact_utils.get_split_uri(examples, split.name)}/*"))
+        fits = min(MAXIMUM_BYTES / max(mean_bytes(split), 1), MAXIMUM_VALUES / max(len(split.columns), 1))
+        rows[split.name] = read_rows(files, split.examples, min(MAXIMUM_ROWS, max(1, int(fits))))
+    return rows
+
+
+def read_rows(files: Sequence[str], total: int, maximum: int = MAXIMUM_ROWS) -> SplitRows:
+    """Decode the examples of a split, of many a sample that is the same each time.
+
+    Args:
+        files: gzipped TFRecord files of tf.Examples.
+        total: how many examples they hold.
+        maximum: how many are decoded at most.
+    """
+    chosen = np.ones(total, bool)
+    if total > maximum:
+        chosen[:] = False
+        chosen[np.random.default_rng(_SEED).choice(total, maximum, replace=False)] = True
+    decoder, position, batches = ExamplesToRecordBatchDecoder(), 0, []
+    for records in tf.data.TFRecordDataset(list(files), "GZIP").batch(_BATCH).as_numpy_iterator():
+        kept = records[np.flatnonzero(chosen[position : position + len(records)])]
+        position += len(records)
+        if len(kept):
+            batches.append(decoder.DecodeBatch(kept.tolist()))
+    names = dict.fromkeys(name for batch in batches for name in batch.schema.names)
+    return SplitRows({name: joined([_values(batch, name) for batch in batches]) for name in names}, total)
+
+
+def _values(batch: pa.RecordBatch, name: str) -> pa.Array:
+    """The one value of each row, null where it has none; of a row with several, all of them as one text."""
+    if name not in batch.schema.names or pa.types.is_null(batch.column(batch.schema.names.index(name)).type):
+        return pa.nulls(batch.num_rows)
+    column = batch.column(batch.schema.names.index(name))
+    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
+    if lengths.max(initial=0) > 1:
+        return pa.array([repr(row).encode() if row else None for row in column.to_pylist()], pa.large_binary())
+    return column.values.take(pa.array(column.offsets.to_numpy()[:-1], mask=lengths == 0))

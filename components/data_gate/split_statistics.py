@@ -70,3 +70,9 @@ class SplitFindings:
     @property
     def columns(self) -> Mapping[str, statistics_pb2.FeatureNameStatistics]:
         return {column_name(column): column for column in self.statistics.features}
+
+
+def mean_bytes(split: SplitFindings) -> float:
+    """How many bytes the texts of an example have, all columns together."""
+    texts = (column.string_stats for column in split.statistics.features if column.HasField("string_stats"))
+    return sum(text.avg_length * text.common_stats.num_non_missing for text in texts) / max(split.examples, 1)

@@ -1,10 +1,13 @@
 """DataGate: which data stop a run, and in which words."""
 
 import json
+import math
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import tensorflow as tf
 import tensorflow_data_validation as tfdv
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
@@ -13,8 +16,10 @@ from tfx.types import channel_utils, standard_artifacts
 from tfx.utils import io_utils
 
 from components.data_gate.component import DataGate
-from components.data_gate.executor import Executor
+from components.data_gate.executor import Executor, read_rows
 from components.data_gate.judge import judge
+from components.data_gate.leak_search import LeakSearch
+from components.data_gate.split_rows import joined
 from components.data_gate.split_statistics import SplitFindings
 from components.data_gate.verdict import Verdict
 from components.errors import AnomaliesFound, BrokenInput
@@ -219,13 +224,33 @@ string_domain { name: "thal" value: "fixed" value: "normal" }
 GOOD = pd.DataFrame({"thal": ["fixed", "normal"] * 5, "target": [0, 1] * 5})
 
 
+def write_examples(folder: Path, frame: pd.DataFrame) -> list[str]:
+    """Two files of examples of a split, in which None is no value."""
+    folder.mkdir(parents=True, exist_ok=True)
+    kinds = {"i": "int64_list", "f": "float_list", "O": "bytes_list"}
+    files = [f"{folder}/data_tfrecord-0000{shard}-of-00002.gz" for shard in range(2)]
+    for shard, file in enumerate(files):
+        with tf.io.TFRecordWriter(file, "GZIP") as writer:
+            for row in frame[shard::2].to_dict("records"):
+                example = tf.train.Example()
+                for name, value in row.items():
+                    values = getattr(example.features.feature[name], kinds[frame[name].dtype.kind]).value
+                    if value is not None:
+                        values.append(value.encode() if isinstance(value, str) else value)
+                writer.write(example.SerializeToString(deterministic=True))
+    return files
+
+
 @pytest.fixture
 def run_gate(artifact):
     """Statistics and anomalies as TFX's components write them, then the gate; answers verdict.json."""
 
-    def run(train: pd.DataFrame, evaluation: pd.DataFrame) -> dict:
+    def run(train: pd.DataFrame, evaluation: pd.DataFrame, search: LeakSearch | None = None) -> dict:
+        examples = artifact(standard_artifacts.Examples, "examples", ("train", "eval"))
         statistics = artifact(standard_artifacts.ExampleStatistics, "statistics", ("train", "eval"))
         for split, frame in {"train": train, "eval": evaluation}.items():
+            if search:
+                write_examples(Path(examples.uri, f"Split-{split}"), frame)
             io_utils.write_bytes_file(
                 f"{statistics.uri}/Split-{split}/FeatureStats.pb",
                 tfdv.generate_statistics_from_dataframe(frame).SerializeToString(),
@@ -237,9 +262,15 @@ def run_gate(artifact):
         verdict = artifact(standard_artifacts.ExampleAnomalies, "verdict")
         try:
             Executor().Do(
-                {"statistics": [statistics], "schema": [schema], "anomalies": [anomalies]},
+                {"examples": [examples], "statistics": [statistics], "schema": [schema], "anomalies": [anomalies]},
                 {"verdict": [verdict]},
-                {"label": "target", "schema_is_curated": 1, "minimum_examples": 5, "schema_path": "heart.pbtxt"},
+                {
+                    "label": "target",
+                    "schema_is_curated": 1,
+                    "minimum_examples": 5,
+                    "schema_path": "heart.pbtxt",
+                    "leak_search": search.as_json() if search else "",
+                },
             )
         finally:
             run.verdict = json.loads(Path(verdict.uri, "verdict.json").read_text())
@@ -274,8 +305,71 @@ def test_what_cannot_be_learned_from_is_broken_input(run_gate):
         run_gate(GOOD.assign(target=0), GOOD)
 
 
+TELLING = pd.DataFrame({"thal": ["fixed", "normal"] * 50, "target": [0, 1] * 50})
+
+
+def test_a_leak_in_the_examples_is_a_warning_and_stops_no_run(run_gate):
+    verdict = run_gate(TELLING, GOOD, LeakSearch())
+    assert not verdict["stopped"]
+    assert verdict["warnings"] == [
+        "column 'thal' alone tells the label (AUC 1.000 on 100 rows of the train split): it is probably known only "
+        "afterwards; leave it out with `preprocessing.columns: {thal: ignored}`, or keep it with `data.allow: [thal]`."
+    ]
+    assert run_gate(TELLING, GOOD, LeakSearch(allow=("thal",)))["warnings"] == []
+    assert run_gate(TELLING, GOOD)["warnings"] == []
+
+
+def test_a_run_that_stops_anyway_is_not_searched(run_gate):
+    with pytest.raises(AnomaliesFound):
+        run_gate(TELLING, GOOD.replace("fixed", "broken"), LeakSearch())
+    assert run_gate.verdict["warnings"] == []
+
+
+def test_rows_are_read_from_all_files_with_what_is_missing(tmp_path):
+    frame = pd.DataFrame(
+        {"thal": ["fixed", None, "normal", ""], "age": [1, 2, 3, 4], "size": [0.5, math.nan, 2.0, 1.0]}
+    )
+    read = read_rows(write_examples(tmp_path / "Split-train", frame), 4)
+    assert (read.count, read.total) == (4, 4)
+    assert {name: column.to_pylist() for name, column in read.columns.items()} == {
+        "thal": [b"fixed", b"normal", None, None],
+        "age": [1, 3, 2, 4],
+        "size": [0.5, 2.0, None, 1.0],
+    }
+
+
+def test_of_many_rows_a_sample_is_read_and_the_same_one_each_time(tmp_path):
+    files = write_examples(tmp_path / "Split-train", pd.DataFrame({"row": range(2000)}))
+    first, again = (read_rows(files, 2000, maximum=300).columns["row"].to_pylist() for _ in range(2))
+    assert first == again
+    assert len(set(first)) == 300
+    assert np.mean(first) == pytest.approx(1000, abs=100)
+
+
+def test_a_column_that_is_of_another_type_in_a_further_file_is_read(tmp_path):
+    numbers = write_examples(tmp_path / "a", pd.DataFrame({"code": [7, 8], "size": [1, 2]}))
+    texts = write_examples(tmp_path / "b", pd.DataFrame({"code": ["x", "y"], "size": [0.5, 0.25]}))
+    batches = [read_rows(files, 2).columns for files in (numbers, texts)]
+    codes, sizes = (joined([batch[name] for batch in batches]).to_pylist() for name in ("code", "size"))
+    assert (codes, sizes) == ([b"7", b"8", b"x", b"y"], [1.0, 2.0, 0.5, 0.25])
+
+
+def test_several_values_of_a_row_are_one(tmp_path):
+    example = tf.train.Example()
+    example.features.feature["words"].bytes_list.value.extend([b"a", b"b"])
+    with tf.io.TFRecordWriter(f"{tmp_path}/several.gz", "GZIP") as writer:
+        writer.write(example.SerializeToString())
+    assert read_rows([f"{tmp_path}/several.gz"], 1).columns["words"].to_pylist() == [b"[b'a', b'b']"]
+
+
+def test_the_search_comes_through_a_parameter_as_it_was():
+    search = LeakSearch(("text",), ("id",), {"0": "no"}, ("a", "duplicates"))
+    assert LeakSearch.from_json(search.as_json()) == search
+
+
 def test_the_component_takes_the_channels_and_answers_a_verdict():
     gate = DataGate(
+        examples=channel_utils.as_channel([standard_artifacts.Examples()]),
         anomalies=channel_utils.as_channel([standard_artifacts.ExampleAnomalies()]),
         statistics=channel_utils.as_channel([standard_artifacts.ExampleStatistics()]),
         schema=channel_utils.as_channel([standard_artifacts.Schema()]),
@@ -287,5 +381,6 @@ def test_the_component_takes_the_channels_and_answers_a_verdict():
         "schema_is_curated": 1,
         "minimum_examples": 1,
         "schema_path": "",
+        "leak_search": "",
     }
     assert gate.outputs["verdict"].type == standard_artifacts.ExampleAnomalies
