@@ -28,9 +28,10 @@ from components.data_gate.split_statistics import SplitFindings, mean_bytes
 from components.data_gate.verdict import ANOMALIES_FILE, VERDICT_FILE
 from components.errors import AnomaliesFound, BrokenInput
 
-# What is read of a split for leaks at most: rows, values in all columns, and bytes of text.
+# What is read of the train split for leaks at most, and half as much of another one: rows, values in all columns, bytes
+# of text.
 MAXIMUM_ROWS = 200_000
-MAXIMUM_VALUES = 10_000_000
+MAXIMUM_VALUES = 4_000_000
 MAXIMUM_BYTES = 1 << 28
 _BATCH = 5_000
 _SEED = 3
@@ -96,8 +97,8 @@ def _rows(examples: list[types.Artifact], splits: Sequence[SplitFindings]) -> di
     rows = {}
     for split in sorted(splits, key=lambda split: split.name != "train"):
         files = sorted(fileio.glob(f"{artifact_utils.get_split_uri(examples, split.name)}/*"))
-        fits = min(MAXIMUM_BYTES / max(mean_bytes(split), 1), MAXIMUM_VALUES / max(len(split.columns), 1))
-        rows[split.name] = read_rows(files, split.examples, min(MAXIMUM_ROWS, max(1, int(fits))))
+        most = min(MAXIMUM_ROWS, MAXIMUM_VALUES / max(len(split.columns), 1), MAXIMUM_BYTES / max(mean_bytes(split), 1))
+        rows[split.name] = read_rows(files, split.examples, max(1, int(most if not rows else most / 2)))
     return rows
 
 
@@ -109,16 +110,14 @@ def read_rows(files: Sequence[str], total: int, maximum: int = MAXIMUM_ROWS) -> 
         total: how many examples they hold.
         maximum: how many are decoded at most.
     """
-    chosen = np.ones(total, bool)
+    records = tf.data.TFRecordDataset(list(files), "GZIP", buffer_size=1 << 20).batch(_BATCH)
     if total > maximum:
-        chosen[:] = False
+        chosen = np.zeros(total, bool)
         chosen[np.random.default_rng(_SEED).choice(total, maximum, replace=False)] = True
-    decoder, position, batches = ExamplesToRecordBatchDecoder(), 0, []
-    for records in tf.data.TFRecordDataset(list(files), "GZIP").batch(_BATCH).as_numpy_iterator():
-        kept = records[np.flatnonzero(chosen[position : position + len(records)])]
-        position += len(records)
-        if len(kept):
-            batches.append(decoder.DecodeBatch(kept.tolist()))
+        masks = tf.data.Dataset.from_tensor_slices(chosen).batch(_BATCH)
+        records = tf.data.Dataset.zip(records, masks).map(tf.boolean_mask).prefetch(2)
+    decoder = ExamplesToRecordBatchDecoder()
+    batches = [decoder.DecodeBatch(batch.tolist()) for batch in records.as_numpy_iterator() if len(batch)]
     names = dict.fromkeys(name for batch in batches for name in batch.schema.names)
     return SplitRows({name: joined([_values(batch, name) for batch in batches]) for name in names}, total)
 
