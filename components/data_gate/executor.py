@@ -94,7 +94,7 @@ def _findings(statistics: types.Artifact, anomalies: types.Artifact, split: str)
 
 def _rows(examples: list[types.Artifact], splits: Sequence[SplitFindings]) -> dict[str, SplitRows]:
     """Rows of each split, those that models learn from first."""
-    rows = {}
+    rows: dict[str, SplitRows] = {}
     for split in sorted(splits, key=lambda split: split.name != "train"):
         files = sorted(fileio.glob(f"{artifact_utils.get_split_uri(examples, split.name)}/*"))
         most = min(MAXIMUM_ROWS, MAXIMUM_VALUES / max(len(split.columns), 1), MAXIMUM_BYTES / max(mean_bytes(split), 1))
