@@ -31,3 +31,11 @@ class RunUnderWay(RunStopped):
 
 class IncompatibleModel(RunStopped):
     """Clients of the served model could not use the new one."""
+
+
+class ModelUnavailable(Exception):
+    """The model does not load, or what runs it has ended: nothing more can be asked."""
+
+
+class RequestRefused(Exception):
+    """The model is there and refuses this request."""

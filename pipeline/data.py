@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from components.errors import BrokenInput
-from components.table_example_gen.column_types import TEXT, example_column, example_type
+from components.table_example_gen.column_defaults import ColumnChoice, choices_line, column_choices, left_out_warnings
 from components.table_example_gen.facts import TableFacts, merged_facts, shard_facts
 from components.table_example_gen.options import WHOLE_FOLDER, Ingestion, TableReading
-from components.table_example_gen.serialization import serialized_examples
+from components.table_example_gen.serialization import TEXT, example_column, example_type, serialized_examples
 from components.table_example_gen.sources import Shard, exact_reader, format_of, plan_inputs, shard_batches
-from pipeline.column_defaults import ColumnChoice, choices_line, column_choices, left_out_warnings
 from pipeline.options import RunConfig, TableRunConfig
 from serving.garbage_collection import garbage_collection_paused
 
@@ -40,7 +39,7 @@ class TableFindings:
         rows: how many.
         duplicates: how many of them repeat an earlier row; None where there are too many rows to compare them.
         empty: column -> how many rows have nothing in it, of the columns that the config names.
-        columns: column -> its type, as column_types has them.
+        columns: column -> its type, as serialization has them.
         choices: column -> what suits it, of those of which neither the config nor their type says it.
         warnings: what a person should know, in sentences.
     """
@@ -195,7 +194,7 @@ class RawData:
         path: what table_example_gen.sources or components.image_example_gen.image_files takes.
         findings: what is in it, for a person.
         fingerprint: of photos, see components.image_example_gen.image_files; "" for tables, which TFX looks at.
-        kinds: column of a table -> its kind, where the config does not say it, see pipeline/column_defaults.py.
+        kinds: column of a table -> its kind, where the config does not say it, see table_example_gen.column_defaults.
         warnings: what a person should know, in sentences.
     """
 

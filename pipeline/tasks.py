@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import field_validator, model_validator
 
 from components import image_example_gen
-from components.data_gate.leak_search import LeakSearch
+from components.data_gate.leaks import LeakSearch
 from components.evaluator.options import EvaluationOptions
 from pipeline import demo_data
 from pipeline.data import (

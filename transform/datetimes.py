@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from serving.signatures.common import is_missing
-from transform.columns import Column
-from transform.datetime_formats import (
+from transform.columns import (
     ABBREVIATED,
     FIELDS,
     ISO_8601,
     MONTHS,
     NUMERIC_FIELDS,
     SEPARATOR,
+    Column,
     DatetimePattern,
     datetime_pattern,
 )

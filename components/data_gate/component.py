@@ -8,7 +8,7 @@ from tfx.types import standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
 from components.data_gate.executor import Executor
-from components.data_gate.leak_search import LeakSearch
+from components.data_gate.leaks import LeakSearch
 
 
 class DataGateSpec(ComponentSpec):

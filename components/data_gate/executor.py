@@ -21,8 +21,7 @@ from tfx.utils import io_utils
 from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 
 from components.data_gate.judge import judge
-from components.data_gate.leak_search import LeakSearch
-from components.data_gate.leaks import find_leaks
+from components.data_gate.leaks import LeakSearch, find_leaks
 from components.data_gate.split_rows import SplitRows, joined
 from components.data_gate.split_statistics import SplitFindings, mean_bytes
 from components.data_gate.verdict import ANOMALIES_FILE, VERDICT_FILE

@@ -2,20 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
-from tensorflow_metadata.proto.v0 import schema_pb2
+from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
 
-from components.data_gate.sentences import (
-    STRUCTURAL,
-    UNLISTED_VALUES,
-    anomaly_sentence,
-    format_counts,
-    format_values,
-    rows,
-    string_domain,
-    values_outside_domain,
-)
 from components.data_gate.split_statistics import (
     SplitFindings,
     class_counts,
@@ -155,3 +145,155 @@ def _mixed_columns(split: SplitFindings) -> Iterable[str]:
                 f"{split.name} split, column {column_name(column)!r}: most values are numbers, but it is read as text "
                 f"because of {format_counts(text)}; correct them if the column should be numeric."
             )
+
+
+SHOWN = 8
+
+
+def format_values(values: Sequence[str]) -> str:
+    """`'a', 'b'`; of many the first eight, and how many more there are."""
+    return _shortened([repr(value) for value in values])
+
+
+def format_counts(counts: Mapping[str, int]) -> str:
+    """`'a' (3 rows), 'b' (1 row)`."""
+    return _shortened([f"{value!r} ({rows(count)})" for value, count in counts.items()])
+
+
+def rows(count: int) -> str:
+    """`1 row`, `2 rows`."""
+    return "1 row" if count == 1 else f"{count} rows"
+
+
+def _shortened(items: Sequence[str]) -> str:
+    shown = ", ".join(items[:SHOWN])
+    return f"{shown} and {len(items) - SHOWN} more" if len(items) > SHOWN else shown
+
+
+TYPES = {schema_pb2.INT: "whole numbers", schema_pb2.FLOAT: "numbers", schema_pb2.BYTES: "text"}
+
+
+def schema_expectation(column: schema_pb2.Feature, schema: schema_pb2.Schema) -> str:
+    """For example "text in every row, one of 'fixed', 'normal', 'reversible'"."""
+    words = TYPES.get(column.type, "values")
+    if column.presence.min_fraction == 1:
+        words += " in every row"
+    elif column.presence.min_fraction:
+        words += f" in at least {column.presence.min_fraction:.0%} of the rows"
+    domain = string_domain(column, schema)
+    if domain:
+        words += f", one of {format_values(domain)}"
+    for bounds in (column.int_domain, column.float_domain):
+        if bounds.HasField("min"):
+            words += f", {bounds.min:g} or more"
+        if bounds.HasField("max"):
+            words += f", {bounds.max:g} or less"
+    return words
+
+
+def string_domain(column: schema_pb2.Feature, schema: schema_pb2.Schema) -> Sequence[str]:
+    """The values a text column may have; () where the schema lists none."""
+    if column.HasField("string_domain"):
+        return tuple(column.string_domain.value)
+    if column.HasField("domain"):
+        return next((tuple(domain.value) for domain in schema.string_domain if domain.name == column.domain), ())
+    return ()
+
+
+def values_outside_domain(
+    column: statistics_pb2.FeatureNameStatistics, expected: schema_pb2.Feature, schema: schema_pb2.Schema
+) -> Mapping[str, int]:
+    """Value -> rows, for a text column whose schema lists its values; {} for other columns.
+
+    TFDV reports such values only beyond the allowance of `distribution_constraints.min_domain_mass`
+    (https://www.tensorflow.org/tfx/data_validation/anomalies), so they are read from the statistics.
+    """
+    domain = set(string_domain(expected, schema))
+    return {value: count for value, count in value_counts(column).items() if value not in domain} if domain else {}
+
+
+UNLISTED_VALUES = {
+    anomalies_pb2.AnomalyInfo.ENUM_TYPE_UNEXPECTED_STRING_VALUES,
+    anomalies_pb2.AnomalyInfo.ENUM_TYPE_INVALID_UTF8,
+    anomalies_pb2.AnomalyInfo.BOOL_TYPE_UNEXPECTED_STRING,
+}
+MISSING_COLUMN = {
+    anomalies_pb2.AnomalyInfo.SCHEMA_MISSING_COLUMN,
+    anomalies_pb2.AnomalyInfo.FEATURE_TYPE_NOT_PRESENT,
+    anomalies_pb2.AnomalyInfo.FEATURE_TYPE_NO_VALUES,
+}
+MISSING_VALUES = {
+    anomalies_pb2.AnomalyInfo.FEATURE_TYPE_LOW_FRACTION_PRESENT,
+    anomalies_pb2.AnomalyInfo.FEATURE_TYPE_LOW_NUMBER_PRESENT,
+    anomalies_pb2.AnomalyInfo.INVALID_FEATURE_SHAPE,
+}
+WRONG_TYPE = {
+    anomalies_pb2.AnomalyInfo.UNEXPECTED_DATA_TYPE,
+    anomalies_pb2.AnomalyInfo.BOOL_TYPE_BYTES_NOT_INT,
+    anomalies_pb2.AnomalyInfo.BOOL_TYPE_BYTES_NOT_STRING,
+    anomalies_pb2.AnomalyInfo.BOOL_TYPE_FLOAT_NOT_INT,
+    anomalies_pb2.AnomalyInfo.BOOL_TYPE_FLOAT_NOT_STRING,
+    anomalies_pb2.AnomalyInfo.BOOL_TYPE_INT_NOT_STRING,
+    anomalies_pb2.AnomalyInfo.BOOL_TYPE_STRING_NOT_INT,
+    anomalies_pb2.AnomalyInfo.ENUM_TYPE_BYTES_NOT_STRING,
+    anomalies_pb2.AnomalyInfo.ENUM_TYPE_FLOAT_NOT_STRING,
+    anomalies_pb2.AnomalyInfo.ENUM_TYPE_INT_NOT_STRING,
+    anomalies_pb2.AnomalyInfo.FLOAT_TYPE_NOT_FLOAT,
+    anomalies_pb2.AnomalyInfo.FLOAT_TYPE_STRING_NOT_FLOAT,
+    anomalies_pb2.AnomalyInfo.FLOAT_TYPE_NON_STRING,
+    anomalies_pb2.AnomalyInfo.INT_TYPE_INT_EXPECTED,
+    anomalies_pb2.AnomalyInfo.INT_TYPE_NOT_INT_STRING,
+    anomalies_pb2.AnomalyInfo.INT_TYPE_NOT_STRING,
+    anomalies_pb2.AnomalyInfo.INT_TYPE_STRING_EXPECTED,
+    anomalies_pb2.AnomalyInfo.STRING_TYPE_NOW_FLOAT,
+    anomalies_pb2.AnomalyInfo.STRING_TYPE_NOW_INT,
+}
+REPEATED_VALUES = {
+    anomalies_pb2.AnomalyInfo.FEATURE_TYPE_UNEXPECTED_REPEATED,
+    anomalies_pb2.AnomalyInfo.FEATURE_TYPE_HIGH_NUMBER_VALUES,
+}
+# A feature with a shape is parsed by it: rows without a value then fail in Transform.
+WRONG_SHAPE = {anomalies_pb2.AnomalyInfo.INVALID_FEATURE_SHAPE}
+# What no model can be trained or served around, however little the schema was thought over.
+STRUCTURAL = MISSING_COLUMN | WRONG_TYPE | REPEATED_VALUES | WRONG_SHAPE
+
+
+def anomaly_sentence(
+    split: SplitFindings,
+    name: str,
+    reason: anomalies_pb2.AnomalyInfo.Reason,
+    schema: schema_pb2.Schema,
+    schema_path: str,
+) -> str:
+    """Split and column, what the schema expects, what was found with examples of the values, what to do."""
+    expected = next((column for column in schema.feature if column.name == name), None)
+    wanted = schema_expectation(expected, schema) if expected else "no such column"
+    found, remedy = _finding(split, name, reason, schema)
+    return (
+        f"{split.name} split, column {name!r}: the schema expects {wanted}, found {found}; "
+        f"{remedy} in {schema_path or 'the schema, inferred from the train split'}."
+    )
+
+
+def _finding(
+    split: SplitFindings, name: str, reason: anomalies_pb2.AnomalyInfo.Reason, schema: schema_pb2.Schema
+) -> tuple[str, str]:
+    column = split.columns.get(name)
+    if column is None or reason.type in MISSING_COLUMN:
+        return "no value in any row", "add the column, or remove it"
+    expected = next((feature for feature in schema.feature if feature.name == name), None)
+    if expected is None:
+        return f"values in {rows(present_count(column))}", "remove the column, or describe it"
+    if reason.type in UNLISTED_VALUES:
+        outside = values_outside_domain(column, expected, schema)
+        if outside:
+            return format_counts(outside), "correct the values, or list them"
+    missing = split.examples - present_count(column)
+    if reason.type in MISSING_VALUES and missing:
+        return f"none in {missing} of {rows(split.examples)}", "fill in the values, or allow for missing ones"
+    if reason.type in WRONG_TYPE:
+        strange = non_numeric_values(column)
+        examples = f", such as {format_counts(strange)}" if strange else ""
+        kind = type(column).Type.Name(column.type).lower()
+        return f"{kind}{examples}", "correct the values, or change the type"
+    return (reason.description or reason.short_description).strip().rstrip("."), "correct the data, or the constraint"

@@ -11,7 +11,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
-from components.serving_check.errors import ModelUnavailable, RequestRefused
+from components.errors import ModelUnavailable, RequestRefused
 from serving import reference_predictions
 from serving.missing_values import missing_value
 from serving.reference_predictions import ReferencePredictions, example_id

@@ -12,8 +12,8 @@ import numpy as np
 from tfx.dsl.io import fileio
 from tfx.utils import io_utils
 
+from components.errors import ModelUnavailable, RequestRefused
 from components.serving_check.candidate import BATCH_SIZE, Candidate
-from components.serving_check.errors import ModelUnavailable, RequestRefused
 from components.serving_check.model_process import ModelProcess
 from components.serving_check.model_server import ModelServer, Request, read_warmup_requests, write_warmup_requests
 from serving.reference_predictions import ReferencePredictions

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
 
 import serving
-from components.serving_check.errors import ModelUnavailable, RequestRefused
+from components.errors import ModelUnavailable, RequestRefused
 
 if TYPE_CHECKING:
     import numpy as np

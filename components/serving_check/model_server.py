@@ -18,7 +18,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2, prediction_service_pb2_grpc
 from tfx.utils import io_utils, path_utils
 
-from components.serving_check.errors import ModelUnavailable, RequestRefused
+from components.errors import ModelUnavailable, RequestRefused
 
 Request = tuple[str, Mapping[str, np.ndarray]]
 

@@ -1,3 +1,3 @@
 """TableExampleGen: reads tables and texts, of any common format, into examples."""
 
-__all__ = ["column_types", "component", "executor", "facts", "options", "serialization", "sources"]
+__all__ = ["column_defaults", "component", "executor", "facts", "options", "serialization", "sources"]

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from components.errors import BrokenInput
-from components.table_example_gen.column_types import NOTHING, TEXT, common_type, example_column, example_type
 from components.table_example_gen.options import Ingestion
+from components.table_example_gen.serialization import NOTHING, TEXT, common_type, example_column, example_type
 from components.table_example_gen.sources import Shard, shard_batches
 from components.table_example_gen.splits import (
     Quantiles,
@@ -46,7 +46,7 @@ class TableFacts:
 
     Attributes:
         rows: how many.
-        types: column -> its type, as column_types has them.
+        types: column -> its type, as serialization has them.
         missing: column -> how many rows have no value in it, or nothing but blanks.
         left_out: column -> the type that no example can hold.
         times: of the column that splits by time.

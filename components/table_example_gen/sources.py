@@ -17,8 +17,8 @@ import pyarrow.json
 import pyarrow.parquet
 
 from components.errors import BrokenInput
-from components.table_example_gen.column_types import NOTHING, TEXT, WHOLE, example_column
 from components.table_example_gen.options import Ingestion, TableFormat, TableReading
+from components.table_example_gen.serialization import NOTHING, TEXT, WHOLE, example_column
 from components.table_file import (
     BYTE_ORDER_MARK,
     TableFile,
@@ -162,7 +162,7 @@ def shard_batches(
     Args:
         shard: what is read.
         reading: how.
-        columns: column -> its type, as column_types has them: the batches have all of them, and no other. None: each
+        columns: column -> its type, as serialization has them: the batches have all of them, and no other. None: each
             batch has the columns and types that are found in it.
 
     Raises:

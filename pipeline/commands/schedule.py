@@ -151,7 +151,7 @@ def _request(target: Target, given: dict[str, Any]) -> Iterator[tuple[ScheduleTa
 
 
 def _echo_next_runs(request: ScheduleRequest) -> None:
-    from pipeline.schedules.due import next_due
+    from pipeline.schedules.daemon import next_due
 
     options = request.config.schedule
     times: list[datetime] = []

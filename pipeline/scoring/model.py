@@ -9,9 +9,8 @@ from typing import Literal
 
 from tensorflow.core.protobuf import meta_graph_pb2
 
-from components.errors import BrokenInput
+from components.errors import BrokenInput, ModelUnavailable
 from components.serving_check.candidate import read_signatures
-from components.serving_check.errors import ModelUnavailable
 from serving.client.metadata import IMAGE_INPUTS, ModelMetadata, TensorDescription
 from serving.model_store import ModelStoreError, ModelVersion, list_versions, served_version
 

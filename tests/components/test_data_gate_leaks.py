@@ -8,11 +8,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from components.data_gate.association import class_indicators, neighbour_auc, order_auc, out_of_fold_auc
-from components.data_gate.copies import find_copies
-from components.data_gate.label_words import named_label
-from components.data_gate.leak_search import LeakSearch
-from components.data_gate.leaks import find_leaks
+from components.data_gate.association import class_indicators, named_label, neighbour_auc, order_auc, out_of_fold_auc
+from components.data_gate.leaks import LeakSearch, find_copies, find_leaks
 from components.data_gate.split_rows import SplitRows, coded, joined
 from components.errors import BrokenInput
 from pipeline import demo_data

@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 from tfx.types import standard_artifacts
 
+from components.errors import ModelUnavailable
 from components.serving_check.check import MODEL_SERVER
-from components.serving_check.errors import ModelUnavailable
 from components.serving_check.executor import Executor
 from components.serving_check.model_server import ModelServer
 from tests.components.colour_model import ColourModel

@@ -13,11 +13,11 @@ from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 from tfx.types import channel_utils, standard_artifacts
 
+from components.errors import RequestRefused
 from components.serving_check import model_process
 from components.serving_check.candidate import request_inputs, without_label
 from components.serving_check.check import precision_remark
 from components.serving_check.component import ServingCheck
-from components.serving_check.errors import RequestRefused
 from components.serving_check.executor import Executor
 from components.serving_check.model_process import end_ahead, start_ahead
 from tests.components.colour_model import ColourModel

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from components.errors import ModelUnavailable, RequestRefused
 from components.serving_check.candidate import Candidate
 from components.serving_check.check import disagreements, mismatches
-from components.serving_check.errors import ModelUnavailable, RequestRefused
 from serving.reference_predictions import FILE_NAME, ReferencePredictions, write
 from serving.session_model import SessionModel
 from tests.components.colour_model import ColourModel

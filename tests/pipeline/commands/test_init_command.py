@@ -10,8 +10,8 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from pipeline.cli import main
+from pipeline.commands.init import config_name, look_at_table
 from pipeline.config import load_config
-from pipeline.first_config import config_name, look_at_table
 
 
 def ingraph_init(folder: Path, *arguments: str) -> Result:

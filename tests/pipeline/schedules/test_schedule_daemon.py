@@ -18,8 +18,7 @@ import pytest
 
 from components.errors import BrokenInput
 from pipeline.options import ScheduleOptions
-from pipeline.schedules.daemon import LocalSchedule, run_due, start_schedule
-from pipeline.schedules.due import DueTrigger
+from pipeline.schedules.daemon import DueTrigger, LocalSchedule, run_due, start_schedule
 from pipeline.schedules.journal import RunJournal
 
 MIDNIGHT = datetime(2026, 5, 4, tzinfo=UTC)

@@ -18,7 +18,7 @@ from pipeline.cli import main
 from pipeline.config import load_config
 from pipeline.exit_status import ExitStatus
 from pipeline.options import ScheduleOptions
-from pipeline.schedules.due import next_due
+from pipeline.schedules.daemon import next_due
 from pipeline.schedules.targets import ScheduledCommand, unsupported_options
 from pipeline.schedules.units import crontab_block, replace_block, systemd_units
 from tests.pipeline.conftest import PROJECT

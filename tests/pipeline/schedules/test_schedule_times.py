@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.options import ScheduleOptions, ScheduleWindow
 from pipeline.schedules.cron import parse_cron_expression
-from pipeline.schedules.due import next_due
+from pipeline.schedules.daemon import next_due
 
 
 def due_times(options: ScheduleOptions, after: datetime, count: int) -> list[datetime]:

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components.table_example_gen.column_types import NUMBER, TEXT, WHOLE
 from components.table_example_gen.options import TableReading
+from components.table_example_gen.serialization import NUMBER, TEXT, WHOLE
 from components.table_example_gen.sources import Shard, shard_batches
 
 # Rows that are looked at, of shards spread over the data.

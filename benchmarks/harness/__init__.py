@@ -1,1 +1,0 @@
-"""What all benchmarks share: figures, their tables, their comparison."""
