@@ -313,12 +313,18 @@ def first_row(inputs: Mapping[str, str], ingestion: Ingestion) -> dict[str, str]
     reading = ingestion.reading
     batches = (batch for shard in plan_inputs(inputs, ingestion) for batch in shard_batches(shard, reading))
     batch = next(batch for batch in batches if len(batch)).slice(0, 1)
-    texts = {
-        name: example_column(column, TEXT, reading)[0].as_py()
-        for name, column in zip(batch.schema.names, batch.columns, strict=True)
-        if example_type(column.type) is not None
-    }
-    return {name: (text or b"").decode() for name, text in texts.items()}
+    columns = zip(batch.schema.names, batch.columns, strict=True)
+    kinds = {name: (column, example_type(column.type)) for name, column in columns}
+    return {name: _cell(column, kind, reading) for name, (column, kind) in kinds.items() if kind is not None}
+
+
+def _cell(column: pa.Array, kind: pa.DataType, reading: TableReading) -> str:
+    """The only value of a column as text; those of a list with "|" between them, as `list` takes them by default."""
+    if pa.types.is_list(kind):
+        values = example_column(column, pa.list_(TEXT), reading)[0].as_py() or []
+    else:
+        values = [example_column(column, TEXT, reading)[0].as_py()]
+    return "|".join((value or b"").decode() for value in values)
 
 
 def sample_image(config: RunConfig, data: str, inputs: Mapping[str, TensorDescription]) -> SampleRequest:

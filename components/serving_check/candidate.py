@@ -92,38 +92,39 @@ def request_inputs(
 ) -> dict[str, np.ndarray]:
     """Input name -> values, [batch]: serialized examples, or the feature of the input's name.
 
-    A missing feature is sent in the form that `serving.missing_values` defines.
+    A missing feature is sent in the form that `serving.missing_values` defines; where examples have several values,
+    [batch, n], it fills the rows up.
 
     Raises:
-        RequestRefused: an example has several values where the signature takes one.
+        RequestRefused: a feature is of another type than its input.
     """
     if set(signature.inputs) == {SERIALIZED_EXAMPLES}:
         # tf.Example's features are a map, which protobuf otherwise writes in any order.
         records = [example.SerializeToString(deterministic=True) for example in examples]
         return {SERIALIZED_EXAMPLES: np.array(records, dtype=object)}
-    return {
-        name: np.array(
-            [_value(example, name, tf.as_dtype(info.dtype)) for example in examples],
-            dtype=tf.as_dtype(info.dtype).as_numpy_dtype,
-        )
-        for name, info in signature.inputs.items()
-    }
+    return {name: _column(name, tf.as_dtype(info.dtype), examples) for name, info in signature.inputs.items()}
 
 
-def _value(example: tf.train.Example, name: str, dtype: tf.DType) -> bytes | int | float:
+def _column(name: str, dtype: tf.DType, examples: Sequence[tf.train.Example]) -> np.ndarray:
+    rows = [_values(example, name, dtype) for example in examples]
+    missing = missing_value(dtype.name)
+    filling = missing.encode() if isinstance(missing, str) else missing
+    longest = max(1, *map(len, rows))
+    filled = np.array([[*row, *[filling] * (longest - len(row))] for row in rows], dtype=dtype.as_numpy_dtype)
+    return filled[:, 0] if longest == 1 else filled
+
+
+def _values(example: tf.train.Example, name: str, dtype: tf.DType) -> Sequence[bytes | int | float]:
     names = IMAGE_BYTES if name in IMAGE_BYTES else (name,)
     feature = next((example.features.feature[key] for key in names if key in example.features.feature), None)
     kind = (feature.WhichOneof("kind") if feature is not None else None) or ""
-    values = getattr(feature, kind).value if kind else ()
-    if len(values) > 1:
-        raise RequestRefused(f"feature {name!r} of an example has {len(values)} values, a request takes one")
+    values: Sequence[bytes | int | float] = getattr(feature, kind).value if kind else ()
     if not values:
-        missing = missing_value(dtype.name)
-        return missing.encode() if isinstance(missing, str) else missing
+        return ()
     fits = {"bytes_list": dtype == tf.string, "int64_list": dtype.is_integer, "float_list": dtype.is_floating}
     if not fits[kind]:
         raise RequestRefused(f"feature {name!r} of an example is a {kind}, its input takes {dtype.name}")
-    return values[0]
+    return values
 
 
 BATCH_SIZE = 32

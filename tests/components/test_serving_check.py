@@ -81,16 +81,16 @@ def test_an_image_goes_to_either_input_as_bytes():
     assert request_inputs(signature(image_bytes=tf.string), [photo])["image_bytes"].tolist() == [b"png"]
 
 
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        (example(age=[1, 2]), "feature 'age' of an example has 2 values, a request takes one"),
-        (example(age=[1.5]), "feature 'age' of an example is a float_list, its input takes int64"),
-    ],
-)
-def test_a_feature_that_fits_no_request_is_refused(given, message):
-    with pytest.raises(RequestRefused, match=message):
-        request_inputs(signature(age=tf.int64), [given])
+def test_several_values_of_a_feature_fill_a_row_up_with_missing_ones():
+    given = [example(tags=[b"a", b"b"]), example(tags=[]), example(tags=[b"c"])]
+    inputs = request_inputs(signature(tags=tf.string), given)
+    assert inputs["tags"].tolist() == [[b"a", b"b"], [b"", b""], [b"c", b""]]
+    assert request_inputs(signature(tags=tf.string), given[1:])["tags"].tolist() == [b"", b"c"]
+
+
+def test_a_feature_that_fits_no_request_is_refused():
+    with pytest.raises(RequestRefused, match="feature 'age' of an example is a float_list, its input takes int64"):
+        request_inputs(signature(age=tf.int64), [example(age=[1.5])])
 
 
 def provenance(folder: Path, **content) -> str:
