@@ -297,6 +297,24 @@ def test_a_table_of_this_kind_alone_is_learned(kind, hidden):
     assert (answers.argmax(axis=1) == labels).mean() > 0.92
 
 
+@pytest.mark.parametrize("kind", ["list0", "terms0", "hashes"])
+def test_the_network_learns_what_a_column_says_together_with_another(kind):
+    def table(seed: int) -> tuple[dict[str, np.ndarray], np.ndarray, dict[str, int]]:
+        features, said, sizes = only_feature(kind, 1000, seed)
+        turned = np.random.default_rng(seed + 100).integers(0, 2, size=len(said))
+        return features | {"numbers": turned[:, None].astype(np.float32)}, said ^ turned, sizes
+
+    features, labels, sizes = table(seed=0)
+    options = TabularTrainerOptions(hidden_units=(16,), epochs=40, batch_size=64)
+    keras.utils.set_random_seed(0)
+    split = split_of(features, labels)
+    model = build_model(split.features, 10, 2, options, sizes)
+    fit(model, split, options)
+    features, labels, _ = table(seed=1)
+    asked = {name: tf.cast(values, model.input[name].dtype) for name, values in features.items()}
+    assert (model.predict(asked, verbose=0).argmax(axis=1) == labels).mean() > 0.85
+
+
 def test_a_row_without_any_term_gets_the_frequent_class():
     numbers = np.array([[1]] * 20 + [[0]] * 80)
     labels = np.array([1] * 20 + [0] * 80)
