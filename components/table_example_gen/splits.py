@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -72,28 +72,45 @@ def named_splits(values: pa.Array, column: str, splits: Sequence[str]) -> np.nda
 
 # Times: ISO 8601 sorts as text.
 _ISO = r"^\s*\d{4}-\d{2}-\d{2}([ T].*)?$"
-_POINTS = 1_000
+_MOST_POINTS = 50_000
 
 
 @dataclass(frozen=True)
 class Quantiles:
-    """Points of a distribution, each with the number of rows that it stands for; few, whatever the number of rows."""
+    """Different values of a distribution, with the number of rows that have each.
 
-    points: tuple[float | str, ...] = ()
-    weights: tuple[float, ...] = ()
+    Where there are more than _MOST_POINTS, those whose hashes are the smallest: the same ones however the rows are
+    divided into parts, since what is among the smallest of all is among the smallest of each part that has it.
+
+    Attributes:
+        counts: value -> how many rows have it, and its hash.
+    """
+
+    counts: Mapping[float | str, tuple[int, int]] = field(default_factory=dict)
 
     def merged(self, other: Quantiles) -> Quantiles:
         """Of the rows of both."""
-        return Quantiles(self.points + other.points, self.weights + other.weights)
+        counts = dict(self.counts)
+        for value, (count, key) in other.counts.items():
+            counts[value] = (counts.get(value, (0, key))[0] + count, key)
+        return Quantiles(_smallest(counts))
 
     def threshold(self, share: float) -> float | str | None:
         """The smallest value of the largest ones that are such a share of the rows; None where there are none."""
-        if not self.points:
+        if not self.counts:
             return None
-        order = sorted(range(len(self.points)), key=lambda place: self.points[place])
-        below = np.cumsum([self.weights[place] for place in order])
+        values = sorted(self.counts)
+        below = np.cumsum([self.counts[value][0] for value in values])
         found = int(np.searchsorted(below, (1 - share) * below[-1], side="right"))
-        return self.points[order[min(found, len(order) - 1)]]
+        return values[min(found, len(values) - 1)]
+
+
+def _smallest(counts: dict[float | str, tuple[int, int]]) -> dict[float | str, tuple[int, int]]:
+    """Those with the smallest hashes."""
+    if len(counts) <= _MOST_POINTS:
+        return counts
+    last = sorted(key for _, key in counts.values())[_MOST_POINTS - 1]
+    return {value: found for value, found in counts.items() if found[1] <= last}
 
 
 def time_quantiles(values: pa.Array, column: str) -> Quantiles:
@@ -103,12 +120,10 @@ def time_quantiles(values: pa.Array, column: str) -> Quantiles:
         BrokenInput: a value is neither a number nor a time that sorts as text.
     """
     present = _times(values, column).drop_null()
-    if not len(present):
-        return Quantiles()
-    order = pc.sort_indices(present)
-    places = np.unique(np.linspace(0, len(present) - 1, min(_POINTS, len(present))).astype(np.int64))
-    points = present.take(order.take(pa.array(places))).to_pylist()
-    return Quantiles(tuple(points), (len(present) / len(points),) * len(points))
+    different = present.value_counts()
+    points, counts = different.field("values").to_pylist(), different.field("counts").to_pylist()
+    hashes = (int.from_bytes(hashlib.blake2b(str(point).encode(), digest_size=8).digest(), "big") for point in points)
+    return Quantiles(_smallest(dict(zip(points, zip(counts, hashes, strict=True), strict=True))))
 
 
 def times_from(values: pa.Array, column: str, threshold: float | str | None) -> np.ndarray:
@@ -121,7 +136,7 @@ def times_from(values: pa.Array, column: str, threshold: float | str | None) -> 
 
 def _times(values: pa.Array, column: str) -> pa.Array:
     if pa.types.is_integer(values.type) or pa.types.is_floating(values.type):
-        return pc.cast(values, pa.float64())
+        return pc.add(pc.cast(values, pa.float64()), 0.0)  # of the two zeros one
     texts = pc.utf8_trim_whitespace(pc.cast(values, pa.string()))
     wrong = pc.filter(texts, pc.invert(pc.match_substring_regex(texts, _ISO)))
     if len(wrong.drop_null()):

@@ -2,6 +2,7 @@
 
 import bisect
 import hashlib
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from components.table_example_gen.facts import merged_facts, shard_facts
 from components.table_example_gen.options import Ingestion, SplitOptions, TableReading
 from components.table_example_gen.serialization import record_digests
 from components.table_example_gen.sources import plan_inputs, plan_shards
-from components.table_example_gen.splits import hash_buckets, places_of_buckets, time_quantiles
+from components.table_example_gen.splits import Quantiles, hash_buckets, places_of_buckets, time_quantiles
 
 
 def values(record: bytes, name: str) -> list[object]:
@@ -141,13 +142,29 @@ def test_a_text_without_a_near_duplicate_is_split_by_its_hash(tmp_path):
     }
 
 
+def quantiles_of(numbers: np.ndarray, parts: int) -> Quantiles:
+    return reduce(Quantiles.merged, (time_quantiles(pa.array(part), "x") for part in np.array_split(numbers, parts)))
+
+
+def test_quantiles_are_the_same_however_the_rows_are_divided():
+    generator = np.random.default_rng(0)
+    numbers = np.concatenate([generator.normal(size=70_000), generator.integers(0, 9, 20_000)])
+    whole = quantiles_of(numbers, 1)
+    assert quantiles_of(generator.permutation(numbers), 7).counts == whole.counts
+    # Each value with all of its rows.
+    (kept,) = [value for value in whole.counts if value in range(9)][:1]
+    assert whole.counts[kept][0] == (numbers == kept).sum()
+
+
+def test_quantiles_of_few_values_are_exact():
+    numbers = np.repeat([1.0, 2.0, 3.0], [70_000, 20_000, 10_000])
+    assert [quantiles_of(numbers, 3).threshold(share) for share in (0.1, 0.25, 0.31)] == [3.0, 2.0, 1.0]
+
+
 def test_quantiles_are_few_and_near_the_truth():
     numbers = np.random.default_rng(0).normal(size=100_000)
-    parts = [time_quantiles(pa.array(part), "x") for part in np.array_split(numbers, 10)]
-    merged = parts[0]
-    for part in parts[1:]:
-        merged = merged.merged(part)
-    assert len(merged.points) == 10_000
+    merged = quantiles_of(numbers, 10)
+    assert len(merged.counts) == 50_000
     assert (numbers >= merged.threshold(0.2)).mean() == pytest.approx(0.2, abs=0.002)
 
 
