@@ -62,7 +62,8 @@ class RunScreen:
             self._console.print(STEP.format(node) + "…", end="\r")
 
     def node_ended(self, node: str, seconds: float, cached: bool) -> None:
-        self._print(STEP.format(node) + ("unchanged" if cached else f"{seconds:6.1f} s"))
+        # A blank ends the longest names, too.
+        self._print(STEP.format(f"{node} ") + ("unchanged" if cached else f"{seconds:6.1f} s"))
 
     def outcome(self, outcome: RunOutcome, seconds: float) -> None:
         """The verdicts, and where the model lies."""
