@@ -7,6 +7,7 @@ written again before anything can be hashed: five times the work.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from typing import Any, TypeAlias
@@ -177,14 +178,15 @@ WHOLE, NUMBER, TEXT, NOTHING = pa.int64(), pa.float32(), pa.binary(), pa.null()
 def example_type(found: pa.DataType) -> pa.DataType | None:
     """What becomes of an Arrow type: WHOLE, NUMBER, TEXT, NOTHING, or a list of one of them.
 
-    Booleans, dates and times become text. None: structures, and lists of lists, which no column of a table holds.
+    Booleans, dates and times become text. None: structures, lists of lists and intervals, which no column of a table
+    holds.
     """
     if pa.types.is_dictionary(found):
         return example_type(found.value_type)
     if pa.types.is_list(found) or pa.types.is_large_list(found) or pa.types.is_fixed_size_list(found):
         item = example_type(found.value_type)
         return None if item is None or pa.types.is_list(item) else pa.list_(item)
-    if pa.types.is_nested(found):
+    if pa.types.is_nested(found) or pa.types.is_interval(found):
         return None
     if pa.types.is_null(found):
         return NOTHING
@@ -251,8 +253,11 @@ def _text(column: pa.Array, reading: TableReading) -> pa.Array:
 
 
 def _as_string(column: pa.Array) -> pa.Array:
-    """As pandas writes it in a CSV file."""
+    """As pandas writes it in a CSV file; a list as JSON."""
     found = column.type
+    if pa.types.is_list(found) or pa.types.is_large_list(found) or pa.types.is_fixed_size_list(found):
+        lists = (None if values is None else json.dumps(values, default=str) for values in column.to_pylist())
+        return pa.array(lists, pa.string())
     if pa.types.is_boolean(found):
         return pc.if_else(column, "True", "False")
     if pa.types.is_timestamp(found):
