@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from components.errors import BrokenInput
+from components.table_example_gen.bigquery import current_rows, is_bigquery
 from components.table_example_gen.column_defaults import ColumnChoice, choices_line, column_choices, left_out_warnings
 from components.table_example_gen.facts import TableFacts, merged_facts, shard_facts
 from components.table_example_gen.options import WHOLE_FOLDER, Ingestion, TableReading
@@ -123,7 +124,7 @@ def _text_for_a_number(where: str, column: str, kind: str, shards: Sequence[Shar
         "mend the value, or call the column categorical"
     )
     for path in dict.fromkeys(shard.path for shard in shards):
-        if format_of(path, reading) in ("parquet", "tfrecord"):
+        if is_bigquery(path) or format_of(path, reading) in ("parquet", "tfrecord"):
             continue
         for row in exact_reader(path, reading).rows():
             value = row.fields.get(column, "").strip()
@@ -193,7 +194,8 @@ class RawData:
     Attributes:
         path: what table_example_gen.sources or components.image_example_gen.image_files takes.
         findings: what is in it, for a person.
-        fingerprint: of photos, see components.image_example_gen.image_files; "" for tables, which TFX looks at.
+        fingerprint: of photos, see components.image_example_gen.image_files, and of rows of BigQuery; "" for files of
+            rows, which TFX looks at.
         kinds: column of a table -> its kind, where the config does not say it, see table_example_gen.column_defaults.
         warnings: what a person should know, in sentences.
     """
@@ -248,15 +250,19 @@ def table_data(config: RunConfig, path: str) -> RawData:
 
     Args:
         config: of the run.
-        path: of the files, as sources.table_files takes it.
+        path: of the files, as sources.table_files takes it; "" where the rows are in BigQuery.
 
     Raises:
         BrokenInput: it cannot be used; the message says where and why. Likewise the next one.
     """
     assert isinstance(config, TableRunConfig)
+    fingerprint = ""
+    if config.data.bigquery:
+        rows = current_rows(config.data.bigquery)
+        path, fingerprint = rows.path, rows.fingerprint
     findings = check_table(table_inputs(config, path), config)
     kinds = {name: choice.kind for name, choice in findings.choices.items()}
-    return RawData(path, str(findings), kinds=kinds, warnings=findings.warnings)
+    return RawData(path, str(findings), fingerprint, kinds, warnings=findings.warnings)
 
 
 def image_data(config: RunConfig, path: str) -> RawData:

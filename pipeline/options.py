@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 from components.errors import BrokenInput
 from components.evaluator.options import EvaluationOptions
 from components.run_report.model_card import ModelCard
+from components.table_example_gen.bigquery import BigQuerySource
 from components.table_example_gen.options import Ingestion, SplitOptions, TableFormat, TableReading
 from pipeline.schedules.cron import CronExpression, parse_cron_expression
 from trainers.image.options import FineTuneOptions, WrapOptions
@@ -329,7 +330,9 @@ class DataOptions(_Section):
     @model_validator(mode="after")
     def _check(self) -> DataOptions:
         if sum(source is not None for source in self._sources()) != 1:
-            raise ValueError("give either path (your own file) or dataset (hearts, reviews, digits) or spans")
+            raise ValueError(
+                "give either path (your own file) or dataset (hearts, reviews, digits) or spans, or bigquery for rows"
+            )
         return self
 
     def _sources(self) -> list[Any]:
@@ -341,6 +344,7 @@ class TableDataOptions(DataOptions):
 
     Attributes:
         path: one file, a list of files, a pattern, or a folder of files.
+        bigquery: a table of BigQuery, or a query, instead.
         format: of the files, where the endings of their names do not say it.
         delimiter: between the fields of a CSV file.
         encoding: of text files.
@@ -352,6 +356,7 @@ class TableDataOptions(DataOptions):
         test_share: the share that only the report sees.
     """
 
+    bigquery: BigQuerySource | None = None
     format: TableFormat | None = None
     delimiter: str | None = None
     encoding: str = "utf-8"
@@ -370,12 +375,15 @@ class TableDataOptions(DataOptions):
     @model_validator(mode="after")
     def _check_reading(self) -> TableDataOptions:
         self.reading(as_text=False)
+        of_files = self.model_fields_set & {"format", "delimiter", "encoding", "decimal", "thousands"}
+        if self.bigquery and of_files:
+            raise ValueError(f"{', '.join(sorted(of_files))}: of files alone; rows of BigQuery have their types")
         if self.eval_share + self.test_share >= 1:
             raise ValueError(f"eval_share and test_share are {self.eval_share + self.test_share:g}: nothing is left")
         return self
 
     def _sources(self) -> list[Any]:
-        return [*super()._sources(), self.split.files]
+        return [*super()._sources(), self.split.files, self.bigquery]
 
     def reading(self, as_text: bool) -> TableReading:
         """How the files are read, as a table or as texts."""

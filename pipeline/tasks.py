@@ -164,9 +164,11 @@ def schema_file(config: RunConfig) -> str | None:
 
 
 def _table_example_gen(config: RunConfig, data: str, data_fingerprint: str) -> BaseComponent:
-    from components.table_example_gen.component import TableExampleGen
+    from components.table_example_gen.component import BigQueryExampleGen, TableExampleGen
 
     assert isinstance(config, TableRunConfig)
+    if config.data.bigquery:
+        return BigQueryExampleGen(_runtime_parameter("data", data), data_fingerprint, config.ingestion())
     base, patterns = input_patterns(table_inputs(config, data))
     return TableExampleGen(_runtime_parameter("data", base), patterns, config.ingestion())
 

@@ -1,3 +1,12 @@
-"""TableExampleGen: reads tables and texts, of any common format, into examples."""
+"""TableExampleGen and BigQueryExampleGen: read tables and texts into examples."""
 
-__all__ = ["column_defaults", "component", "executor", "facts", "options", "serialization", "sources"]
+__all__ = [
+    "bigquery",
+    "column_defaults",
+    "component",
+    "executor",
+    "facts",
+    "options",
+    "serialization",
+    "sources",
+]

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from google.protobuf.wrappers_pb2 import StringValue
+from tfx import types
 from tfx import v1 as tfx
 from tfx.components.example_gen.component import FileBasedExampleGen
-from tfx.dsl.components.base import executor_spec
+from tfx.dsl.components.base import base_beam_component, executor_spec
 from tfx.proto import example_gen_pb2
+from tfx.types import standard_artifacts
+from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
-from components.table_example_gen.executor import Executor
+from components.table_example_gen.executor import BigQueryExecutor, Executor
 from components.table_example_gen.options import Ingestion
 
 
@@ -37,4 +40,40 @@ class TableExampleGen(FileBasedExampleGen):
             input_base=input_base,
             input_config=tfx.proto.Input(splits=splits),
             custom_config=custom_config,
+        )
+
+
+class BigQueryExampleGenSpec(ComponentSpec):
+    """All parameters are text."""
+
+    PARAMETERS = {
+        "source": ExecutionParameter(type=str),
+        "input_fingerprint": ExecutionParameter(type=str),
+        "ingestion": ExecutionParameter(type=str),
+    }
+    INPUTS: dict[str, ChannelParameter] = {}
+    OUTPUTS = {"examples": ChannelParameter(type=standard_artifacts.Examples)}
+
+
+class BigQueryExampleGen(base_beam_component.BaseBeamComponent):
+    """Rows of BigQuery as examples, the same ones that TableExampleGen makes of them in a Parquet file.
+
+    Args:
+        source: the path of a bigquery.BigQuerySource, or of bigquery.CurrentRows.
+        input_fingerprint: that of bigquery.CurrentRows, or what no other run has. TFX's cache compares parameters, and
+            does not look at BigQuery.
+        ingestion: what is done with the rows; they have no splits of the input.
+    """
+
+    SPEC_CLASS = BigQueryExampleGenSpec
+    EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(BigQueryExecutor)
+
+    def __init__(self, source: str, input_fingerprint: str, ingestion: Ingestion) -> None:
+        super().__init__(
+            BigQueryExampleGenSpec(
+                source=source,
+                input_fingerprint=input_fingerprint,
+                ingestion=ingestion.model_dump_json(),
+                examples=types.Channel(type=standard_artifacts.Examples),
+            )
         )

@@ -1,4 +1,4 @@
-"""Sources of rows: CSV, TSV, JSON lines, Parquet and TFRecord files, read in shards by pyarrow."""
+"""Sources of rows: CSV, TSV, JSON lines, Parquet and TFRecord files, and BigQuery, read in shards by pyarrow."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import pyarrow.json
 import pyarrow.parquet
 
 from components.errors import BrokenInput
+from components.table_example_gen.bigquery import is_bigquery, read_streams, stream_batches
 from components.table_example_gen.options import Ingestion, TableFormat, TableReading
 from components.table_example_gen.serialization import NOTHING, TEXT, WHOLE, example_column
 from components.table_file import (
@@ -54,7 +55,7 @@ def table_files(path: str) -> list[str]:
     """The files that a path means: itself, all that match a pattern, or those of the formats above in a folder.
 
     Args:
-        path: here or in an object store; several are on lines of their own.
+        path: here or in an object store; several are on lines of their own. That of a BigQuerySource stands for itself.
 
     Raises:
         BrokenInput: there is none.
@@ -63,6 +64,8 @@ def table_files(path: str) -> list[str]:
 
 
 def _table_files(path: str) -> list[str]:
+    if is_bigquery(path):
+        return [path]
     if "://" in path:
         from tfx.dsl.io import fileio
 
@@ -94,7 +97,7 @@ def exact_reader(path: str, reading: TableReading) -> TableFile:
 
 @dataclass(frozen=True)
 class Shard:
-    """Part of a file, which one worker reads.
+    """Part of a file, or a stream of BigQuery, which one worker reads.
 
     Attributes:
         path: of the file.
@@ -121,7 +124,7 @@ def plan_shards(
     """
     planned: list[Shard] = []
     for path in paths:
-        source = _SOURCES[format_of(path, reading)]
+        source = _source(path, reading)
         try:
             planned += [replace(shard, split=split) for shard in source.plan(path, reading, block_bytes)]
         except (pa.ArrowException, OSError, EOFError) as error:
@@ -168,7 +171,7 @@ def shard_batches(
     Raises:
         BrokenInput: the shard cannot be read; the message names the line of a text file.
     """
-    source = _SOURCES[format_of(shard.path, reading)]
+    source = _source(shard.path, reading)
     try:
         for batch in source.read(shard, reading, columns):
             yield batch if columns is None else _typed(batch, reading, columns)
@@ -187,7 +190,7 @@ def _typed(batch: pa.RecordBatch, reading: TableReading, columns: Mapping[str, p
 
 def unreadable(path: str, reading: TableReading, error: Exception) -> BrokenInput:
     """Why a file cannot be read, by the reader that knows lines where there is one."""
-    table_format = format_of(path, reading)
+    table_format = "rows of BigQuery" if is_bigquery(path) else format_of(path, reading)
     if table_format in ("csv", "tsv", "jsonl"):
         try:
             for _ in exact_reader(path, reading).rows():
@@ -461,6 +464,19 @@ def _record_batches(
         raise ValueError(str(error).splitlines()[0]) from error
 
 
+# BigQuery.
+
+
+def _stream_shards(path: str, reading: TableReading, block_bytes: int) -> Iterator[Shard]:
+    yield from map(Shard, read_streams(path))
+
+
+def _stream_batches(
+    shard: Shard, reading: TableReading, columns: Mapping[str, pa.DataType] | None
+) -> Iterator[pa.RecordBatch]:
+    yield from stream_batches(shard.path, BATCH_ROWS)
+
+
 @dataclass(frozen=True)
 class _Source:
     """How files of a format are divided and read; see plan_shards and shard_batches."""
@@ -476,3 +492,8 @@ _SOURCES: Mapping[TableFormat, _Source] = {
     "parquet": _Source(_parquet_shards, _parquet_batches),
     "tfrecord": _Source(_record_shards, _record_batches),
 }
+_BIGQUERY = _Source(_stream_shards, _stream_batches)
+
+
+def _source(path: str, reading: TableReading) -> _Source:
+    return _BIGQUERY if is_bigquery(path) else _SOURCES[format_of(path, reading)]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 
 from components.errors import BrokenInput
+from components.table_example_gen.bigquery import is_bigquery
 from pipeline.data import RawData, StagedFile
 from pipeline.options import ClusterOptions, RunConfig, StepResources
 from pipeline.spans import span_window, write_span_files
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 _CONTAINER_COMMAND = ["python", "-m", "pipeline.container_main"]
 # Both backends put the id of the run there.
 _RUN_ID = "{{$.pipeline_job_uuid}}"
-# A node with such a parameter looks at the model base path, which no cache knows.
-_NEVER_CACHED = "run_id"
 
 Target = Literal["kubeflow", "vertex"]
 
@@ -51,7 +50,8 @@ def cluster_pipeline(config: RunConfig, target: Target, folder: Path) -> Cluster
     """Compile a config; nothing is sent anywhere.
 
     Data and a schema of this machine get a place below `cluster.pipeline_root` whose name changes with their content.
-    Data in an object store are read where they are. A relative `models` means a folder below the pipeline root.
+    Data in an object store or in BigQuery are read where they are. A relative `models` means a folder below the
+    pipeline root.
 
     Args:
         config: of the run.
@@ -99,6 +99,10 @@ def _data(config: RunConfig, folder: Path) -> RawData:
     """The data, looked at where they are here."""
     if config.data.path and all("://" in path for path in config.data.path.splitlines()):
         return RawData(config.data.path, "")
+    bigquery = getattr(config.data, "bigquery", None)
+    if bigquery:
+        # Read anew in each run: what the rows will be then is not known here.
+        return RawData(bigquery.path(), "", _RUN_ID)
     if config.data.spans:
         content = TASKS[config.task].spans
         # What is served on the cluster is not known here, and so not which spans are new.
@@ -118,7 +122,7 @@ def _data(config: RunConfig, folder: Path) -> RawData:
 
 
 def _stage(local: str, root: str, kind: str, staged: list[StagedFile], fingerprint: str = "") -> str:
-    if "://" in local:
+    if "://" in local or is_bigquery(local):
         return local
     name = Path(local).name
     fingerprint = fingerprint or _content_hash(Path(local))
@@ -141,8 +145,8 @@ def _is_shared(path: str) -> bool:
 def compile_job(pipeline: tfx.dsl.Pipeline, cluster: ClusterOptions) -> dict[str, Any]:
     """A PipelineJob as JSON: `pipelineSpec` (schema version 2.1.0), `runtimeConfig`, `displayName`, `labels`.
 
-    The open-source backend runs no resolver nodes, and the pipeline has none. Nodes that look at the model base path
-    are not cached.
+    The open-source backend runs no resolver nodes, and the pipeline has none. Nodes that are told the id of the run
+    look at what no cache knows, the model base path or BigQuery, and are not cached.
 
     Raises:
         BrokenInput: `cluster.image` is missing, or `cluster.resources` names a step that is not there.
@@ -164,7 +168,8 @@ def compile_job(pipeline: tfx.dsl.Pipeline, cluster: ClusterOptions) -> dict[str
     )
     job: dict[str, Any] = runner.run(pipeline, write_out=False)
     for task in job["pipelineSpec"]["root"]["dag"]["tasks"].values():
-        if _NEVER_CACHED in task.get("inputs", {}).get("parameters", {}):
+        parameters = task.get("inputs", {}).get("parameters", {}).values()
+        if any(parameter.get("runtimeValue", {}).get("constant") == _RUN_ID for parameter in parameters):
             task.pop("cachingOptions", None)
     parameters = job["pipelineSpec"]["root"].get("inputDefinitions", {}).get("parameters", {})
     for name, default in _defaults(pipeline.components).items():  # TFX leaves them out
