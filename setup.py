@@ -42,6 +42,8 @@ setup(
         "orjson~=3.9",
         "httpx~=0.28",
         "requests",
+        "google-cloud-bigquery",
+        "google-cloud-bigquery-storage",
         "google-cloud-storage",
         "google-crc32c",
         "click~=8.1",

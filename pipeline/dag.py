@@ -93,8 +93,8 @@ class Locations:
     """Where one run reads and writes.
 
     Attributes:
-        data: the file of the table, or where the photos are.
-        data_fingerprint: of the photos, see components.image_example_gen.image_files.
+        data: the file of the table or its place in BigQuery, or where the photos are.
+        data_fingerprint: of the photos, see components.image_example_gen.image_files, or of rows of BigQuery.
         schema_file: a copy of the curated schema in a folder whose name changes with its content, or None.
         artifacts: the pipeline root.
         metadata: the SQLite file of ML Metadata; None where a cluster has its own.
