@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from components.errors import BrokenInput
-from components.table_example_gen.bigquery import current_rows, is_bigquery
+from components.table_example_gen.bigquery import current_rows
 from components.table_example_gen.column_defaults import ColumnChoice, choices_line, column_choices, left_out_warnings
 from components.table_example_gen.facts import TableFacts, merged_facts, shard_facts
 from components.table_example_gen.options import WHOLE_FOLDER, Ingestion, TableReading
@@ -119,18 +119,18 @@ def _duplicates(shards: Sequence[Shard], facts: TableFacts, ingestion: Ingestion
 def _text_for_a_number(where: str, column: str, kind: str, shards: Sequence[Shard], ingestion: Ingestion) -> str:
     """Which value of a column is no number, and where, if it is in a text file."""
     reading = ingestion.reading
-    advice = (
-        f"expected a number (preprocessing.columns.{column} in the config is {kind}); "
-        "mend the value, or call the column categorical"
-    )
+    said = f"preprocessing.columns.{column} in the config is {kind}"
     for path in dict.fromkeys(shard.path for shard in shards):
-        if is_bigquery(path) or format_of(path, reading) in ("parquet", "tfrecord"):
+        if format_of(path, reading) not in ("csv", "tsv", "jsonl"):
             continue
         for row in exact_reader(path, reading).rows():
             value = row.fields.get(column, "").strip()
             if value and value not in reading.missing and not _is_number(value, reading):
-                return f"{path}: line {row.line}: column {column!r} is {row.fields[column]!r}, {advice}"
-    return f"{where}: column {column!r} holds text, {advice}"
+                return (
+                    f"{path}: line {row.line}: column {column!r} is {row.fields[column]!r}, expected a number "
+                    f"({said}); mend the value, or call the column categorical"
+                )
+    return f"{where}: column {column!r} holds text, expected numbers ({said}); call the column categorical"
 
 
 def _is_number(text: str, reading: TableReading) -> bool:

@@ -82,7 +82,7 @@ def test_an_image_goes_to_either_input_as_bytes():
 
 
 def test_several_values_of_a_feature_fill_a_row_up_with_missing_ones():
-    given = [example(tags=[b"a", b"b"]), example(tags=[]), example(tags=[b"c"])]
+    given = [example(tags=[b"a", b"b"]), example(), example(tags=[b"c"])]
     inputs = request_inputs(signature(tags=tf.string), given)
     assert inputs["tags"].tolist() == [[b"a", b"b"], [b"", b""], [b"c", b""]]
     assert request_inputs(signature(tags=tf.string), given[1:])["tags"].tolist() == [b"", b"c"]

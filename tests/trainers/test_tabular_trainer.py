@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import json
 from itertools import chain
+from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_transform as tft
+from tfx.components.trainer.fn_args_utils import FnArgs
 
-from trainers.splits import TransformedSplit
-from trainers.tabular.models import build_model
+from benchmarks.harness.pipelines import transform_graph
+from serving import reference_predictions
+from serving.reference_predictions import FILE_NAME
+from serving.session_model import SessionModel
+from serving.signatures.tabular import raw_list
+from trainers.options import TunerOptions
+from trainers.splits import TransformedSplit, TransformGraph
+from trainers.tabular.models import build_model, model_inputs
 from trainers.tabular.options import TabularTrainerOptions
-from trainers.tabular.train import fit, shuffled_batches
+from trainers.tabular.train import fit, run_fn, shuffled_batches, tuner_fn
+from transform.options import LabelOptions, TabularOptions
+from transform.tabular import preprocessing_fn
 
 
 def split(rows: int = 400, seed: int = 0) -> TransformedSplit:
@@ -90,3 +105,317 @@ def test_each_pass_has_every_row_once_in_a_new_order():
     first, second = list(chain(*seen[:3])), list(chain(*seen[3:]))
     assert sorted(first) == sorted(second) == list(range(10))
     assert first != second
+
+
+OPTIONS = TabularOptions(
+    label=LabelOptions(column="bought"),
+    columns={
+        "joined": "datetime",
+        "review": {"kind": "text", "minimum_term_count": 1, "maximum_length": 20},
+        "member": "boolean",
+        "tags": {"kind": "list", "maximum_length": 6},
+        "colours": {"kind": "list", "separator": ";"},
+        "shop": {"kind": "hash", "buckets": 30},
+        "amount": "log",
+        "income": "quantile_normal",
+    },
+    crosses=(("member", "shop"),),
+    minimum_category_count=1,
+)
+DTYPES = {
+    "joined": tf.string, "review": tf.string, "member": tf.string, "tags": tf.string, "colours": tf.string,
+    "shop": tf.int64, "amount": tf.float32, "income": tf.float32, "city": tf.string, "age": tf.int64,
+}  # fmt: skip
+SPEC = {name: tf.io.VarLenFeature(dtype) for name, dtype in (DTYPES | {"bought": tf.string}).items()}
+MISSING = {tf.string: "", tf.int64: -(2**31), tf.float32: -1e38}
+WORDS = ["fine", "dull", "film", "cast", "plot"]
+Row = dict[str, Any]
+
+
+def rows(count: int, seed: int = 0) -> list[Row]:
+    """What is bought follows from the sentence, the list and the date, in different rows; some values are missing."""
+    chance = np.random.default_rng(seed)
+    made = []
+    for number in range(count):
+        yes = bool(chance.integers(2))
+        said, tagged = number % 3 != 1, number % 3 != 2
+        day, hour = chance.integers(10, 29), chance.integers(10, 24)
+        row: Row = {
+            "joined": f"20{chance.integers(10, 26)}-0{2 if yes else 8}-{day} {hour}:00",
+            "review": " ".join([*chance.choice(WORDS[2:], size=3), ("fine" if yes else "dull") if said else "film"]),
+            "member": str(chance.choice(["yes", "no", "TRUE", "f"])),
+            "tags": "|".join(["new", *(["red" if yes else "blue"] if tagged else [])][:: chance.choice([1, -1])]),
+            "colours": [str(colour) for colour in chance.choice(["a", "b", "c"], size=chance.integers(0, 4))],
+            "shop": int(chance.integers(100)),
+            "amount": float(np.float32(chance.lognormal(sigma=2))),
+            "income": float(np.float32(chance.lognormal(sigma=2))),
+            "city": str(chance.choice(["Oslo", "Rome ", " Lima"])),
+            "age": int(chance.integers(18, 90)),
+            "bought": "yes" if yes else "no",
+        }
+        for name in [name for name in DTYPES if chance.random() < 0.05]:
+            row.pop(name)
+        made.append(row)
+    return made
+
+
+def example(row: Row) -> bytes:
+    result = tf.train.Example()
+    for name, value in row.items():
+        feature = result.features.feature[name]
+        values = value if isinstance(value, list) else [value]
+        if SPEC[name].dtype == tf.string:
+            feature.bytes_list.value.extend(one.encode() for one in values)
+        elif SPEC[name].dtype == tf.float32:
+            feature.float_list.value.extend(values)
+        else:
+            feature.int64_list.value.extend(values)
+    return result.SerializeToString()
+
+
+def columns_of(table: list[Row]) -> dict[str, np.ndarray]:
+    """A request: each column as a vector, that of several values as an array filled up with "" at the end."""
+    columns = {}
+    for name, dtype in DTYPES.items():
+        values = [row.get(name, MISSING[dtype]) for row in table]
+        if name == "colours":
+            lists = [value if isinstance(value, list) else [] for value in values]
+            width = max(1, *map(len, lists))
+            values = [[*cell, *[""] * (width - len(cell))] for cell in lists]
+        columns[name] = np.array(values, object if dtype == tf.string else dtype.as_numpy_dtype)
+    return columns
+
+
+def train(folder: Path, table: list[Row], base_model: str = "", **trainer: Any) -> str:
+    tf.compat.v1.reset_default_graph()  # other tests leave annotations there, which tft would read
+    options = TabularTrainerOptions(warm_start=True, **trainer)
+    with tf.io.TFRecordWriter(f"{folder}/examples.gz", "GZIP") as writer:
+        for row in table:
+            writer.write(example(row))
+    config = {
+        "preprocessing": OPTIONS.model_dump_json(), "trainer": options.model_dump_json(), "code_fingerprint": "code",
+    }  # fmt: skip
+    transform_graph(preprocessing_fn, config, SPEC, f"{folder}/examples.gz", str(folder))
+    run_fn(
+        FnArgs(
+            train_files=[f"{folder}/examples.gz"],
+            eval_files=[f"{folder}/examples.gz"],
+            model_run_dir=f"{folder}/model_run",
+            transform_output=f"{folder}/graph",
+            serving_model_dir=f"{folder}/model/Format-Serving",
+            base_model=base_model,
+            custom_config=config,
+        )
+    )
+    return f"{folder}/model/Format-Serving"
+
+
+TABLE = rows(300)
+
+
+@pytest.fixture(scope="module", params=[(), (8,)], ids=["linear", "network"])
+def hidden_units(request) -> tuple[int, ...]:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, hidden_units) -> Path:
+    return tmp_path_factory.mktemp("table")
+
+
+@pytest.fixture(scope="module")
+def saved_model(folder, hidden_units) -> str:
+    return train(folder, TABLE, hidden_units=hidden_units, epochs=20, batch_size=32)
+
+
+@pytest.fixture(scope="module")
+def session(saved_model) -> Any:
+    session = SessionModel(saved_model)
+    yield session
+    session.close()
+
+
+@pytest.fixture(scope="module")
+def expected(saved_model) -> np.ndarray:
+    """What the Keras model says of each row after Transform's graph: probabilities of "no" and "yes"."""
+    written = reference_predictions.read(f"{Path(saved_model).parent}/{FILE_NAME}")
+    by_id = dict(zip(written.ids, written.probabilities, strict=True))
+    return np.array([by_id[reference_predictions.example_id(example(row))] for row in TABLE])
+
+
+def test_examples_get_the_training_graphs_probabilities(session, expected):
+    serialized = np.array([example({k: v for k, v in row.items() if k != "bought"}) for row in TABLE], object)
+    answers = session.run("serve_examples", {"examples": serialized})["probabilities"]
+    np.testing.assert_allclose(answers, expected, atol=1e-6)
+
+
+def test_columns_get_the_training_graphs_labels_and_probabilities(session, expected):
+    columns = columns_of(TABLE)
+    assert columns["colours"].ndim == 2
+    answers = session.run("classify", columns)
+    order = np.argsort(-expected, axis=1)
+    assert (answers["labels"] == np.array([b"no", b"yes"], object)[order]).all()
+    np.testing.assert_allclose(answers["probabilities"], np.take_along_axis(expected, order, axis=1), atol=1e-6)
+    labels = session.run("serving_default", columns)["output_0"]
+    assert labels.tolist() == [(b"no", b"yes")[best] for best in expected.argmax(axis=1)]
+
+
+def test_columns_are_taken_as_vectors_and_as_columns_of_one(session, expected):
+    columns = columns_of(TABLE)
+    colours = np.array([";".join(cell) for cell in columns["colours"]], object)  # separated, in one value
+    for column in (colours, colours[:, None]):
+        taken = {name: values if values.ndim == 2 else values[:, None] for name, values in columns.items()}
+        answers = session.run("serving_default", taken | {"colours": column})["output_0"]
+        assert answers.tolist() == [(b"no", b"yes")[best] for best in expected.argmax(axis=1)]
+
+
+def test_a_row_alone_is_answered_as_among_others(session, expected):
+    for number in range(0, 300, 25):
+        answer = session.run("classify", columns_of(TABLE[number : number + 1]))
+        np.testing.assert_allclose(answer["probabilities"][0], np.sort(expected[number])[::-1], atol=1e-6)
+
+
+def test_the_session_transforms_as_transforms_graph_does(session, saved_model, folder):
+    serialized = np.array([example(row) for row in TABLE], object)
+    served = session.run("transform_features", {"examples": serialized})
+    transform = TransformGraph(tft.TFTransformOutput(f"{folder}/graph"))
+    features = transform(tf.io.parse_example(serialized, SPEC))
+    assert set(served) == set(features) == {
+        "numbers", "categories", "hashes", "list0", "list1", "terms0", "terms0_weights", "label",
+    }  # fmt: skip
+    for name, values in features.items():
+        np.testing.assert_array_equal(served[name], values, err_msg=name)
+
+
+def test_odd_rows_have_finite_answers_and_leave_the_others_alone(session):
+    plain = {**TABLE[0], "joined": "2020-02-02", "review": "a fine film"}
+    (alone,) = session.run("classify", columns_of([plain]))["probabilities"]
+    text = [name for name, dtype in DTYPES.items() if dtype == tf.string and name != "colours"]
+    odd = [{}, dict.fromkeys(text, "\x00|;\u00ff" * 999)]
+    odd += [{"amount": 1e37, "income": -1e37, "shop": 2**63 - 1, "age": 2**31}, {"colours": ["never", "seen"] * 500}]
+    odd += [{"joined": "2026-02-30"}, {"joined": "9999-12-31T23:59:59.9-23:59"}]
+    answers = session.run("classify", columns_of([*odd, plain]))["probabilities"]
+    np.testing.assert_allclose(answers.sum(axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(answers[-1], alone, atol=1e-6)
+
+
+def test_an_empty_request_has_an_empty_answer(session):
+    columns = {name: values[:0] for name, values in columns_of(TABLE).items()}
+    assert session.run("serving_default", columns)["output_0"].shape == (0,)
+
+
+def test_the_model_learns_from_each_kind(session):
+    table = rows(300, seed=1)
+    answers = session.run("serving_default", columns_of(table))["output_0"]
+    right = np.array([answer.decode() == row["bought"] for answer, row in zip(answers, table, strict=True)])
+    for rest in range(3):  # a third of the rows says it by the tags, a third by the sentence; all by the month
+        assert right[rest::3].mean() > 0.9
+
+
+def test_a_warm_start_begins_with_the_weights_of_the_served_model(saved_model, expected, hidden_units, tmp_path):
+    still = {"hidden_units": hidden_units, "epochs": 1, "learning_rate": 1e-12, "batch_size": 300}
+    started = train(tmp_path, TABLE, base_model=saved_model, **still)
+    said = json.loads((Path(started).parent / "provenance.json").read_text())["warm_start"]
+    assert said.startswith("warm: from the served model, with") and "terms0" in said
+    again = reference_predictions.read(f"{Path(started).parent}/{FILE_NAME}")
+    by_id = dict(zip(again.ids, again.probabilities, strict=True))
+    answers = np.array([by_id[reference_predictions.example_id(example(row))] for row in TABLE])
+    np.testing.assert_allclose(answers, expected, atol=1e-5)
+
+
+def test_hyperparameters_are_searched_for_such_a_table_too(saved_model, folder, tmp_path):
+    search = TunerOptions(space={"learning_rate": [1e-7, 0.05]}, objective="cross_entropy")
+    options = TabularTrainerOptions(hidden_units=(), epochs=5)
+    config = {"preprocessing": OPTIONS, "trainer": options, "tuner": search}
+    made = tuner_fn(
+        FnArgs(
+            train_files=[f"{folder}/examples.gz"],
+            transform_graph_path=f"{folder}/graph",
+            working_dir=str(tmp_path),
+            custom_config={name: part.model_dump_json() for name, part in config.items()},
+        )
+    )
+    made.tuner.search(**made.fit_kwargs)
+    assert made.tuner.get_best_hyperparameters()[0].values["learning_rate"] == 0.05
+
+
+def split_of(features: dict[str, Any], labels: np.ndarray) -> TransformedSplit:
+    inputs = model_inputs({name: tf.constant(values) for name, values in features.items()})
+    arrays = {
+        name: column if isinstance(column, tf.RaggedTensor) else column.numpy() for name, column in inputs.items()
+    }
+    return TransformedSplit([str(n) for n in range(len(labels))], arrays, labels, left_out=0, fingerprint="")
+
+
+def only_feature(kind: str, count: int, seed: int) -> tuple[dict[str, np.ndarray], np.ndarray, dict[str, int]]:
+    """A feature that says the label, and some noise; and the sizes that the model is built with."""
+    chance = np.random.default_rng(seed)
+    labels = chance.integers(0, 2, size=count)
+    noise = chance.integers(3, 10, size=[count, 4])
+    said = np.where(chance.random(count) < 0.1, 0, labels + 1)[:, None]  # of a tenth of the rows, nothing
+    if kind == "hashes":
+        return {"hashes": np.concatenate([labels[:, None] + 1, noise[:, :1] + 10], axis=1)}, labels, {"hashes": 30}
+    numbers = -np.sort(-np.concatenate([said, noise], axis=1), axis=1)
+    if kind == "list0":
+        return {"list0": numbers}, labels, {}
+    weights = np.where(numbers > 0, 0.5, 0).astype(np.float32)
+    return {"terms0": numbers, "terms0_weights": weights}, labels, {"terms0": 10}
+
+
+@pytest.mark.parametrize("hidden", [(), (8,)])
+@pytest.mark.parametrize("kind", ["list0", "terms0", "hashes"])
+def test_a_table_of_this_kind_alone_is_learned(kind, hidden):
+    features, labels, sizes = only_feature(kind, 500, seed=0)
+    options = TabularTrainerOptions(hidden_units=hidden, epochs=30, batch_size=64, early_stopping_patience=30)
+    keras.utils.set_random_seed(0)
+    split = split_of(features, labels)
+    model = build_model(split.features, 10, 2, options, sizes)
+    fit(model, split, options)
+    features, labels, _ = only_feature(kind, 500, seed=1)
+    answers = model.predict(
+        {name: tf.cast(values, model.input[name].dtype) for name, values in features.items()}, verbose=0
+    )
+    assert (answers.argmax(axis=1) == labels).mean() > 0.92
+
+
+@pytest.mark.parametrize("kind", ["list0", "terms0", "hashes"])
+def test_the_network_learns_what_a_column_says_together_with_another(kind):
+    def table(seed: int) -> tuple[dict[str, np.ndarray], np.ndarray, dict[str, int]]:
+        features, said, sizes = only_feature(kind, 1000, seed)
+        turned = np.random.default_rng(seed + 100).integers(0, 2, size=len(said))
+        return features | {"numbers": turned[:, None].astype(np.float32)}, said ^ turned, sizes
+
+    features, labels, sizes = table(seed=0)
+    options = TabularTrainerOptions(hidden_units=(16,), epochs=40, batch_size=64)
+    keras.utils.set_random_seed(0)
+    split = split_of(features, labels)
+    model = build_model(split.features, 10, 2, options, sizes)
+    fit(model, split, options)
+    features, labels, _ = table(seed=1)
+    asked = {name: tf.cast(values, model.input[name].dtype) for name, values in features.items()}
+    assert (model.predict(asked, verbose=0).argmax(axis=1) == labels).mean() > 0.85
+
+
+def test_a_row_without_any_term_gets_the_frequent_class():
+    numbers = np.array([[1]] * 20 + [[0]] * 80)
+    labels = np.array([1] * 20 + [0] * 80)
+    options = TabularTrainerOptions(hidden_units=(), epochs=60, batch_size=20)
+    split = split_of({"terms0": numbers, "terms0_weights": numbers.astype(np.float32)}, labels)
+    model = build_model(split.features, 0, 2, options, {"terms0": 1})
+    fit(model, split, options)
+    nothing = {"terms0": np.zeros([1, 1], np.int32), "terms0_weights": np.zeros([1, 1], np.float32)}
+    assert model.predict(nothing, verbose=0)[0, 0] > 0.8
+
+
+@pytest.mark.parametrize(
+    "values", [["a|b", ""], [["a|b"], [""]], [["a", "b"], ["", ""]], [["", "a", "", "b"], [""] * 4]]
+)
+def test_a_list_reaches_the_form_that_the_schema_has(values):
+    sparse = raw_list(tf.constant(values), tf.io.VarLenFeature(tf.string), "|")
+    assert int(sparse.dense_shape[0]) == 2 and (sparse.indices[:, 0] == 0).numpy().all()
+    assert "|".join(value.decode() for value in sparse.values.numpy()) == "a|b"
+    for shape in ([], [1]):
+        one = raw_list(tf.constant(values), tf.io.FixedLenFeature(shape, tf.string), "|")
+        assert one.shape == [2, *shape]
+        parts = tf.strings.split(tf.reshape(one, [-1]), "|").to_list()
+        assert [[part for part in row if part] for row in parts] == [[b"a", b"b"], []]

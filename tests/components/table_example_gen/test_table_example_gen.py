@@ -1,16 +1,26 @@
 """TableExampleGen through Beam."""
 
+import bisect
+import hashlib
 import json
+from functools import reduce
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 import tensorflow as tf
+from pydantic import ValidationError
 from tfx.types import standard_artifacts
 
 from components.errors import BrokenInput
 from components.table_example_gen.component import TableExampleGen
-from components.table_example_gen.executor import REPORT_FILE, Executor
-from components.table_example_gen.options import Ingestion
+from components.table_example_gen.executor import REPORT_FILE, Executor, split_records
+from components.table_example_gen.facts import merged_facts, shard_facts
+from components.table_example_gen.options import Ingestion, SplitOptions, TableReading
+from components.table_example_gen.serialization import record_digests
+from components.table_example_gen.sources import plan_inputs, plan_shards
+from components.table_example_gen.splits import Quantiles, hash_buckets, places_of_buckets, time_quantiles
 from pipeline.runners.local import BEAM_PIPELINE_ARGS
 
 
@@ -101,3 +111,164 @@ def test_tables_without_rows_are_refused(folder, tmp_path):
         file.write_text("whole,number,text\n")
     with pytest.raises(BrokenInput, match="hold no rows"):
         run(folder, tmp_path / "out")
+
+
+def values(record: bytes, name: str) -> list[object]:
+    feature = tf.train.Example.FromString(record).features.feature[name]
+    return list(getattr(feature, feature.WhichOneof("kind") or "bytes_list").value)
+
+
+def split_of(path: Path, column: str = "id", block_bytes: int = 2**24, **options: object) -> dict[object, str]:
+    """Value of a column -> its split."""
+    ingestion = Ingestion(**options)
+    shards = plan_shards([str(path)], ingestion.reading, block_bytes=block_bytes)
+    facts = merged_facts(shard_facts(shard, ingestion) for shard in shards)
+    if facts.error:
+        raise BrokenInput(facts.error)
+    found = [
+        (values(record, column)[0], split)
+        for shard in shards
+        for split, records in split_records(shard, facts, ingestion)
+        for record in records
+    ]
+    assert len(dict(found)) == len(found) == facts.rows
+    return dict(found)
+
+
+def table(folder: Path, header: str, rows: list[object]) -> Path:
+    path = folder / "a.csv"
+    path.write_text(f"id,{header}\n" + "".join(f"{number},{row}\n" for number, row in enumerate(rows)))
+    return path
+
+
+def share(splits: dict[object, str], split: str) -> float:
+    return sum(found == split for found in splits.values()) / len(splits)
+
+
+def test_rows_are_split_by_their_hash_as_tfx_splits_them():
+    records = [f"record {number}".encode() for number in range(2_000)]
+    expected = [
+        bisect.bisect([75, 100], int(hashlib.sha256(record).hexdigest(), 16) % 100) for record in records
+    ]  # of which TFX's own ExampleGens make train and eval
+    assert places_of_buckets(hash_buckets(record_digests(records)), 0.25, 0).tolist() == expected
+
+
+def test_a_row_stays_in_its_split_when_others_come_and_when_a_test_split_is_added(tmp_path):
+    few = split_of(table(tmp_path, "x", [number % 7 for number in range(500)]))
+    many = split_of(table(tmp_path, "x", [number % 7 for number in range(1_000)]))
+    assert {row: many[row] for row in few} == few
+    tested = split_of(table(tmp_path, "x", [number % 7 for number in range(1_000)]), test_share=0.1)
+    assert {row for row, split in tested.items() if split == "eval"} == {row for row in many if many[row] == "eval"}
+    assert 0.07 < share(tested, "test") < 0.13
+    assert set(tested.values()) == {"train", "eval", "test"}
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        [f"2026-{1 + day // 28:02d}-{1 + day % 28:02d}" for day in range(300)],
+        [f"2026-01-01T{number // 60:02d}:{number % 60:02d}" for number in range(300)],
+        list(range(1_700_000_000, 1_700_000_300)),
+        [number / 7 for number in range(300)],
+    ],
+)
+@pytest.mark.parametrize("block_bytes", [2**24, 300])
+def test_the_newest_rows_are_held_out_wherever_they_stand(tmp_path, times, block_bytes):
+    order = np.random.default_rng(0).permutation(300)
+    path = table(tmp_path, "when", [times[place] for place in order])
+    splits = split_of(path, block_bytes=block_bytes, split={"time": "when"}, eval_share=0.2, test_share=0.1)
+    by_time = [splits[int(row)] for row in np.argsort(order)]
+    assert by_time == ["train"] * 210 + ["test"] * 30 + ["eval"] * 60
+
+
+def test_rows_of_one_time_stay_together_and_rows_without_one_are_learned_from(tmp_path):
+    path = table(tmp_path, "when", ["2026-01-01"] * 90 + ["2026-01-02"] * 9 + [""])
+    splits = split_of(path, split={"time": "when"}, eval_share=0.05)
+    assert [splits[row] for row in (0, 90, 98, 99)] == ["train", "eval", "eval", "train"]
+
+
+def test_a_time_that_does_not_sort_as_text_is_refused(tmp_path):
+    with pytest.raises(BrokenInput, match=r"data\.split\.time is 'when', which holds '31\.01\.2026'; expected numbers"):
+        split_of(table(tmp_path, "when", ["2026-01-01", "31.01.2026"]), split={"time": "when"})
+
+
+def test_rows_of_a_group_stay_together(tmp_path):
+    groups = [f"customer {number % 40}" for number in range(400)] + [""]
+    splits = split_of(table(tmp_path, "who", groups), split={"group": "who"})
+    for customer in range(40):
+        assert len({splits[row] for row in range(customer, 400, 40)}) == 1
+    assert set(splits.values()) == {"train", "eval"}
+
+
+def test_a_column_says_the_split_and_is_no_feature(tmp_path):
+    path = table(tmp_path, "split", ["train", "Validation", " test ", "TRAIN"])
+    assert split_of(path, split={"column": "split"}, test_share=0.1) == {0: "train", 1: "eval", 2: "test", 3: "train"}
+    ingestion = Ingestion(split=SplitOptions(column="split"), test_share=0.1)
+    (shard,) = plan_inputs({"all": str(path)}, ingestion)
+    records = [record for _, some in split_records(shard, shard_facts(shard, ingestion), ingestion) for record in some]
+    assert all(set(tf.train.Example.FromString(record).features.feature) == {"id"} for record in records)
+    with pytest.raises(BrokenInput, match=r"data\.split\.column is 'split', which says 'test' .* expected train, eval"):
+        split_of(path, split={"column": "split"})
+
+
+def test_near_duplicates_of_a_text_are_never_on_both_sides(tmp_path):
+    path = tmp_path / "a.csv"
+    lines = [f"{number},text number {number}\n" for number in range(1_000)]
+    lines += [f'{1_000 + number},"Text, number {number}!"\n' for number in range(1_000)]
+    path.write_text("id,text\n" + "".join(lines))
+    ingestion = {"reading": TableReading(as_text=True, strip=False)}
+    apart = split_of(path, **ingestion)
+    together = split_of(path, **ingestion, text_column="text", block_bytes=5_000)
+    keys = [str(number).encode() for number in range(2_000)]
+    assert sum(apart[keys[number]] != apart[keys[1_000 + number]] for number in range(1_000)) > 200
+    assert sum(together[keys[number]] != together[keys[1_000 + number]] for number in range(1_000)) == 0
+    assert 0.15 < share(together, "eval") < 0.25
+
+
+def test_a_text_without_a_near_duplicate_is_split_by_its_hash(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("id,text\n" + "".join(f"{number},text {number}\n" for number in range(500)) + '501,"Text, 7"\n')
+    ingestion = {"reading": TableReading(as_text=True, strip=False)}
+    apart, together = split_of(path, **ingestion), split_of(path, **ingestion, text_column="text")
+    assert {row: split for row, split in together.items() if row not in (b"7", b"501")} == {
+        row: split for row, split in apart.items() if row not in (b"7", b"501")
+    }
+
+
+def quantiles_of(numbers: np.ndarray, parts: int) -> Quantiles:
+    return reduce(Quantiles.merged, (time_quantiles(pa.array(part), "x") for part in np.array_split(numbers, parts)))
+
+
+def test_quantiles_are_the_same_however_the_rows_are_divided():
+    generator = np.random.default_rng(0)
+    numbers = np.concatenate([generator.normal(size=70_000), generator.integers(0, 9, 20_000)])
+    whole = quantiles_of(numbers, 1)
+    assert quantiles_of(generator.permutation(numbers), 7).counts == whole.counts
+    # Each value with all of its rows.
+    (kept,) = [value for value in whole.counts if value in range(9)][:1]
+    assert whole.counts[kept][0] == (numbers == kept).sum()
+
+
+def test_quantiles_of_few_values_are_exact():
+    numbers = np.repeat([1.0, 2.0, 3.0], [70_000, 20_000, 10_000])
+    assert [quantiles_of(numbers, 3).threshold(share) for share in (0.1, 0.25, 0.31)] == [3.0, 2.0, 1.0]
+
+
+def test_quantiles_are_few_and_near_the_truth():
+    numbers = np.random.default_rng(0).normal(size=100_000)
+    merged = quantiles_of(numbers, 10)
+    assert len(merged.counts) == 50_000
+    assert (numbers >= merged.threshold(0.2)).mean() == pytest.approx(0.2, abs=0.002)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"time": "a", "group": "b"}, "expected one way to split, received time, group"),
+        ({"files": {"train": "a.csv"}}, "files: expected files for train and eval, received train"),
+        ({"by": "luck"}, "Input should be 'hash'"),
+    ],
+)
+def test_a_split_that_is_none_is_refused(options, sentence):
+    with pytest.raises(ValidationError, match=sentence):
+        SplitOptions(**options)
