@@ -196,7 +196,7 @@ def datetime_pattern(format_: str) -> DatetimePattern:
 def _directive(directive: str, format_: str) -> tuple[str, str]:
     if directive[1:] not in _DIRECTIVES:
         known = ", ".join(f"%{letter}" for letter in _DIRECTIVES)
-        raise ValueError(f"formats: {format_!r} has the directive {directive!r}, which is none of {known} and %%")
+        raise ValueError(f"{format_!r} has the directive {directive!r}, which is none of {known} and %%")
     return _DIRECTIVES[directive[1:]]
 
 
@@ -204,8 +204,8 @@ def _check_fields(captured: list[str], format_: str) -> None:
     said = [_SAYS.get(field, field) for field in captured]
     twice = next((field for field in said if said.count(field) > 1), None)
     if twice:
-        raise ValueError(f"formats: {format_!r} says the {twice} twice; say it once")
+        raise ValueError(f"{format_!r} says the {twice} twice; say it once")
     if "year" not in said:
-        raise ValueError(f"formats: {format_!r} says no year; add %Y or %y")
+        raise ValueError(f"{format_!r} says no year; add %Y or %y")
     if ("half" in captured) != ("half_day_hour" in captured):
-        raise ValueError(f"formats: {format_!r} has one of %I and %p; they go together, and %H stands for both")
+        raise ValueError(f"{format_!r} has one of %I and %p; they go together, and %H stands for both")

@@ -204,7 +204,15 @@ def list_tokens(name: str, values: tf.Tensor | tf.SparseTensor, column: Column) 
         flat, count = tf.reshape(values, [-1]), tf.shape(values, tf.int64)[0]
         width = tf.size(values, tf.int64) // tf.maximum(count, 1)
         rows = tf.repeat(tf.range(count), width)
-    parts = tf.strings.split(category_text(flat, column), column.separator)
+    tokens, rows = _split_cells(category_text(flat, column), rows, count, column.separator)
+    return ListTokens(tf.strings.join([f"{name}=", tokens]), rows, count, column.maximum_length)
+
+
+# A function of its own, as is _known_in_order: tf.Transform traces the preprocessing several times, these once.
+@tf.function(autograph=False, reduce_retracing=True)
+def _split_cells(texts: tf.Tensor, rows: tf.Tensor, count: tf.Tensor, separator: str) -> tuple[tf.Tensor, tf.Tensor]:
+    """string [n] and int64 [n]: the different parts of the texts of each row, or one "", and their rows."""
+    parts = tf.strings.split(texts, separator)
     categories = tf.strings.strip(parts.flat_values)
     in_rows = tf.RaggedTensor.from_value_rowids(
         categories, tf.gather(rows, parts.value_rowids()), nrows=count, validate=False
@@ -212,8 +220,7 @@ def list_tokens(name: str, values: tf.Tensor | tf.SparseTensor, column: Column) 
     found, _ = distinct(select_values(in_rows, tf.strings.length(categories) > 0))
     empty = tf.reshape(tf.where(tf.equal(found.row_lengths(), 0)), [-1])
     values = tf.concat([found.flat_values, tf.fill(tf.shape(empty), "")], axis=0)
-    rows = tf.concat([found.value_rowids(), empty], axis=0)
-    return ListTokens(tf.strings.join([f"{name}=", values]), rows, count, column.maximum_length)
+    return values, tf.concat([found.value_rowids(), empty], axis=0)
 
 
 def categories_and_lists(
@@ -231,20 +238,20 @@ def categories_and_lists(
     ids = tf.split(category_ids(tf.concat(parts, axis=0), minimum_count), sizes, num=len(parts))
     outputs = {CATEGORIES: tf.stack(ids[: len(tokens)], axis=1)} if tokens else {}
     for number, (of_column, of_list) in enumerate(zip(lists, ids[len(tokens) :], strict=True)):
-        outputs[f"{LIST}{number}"] = _known_in_order(of_column, of_list)
+        outputs[f"{LIST}{number}"] = _known_in_order(of_column.rows, of_list, of_column.count, of_column.maximum_length)
     return outputs
 
 
-def _known_in_order(of_column: ListTokens, ids: tf.Tensor) -> tf.Tensor:
+@tf.function(autograph=False, reduce_retracing=True)
+def _known_in_order(rows: tf.Tensor, ids: tf.Tensor, count: tf.Tensor, maximum_length: int) -> tf.Tensor:
     """int64 [batch, maximum_length]: the known ids + 1 of each row, ascending, frequent ones first; then 0."""
     shift = tf.constant(32, tf.int64)
-    keys = tf.bitwise.left_shift(of_column.rows, shift) + ids + 1
-    keys = tf.sort(tf.boolean_mask(keys, ids >= 0))
+    keys = tf.sort(tf.boolean_mask(tf.bitwise.left_shift(rows, shift) + ids + 1, ids >= 0))
     rows = tf.bitwise.right_shift(keys, shift)
     known = tf.RaggedTensor.from_value_rowids(
-        keys - tf.bitwise.left_shift(rows, shift), rows, nrows=of_column.count, validate=False
+        keys - tf.bitwise.left_shift(rows, shift), rows, nrows=count, validate=False
     )
-    return known.to_tensor(shape=[None, of_column.maximum_length])
+    return known.to_tensor(shape=[None, maximum_length])
 
 
 def hashed_categories(columns: Sequence[tuple[tf.Tensor, Column]]) -> tf.Tensor:

@@ -1,6 +1,7 @@
 """Tables of every format, as people write them."""
 
 import gzip
+import hashlib
 import os
 import random
 from datetime import datetime
@@ -11,20 +12,15 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from components.errors import BrokenInput
 from components.table_example_gen.executor import split_records
 from components.table_example_gen.facts import merged_facts, shard_facts
 from components.table_example_gen.options import Ingestion, TableReading
-from components.table_example_gen.sources import plan_inputs, plan_shards, shard_batches, table_files
-import hashlib
-import numpy as np
-import pyarrow as pa
-import pytest
-import tensorflow as tf
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from components.table_example_gen.serialization import record_digests, serialized_examples
+from components.table_example_gen.sources import plan_inputs, plan_shards, shard_batches, table_files
 
 TEXT, WHOLE, NUMBER, NOTHING = pa.binary(), pa.int64(), pa.float32(), pa.null()
 
