@@ -22,6 +22,8 @@ LONGEST_FILES = (
     "test_run_reviews.py",
     "test_job_service.py",
     "test_run_heart.py",
+    "test_run_mixed_table.py",
+    "test_tabular_trainer.py",
     "test_run_bigquery.py",
     "test_run_stops.py",
     "test_score_command.py",
