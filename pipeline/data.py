@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from components.errors import BrokenInput
 from components.table_example_gen.bigquery import current_rows
@@ -89,7 +90,11 @@ def check_table(inputs: Mapping[str, str], config: TableRunConfig) -> TableFindi
             )
     for name, kind in config.preprocessing.numeric_columns().items():
         if facts.types[name] == TEXT:
-            raise BrokenInput(_text_for_a_number(where, name, kind, shards, ingestion))
+            said = f"preprocessing.columns.{name} in the config is {kind}"
+            raise BrokenInput(
+                _text_for_a_number(name, shards, ingestion.reading, said)
+                or f"{where}: column {name!r} holds text, expected numbers ({said}); call the column categorical"
+            )
     left_out = [
         f"the column {name!r} holds {kind}, which no example can hold, and is left out"
         for name, kind in facts.left_out.items()
@@ -104,7 +109,13 @@ def check_table(inputs: Mapping[str, str], config: TableRunConfig) -> TableFindi
         empty={name: facts.missing[name] for name in facts.types if name in keys},
         columns=facts.types,
         choices=choices,
-        warnings=[*left_out, *left_out_warnings(choices)],
+        warnings=[
+            *left_out,
+            *left_out_warnings(choices),
+            *_numbers_taken_as_text(
+                [name for name in undecided if facts.types[name] == TEXT], shards, ingestion.reading
+            ),
+        ],
     )
 
 
@@ -116,10 +127,8 @@ def _duplicates(shards: Sequence[Shard], facts: TableFacts, ingestion: Ingestion
     return facts.rows - len(seen)
 
 
-def _text_for_a_number(where: str, column: str, kind: str, shards: Sequence[Shard], ingestion: Ingestion) -> str:
-    """Which value of a column is no number, and where, if it is in a text file."""
-    reading = ingestion.reading
-    said = f"preprocessing.columns.{column} in the config is {kind}"
+def _text_for_a_number(column: str, shards: Sequence[Shard], reading: TableReading, said: str) -> str | None:
+    """Which value of a column is no number, and in which line of a text file; None for other files."""
     for path in dict.fromkeys(shard.path for shard in shards):
         if format_of(path, reading) not in ("csv", "tsv", "jsonl"):
             continue
@@ -130,7 +139,24 @@ def _text_for_a_number(where: str, column: str, kind: str, shards: Sequence[Shar
                     f"{path}: line {row.line}: column {column!r} is {row.fields[column]!r}, expected a number "
                     f"({said}); mend the value, or call the column categorical"
                 )
-    return f"{where}: column {column!r} holds text, expected numbers ({said}); call the column categorical"
+    return None
+
+
+_NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
+_NEARLY_ALL = 0.9
+
+
+def _numbers_taken_as_text(columns: Sequence[str], shards: Sequence[Shard], reading: TableReading) -> list[str]:
+    """A sentence for each column that is text although nearly all of its first values are numbers."""
+    sentences = []
+    first = next((batch for batch in shard_batches(shards[0], reading, dict.fromkeys(columns, TEXT))), None)
+    for name in columns if first is not None else ():
+        values = pc.cast(first.column(name), pa.string()).drop_null()
+        numeric = pc.mean(pc.cast(pc.match_substring_regex(values, _NUMBER), pa.float64())).as_py() or 0
+        if numeric >= _NEARLY_ALL:
+            said = "nearly all of its values are, and without it the column would not be taken as text"
+            sentences.append(_text_for_a_number(name, shards, reading, said))
+    return [f"{sentence}, or list it in data.missing" for sentence in sentences if sentence]
 
 
 def _is_number(text: str, reading: TableReading) -> bool:

@@ -70,7 +70,7 @@ def _slice_name(key: tfma.proto.metrics_for_slice_pb2.SliceKey) -> str:
     return ", ".join(parts)
 
 
-EVAL_SPLIT = "eval"
+EVAL_SPLIT, TEST_SPLIT = "eval", "test"
 BATCH_SIZE = 256
 
 
@@ -109,9 +109,38 @@ def read_predictions(run: FinishedRun) -> EvalPredictions | None:
     )
 
 
+def read_test_predictions(run: FinishedRun) -> EvalPredictions | None:
+    """What the exported model says of the test split, in a session; None without such a split, or without a model."""
+    if not {"model", "examples"} <= set(run.artifacts):
+        return None
+    if TEST_SPLIT not in json.loads(run.artifacts["examples"].text("split_names") or "[]"):
+        return None
+    path = path_utils.serving_model_path(run.artifacts["model"].uri)
+    ids: list[str] = []
+    truth, probabilities = [], []
+    model = SessionModel(path)
+    try:
+        for records in _batches(_split_files(run, TEST_SPLIT)):
+            examples = {"examples": np.array(records, dtype=object)}
+            numbers = model.run(TRANSFORM_FEATURES, examples, [LABEL])[LABEL]
+            usable = numbers >= 0
+            ids += [example_id(record) for record, use in zip(records, usable, strict=True) if use]
+            truth.append(numbers[usable])
+            probabilities.append(model.run(SERVE_EXAMPLES, examples)["probabilities"][usable])
+    finally:
+        model.close()
+    if not ids:
+        return None
+    return EvalPredictions(ids, read_labels(path), np.concatenate(truth), np.concatenate(probabilities))
+
+
 def eval_files(run: FinishedRun) -> list[str]:
     """The TFRecord files of the eval split."""
-    return sorted(fileio.glob(f"{run.artifacts['examples'].uri}/Split-{EVAL_SPLIT}/*"))
+    return _split_files(run, EVAL_SPLIT)
+
+
+def _split_files(run: FinishedRun, split: str) -> list[str]:
+    return sorted(fileio.glob(f"{run.artifacts['examples'].uri}/Split-{split}/*"))
 
 
 def is_same_model(model: RunArtifact, baseline: RunArtifact) -> bool:

@@ -17,7 +17,7 @@ from components.drift import column_shifts, shift_sentence
 from components.evaluator.predictions import aligned
 from components.run_report.charts import NAMES, latency_chart, learning_curves_chart, steps_chart
 from components.run_report.dataset import read_data_summary, read_schema, read_statistics
-from components.run_report.evaluation import is_same_model, read_evaluation, read_predictions
+from components.run_report.evaluation import is_same_model, read_evaluation, read_predictions, read_test_predictions
 from components.run_report.finished_run import FinishedRun, artifact_json
 from components.run_report.gates import Gate, headline, read_gates
 from components.run_report.sections import data_section, model_section
@@ -80,7 +80,7 @@ def report_page(run: FinishedRun) -> str:
     evaluation = read_evaluation(run.artifacts["evaluation"]) if "evaluation" in run.artifacts else []
     serving_check = artifact_json(run, "infra_blessing", REPORT_FILE)
     gates = read_gates(run, evaluation, serving_check)
-    predictions = read_predictions(run)
+    predictions, tested = read_predictions(run), read_test_predictions(run)
     summary = read_data_summary(run)
     curves = artifact_json(run, "model", LEARNING_CURVES_FILE)
     return render(
@@ -95,6 +95,8 @@ def report_page(run: FinishedRun) -> str:
         curve_names=NAMES,
         curves_picture=learning_curves_chart(curves) if curves.get("loss") else "",
         model=model_section(run, predictions, evaluation) if predictions else None,
+        tested=metric_estimates(tested) if tested else [],
+        tested_examples=len(tested.ids) if tested else 0,
         evaluation=evaluation,
         same_as_served=_same_as_served(run),
         serving_check=serving_check,

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from components.errors import BrokenInput
@@ -93,3 +94,37 @@ def test_a_folder_means_all_its_tables(tmp_path):
     assert input_patterns({"all": str(tmp_path / "in")}) == (str(tmp_path / "in"), {"all": "*"})
     both = {"train": str(tmp_path / "in"), "eval": str(tmp_path / "held-out.csv")}
     assert input_patterns(both) == (str(tmp_path), {"train": "in/*", "eval": "held-out.csv"})
+
+
+TABLE_CONFIG = """
+name: people
+task: tabular
+data: {path: people.csv}
+preprocessing: {label: {column: label}}
+evaluation: {at_least: {accuracy: 0.5}}
+"""
+
+
+def test_a_text_far_down_a_column_of_numbers_is_named_with_its_line(tmp_path):
+    lines = [f"{number},{number % 7},{'ab'[number % 2]}" for number in range(70_000)]
+    lines[65_000] = "65000,unknown,a"
+    path = written(tmp_path, "\n".join(["number,age,label", *lines]), "people.csv")
+    (tmp_path / "config.yaml").write_text(TABLE_CONFIG)
+    config = load_config(str(tmp_path / "config.yaml"))
+    assert isinstance(config, TableRunConfig)
+    findings = check_table({"all": str(path)}, config)
+    assert findings.columns["age"] == pa.binary()
+    (warning,) = [warning for warning in findings.warnings if "line" in warning]
+    assert warning.startswith(f"{path}: line 65002: column 'age' is 'unknown', expected a number (nearly all")
+    assert warning.endswith("or list it in data.missing")
+    settings = ["data.missing=[unknown]"]
+    config = load_config(str(tmp_path / "config.yaml"), settings)
+    assert isinstance(config, TableRunConfig)
+    mended = check_table({"all": str(path)}, config)
+    assert mended.columns["age"] == pa.int64()
+    assert [warning for warning in mended.warnings if "line" in warning] == []
+    # An identifier that numbers the rows is left out, and said so.
+    assert [warning for warning in mended.warnings if "'number'" in warning] == [
+        "the column 'number' is left out: every value is different, as in an identifier; "
+        "`preprocessing.columns: {number: …}` takes it in"
+    ]

@@ -28,6 +28,7 @@ from serving.server.options import ServerOptions
 from tests.pipeline.conftest import Finished, ingraph, strings
 
 ROWS = 500
+TEST_SHARE = ("--set", "data.test_share=0.15")
 
 
 def customers() -> pd.DataFrame:
@@ -79,7 +80,7 @@ def mixed_run(tmp_path_factory: pytest.TempPathFactory) -> MixedRun:
     customers().to_parquet(table, index=False)
     started = ingraph("init", str(table), "--label", "outcome", "--config", config)
     assert started.status == 0, started.errors
-    finished = ingraph("run", config, "--workdir", str(folder))
+    finished = ingraph("run", config, "--workdir", str(folder), *TEST_SHARE)
     assert finished.status == 0, finished.output + finished.errors
     return MixedRun(folder, started, finished)
 
@@ -155,6 +156,22 @@ def test_a_row_over_grpc_gets_the_training_graphs_label(server, json_rows, train
     assert [strings(answer["output_0"])[0] for answer in answers] == training_labels
 
 
+def test_the_report_tells_how_the_model_does_on_the_test_split(mixed_run: MixedRun, training_labels):
+    (examples,) = (mixed_run.folder / "runs/customers/artifacts/TableExampleGen/examples").iterdir()
+    files = [str(path) for path in (examples / "Split-test").iterdir()]
+    features = [
+        tf.train.Example.FromString(record).features.feature
+        for record in tf.data.TFRecordDataset(files, "GZIP").as_numpy_iterator()
+    ]
+    rows = [int(feature["id"].bytes_list.value[0][1:]) for feature in features]
+    assert 50 < len(rows) < 110
+    right = np.mean([training_labels[row] == customers()["outcome"][row] for row in rows])
+    (report,) = (mixed_run.folder / "runs/customers/reports").glob("*.html")
+    section = report.read_text().partition("<h3>Test split</h3>")[2].partition("<h3>")[0]
+    assert f"on the {len(rows)} examples of the test split" in section
+    assert f'<th scope="row">accuracy</th><td>{right:.4f} (' in section
+
+
 def test_the_labels_are_learned(training_labels):
     assert np.mean(np.array(training_labels) == customers()["outcome"]) > 0.8
 
@@ -163,6 +180,6 @@ def test_a_withdrawn_model_is_not_published_again_from_a_fresh_folder(mixed_run:
     withdrawn = ingraph("models", "withdraw", str(mixed_run.base_path))
     assert withdrawn.status == 0, withdrawn.errors
     config, models = str(mixed_run.folder / "customers.yaml"), str(mixed_run.folder / "models")
-    again = ingraph("run", config, "--workdir", str(tmp_path), "--set", f"models={models}")
+    again = ingraph("run", config, "--workdir", str(tmp_path), *TEST_SHARE, "--set", f"models={models}")
     assert "this model was withdrawn from" in again.output
     assert sorted(path.name for path in mixed_run.base_path.iterdir() if path.name.isdigit()) == []

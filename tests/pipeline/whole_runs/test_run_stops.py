@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
+import os
 import random
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
 import pytest
 import yaml
 
@@ -79,6 +84,37 @@ def test_an_unknown_key_is_named_with_what_it_was_meant_to_be(config_file, tmp_p
 )
 def test_a_csv_file_that_cannot_be_used(config_file, tmp_path, csv, sentence):
     assert sentence in stopped(config_file(csv), tmp_path, status=2)
+
+
+def write_bad_table(folder: Path, name: str) -> None:
+    table = pa.table({"age": list(range(900)), "bought": ["yes", "no", "no"] * 300})
+    if name == "cut.csv.gz":
+        pyarrow.csv.write_csv(table, folder / "whole.csv")
+        (folder / name).write_bytes(gzip.compress((folder / "whole.csv").read_bytes(), mtime=0)[:-50])
+    elif name == "cut.parquet":
+        pyarrow.parquet.write_table(table, folder / name)
+        (folder / name).write_bytes((folder / name).read_bytes()[:-50])
+    elif name == "pipe.csv":
+        os.mkfifo(folder / name)
+    else:
+        (folder / name).mkdir()
+        pyarrow.csv.write_csv(table, folder / name / "one.csv")
+        pyarrow.csv.write_csv(table.rename_columns(["years", "bought"]), folder / name / "two.csv")
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("cut.csv.gz", "cut.csv.gz: the gzip file is damaged"),
+        ("cut.parquet", "cut.parquet: the file cannot be read as parquet"),
+        ("pipe.csv", "pipe.csv: no regular file"),
+        ("mixed", "have different columns: only one of them has 'age', 'years'"),
+    ],
+)
+def test_data_that_cannot_be_read(config_file, tmp_path, name, sentence):
+    write_bad_table(tmp_path, name)
+    said = stopped(config_file("a,bought\n1,yes\n"), tmp_path, "--set", f"data.path={name}", status=2)
+    assert sentence in " ".join(said.split())
 
 
 def test_text_among_the_numbers_of_the_second_half_is_named_with_its_line(config_file, tmp_path):
