@@ -149,8 +149,10 @@ _NEARLY_ALL = 0.9
 def _numbers_taken_as_text(columns: Sequence[str], shards: Sequence[Shard], reading: TableReading) -> list[str]:
     """A sentence for each column that is text although nearly all of its first values are numbers."""
     sentences = []
-    first = next((batch for batch in shard_batches(shards[0], reading, dict.fromkeys(columns, TEXT))), None)
-    for name in columns if first is not None else ():
+    first = next(shard_batches(shards[0], reading, dict.fromkeys(columns, TEXT)), None)
+    if first is None:
+        return []
+    for name in columns:
         values = pc.cast(first.column(name), pa.string()).drop_null()
         numeric = pc.mean(pc.cast(pc.match_substring_regex(values, _NUMBER), pa.float64())).as_py() or 0
         if numeric >= _NEARLY_ALL:
