@@ -43,7 +43,7 @@ def arguments(endpoint: str, runner: str = "PortableRunner") -> list[str]:
 
 @pytest.mark.parametrize("endpoint", ["127.0.0.1:1", "no such host:1"])
 def test_an_endpoint_that_nobody_listens_at_is_named_with_what_to_do(endpoint):
-    with pytest.raises(BrokenInput, match=rf"job_endpoint is '{endpoint}', .* start one there .* `--set beam\.options"):
+    with pytest.raises(BrokenInput, match=rf"job_endpoint is '{endpoint}', .* start one .* or name another"):
         require_job_service(arguments(endpoint), seconds=0.2)
 
 
@@ -189,7 +189,7 @@ class Output:
 
 def output(config: RunConfig, folder: Path, beam: BeamOptions) -> Output:
     """Run the pipeline's own steps, from the raw data to the graph of the preprocessing."""
-    data = raw_data(config, folder / "data")
+    data = raw_data(config)
     locations = Locations(
         data=data.path,
         data_fingerprint=data.fingerprint,
