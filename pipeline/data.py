@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from components.errors import BrokenInput
-from components.table_example_gen.bigquery import current_rows
+from components.table_example_gen.bigquery import current_rows, is_bigquery
 from components.table_example_gen.column_defaults import ColumnChoice, choices_line, column_choices, left_out_warnings
 from components.table_example_gen.facts import TableFacts, merged_facts, shard_facts
 from components.table_example_gen.options import WHOLE_FOLDER, Ingestion, TableReading
@@ -130,7 +130,7 @@ def _duplicates(shards: Sequence[Shard], facts: TableFacts, ingestion: Ingestion
 def _text_for_a_number(column: str, shards: Sequence[Shard], reading: TableReading, said: str) -> str | None:
     """Which value of a column is no number, and in which line of a text file; None for other files."""
     for path in dict.fromkeys(shard.path for shard in shards):
-        if format_of(path, reading) not in ("csv", "tsv", "jsonl"):
+        if is_bigquery(path) or format_of(path, reading) not in ("csv", "tsv", "jsonl"):
             continue
         for row in exact_reader(path, reading).rows():
             value = row.fields.get(column, "").strip()

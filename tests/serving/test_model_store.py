@@ -119,7 +119,7 @@ def test_a_withdrawn_model_is_not_published_again_until_it_is_restored(base, tmp
     for content in "ab":
         publish_content(base, tmp_path, content)
     withdraw(str(base), 2, "wrong")
-    with pytest.raises(WithdrawnModelError, match=r"as version 2 \(wrong\) .* `ingraph models restore .* 2`"):
+    with pytest.raises(WithdrawnModelError, match=r"as version 2 \(wrong\): .* `ingraph models restore .* 2`"):
         publish_content(base, tmp_path, "b")
     assert visible_contents(base) == {1: "a"}
     assert publish_content(base, tmp_path, "c").number == 3

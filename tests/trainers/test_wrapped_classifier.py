@@ -155,7 +155,7 @@ def test_a_local_hub_directory_loads_by_its_handle_too(tmp_path):
         ({"signature": "image_classification"}, r"has several outputs; set trainer.output to one of logits, predictio"),
         ({"output": "probabilities"}, r"has no output 'probabilities'; set trainer.output to one of logits"),
         ({"signature": "one_photo"}, r"takes float32 \(1, 16, 16, 3\), preprocessing makes float32 \(None, 16, 16, 3"),
-        ({"outputs": "logits"}, r"answers with \(5, 5\), expected \[batch, 4\].*give the labels of this classifier"),
+        ({"outputs": "logits"}, r"answers with \(5, 5\), expected \[batch, 4\].*give its labels"),
     ],
 )
 def test_what_does_not_fit_a_saved_model_is_said(tmp_path, options, message):
