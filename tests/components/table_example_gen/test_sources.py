@@ -342,7 +342,7 @@ def batches(draw: st.DrawFn) -> pa.RecordBatch:
 
 
 @given(batches(), st.integers(0, 3))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_records_are_byte_for_byte_those_of_protobuf(batch, start):
     assert serialized_examples(batch).to_pylist() == by_protobuf(batch)
     part = batch.slice(start)

@@ -174,12 +174,3 @@ def test_the_report_tells_how_the_model_does_on_the_test_split(mixed_run: MixedR
 
 def test_the_labels_are_learned(training_labels):
     assert np.mean(np.array(training_labels) == customers()["outcome"]) > 0.8
-
-
-def test_a_withdrawn_model_is_not_published_again_from_a_fresh_folder(mixed_run: MixedRun, tmp_path):
-    withdrawn = ingraph("models", "withdraw", str(mixed_run.base_path))
-    assert withdrawn.status == 0, withdrawn.errors
-    config, models = str(mixed_run.folder / "customers.yaml"), str(mixed_run.folder / "models")
-    again = ingraph("run", config, "--workdir", str(tmp_path), *TEST_SHARE, "--set", f"models={models}")
-    assert "this model was withdrawn from" in again.output
-    assert sorted(path.name for path in mixed_run.base_path.iterdir() if path.name.isdigit()) == []

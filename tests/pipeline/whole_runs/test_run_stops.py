@@ -20,6 +20,7 @@ import yaml
 
 from pipeline import demo_data
 from pipeline.screen import RunScreen
+from serving.model_store import list_versions
 from tests.pipeline.conftest import PROJECT, ingraph
 
 
@@ -47,7 +48,7 @@ def stopped(config: str, workdir: Path, *arguments: str, status: int) -> str:
     return said
 
 
-def test_ones_own_csv_needs_only_a_config(config_file, tmp_path):
+def test_ones_own_csv_needs_only_a_config_and_stays_withdrawn_once_it_is(config_file, tmp_path):
     config = config_file(
         "\n".join(customers(400)),
         "  columns: {visits: {kind: quantiles, buckets: 3}, age: {kind: boundaries, boundaries: [30, 60]}}\n"
@@ -58,6 +59,13 @@ def test_ones_own_csv_needs_only_a_config(config_file, tmp_path):
     assert f"published as version 1: {tmp_path}/models/mine/1" in finished.output
     provenance = json.loads((tmp_path / "models/mine/1/assets.extra/provenance.json").read_text())
     assert provenance["metrics"]["auc"] > 0.85
+
+    # What is withdrawn is not published again, also where nothing is cached: the same data and code are known.
+    withdrawn = ingraph("models", "withdraw", str(tmp_path / "models/mine"))
+    assert withdrawn.status == 0, withdrawn.errors
+    again = ingraph("run", config, "--workdir", str(tmp_path / "fresh"), "--set", f"models={tmp_path}/models")
+    assert "this model was withdrawn from" in again.output
+    assert [version.withdrawn for version in list_versions(str(tmp_path / "models/mine"))] == [True]
 
 
 def test_a_missing_config(tmp_path):
