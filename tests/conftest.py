@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import pytest
 
 # First of all: TFX's artifacts import setuptools, which refuses to come after anything that imported distutils.
 import setuptools  # noqa: F401
-
-# Two files run side by side on two cores: TensorFlow's own threads would wait for one another.
-os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
-os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 
 if TYPE_CHECKING:
     from tests.pipeline.conftest import HeartRun
