@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from components.errors import BrokenInput
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from google.api_core.retry import Retry
     from google.cloud.bigquery import Client, TableReference
     from google.cloud.bigquery_storage import BigQueryReadClient
@@ -196,6 +196,8 @@ def stream_batches(stream: str, batch_rows: int) -> Iterator[pa.RecordBatch]:
     Raises:
         BrokenInput: it cannot be read.
     """
+    import pyarrow as pa  # its threads would take the signals of a process that only reads a config
+
     name = stream.removeprefix(_SCHEME)
     schema: pa.Schema | None = None
     waiting: list[pa.RecordBatch] = []

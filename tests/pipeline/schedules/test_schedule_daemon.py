@@ -309,6 +309,12 @@ def test_a_second_signal_ends_the_run_too(daemon, tmp_path):
     assert "exit status -15" in [outcome for _, outcome in logged(tmp_path)]
 
 
+def test_no_thread_that_an_import_starts_could_take_the_signals():
+    script = "import os, pipeline.schedules.daemon; print(len(os.listdir('/proc/self/task')))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "1"
+
+
 def test_two_daemons_do_not_keep_the_same_schedule(daemon, tmp_path):
     daemon("skip", "none", 0.1)
     wait_for(lambda: run_count(tmp_path) > 0)
