@@ -62,13 +62,16 @@ def encode_labels(labels: Mapping[str, int]) -> bytes:
     return orjson.dumps(dict(labels), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
 
 
-def decode_labels(base_path: str, content: bytes) -> dict[str, int]:
-    """The version of each label; b"", where there is no such file, has none.
+def decode_labels(base_path: str, content: bytes | None) -> dict[str, int]:
+    """The version of each label; None, where there is no such file, has none.
 
-    Raises ModelStoreError where the file does not hold what it should: labels must not get lost silently.
+    Raises ModelStoreError where the file does not hold what it should, an empty one too: somebody may be writing it,
+    and labels must not get lost silently.
     """
+    if content is None:
+        return {}
     try:
-        labels = orjson.loads(content or b"{}")
+        labels = orjson.loads(content)
     except orjson.JSONDecodeError:
         labels = None
     if not isinstance(labels, dict) or not all(type(number) is int for number in labels.values()):

@@ -86,11 +86,12 @@ class ObjectStore:
                 return self._versions(places)
 
     def labels(self) -> dict[str, int]:
-        return decode_labels(self._base_path, (self._read(LABELS_FILE) or "").encode())
+        content = self._read(LABELS_FILE)
+        return decode_labels(self._base_path, None if content is None else content.encode())
 
     def change_labels(self, change: Callable[[dict[str, int]], dict[str, int]]) -> None:
         taken = self._bucket.get_blob(f"{self._prefix}{LABELS_FILE}")
-        labels = decode_labels(self._base_path, taken.download_as_bytes() if taken else b"")
+        labels = decode_labels(self._base_path, taken.download_as_bytes() if taken else None)
         self._blob(LABELS_FILE).upload_from_string(
             encode_labels(change(labels)), if_generation_match=taken.generation if taken else 0
         )

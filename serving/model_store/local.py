@@ -71,7 +71,7 @@ class FileSystemStore:
             if (number := parse_version_number(name)) is not None:
                 visible[number] = ModelVersion(number, str(path), False, _provenance(path))
             elif (number := parse_version_number(name.removeprefix(_WITHDRAWN))) is not None:
-                reason = str(decode_json(_read(self._reason_file(number))).get("reason", ""))
+                reason = str(decode_json(_read(self._reason_file(number)) or b"").get("reason", ""))
                 withdrawn.append(ModelVersion(number, str(path), True, _provenance(path), reason))
         return [*visible.values(), *withdrawn]
 
@@ -140,7 +140,7 @@ class FileSystemStore:
 
     def _largest_number(self) -> int:
         file = self._base / _LARGEST_NUMBER
-        text = _read(file).decode(errors="replace") or "0"
+        text = (_read(file) or b"").decode(errors="replace") or "0"
         number = parse_version_number(text)
         if number is None:
             raise ModelStoreError(f"{file} must hold the largest version number ever used, received {text[:40]!r}.")
@@ -235,12 +235,12 @@ def _remove(path: Path) -> None:
 
 
 def _provenance(version: Path) -> dict[str, object]:
-    return decode_json(_read(version / PROVENANCE_FILE))
+    return decode_json(_read(version / PROVENANCE_FILE) or b"")
 
 
-def _read(file: Path) -> bytes:
-    """The file's content, b"" where there is none."""
+def _read(file: Path) -> bytes | None:
+    """The file's content, None where there is no such file."""
     try:
         return file.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
-        return b""
+        return None

@@ -312,10 +312,11 @@ def states(server: EmbeddedServer) -> list[tuple[int, str]]:
     return [(int(version["version"]), version["state"]) for version in answer["model_version_status"]]
 
 
-def test_a_damaged_label_file_changes_nothing(tmp_path, versions, caplog):
+@pytest.mark.parametrize("content", ["{", ""])
+def test_a_damaged_label_file_changes_nothing(tmp_path, versions, caplog, content):
     model_store.label(str(versions), "stable", 2)
     with EmbeddedServer({"m": str(versions)}, QUICK_OPTIONS) as server:
-        (versions / ".labels.json").write_text("{")
+        (versions / ".labels.json").write_text(content)
         wait_until(lambda: "must hold a JSON object of labels" in caplog.text)
 
         assert answer_to(server, "m/labels/stable") == 2.0
