@@ -8,9 +8,20 @@ from dataclasses import dataclass
 
 from tensorflow_metadata.proto.v0 import path_pb2
 from tfx import types
-from tfx import v1 as tfx
-from tfx.components import DistributionValidator
+from tfx.components import (
+    DistributionValidator,
+    ExampleValidator,
+    SchemaGen,
+    StatisticsGen,
+    Trainer,
+    Transform,
+)
+from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
 from tfx.dsl.components.base.base_component import BaseComponent
+from tfx.orchestration.metadata import sqlite_metadata_connection_config
+from tfx.orchestration.pipeline import Pipeline
+from tfx.proto.distribution_validator_pb2 import DistributionValidatorConfig
+from tfx.proto.trainer_pb2 import EvalArgs, TrainArgs
 
 from components.baseline.component import Baseline
 from components.compatibility_check.component import CompatibilityCheck
@@ -49,13 +60,13 @@ def report_step(components: Sequence[BaseComponent], config: RunConfig, run_id: 
     return RunReport(config=config.model_dump_json(), run_id=run_id, **inputs)
 
 
-def distribution_comparators(bounds: Mapping[str, float]) -> tfx.proto.DistributionValidatorConfig:
+def distribution_comparators(bounds: Mapping[str, float]) -> DistributionValidatorConfig:
     """A comparison by Jensen-Shannon divergence of each column.
 
     Args:
         bounds: column -> the largest divergence, above 0 and at most 1.
     """
-    config = tfx.proto.DistributionValidatorConfig()
+    config = DistributionValidatorConfig()
     for column, bound in bounds.items():
         feature = config.default_slice_config.feature.add(path=path_pb2.Path(step=[column]))
         feature.distribution_comparator.jensen_shannon_divergence.threshold = bound
@@ -66,7 +77,7 @@ class SpanExampleGen(TableExampleGen):
     """A split for each span: of the run's own examples nobody knows from which span they came."""
 
 
-class SpanStatisticsGen(tfx.components.StatisticsGen):
+class SpanStatisticsGen(StatisticsGen):
     """Of the spans that are compared."""
 
 
@@ -111,9 +122,7 @@ class Locations:
     spans: SpanFiles | None = None
 
 
-def create_pipeline(
-    config: RunConfig, locations: Locations, run_id: str, beam_pipeline_args: list[str]
-) -> tfx.dsl.Pipeline:
+def create_pipeline(config: RunConfig, locations: Locations, run_id: str, beam_pipeline_args: list[str]) -> Pipeline:
     """The pipeline of one run.
 
     Args:
@@ -125,15 +134,15 @@ def create_pipeline(
     prepared = _preparation(config, locations)
     baseline = Baseline(base_path=locations.base_path, run_id=run_id)
     tuner = _tuner(config, prepared)
-    trainer = tfx.components.Trainer(
+    trainer = Trainer(
         run_fn=f"trainers.{config.task}.run_fn",
         examples=prepared.examples,
         transform_graph=prepared.transform_graph,
         schema=prepared.schema,
         base_model=baseline.outputs["model"] if getattr(config.trainer, "warm_start", False) else None,
         hyperparameters=tuner[0].outputs["best_hyperparameters"] if tuner else None,
-        train_args=tfx.proto.TrainArgs(splits=["train"]),
-        eval_args=tfx.proto.EvalArgs(splits=["eval"]),
+        train_args=TrainArgs(splits=["train"]),
+        eval_args=EvalArgs(splits=["eval"]),
         custom_config=prepared.options.trainer,
     )
     model = trainer.outputs["model"]
@@ -166,7 +175,7 @@ def create_pipeline(
     return _pipeline(config, locations, steps, beam_pipeline_args)
 
 
-def create_tuning_pipeline(config: RunConfig, locations: Locations, beam_pipeline_args: list[str]) -> tfx.dsl.Pipeline:
+def create_tuning_pipeline(config: RunConfig, locations: Locations, beam_pipeline_args: list[str]) -> Pipeline:
     """The steps of `create_pipeline` up to the Tuner, whose results it then takes over."""
     prepared = _preparation(config, locations)
     return _pipeline(config, locations, [*prepared.steps, *_tuner(config, prepared)], beam_pipeline_args)
@@ -189,14 +198,14 @@ def _preparation(config: RunConfig, locations: Locations) -> _Preparation:
     task = TASKS[config.task]
     example_gen = task.example_gen(config, locations.data, locations.data_fingerprint)
     examples = example_gen.outputs["examples"]
-    statistics_gen = tfx.components.StatisticsGen(examples=examples, stats_options=task.statistics_options())
+    statistics_gen = StatisticsGen(examples=examples, stats_options=task.statistics_options())
     statistics = statistics_gen.outputs["statistics"]
     if locations.schema_file:
-        schema_gen = tfx.components.ImportSchemaGen(schema_file=locations.schema_file)
+        schema_gen = ImportSchemaGen(schema_file=locations.schema_file)
     else:
-        schema_gen = tfx.components.SchemaGen(statistics=statistics, infer_feature_shape=False, exclude_splits=["eval"])
+        schema_gen = SchemaGen(statistics=statistics, infer_feature_shape=False, exclude_splits=["eval"])
     schema = schema_gen.outputs["schema"]
-    example_validator = tfx.components.ExampleValidator(statistics=statistics, schema=schema)
+    example_validator = ExampleValidator(statistics=statistics, schema=schema)
     data_gate = DataGate(
         examples=examples,
         anomalies=example_validator.outputs["anomalies"],
@@ -208,7 +217,7 @@ def _preparation(config: RunConfig, locations: Locations) -> _Preparation:
         schema_path=display_path(config.data.schema_file or ""),
         leak_search=task.leak_search(config),
     )
-    transform = tfx.components.Transform(
+    transform = Transform(
         examples=examples,
         schema=schema,
         preprocessing_fn=f"transform.{config.task}.preprocessing_fn",
@@ -247,9 +256,9 @@ def _tuner(config: RunConfig, prepared: _Preparation) -> list[Tuner]:
             examples=prepared.examples,
             transform_graph=prepared.transform_graph,
             schema=prepared.schema,
-            train_args=tfx.proto.TrainArgs(splits=["train"]),
+            train_args=TrainArgs(splits=["train"]),
             # What decides whether a model goes live has no part in making it.
-            eval_args=tfx.proto.EvalArgs(splits=["train"]),
+            eval_args=EvalArgs(splits=["train"]),
             custom_config={**prepared.options.trainer, "tuner": config.tuner.model_dump_json()},
         )
     ]
@@ -257,14 +266,13 @@ def _tuner(config: RunConfig, prepared: _Preparation) -> list[Tuner]:
 
 def _pipeline(
     config: RunConfig, locations: Locations, steps: list[BaseComponent], beam_pipeline_args: list[str]
-) -> tfx.dsl.Pipeline:
-    return tfx.dsl.Pipeline(
+) -> Pipeline:
+    return Pipeline(
         pipeline_name=config.name,
         pipeline_root=locations.artifacts,
         components=steps,
         enable_cache=True,
-        metadata_connection_config=locations.metadata
-        and tfx.orchestration.metadata.sqlite_metadata_connection_config(locations.metadata),
+        metadata_connection_config=locations.metadata and sqlite_metadata_connection_config(locations.metadata),
         beam_pipeline_args=beam_pipeline_args,
     )
 

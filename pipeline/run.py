@@ -39,7 +39,7 @@ from trainers.errors import TrainingError
 from transform.errors import PreprocessingError
 
 if TYPE_CHECKING:
-    from tfx import v1 as tfx
+    from tfx.orchestration.pipeline import Pipeline
 
     from components.run_report.finished_run import FinishedRun
     from pipeline.dag import Locations
@@ -292,7 +292,7 @@ def _publish(prepared: PreparedRun) -> ExitStatus:
     return ExitStatus.NOT_PUBLISHED if outcome.infra_blessed else ExitStatus.SERVING_CHECK_FAILED
 
 
-def _steps(pipeline: tfx.dsl.Pipeline) -> dict[str, list[str]]:
+def _steps(pipeline: Pipeline) -> dict[str, list[str]]:
     """Each step and those that it waits for."""
     return {step.id: sorted(upstream.id for upstream in step.upstream_nodes) for step in pipeline.components}
 

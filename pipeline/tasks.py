@@ -189,9 +189,9 @@ def _image_example_gen(config: RunConfig, data: str, data_fingerprint: str) -> B
 
 def _runtime_parameter(name: str, default: str) -> Any:
     """What may be another in each run of a compiled pipeline."""
-    from tfx import v1 as tfx
+    from tfx.orchestration.data_types import RuntimeParameter
 
-    return tfx.dsl.experimental.RuntimeParameter(name=name, ptype=str, default=default)
+    return RuntimeParameter(name=name, ptype=str, default=default)
 
 
 def _label_statistics() -> tfdv.StatsOptions:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 from google.protobuf.wrappers_pb2 import StringValue
 from tfx import types
-from tfx import v1 as tfx
 from tfx.components.example_gen.component import FileBasedExampleGen
 from tfx.dsl.components.base import base_beam_component, executor_spec
 from tfx.proto import example_gen_pb2
@@ -35,10 +34,10 @@ class TableExampleGen(FileBasedExampleGen):
     def __init__(self, input_base: str, patterns: Mapping[str, str], ingestion: Ingestion) -> None:
         custom_config = example_gen_pb2.CustomConfig()
         custom_config.custom_config.Pack(StringValue(value=ingestion.model_dump_json()))
-        splits = [tfx.proto.Input.Split(name=name, pattern=pattern) for name, pattern in patterns.items()]
+        splits = [example_gen_pb2.Input.Split(name=name, pattern=pattern) for name, pattern in patterns.items()]
         super().__init__(
             input_base=input_base,
-            input_config=tfx.proto.Input(splits=splits),
+            input_config=example_gen_pb2.Input(splits=splits),
             custom_config=custom_config,
         )
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from tfx import v1 as tfx
+from tfx import components
 from tfx.dsl.components.base import executor_spec
 
 from components.tuner.executor import Executor
 
 
-class Tuner(tfx.components.Tuner):
+class Tuner(components.Tuner):
     """TFX's Tuner with another executor.
 
     A search that was killed goes on where it was, with the same data, config and code. `tuner_results` holds, besides

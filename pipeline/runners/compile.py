@@ -20,8 +20,8 @@ from pipeline.spans import span_window, write_span_files
 from pipeline.tasks import TASKS, raw_data, schema_file
 
 if TYPE_CHECKING:
-    from tfx import v1 as tfx
     from tfx.dsl.components.base.base_component import BaseComponent
+    from tfx.orchestration.pipeline import Pipeline
 
 # What a container of the image is started with; the rest of its command line is in the spec.
 _CONTAINER_COMMAND = ["python", "-m", "pipeline.container_main"]
@@ -142,7 +142,7 @@ def _is_shared(path: str) -> bool:
     return "://" in path or Path(path).is_absolute()
 
 
-def compile_job(pipeline: tfx.dsl.Pipeline, cluster: ClusterOptions) -> dict[str, Any]:
+def compile_job(pipeline: Pipeline, cluster: ClusterOptions) -> dict[str, Any]:
     """A PipelineJob as JSON: `pipelineSpec` (schema version 2.1.0), `runtimeConfig`, `displayName`, `labels`.
 
     The open-source backend runs no resolver nodes, and the pipeline has none. Nodes that are told the id of the run
@@ -153,7 +153,7 @@ def compile_job(pipeline: tfx.dsl.Pipeline, cluster: ClusterOptions) -> dict[str
     """
     from google.protobuf import json_format
     from kfp.pipeline_spec import pipeline_spec_pb2
-    from tfx import v1 as tfx
+    from tfx.orchestration.kubeflow.v2.kubeflow_v2_dag_runner import KubeflowV2DagRunner, KubeflowV2DagRunnerConfig
 
     if not cluster.image:
         raise BrokenInput(
@@ -161,8 +161,8 @@ def compile_job(pipeline: tfx.dsl.Pipeline, cluster: ClusterOptions) -> dict[str
             "`--set cluster.image=REGISTRY/ingraph:TAG` gives it"
         )
     _give_resources(pipeline.components, cluster.resources)
-    runner = tfx.orchestration.experimental.KubeflowV2DagRunner(
-        config=tfx.orchestration.experimental.KubeflowV2DagRunnerConfig(
+    runner = KubeflowV2DagRunner(
+        config=KubeflowV2DagRunnerConfig(
             default_image=cluster.image, default_commands=_CONTAINER_COMMAND, use_pipeline_spec_2_1=True
         )
     )

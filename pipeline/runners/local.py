@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tfx import v1 as tfx
 from tfx.dsl.compiler import constants
+from tfx.orchestration.local.local_dag_runner import LocalDagRunner
 from tfx.orchestration.portable import runtime_parameter_utils
 from tfx.proto.orchestration import pipeline_pb2
 
@@ -19,7 +19,7 @@ BEAM_PIPELINE_ARGS = BeamOptions().pipeline_args()
 _TRAINING = ("Tuner", "Trainer")
 
 
-class LocalRunner(tfx.orchestration.LocalDagRunner):
+class LocalRunner(LocalDagRunner):
     """TFX's LocalDagRunner, a node at a time, saying which node runs.
 
     Args:

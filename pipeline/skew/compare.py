@@ -11,9 +11,11 @@ from pathlib import Path
 
 import tensorflow as tf
 from tensorflow_metadata.proto.v0 import anomalies_pb2, statistics_pb2
-from tfx import v1 as tfx
-from tfx.components import DistributionValidator
+from tfx.components import DistributionValidator, StatisticsGen
+from tfx.dsl.components.common.importer import Importer
 from tfx.dsl.io import fileio
+from tfx.orchestration.metadata import sqlite_metadata_connection_config
+from tfx.orchestration.pipeline import Pipeline
 from tfx.types import standard_artifacts
 
 from components.data_gate.split_statistics import column_name, present_count
@@ -202,7 +204,7 @@ TRAINING = "train"
 
 def skew_pipeline(
     folder: Path, splits: Sequence[str], training: RunArtifact | None, bounds: Mapping[str, float]
-) -> tfx.dsl.Pipeline:
+) -> Pipeline:
     """The pipeline of a comparison.
 
     Args:
@@ -211,17 +213,17 @@ def skew_pipeline(
         training: these statistics.
         bounds: column -> the largest divergence.
     """
-    examples = tfx.dsl.Importer(
+    examples = Importer(
         source_uri=str(folder / "span"),
         artifact_type=standard_artifacts.Examples,
         properties={"split_names": json.dumps(list(splits))},
     ).with_id("Requests")
-    statistics_gen = tfx.components.StatisticsGen(examples=examples.outputs["result"])
+    statistics_gen = StatisticsGen(examples=examples.outputs["result"])
     statistics = statistics_gen.outputs["statistics"]
     imported = []
     baseline = statistics
     if training is not None:
-        importer = tfx.dsl.Importer(
+        importer = Importer(
             source_uri=training.uri,
             artifact_type=standard_artifacts.ExampleStatistics,
             properties={"split_names": training.text("split_names")},
@@ -233,13 +235,11 @@ def skew_pipeline(
         config=distribution_comparators(bounds),
         include_split_pairs=[(REQUESTS, TRAINING)],
     )
-    return tfx.dsl.Pipeline(
+    return Pipeline(
         pipeline_name="skew",
         pipeline_root=str(folder / "artifacts"),
         components=[examples, statistics_gen, *imported, validator],
-        metadata_connection_config=tfx.orchestration.metadata.sqlite_metadata_connection_config(
-            str(folder / "metadata.sqlite")
-        ),
+        metadata_connection_config=sqlite_metadata_connection_config(str(folder / "metadata.sqlite")),
         beam_pipeline_args=BEAM_PIPELINE_ARGS,
     )
 

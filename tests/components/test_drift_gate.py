@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 import tensorflow_data_validation as tfdv
 from tensorflow_metadata.proto.v0 import path_pb2
-from tfx import v1 as tfx
 from tfx.components.distribution_validator.executor import Executor as DistributionValidatorExecutor
+from tfx.proto.distribution_validator_pb2 import DistributionValidatorConfig
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import io_utils, json_utils
 
@@ -37,7 +37,7 @@ def judge(tmp_path):
             io_utils.write_bytes_file(f"{statistics}/Split-{name}/FeatureStats.pb", content)
         found, verdict = standard_artifacts.ExampleAnomalies(), standard_artifacts.ExampleAnomalies()
         found.uri, verdict.uri = str(anomalies), str(drift)
-        config = tfx.proto.DistributionValidatorConfig()
+        config = DistributionValidatorConfig()
         for column, bound in bounds.items():
             feature = config.default_slice_config.feature.add(path=path_pb2.Path(step=[column]))
             feature.distribution_comparator.jensen_shannon_divergence.threshold = bound

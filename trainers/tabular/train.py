@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_transform as tft
 from tfx.components.trainer.fn_args_utils import FnArgs
-from tfx.v1.components import TunerFnResult
+from tfx.components.tuner.component import TunerFnResult
 
 from serving.signatures.common import VOCABULARY, Features, Labels, export
 from serving.signatures.tabular import served_model

@@ -22,7 +22,7 @@ from apache_beam.testing.util import assert_that, equal_to
 from apache_beam.transforms import userstate
 from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import CombiningValueStateSpec, TimerSpec, on_timer
-from tfx import v1 as tfx
+from tfx.orchestration.local.local_dag_runner import LocalDagRunner
 from tfx.proto.orchestration import pipeline_pb2
 
 from pipeline.run import onednn
@@ -216,7 +216,7 @@ def test_freed_memory_returns_while_photos_are_read_and_not_while_they_are_train
     done = []
     monkeypatch.setattr(local, "return_freed_memory", lambda: done.append("return"))
     monkeypatch.setattr(local, "keep_freed_memory", lambda: done.append("keep"))
-    monkeypatch.setattr(tfx.orchestration.LocalDagRunner, "run_with_ir", lambda self, pipeline, run_options: None)
+    monkeypatch.setattr(LocalDagRunner, "run_with_ir", lambda self, pipeline, run_options: None)
     pipeline = pipeline_pb2.Pipeline()
     for name in (example_gen, "Tuner", "Trainer", "Evaluator"):
         pipeline.nodes.add().pipeline_node.node_info.id = name

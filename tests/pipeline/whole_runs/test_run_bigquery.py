@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pytest
 import yaml
-from tfx import v1 as tfx
+from tfx.orchestration.pipeline import Pipeline
 from tfx.types.artifact_utils import decode_split_names
 
 from components.errors import BrokenInput
@@ -143,7 +143,7 @@ def test_the_step_of_a_compiled_spec_runs_the_query(server, tmp_path):
     assert config.data.bigquery
     step = TASKS["tabular"].example_gen(config, config.data.bigquery.path(), "run")
     beam = config.beam.pipeline_args()
-    pipeline = tfx.dsl.Pipeline("visits", str(tmp_path / "root"), components=[step], beam_pipeline_args=beam)
+    pipeline = Pipeline("visits", str(tmp_path / "root"), components=[step], beam_pipeline_args=beam)
     write_job(compile_job(pipeline, ClusterOptions(image="registry/ingraph:1")), str(tmp_path / "spec.json"))
     outputs = rehearse_spec(str(tmp_path / "spec.json"), tmp_path / "out")
     (examples,) = outputs["BigQueryExampleGen"].artifacts["examples"].artifacts
