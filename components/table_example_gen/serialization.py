@@ -46,13 +46,16 @@ def serialized_examples(batch: pa.RecordBatch) -> pa.BinaryArray:
     return _joined(header, *parts, rows=len(batch))
 
 
-# Where so many rows share a value, each value is serialized once.
+# Where so many rows share a value, each value is serialized once. The first rows tell whether it is worth a look.
 _ROWS_PER_VALUE = 8
+_FIRST_ROWS = 4_096
+_VALUES_OF_FIRST_ROWS = 3_000
 
 
 def _map_entries(key: bytes, column: pa.Array) -> list[_Part]:
     """Features.feature: one entry of the map for each row, in parts that follow each other."""
-    if not pa.types.is_nested(column.type) and not pa.types.is_null(column.type):
+    single = not pa.types.is_nested(column.type) and not pa.types.is_null(column.type)
+    if single and pc.count_distinct(column.slice(0, _FIRST_ROWS)).as_py() <= _VALUES_OF_FIRST_ROWS:
         encoded = column.dictionary_encode(null_encoding="encode")
         if len(encoded.dictionary) * _ROWS_PER_VALUE <= len(column):
             of_value = _joined(*_distinct_entries(key, encoded.dictionary), rows=len(encoded.dictionary))
@@ -134,9 +137,23 @@ def _varint(value: int) -> bytes:
     return bytes(groups)
 
 
+_LONG = 1 << 16
+
+
+def distinct(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The different ones, sorted, and the place of each among them, int64 both, as numpy.unique has them."""
+    if not len(lengths) or lengths.max() >= _LONG:
+        return np.unique(lengths, return_inverse=True)
+    present = np.bincount(lengths) > 0
+    different = np.flatnonzero(present)
+    if len(different) == 1:
+        return different, np.zeros(len(lengths), np.int64)
+    return different, (np.cumsum(present) - 1)[lengths]
+
+
 def _headers(lengths: np.ndarray, header: Callable[[int], bytes]) -> _Part:
     """The header of each length: there are few different ones."""
-    different, places = np.unique(lengths, return_inverse=True)
+    different, places = distinct(lengths)
     table = pa.array([header(int(length)) for length in different], pa.binary())
     return table[0] if len(table) == 1 else table.take(pa.array(places))
 

@@ -2,6 +2,7 @@
 
 import bisect
 import hashlib
+import itertools
 import json
 from functools import reduce
 from pathlib import Path
@@ -18,6 +19,7 @@ from components.table_example_gen.component import TableExampleGen
 from components.table_example_gen.executor import REPORT_FILE, Executor, split_records
 from components.table_example_gen.facts import merged_facts, shard_facts
 from components.table_example_gen.options import Ingestion, SplitOptions, TableReading
+from components.table_example_gen.record_files import framed, gzip_member, in_threads
 from components.table_example_gen.serialization import record_digests
 from components.table_example_gen.sources import plan_inputs, plan_shards
 from components.table_example_gen.splits import Quantiles, hash_buckets, places_of_buckets, time_quantiles
@@ -83,6 +85,59 @@ def test_the_same_rows_become_the_same_bytes_in_each_run_and_place(folder, tmp_p
     assert files(run(folder, tmp_path / "two")) == first
     elsewhere = folder.rename(tmp_path / "elsewhere")
     assert files(run(elsewhere, tmp_path / "three")) == first
+
+
+def test_batches_become_the_file_that_tensorflow_writes_one_record_at_a_time(tmp_path):
+    batches = [[b"", b"a", b"bc" * 40_000], [bytes(range(256))] * 3 + [b"\xff"], [b"last"]]
+    with tf.io.TFRecordWriter(str(tmp_path / "expected")) as writer:
+        for record in itertools.chain(*batches):
+            writer.write(record)
+    frames = [framed(pa.array(records, pa.binary()), records) for records in batches]
+    assert b"".join(frame for batch in frames for frame in batch.to_pylist()) == (tmp_path / "expected").read_bytes()
+    # A part of an Arrow array, stored and compressed members behind each other.
+    frames[1] = frames[1].slice(1, 2)
+    content = b"".join(gzip_member(batch, level) for batch, level in zip(frames, (0, 1, 9), strict=True))
+    (tmp_path / "members.gz").write_bytes(content)
+    read = tf.data.TFRecordDataset(str(tmp_path / "members.gz"), "GZIP").as_numpy_iterator()
+    assert list(read) == [*batches[0], *batches[1][1:3], *batches[2]]
+
+
+def test_batches_in_threads_stay_in_their_order_and_few_are_taken_ahead():
+    taken = []
+
+    def items():
+        for number in range(500):
+            taken.append(number)
+            yield number
+
+    for number, result in enumerate(in_threads(lambda item: item * item, items())):
+        assert result == number * number
+        assert len(taken) - number < 30
+
+
+def test_shards_that_look_unlike_the_whole_are_written_anew(tmp_path):
+    rows = [f"{number},{number}" for number in range(400)] + ["400,0.5"]
+    one, two = split_files(tmp_path / "one", rows, 401), split_files(tmp_path / "two", rows, 100)
+    whole = [run(folder, folder.parent / f"{folder.name}-out") for folder in (one, two)]
+    for split in ("train", "eval"):
+        found = [
+            sorted(
+                (e.features.feature["a"].int64_list.value[0], e.features.feature["b"].float_list.value[0]) for e in some
+            )
+            for some in (records(artifact, split) for artifact in whole)
+        ]
+        assert found[0] == found[1]
+        assert all(whole_number == number or (whole_number, number) == (400, 0.5) for whole_number, number in found[0])
+    report = json.loads((tmp_path / "two-out" / REPORT_FILE).read_text())
+    assert sum(report["examples"].values()) == 401
+
+
+def split_files(folder: Path, rows: list[str], of_file: int) -> Path:
+    folder.mkdir()
+    for start in range(0, len(rows), of_file):
+        part = rows[start : start + of_file]
+        (folder / f"{start:04d}.csv").write_text("a,b\n" + "\n".join(part) + "\n")
+    return folder
 
 
 def test_splits_of_the_input_stay_what_they_are(folder, tmp_path):
