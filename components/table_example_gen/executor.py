@@ -303,18 +303,30 @@ def _level(number: int, place: int, frames: pa.BinaryArray) -> int:
 
 
 @contextmanager
-def _files(folders: Mapping[str, str], number: int, files: int) -> Iterator[dict[str, Any]]:
+def _files(folders: Mapping[str, str], number: int, files: int) -> Iterator[dict[str, _RecordFile]]:
     """One for each split, of that number; each is a gzip file, even without records."""
     with ExitStack() as stack:
-        opened = {
-            split: stack.enter_context(fileio.open(f"{folder}/data_tfrecord-{number:05d}-of-{files:05d}.gz", "wb"))
-            for split, folder in folders.items()
-        }
+        opened = {}
+        for split, folder in folders.items():
+            path = f"{folder}/data_tfrecord-{number:05d}-of-{files:05d}.gz"
+            opened[split] = _RecordFile(stack.enter_context(fileio.open(path, "wb")))
         yield opened
         for file in opened.values():
             # Only where nothing else is: TensorFlow takes an empty member for the end of the file.
-            if not file.tell():
+            if file.is_empty:
                 file.write(_NO_RECORDS)
+
+
+class _RecordFile:
+    """A file of gzip members; an object store's does not say how long it is."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self.is_empty = True
+
+    def write(self, member: bytes) -> None:
+        self._file.write(member)
+        self.is_empty = False
 
 
 # The number of a file, and some of its records of one split; or no split, and why the rows cannot be read.

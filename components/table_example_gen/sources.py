@@ -197,6 +197,8 @@ def unreadable(path: str, reading: TableReading, error: Exception) -> BrokenInpu
                 pass
         except BrokenInput as found:
             return found
+        except OSError:
+            pass  # of an object store, and no matter of a line
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return BrokenInput(f"{path}: the file cannot be read as {table_format}: {reason}; mend it, or make it again")
 

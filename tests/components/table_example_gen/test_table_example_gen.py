@@ -8,10 +8,13 @@ from functools import reduce
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 import tensorflow as tf
 from pydantic import ValidationError
+from tfx.dsl.io import filesystem_registry
+from tfx.dsl.io.plugins.tensorflow_gfile import TensorflowFilesystem
 from tfx.types import standard_artifacts
 
 from components.errors import BrokenInput
@@ -27,12 +30,12 @@ from pipeline.runners.local import BEAM_PIPELINE_ARGS
 
 
 def run(
-    folder: Path, output: Path, patterns: dict[str, str] | None = None, **options: object
+    folder: Path | str, output: Path | str, patterns: dict[str, str] | None = None, **options: object
 ) -> standard_artifacts.Examples:
     component = TableExampleGen(str(folder), patterns or {"all": "*"}, Ingestion(**options))
     artifact = standard_artifacts.Examples()
     artifact.uri = str(output)
-    context = Executor.Context(beam_pipeline_args=BEAM_PIPELINE_ARGS, tmp_dir=str(output / "tmp"), unique_id="1")
+    context = Executor.Context(beam_pipeline_args=BEAM_PIPELINE_ARGS, tmp_dir=f"{output}/tmp", unique_id="1")
     Executor(context).Do({}, {"examples": [artifact]}, component.exec_properties)
     return artifact
 
@@ -138,6 +141,47 @@ def split_files(folder: Path, rows: list[str], of_file: int) -> Path:
         part = rows[start : start + of_file]
         (folder / f"{start:04d}.csv").write_text("a,b\n" + "\n".join(part) + "\n")
     return folder
+
+
+class InMemory(TensorflowFilesystem):
+    """TensorFlow's file system `ram://` for TFX: one that no open() of Python knows, as object stores are."""
+
+    @staticmethod
+    def supported_schemes() -> list[str]:
+        return ["ram://"]
+
+
+def test_tables_that_are_not_on_a_disk_are_read_and_written_through_tfxs_file_systems(tmp_path):
+    filesystem_registry.DEFAULT_FILESYSTEM_REGISTRY.register(InMemory, priority=0)
+    frame = pd.DataFrame({"a": range(300), "b": [f"x{number % 7}" for number in range(300)]})
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    frame.to_csv(tmp_path / "b.csv.gz", index=False)
+    frame.to_csv(tmp_path / "c.csv.zst", index=False)
+    frame.to_parquet(tmp_path / "d.parquet", index=False)
+    frame.to_json(tmp_path / "e.jsonl", orient="records", lines=True)
+    tf.io.gfile.makedirs("ram://tables")
+    paths = sorted(tmp_path.iterdir())
+    for path in paths:
+        tf.io.gfile.copy(str(path), f"ram://tables/{path.name}", overwrite=True)
+
+    def splits(folder: str) -> dict[str, list[bytes]]:
+        found = {split: tf.io.gfile.glob(f"{folder}/Split-{split}/*") for split in ("train", "eval")}
+        return {
+            split: sorted(tf.data.TFRecordDataset(files, "GZIP").as_numpy_iterator()) for split, files in found.items()
+        }
+
+    run(tmp_path, f"{tmp_path}/out", {"all": "a.csv"})
+    for number, path in enumerate(paths):
+        run("ram://tables", f"ram://examples{number}", {"all": path.name})
+        assert splits(f"ram://examples{number}") == splits(f"{tmp_path}/out"), path.name
+    run("ram://tables", "ram://both", {"all": "?.csv*"})
+    assert splits("ram://both")["eval"] == sorted(splits(f"{tmp_path}/out")["eval"] * 3)
+    with pytest.raises(BrokenInput, match=r"ram://tables/f\.parquet: no such file"):
+        run("ram://tables", tmp_path / "none", {"all": "f.parquet"})
+    with tf.io.gfile.GFile("ram://tables/g.parquet", "wb") as file:
+        file.write((tmp_path / "d.parquet").read_bytes()[:-20])
+    with pytest.raises(BrokenInput, match=r"ram://tables/g\.parquet: the file cannot be read as parquet"):
+        run("ram://tables", tmp_path / "none", {"all": "g.parquet"})
 
 
 def test_splits_of_the_input_stay_what_they_are(folder, tmp_path):
