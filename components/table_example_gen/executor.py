@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+import os
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
 from operator import attrgetter
-from typing import Any
+from typing import Any, TypeVar
 
 import apache_beam as beam
 import numpy as np
@@ -29,8 +31,7 @@ from tfx.utils import io_utils, proto_utils
 from components.errors import BrokenInput
 from components.table_example_gen.facts import TableFacts, batch_facts, merged_facts, shard_facts
 from components.table_example_gen.options import WHOLE_FOLDER, Ingestion
-from components.table_example_gen.record_files import framed, gzip_member, in_threads
-from components.table_example_gen.serialization import record_digests, serialized_examples
+from components.table_example_gen.serialization import framed, gzip_member, record_digests, serialized_examples
 from components.table_example_gen.sources import BATCH_ROWS, Shard, plan_inputs, shard_batches
 from components.table_example_gen.splits import (
     hash_buckets,
@@ -264,6 +265,25 @@ def _ingested(shards: Sequence[_Numbered], output: _Output, facts: TableFacts | 
                     for split, member in piece.members.items():
                         files[split].write(member)
         yield _Ingested(numbered, found, types, counts)
+
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+# Beyond these the interpreter's lock is what all wait for.
+_MOST_THREADS = 8
+
+
+def in_threads(work: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
+    """The results in the order of the items, of which a few are taken ahead: memory does not grow with their number."""
+    count = min(os.cpu_count() or 1, _MOST_THREADS)
+    with ThreadPoolExecutor(count) as threads:
+        waiting: deque[Future[_Result]] = deque()
+        for item in items:
+            waiting.append(threads.submit(work, item))
+            if len(waiting) > 2 * count:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def _pieces(shards: Sequence[_Numbered], ingestion: Ingestion, facts: TableFacts | None) -> Iterator[_Piece]:

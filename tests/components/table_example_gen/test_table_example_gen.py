@@ -19,11 +19,10 @@ from tfx.types import standard_artifacts
 
 from components.errors import BrokenInput
 from components.table_example_gen.component import TableExampleGen
-from components.table_example_gen.executor import REPORT_FILE, Executor, split_records
+from components.table_example_gen.executor import REPORT_FILE, Executor, in_threads, split_records
 from components.table_example_gen.facts import merged_facts, shard_facts
 from components.table_example_gen.options import Ingestion, SplitOptions, TableReading
-from components.table_example_gen.record_files import framed, gzip_member, in_threads
-from components.table_example_gen.serialization import record_digests
+from components.table_example_gen.serialization import framed, gzip_member, record_digests
 from components.table_example_gen.sources import plan_inputs, plan_shards
 from components.table_example_gen.splits import Quantiles, hash_buckets, places_of_buckets, time_quantiles
 from pipeline.runners.local import BEAM_PIPELINE_ARGS
