@@ -316,6 +316,44 @@ def _parse(lines: list[bytes], delimiter: str) -> list[str] | str:
     return record
 
 
+# What is asked of an object store at once.
+_REMOTE_BYTES = 1 << 20
+
+
+class _RemoteFile(io.RawIOBase):
+    """TFX's file as Python has files, which is what pyarrow takes.
+
+    Args:
+        file: what tfx.dsl.io.fileio opens.
+    """
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._file.seek(offset, whence)
+        return self.tell()
+
+    def readinto(self, buffer: Any) -> int:
+        import tensorflow as tf
+
+        try:
+            content = self._file.read(len(buffer))
+        except tf.errors.OpError as error:
+            raise OSError(error.message) from error
+        buffer[: len(content)] = content
+        return len(content)
+
+
 @contextmanager
 def open_file(path: str) -> Iterator[BinaryIO]:
     """A file, here or in an object store, for reading bytes.
@@ -326,8 +364,10 @@ def open_file(path: str) -> Iterator[BinaryIO]:
     if "://" in path:
         from tfx.dsl.io import fileio
 
-        with fileio.open(path, "rb") as remote:
-            yield remote
+        if not fileio.exists(path):
+            raise BrokenInput(f"{path}: no such file; `data.path` in the config names the file to learn from")
+        with fileio.open(path, "rb") as remote, io.BufferedReader(_RemoteFile(remote), _REMOTE_BYTES) as buffered:
+            yield buffered
         return
     try:
         # A pipe or a device might never end.

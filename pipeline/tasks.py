@@ -203,7 +203,7 @@ def _label_statistics() -> tfdv.StatsOptions:
 
 def _search_rows(config: RunConfig) -> LeakSearch:
     assert isinstance(config, TabularRunConfig)
-    ignored = tuple(name for name, column in config.preprocessing.columns.items() if column.kind == "ignored")
+    ignored = tuple(sorted(config.preprocessing.ignored_columns()))
     return LeakSearch(ignored=ignored, label_names=config.preprocessing.label.names, allow=config.data.allow)
 
 

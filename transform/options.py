@@ -93,6 +93,10 @@ class TabularOptions(BaseModel):
         """Column -> its kind, of those that must hold numbers."""
         return {name: column.kind for name, column in self.columns.items() if column.holds_numbers}
 
+    def ignored_columns(self) -> frozenset[str]:
+        """Columns of which a model sees nothing, and is asked with nothing."""
+        return frozenset(name for name, column in self.columns.items() if column.kind == "ignored")
+
     def list_separators(self) -> dict[str, str]:
         """Column -> what separates its categories, of those that hold several in a cell."""
         return {name: column.separator for name, column in self.columns.items() if column.separator is not None}

@@ -66,7 +66,10 @@ def _input_changes(signature: str, before: Tensors, after: Tensors) -> Iterator[
     for name in sorted(after.keys() - before.keys()):
         yield f"{signature}: new input {name!r}, {_described(after[name])}; {advice}"
     for name in sorted(before.keys() - after.keys()):
-        yield f"{signature}: the input {name!r} is gone; {advice}"
+        yield (
+            f"{signature}: the input {name!r} is gone, and TensorFlow Serving refuses clients that still send it; keep "
+            "the column in the data and out of the ignored ones, or publish the model under another name"
+        )
     for name in sorted(before.keys() & after.keys()):
         if _described(before[name]) != _described(after[name]):
             was, now = _described(before[name]), _described(after[name])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -34,6 +36,8 @@ _FEW = 0.1
 _SHOWN = 10
 _ROWS_PER_VALUE = 30
 _TEXTS = 20_000
+# Each has some arrays of the rows.
+_THREADS = 4
 _SHORTEST_TEXT = 20  # characters
 _SEED = 11
 
@@ -132,11 +136,11 @@ def _labelled(
 
 
 def _about_columns(search: LeakSearch, columns: Mapping[str, CodedColumn], labelled: _Labelled) -> list[str]:
-    found = {}
-    for name, column in columns.items():
-        if name not in search.allow:
-            found[name] = _about_column(search, name, column, labelled)
-    sentences = {name: sentence for name, sentence in found.items() if sentence}
+    searched = [name for name in columns if name not in search.allow]
+    # numpy sorts without the interpreter's lock.
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, _THREADS)) as threads:
+        found = threads.map(lambda name: _about_column(search, name, columns[name], labelled), searched)
+        sentences = {name: sentence for name, sentence in zip(searched, found, strict=True) if sentence}
     further = list(sentences)[_SHOWN:]
     if not further:
         return list(sentences.values())

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import groupby
+from operator import attrgetter
+from typing import Any, TypeVar
 
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
-import tensorflow as tf
+from apache_beam.transforms.window import GlobalWindows
+from apache_beam.utils.windowed_value import WindowedValue
 from google.protobuf.wrappers_pb2 import StringValue
 from tfx import types
 from tfx.components.util import examples_utils
@@ -22,9 +29,9 @@ from tfx.types import artifact_utils
 from tfx.utils import io_utils, proto_utils
 
 from components.errors import BrokenInput
-from components.table_example_gen.facts import TableFacts, merged_facts, shard_facts
+from components.table_example_gen.facts import TableFacts, batch_facts, merged_facts, shard_facts
 from components.table_example_gen.options import WHOLE_FOLDER, Ingestion
-from components.table_example_gen.serialization import record_digests, serialized_examples
+from components.table_example_gen.serialization import framed, gzip_member, record_digests, serialized_examples
 from components.table_example_gen.sources import BATCH_ROWS, Shard, plan_inputs, shard_batches
 from components.table_example_gen.splits import (
     hash_buckets,
@@ -38,8 +45,26 @@ from components.table_example_gen.splits import (
 
 REPORT_FILE = "ingestion.json"
 _NO_ROWS = "the files hold no rows; expected at least one for each class"
-# Written once and read a few times: the next levels take three times as long for a tenth less.
+# Written once and read a few times. Compression takes as long as all else together, and an eighth of the room: so much
+# is stored without. Of the rest, the next levels take three times as long for a tenth less.
+_STORED_BYTES = 2**30
 _COMPRESSION_LEVEL = 1
+_NO_RECORDS = gzip_member(pa.array([], pa.binary()), _COMPRESSION_LEVEL)
+
+
+@dataclass(frozen=True)
+class _Output:
+    """What is done with the rows.
+
+    Attributes:
+        ingestion: how they are read and split.
+        folders: split -> where its files are.
+        files: how many each split has, one for each shard.
+    """
+
+    ingestion: Ingestion
+    folders: Mapping[str, str]
+    files: int
 
 
 class Executor(base_beam_executor.BaseBeamExecutor):
@@ -74,15 +99,8 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         report = f"{artifact.uri}/{REPORT_FILE}"
         with self._make_beam_pipeline() as pipeline:
             numbered = pipeline | "Shards" >> beam.Create(list(enumerate(shards))) | "Spread" >> beam.Reshuffle()
-            found = (
-                numbered | "Look" >> beam.Map(_facts_of, ingestion) | "MergeFacts" >> beam.CombineGlobally(merged_facts)
-            )
-            facts = beam.pvalue.AsSingleton(found)
-            _ = (
-                self._write(numbered, facts, ingestion, folders, len(shards))
-                | "Count" >> beam.CombineGlobally(_added)
-                | "Report" >> beam.Map(_write_report, report, facts)
-            )
+            counted, facts = self._write(numbered, _Output(ingestion, folders, len(shards)))
+            _ = counted | "Count" >> beam.CombineGlobally(_added) | "Report" >> beam.Map(_write_report, report, facts)
         with fileio.open(report, "r") as file:
             error = json.loads(file.read())["error"]
         if error:
@@ -98,11 +116,18 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         paths = {split.name: f"{base}/{split.pattern}".removesuffix(f"/{WHOLE_FOLDER}") for split in inputs.splits}
         return Ingestion.model_validate_json(value.value), paths
 
-    def _write(
-        self, numbered: beam.PCollection, facts: Any, ingestion: Ingestion, folders: Mapping[str, str], shards: int
-    ) -> beam.PCollection:
-        """Write the rows: how many went into each split, and what stopped it, of each piece of the work."""
-        return numbered | "Write" >> beam.Map(_written, facts, ingestion, folders, shards)
+    def _write(self, numbered: beam.PCollection, output: _Output) -> tuple[beam.PCollection, Any]:
+        """Write the rows.
+
+        Each shard is written while it is looked at, with the types that it has by itself. Nearly always these are those
+        of the whole table, and the second step has nothing to do.
+
+        Returns:
+            of each piece of the work, how many rows went into each split and what stopped it; and the facts.
+        """
+        looked = numbered | "Look" >> beam.ParDo(_Together(_looked), output)
+        facts = _merged(looked | "Facts" >> beam.Map(_facts_of))
+        return looked | "Write" >> beam.ParDo(_Together(_written), output, facts), facts
 
 
 class BigQueryExecutor(Executor):
@@ -115,51 +140,213 @@ class BigQueryExecutor(Executor):
     def _read_properties(self, exec_properties: Mapping[str, Any]) -> tuple[Ingestion, dict[str, str]]:
         return Ingestion.model_validate_json(exec_properties["ingestion"]), {"all": exec_properties["source"]}
 
-    def _write(
-        self, numbered: beam.PCollection, facts: Any, ingestion: Ingestion, folders: Mapping[str, str], shards: int
-    ) -> beam.PCollection:
-        return (
+    def _write(self, numbered: beam.PCollection, output: _Output) -> tuple[beam.PCollection, Any]:
+        facts = _merged(numbered | "Look" >> beam.Map(_facts_of_stream, output.ingestion))
+        gathered = (
             numbered
-            | "Read" >> beam.FlatMap(_records_of_files, facts, ingestion)
+            | "Read" >> beam.FlatMap(_records_of_files, facts, output.ingestion)
             | "Gather" >> beam.GroupByKey()
-            | "Write" >> beam.Map(_gathered, facts, folders)
         )
+        return gathered | "Write" >> beam.Map(_gathered, facts, output.folders), facts
 
 
-def _facts_of(shard: tuple[int, Shard], ingestion: Ingestion) -> TableFacts:
-    return shard_facts(shard[1], ingestion)
+def _merged(facts: beam.PCollection) -> Any:
+    return beam.pvalue.AsSingleton(facts | "MergeFacts" >> beam.CombineGlobally(merged_facts))
 
 
-def _written(
-    numbered: tuple[int, Shard], facts: TableFacts, ingestion: Ingestion, folders: Mapping[str, str], shards: int
-) -> tuple[Counter[str], str]:
-    """Write a shard: how many rows went into each split, and why it could not be; "" where it could."""
+def _facts_of_stream(numbered: _Numbered, ingestion: Ingestion) -> TableFacts:
+    return shard_facts(numbered[1], ingestion)
+
+
+class _Together(beam.DoFn):
+    """Takes the shards of a bundle together, so that their batches share the cores.
+
+    Args:
+        work: takes the elements of a bundle and the other arguments of `process`, and gives results.
+    """
+
+    def __init__(self, work: Callable[..., Iterator[Any]]) -> None:
+        self._work = work
+
+    def start_bundle(self) -> None:
+        self._elements: list[Any] = []
+        self._arguments: tuple[Any, ...] = ()
+
+    def process(self, element: Any, *arguments: Any) -> None:
+        self._elements.append(element)
+        self._arguments = arguments
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        if self._elements:
+            yield from map(GlobalWindows.windowed_value, self._work(self._elements, *self._arguments))
+
+
+_Numbered = tuple[int, Shard]
+
+
+@dataclass(frozen=True)
+class _Ingested:
+    """A shard, looked at and written.
+
+    Attributes:
+        numbered: the shard, with its number.
+        facts: about its rows.
+        types: those that its rows were written with; None where they were not, or not all of them.
+        counts: split -> how many rows were written.
+    """
+
+    numbered: _Numbered
+    facts: TableFacts
+    types: Mapping[str, pa.DataType] | None
+    counts: Counter[str]
+
+
+def _facts_of(shard: _Ingested) -> TableFacts:
+    return shard.facts
+
+
+def _looked(shards: Sequence[_Numbered], output: _Output) -> Iterator[_Ingested]:
+    """Look at shards, and write those whose rows can be split without the others."""
+    yield from _ingested(shards, output, None)
+
+
+def _written(shards: Sequence[_Ingested], output: _Output, facts: TableFacts) -> Iterator[tuple[Counter[str], str]]:
+    """Write those that are not written as the facts about the table want it; see Executor._write."""
     if facts.error:
-        return Counter(), facts.error
-    number, shard = numbered
-    counts: Counter[str] = Counter()
-    with _writers(folders, number, shards) as writers:
+        yield Counter(), facts.error
+        return
+    yield from ((shard.counts, "") for shard in shards if shard.types == facts.types)
+    others = [shard.numbered for shard in shards if shard.types != facts.types]
+    yield from ((shard.counts, shard.facts.error) for shard in _ingested(others, output, facts))
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A batch of a shard; the first of each shard is none.
+
+    Attributes:
+        numbered: the shard, with its number.
+        place: of the batch in the shard.
+        batch: its rows as they are read.
+        facts: about them, or why they cannot be read.
+        types: those that they are serialized with, as _Ingested has them.
+        counts: split -> how many rows it has.
+        members: split -> its records, framed and compressed.
+    """
+
+    numbered: _Numbered
+    place: int = 0
+    batch: pa.RecordBatch | None = None
+    facts: TableFacts = field(default_factory=TableFacts)
+    types: Mapping[str, pa.DataType] | None = None
+    counts: Counter[str] = field(default_factory=Counter)
+    members: Mapping[str, bytes] = field(default_factory=dict)
+
+
+def _ingested(shards: Sequence[_Numbered], output: _Output, facts: TableFacts | None) -> Iterator[_Ingested]:
+    """Read shards and write them.
+
+    Args:
+        shards: with their numbers.
+        output: what is done with them.
+        facts: about the whole table; None where they are to be found.
+    """
+    splitter = _Splitter(output.ingestion, facts)
+    pieces = in_threads(partial(_serialized, splitter=splitter), _pieces(shards, output.ingestion, facts))
+    for numbered, of_shard in groupby(pieces, attrgetter("numbered")):
+        next(of_shard)
+        found, counts, types = TableFacts(), Counter[str](), None
+        with _files(output.folders if splitter.is_able else {}, numbered[0], output.files) as files:
+            for place, piece in enumerate(of_shard):
+                found = found.merged(piece.facts)
+                types = piece.types if place == 0 or piece.types == types else None
+                if types is not None:
+                    counts += piece.counts
+                    for split, member in piece.members.items():
+                        files[split].write(member)
+        yield _Ingested(numbered, found, types, counts)
+
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+# Beyond these the interpreter's lock is what all wait for.
+_MOST_THREADS = 8
+
+
+def in_threads(work: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
+    """The results in the order of the items, of which a few are taken ahead: memory does not grow with their number."""
+    count = min(os.cpu_count() or 1, _MOST_THREADS)
+    with ThreadPoolExecutor(count) as threads:
+        waiting: deque[Future[_Result]] = deque()
+        for item in items:
+            waiting.append(threads.submit(work, item))
+            if len(waiting) > 2 * count:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _pieces(shards: Sequence[_Numbered], ingestion: Ingestion, facts: TableFacts | None) -> Iterator[_Piece]:
+    for numbered in shards:
+        yield _Piece(numbered)
         try:
-            for split, records in split_records(shard, facts, ingestion):
-                counts[split] += len(records)
-                for record in records:
-                    writers[split].write(record)
+            batches = shard_batches(numbered[1], ingestion.reading, facts.types if facts else None)
+            yield from (_Piece(numbered, place, batch) for place, batch in enumerate(batches))
         except BrokenInput as error:
-            return counts, str(error)
-    return counts, ""
+            yield _Piece(numbered, facts=TableFacts(error=str(error)))
+
+
+def _serialized(piece: _Piece, splitter: _Splitter) -> _Piece:
+    """The piece with everything that is made of its batch, and without it."""
+    if piece.batch is None:
+        return piece
+    try:
+        facts, columns = batch_facts(piece.batch, splitter.ingestion)
+        if not splitter.is_able or not splitter.columns <= set(columns.schema.names):
+            return _Piece(piece.numbered, facts=facts)
+        records, contents, rows = splitter.split(columns, piece.numbered[1].split)
+        frames = framed(records, contents)
+        level = _level(piece.numbered[0], piece.place, frames)
+        members = {
+            split: gzip_member(frames.take(pa.array(places)), level) for split, places in rows.items() if len(places)
+        }
+        counts = Counter({split: len(places) for split, places in rows.items()})
+        types = dict(zip(columns.schema.names, columns.schema.types, strict=True))
+        return _Piece(piece.numbered, facts=facts, types=types, counts=counts, members=members)
+    except BrokenInput as error:
+        return _Piece(piece.numbered, facts=TableFacts(error=str(error)))
+
+
+def _level(number: int, place: int, frames: pa.BinaryArray) -> int:
+    """Of the compression, by about where a batch of a file is among all that is written."""
+    return 0 if (number + 1) * (place + 1) * frames.nbytes <= _STORED_BYTES else _COMPRESSION_LEVEL
 
 
 @contextmanager
-def _writers(folders: Mapping[str, str], number: int, files: int) -> Iterator[dict[str, tf.io.TFRecordWriter]]:
-    """One for each split, to the file of that number."""
-    options = tf.io.TFRecordOptions("GZIP", compression_level=_COMPRESSION_LEVEL)
+def _files(folders: Mapping[str, str], number: int, files: int) -> Iterator[dict[str, _RecordFile]]:
+    """One for each split, of that number; each is a gzip file, even without records."""
     with ExitStack() as stack:
-        yield {
-            split: stack.enter_context(
-                tf.io.TFRecordWriter(f"{folder}/data_tfrecord-{number:05d}-of-{files:05d}.gz", options)
-            )
-            for split, folder in folders.items()
-        }
+        opened = {}
+        for split, folder in folders.items():
+            path = f"{folder}/data_tfrecord-{number:05d}-of-{files:05d}.gz"
+            opened[split] = _RecordFile(stack.enter_context(fileio.open(path, "wb")))
+        yield opened
+        for file in opened.values():
+            # Only where nothing else is: TensorFlow takes an empty member for the end of the file.
+            if file.is_empty:
+                file.write(_NO_RECORDS)
+
+
+class _RecordFile:
+    """A file of gzip members; an object store's does not say how long it is."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self.is_empty = True
+
+    def write(self, member: bytes) -> None:
+        self._file.write(member)
+        self.is_empty = False
 
 
 # The number of a file, and some of its records of one split; or no split, and why the rows cannot be read.
@@ -193,15 +380,18 @@ def _gathered(
     for split, records in parts:
         of_split[split] += records
     errors = of_split.pop("")
-    with _writers(folders, number, _files_of(facts)) as writers:
+    with _files(folders, number, _files_of(facts)) as files:
         for split, records in of_split.items():
-            for place in _order_of_hashes(record_digests(records)):
-                writers[split].write(records[place])
+            ordered = [records[place] for place in _order_of_hashes(record_digests(records))]
+            if ordered:
+                frames = framed(pa.array(ordered, pa.binary()), ordered)
+                files[split].write(gzip_member(frames, _level(number, 0, frames)))
     return Counter({split: len(records) for split, records in of_split.items()}), errors[0].decode() if errors else ""
 
 
 def _order_of_hashes(digests: np.ndarray) -> np.ndarray:
-    return np.argsort(_leading(digests), kind="stable")
+    """Records whose first 64 bits are the same are the same."""
+    return np.argsort(_leading(digests))
 
 
 def _leading(digests: np.ndarray) -> np.ndarray:
@@ -210,26 +400,61 @@ def _leading(digests: np.ndarray) -> np.ndarray:
 
 
 def split_records(shard: Shard, facts: TableFacts, ingestion: Ingestion) -> Iterator[tuple[str, list[bytes]]]:
-    """The serialized examples of a shard, a split and some of its records at a time.
-
-    Within a batch they stand in the order of their hashes: the same one each time, and one that has nothing to do with
-    how the file is sorted.
-    """
-    splits = ingestion.splits([])
-    held_out = ingestion.eval_share + ingestion.test_share
-    times = facts.times.threshold(held_out), facts.times.threshold(ingestion.eval_share)
-    shared_texts = facts.texts.shared()
+    """The serialized examples of a shard, a split and some of its records at a time; see _Splitter.split."""
+    splitter = _Splitter(ingestion, facts)
     for batch in shard_batches(shard, ingestion.reading, facts.types):
-        features = batch.drop_columns([ingestion.split.column]) if ingestion.split.column else batch
-        records = serialized_examples(features).to_pylist()
-        digests = record_digests(records)
+        _, contents, rows = splitter.split(batch, shard.split)
+        for split, places in rows.items():
+            yield split, [contents[place] for place in places]
+
+
+class _Splitter:
+    """Tells the split of rows.
+
+    Args:
+        ingestion: how.
+        facts: about the whole table; None where they are not known yet.
+
+    Attributes:
+        is_able: whether it can; without the facts, where rows are split by times or by near-duplicates, it cannot.
+        columns: those that it needs.
+    """
+
+    def __init__(self, ingestion: Ingestion, facts: TableFacts | None) -> None:
+        self.ingestion = ingestion
+        self.is_able = facts is not None or not (ingestion.split.time or ingestion.text_column)
+        self.columns = set(ingestion.split.named_columns())
+        facts = facts or TableFacts()
+        held_out = ingestion.eval_share + ingestion.test_share
+        self._times = facts.times.threshold(held_out), facts.times.threshold(ingestion.eval_share)
+        self._shared_texts = facts.texts.shared()
+
+    def split(self, batch: pa.RecordBatch, only: str) -> tuple[pa.BinaryArray, list[bytes], dict[str, np.ndarray]]:
+        """The serialized examples of a batch, and which of them are of which split.
+
+        Within a split they stand in the order of their hashes: the same one each time, and one that has nothing to do
+        with how the file is sorted.
+
+        Args:
+            batch: as serialization.serialized_examples takes it.
+            only: the split of all rows; "" where each has its own.
+
+        Returns:
+            the records in the order of the batch, in Arrow's memory and in Python's; split -> the places of its rows.
+        """
+        column = self.ingestion.split.column
+        records = serialized_examples(batch.drop_columns([column]) if column else batch)
+        contents = records.to_numpy(zero_copy_only=False).tolist()
+        digests = record_digests(contents)
         order = _order_of_hashes(digests)
-        if shard.split:
-            yield shard.split, [records[place] for place in order]
-            continue
-        of_row = _places(batch, digests, ingestion, times, shared_texts)
-        for place, split in enumerate(splits):
-            yield split, [records[row] for row in order[of_row[order] == place]]
+        if only:
+            return records, contents, {only: order}
+        of_row = _places(batch, digests, self.ingestion, self._times, self._shared_texts)[order]
+        return (
+            records,
+            contents,
+            {split: order[of_row == place] for place, split in enumerate(self.ingestion.splits([]))},
+        )
 
 
 def _places(

@@ -85,26 +85,33 @@ def merged_facts(parts: Iterable[TableFacts]) -> TableFacts:
 def shard_facts(shard: Shard, ingestion: Ingestion) -> TableFacts:
     """Of a shard; an error is part of them."""
     try:
-        return merged_facts(_batch_facts(batch, ingestion) for batch in shard_batches(shard, ingestion.reading))
+        return merged_facts(batch_facts(batch, ingestion)[0] for batch in shard_batches(shard, ingestion.reading))
     except BrokenInput as error:
         return TableFacts(error=str(error))
 
 
-def _batch_facts(batch: pa.RecordBatch, ingestion: Ingestion) -> TableFacts:
+def batch_facts(batch: pa.RecordBatch, ingestion: Ingestion) -> tuple[TableFacts, pa.RecordBatch]:
+    """Of the rows of a batch; and these, with the types of serialization that they have by themselves.
+
+    Raises:
+        BrokenInput: the column that splits by time holds something else.
+    """
     reading, time, text = ingestion.reading, ingestion.split.time, ingestion.text_column
     found = {name: example_type(column.type) for name, column in zip(batch.schema.names, batch.columns, strict=True)}
     types = {name: TEXT if reading.as_text else kind for name, kind in found.items() if kind is not None}
     columns = {name: example_column(batch.column(name), kind, reading) for name, kind in types.items()}
+    stripped = {name for name in columns if reading.strip and pa.types.is_string(batch.schema.field(name).type)}
     nulls = {name: column.null_count for name, column in columns.items()}
-    return TableFacts(
+    facts = TableFacts(
         rows=len(batch),
         # What is missing everywhere tells nothing of the type.
         types={name: kind if nulls[name] < len(batch) else NOTHING for name, kind in types.items()},
-        missing={name: nulls[name] + _blank_count(column) for name, column in columns.items()},
+        missing={name: nulls[name] + (0 if name in stripped else _blank_count(columns[name])) for name in columns},
         left_out={name: str(batch.schema.field(name).type) for name, kind in found.items() if kind is None},
         times=time_quantiles(columns[time], time) if time and time in columns else Quantiles(),
         texts=_text_keys(columns, text) if text and text in columns else TextKeys(),
     )
+    return facts, pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
 
 
 def _blank_count(column: pa.Array) -> int:

@@ -1,5 +1,7 @@
 """Serialized tf.Examples made from Arrow columns, byte for byte as protobuf's deterministic serialization has them.
 
+And TFRecord files made of these, byte for byte as TensorFlow frames records.
+
 tfx_bsl's encoder writes a record's features in an order that changes with the process, and would have to be parsed and
 written again before anything can be hashed: five times the work.
 """
@@ -8,10 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from typing import Any, TypeAlias
 
+import google_crc32c
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -46,13 +50,16 @@ def serialized_examples(batch: pa.RecordBatch) -> pa.BinaryArray:
     return _joined(header, *parts, rows=len(batch))
 
 
-# Where so many rows share a value, each value is serialized once.
+# Where so many rows share a value, each value is serialized once. The first rows tell whether it is worth a look.
 _ROWS_PER_VALUE = 8
+_FIRST_ROWS = 4_096
+_VALUES_OF_FIRST_ROWS = 3_000
 
 
 def _map_entries(key: bytes, column: pa.Array) -> list[_Part]:
     """Features.feature: one entry of the map for each row, in parts that follow each other."""
-    if not pa.types.is_nested(column.type) and not pa.types.is_null(column.type):
+    single = not pa.types.is_nested(column.type) and not pa.types.is_null(column.type)
+    if single and pc.count_distinct(column.slice(0, _FIRST_ROWS)).as_py() <= _VALUES_OF_FIRST_ROWS:
         encoded = column.dictionary_encode(null_encoding="encode")
         if len(encoded.dictionary) * _ROWS_PER_VALUE <= len(column):
             of_value = _joined(*_distinct_entries(key, encoded.dictionary), rows=len(encoded.dictionary))
@@ -134,9 +141,23 @@ def _varint(value: int) -> bytes:
     return bytes(groups)
 
 
+_LONG = 1 << 16
+
+
+def _distinct(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The different ones, sorted, and the place of each among them, int64 both, as numpy.unique has them."""
+    if not len(lengths) or lengths.max() >= _LONG:
+        return np.unique(lengths, return_inverse=True)
+    present = np.bincount(lengths) > 0
+    different = np.flatnonzero(present)
+    if len(different) == 1:
+        return different, np.zeros(len(lengths), np.int64)
+    return different, (np.cumsum(present) - 1)[lengths]
+
+
 def _headers(lengths: np.ndarray, header: Callable[[int], bytes]) -> _Part:
     """The header of each length: there are few different ones."""
-    different, places = np.unique(lengths, return_inverse=True)
+    different, places = _distinct(lengths)
     table = pa.array([header(int(length)) for length in different], pa.binary())
     return table[0] if len(table) == 1 else table.take(pa.array(places))
 
@@ -170,6 +191,57 @@ def record_digests(records: Sequence[bytes]) -> np.ndarray:
     """SHA-256 of each record, uint8 [n, 32]."""
     digests = b"".join([hashlib.sha256(record).digest() for record in records])
     return np.frombuffer(digests, np.uint8).reshape(-1, hashlib.sha256().digest_size)
+
+
+# TFRecord files. tf.io.TFRecordWriter takes one record a call, which is a Python object each time, and holds the
+# interpreter all along. Here a batch becomes one buffer, which is compressed in whatever thread made it.
+
+# A gzip file for zlib; see its manual on deflateInit2.
+_GZIP_WINDOW = 31
+# tensorflow/core/lib/hash/crc32c.h, Mask.
+_MASK_DELTA = 0xA282EAD8
+
+
+def framed(records: pa.BinaryArray, contents: Sequence[bytes]) -> pa.BinaryArray:
+    """Each record as it stands in a TFRecord file: length, its checksum, the record, the record's checksum.
+
+    Source: tensorflow/core/lib/io/record_writer.h.
+
+    Args:
+        records: binary [n].
+        contents: the same ones as Python objects.
+    """
+    lengths = pc.binary_length(records).to_numpy(zero_copy_only=False)
+    different, places = _distinct(lengths)
+    headers = np.empty((len(different), 12), np.uint8)
+    headers[:, :8] = different.astype("<u8").view(np.uint8).reshape(-1, 8)
+    headers[:, 8:] = _checksums([length.tobytes() for length in headers[:, :8]])
+    rows = len(records)
+    before = pa.FixedSizeBinaryArray.from_buffers(pa.binary(12), rows, [None, pa.py_buffer(headers[places].tobytes())])
+    behind = pa.FixedSizeBinaryArray.from_buffers(pa.binary(4), rows, [None, pa.py_buffer(_checksums(contents))])
+    parts = [pc.cast(before, pa.binary()), records, pc.cast(behind, pa.binary())]
+    joined: pa.BinaryArray = pc.binary_join_element_wise(*parts, pa.scalar(b"", pa.binary()))
+    return joined
+
+
+def _checksums(contents: Sequence[bytes]) -> np.ndarray:
+    """Masked CRC-32C of each, uint8 [n, 4]."""
+    plain = np.fromiter(map(google_crc32c.value, contents), np.uint32, len(contents))
+    masked = ((plain >> np.uint32(15)) | (plain << np.uint32(17))) + np.uint32(_MASK_DELTA)
+    return masked.astype("<u4").view(np.uint8).reshape(-1, 4)
+
+
+def gzip_member(frames: pa.BinaryArray, level: int) -> bytes:
+    """All frames as a gzip file, of which several behind each other are one again.
+
+    Args:
+        frames: what `framed` makes.
+        level: of the compression, from 0, none, to 9.
+    """
+    start, end = np.frombuffer(frames.buffers()[1], np.int32)[[frames.offset, frames.offset + len(frames)]]
+    compressor = zlib.compressobj(level, zlib.DEFLATED, _GZIP_WINDOW)
+    content = memoryview(frames.buffers()[2] or b"")[start:end]
+    return compressor.compress(content) + compressor.flush()
 
 
 WHOLE, NUMBER, TEXT, NOTHING = pa.int64(), pa.float32(), pa.binary(), pa.null()

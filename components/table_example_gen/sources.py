@@ -197,6 +197,8 @@ def unreadable(path: str, reading: TableReading, error: Exception) -> BrokenInpu
                 pass
         except BrokenInput as found:
             return found
+        except OSError:
+            pass  # of an object store, and no matter of a line
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return BrokenInput(f"{path}: the file cannot be read as {table_format}: {reason}; mend it, or make it again")
 
@@ -345,7 +347,8 @@ def _parse_separated(block: bytes, shard: Shard, reading: TableReading, types: M
 
 def _hexadecimal_columns(block: bytes, shard: Shard, reading: TableReading, table: pa.Table) -> list[str]:
     """Columns that pyarrow takes for whole numbers because it reads 0x10 as 16."""
-    if b"0x" not in block and b"0X" not in block:
+    # One byte is looked for much faster than two.
+    if not any(letter in block and b"0" + letter in block for letter in (b"x", b"X")):
         return []
     whole = [field.name for field in table.schema if pa.types.is_integer(field.type)]
     texts = _parse_separated(block, shard, reading, dict.fromkeys(whole, pa.string()))

@@ -23,8 +23,8 @@ def places_of_buckets(buckets: np.ndarray, eval_share: float, test_share: float)
     return np.where(buckets >= _BUCKETS - held_out, 1, np.where(buckets >= _BUCKETS - held_out - test, 2, 0))
 
 
-# 256 ** 31, 256 ** 30, …, 1, each modulo the number of buckets.
-_PLACE_VALUES = np.array([pow(256, place, _BUCKETS) for place in range(31, -1, -1)], np.int64)
+# 2 ** 192, 2 ** 128, 2 ** 64 and 1, each modulo the number of buckets.
+_PLACE_VALUES = np.array([pow(2, 64 * place, _BUCKETS) for place in range(3, -1, -1)], np.uint64)
 
 
 def hash_buckets(digests: np.ndarray) -> np.ndarray:
@@ -33,7 +33,9 @@ def hash_buckets(digests: np.ndarray) -> np.ndarray:
     Args:
         digests: uint8 [n, 32].
     """
-    return np.asarray((digests.astype(np.int64) * _PLACE_VALUES).sum(axis=1) % _BUCKETS)
+    words = np.ascontiguousarray(digests).view(">u8").astype(np.uint64)
+    sums = (words % np.uint64(_BUCKETS) * _PLACE_VALUES).sum(axis=1)
+    return np.asarray(sums % np.uint64(_BUCKETS)).astype(np.int64)
 
 
 def key_buckets(keys: pa.Array) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import tensorflow as tf
 
@@ -48,6 +48,7 @@ def served_model(
     label_column: str,
     classes: int,
     list_separators: Mapping[str, str] = {},
+    ignored: Collection[str] = (),
 ) -> ServedModel:
     """Assemble what is exported.
 
@@ -60,8 +61,9 @@ def served_model(
         classes: how many labels there are.
         list_separators: column -> what separates its values, of those that hold several in a row. They are taken as
             [batch] and as [batch, n], where missing values fill rows up.
+        ignored: columns of which `transform` makes nothing: no signature asks for them.
     """
-    columns = {name: spec for name, spec in raw_feature_spec.items() if name != label_column}
+    columns = {name: spec for name, spec in raw_feature_spec.items() if name != label_column and name not in ignored}
     column_inputs = {name: tf.TensorSpec(None, spec.dtype, name=name) for name, spec in columns.items()}
     examples_input = {"examples": tf.TensorSpec([None], tf.string, name="examples")}
 

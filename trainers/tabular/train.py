@@ -146,6 +146,7 @@ def _export(
             label_column=preprocessing.label.column,
             classes=classes,
             list_separators=preprocessing.list_separators(),
+            ignored=preprocessing.ignored_columns(),
         ),
         path,
     )

@@ -2,35 +2,39 @@
 
 import bisect
 import hashlib
+import itertools
 import json
 from functools import reduce
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 import tensorflow as tf
 from pydantic import ValidationError
+from tfx.dsl.io import filesystem_registry
+from tfx.dsl.io.plugins.tensorflow_gfile import TensorflowFilesystem
 from tfx.types import standard_artifacts
 
 from components.errors import BrokenInput
 from components.table_example_gen.component import TableExampleGen
-from components.table_example_gen.executor import REPORT_FILE, Executor, split_records
+from components.table_example_gen.executor import REPORT_FILE, Executor, in_threads, split_records
 from components.table_example_gen.facts import merged_facts, shard_facts
 from components.table_example_gen.options import Ingestion, SplitOptions, TableReading
-from components.table_example_gen.serialization import record_digests
+from components.table_example_gen.serialization import framed, gzip_member, record_digests
 from components.table_example_gen.sources import plan_inputs, plan_shards
 from components.table_example_gen.splits import Quantiles, hash_buckets, places_of_buckets, time_quantiles
 from pipeline.runners.local import BEAM_PIPELINE_ARGS
 
 
 def run(
-    folder: Path, output: Path, patterns: dict[str, str] | None = None, **options: object
+    folder: Path | str, output: Path | str, patterns: dict[str, str] | None = None, **options: object
 ) -> standard_artifacts.Examples:
     component = TableExampleGen(str(folder), patterns or {"all": "*"}, Ingestion(**options))
     artifact = standard_artifacts.Examples()
     artifact.uri = str(output)
-    context = Executor.Context(beam_pipeline_args=BEAM_PIPELINE_ARGS, tmp_dir=str(output / "tmp"), unique_id="1")
+    context = Executor.Context(beam_pipeline_args=BEAM_PIPELINE_ARGS, tmp_dir=f"{output}/tmp", unique_id="1")
     Executor(context).Do({}, {"examples": [artifact]}, component.exec_properties)
     return artifact
 
@@ -83,6 +87,100 @@ def test_the_same_rows_become_the_same_bytes_in_each_run_and_place(folder, tmp_p
     assert files(run(folder, tmp_path / "two")) == first
     elsewhere = folder.rename(tmp_path / "elsewhere")
     assert files(run(elsewhere, tmp_path / "three")) == first
+
+
+def test_batches_become_the_file_that_tensorflow_writes_one_record_at_a_time(tmp_path):
+    batches = [[b"", b"a", b"bc" * 40_000], [bytes(range(256))] * 3 + [b"\xff"], [b"last"]]
+    with tf.io.TFRecordWriter(str(tmp_path / "expected")) as writer:
+        for record in itertools.chain(*batches):
+            writer.write(record)
+    frames = [framed(pa.array(records, pa.binary()), records) for records in batches]
+    assert b"".join(frame for batch in frames for frame in batch.to_pylist()) == (tmp_path / "expected").read_bytes()
+    # A part of an Arrow array, stored and compressed members behind each other.
+    frames[1] = frames[1].slice(1, 2)
+    content = b"".join(gzip_member(batch, level) for batch, level in zip(frames, (0, 1, 9), strict=True))
+    (tmp_path / "members.gz").write_bytes(content)
+    read = tf.data.TFRecordDataset(str(tmp_path / "members.gz"), "GZIP").as_numpy_iterator()
+    assert list(read) == [*batches[0], *batches[1][1:3], *batches[2]]
+
+
+def test_batches_in_threads_stay_in_their_order_and_few_are_taken_ahead():
+    taken = []
+
+    def items():
+        for number in range(500):
+            taken.append(number)
+            yield number
+
+    for number, result in enumerate(in_threads(lambda item: item * item, items())):
+        assert result == number * number
+        assert len(taken) - number < 30
+
+
+def test_shards_that_look_unlike_the_whole_are_written_anew(tmp_path):
+    rows = [f"{number},{number}" for number in range(400)] + ["400,0.5"]
+    one, two = split_files(tmp_path / "one", rows, 401), split_files(tmp_path / "two", rows, 100)
+    whole = [run(folder, folder.parent / f"{folder.name}-out") for folder in (one, two)]
+    for split in ("train", "eval"):
+        found = [
+            sorted(
+                (e.features.feature["a"].int64_list.value[0], e.features.feature["b"].float_list.value[0]) for e in some
+            )
+            for some in (records(artifact, split) for artifact in whole)
+        ]
+        assert found[0] == found[1]
+        assert all(whole_number == number or (whole_number, number) == (400, 0.5) for whole_number, number in found[0])
+    report = json.loads((tmp_path / "two-out" / REPORT_FILE).read_text())
+    assert sum(report["examples"].values()) == 401
+
+
+def split_files(folder: Path, rows: list[str], of_file: int) -> Path:
+    folder.mkdir()
+    for start in range(0, len(rows), of_file):
+        part = rows[start : start + of_file]
+        (folder / f"{start:04d}.csv").write_text("a,b\n" + "\n".join(part) + "\n")
+    return folder
+
+
+class InMemory(TensorflowFilesystem):
+    """TensorFlow's file system `ram://` for TFX: one that no open() of Python knows, as object stores are."""
+
+    @staticmethod
+    def supported_schemes() -> list[str]:
+        return ["ram://"]
+
+
+def test_tables_that_are_not_on_a_disk_are_read_and_written_through_tfxs_file_systems(tmp_path):
+    filesystem_registry.DEFAULT_FILESYSTEM_REGISTRY.register(InMemory, priority=0)
+    frame = pd.DataFrame({"a": range(300), "b": [f"x{number % 7}" for number in range(300)]})
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    frame.to_csv(tmp_path / "b.csv.gz", index=False)
+    frame.to_csv(tmp_path / "c.csv.zst", index=False)
+    frame.to_parquet(tmp_path / "d.parquet", index=False)
+    frame.to_json(tmp_path / "e.jsonl", orient="records", lines=True)
+    tf.io.gfile.makedirs("ram://tables")
+    paths = sorted(tmp_path.iterdir())
+    for path in paths:
+        tf.io.gfile.copy(str(path), f"ram://tables/{path.name}", overwrite=True)
+
+    def splits(folder: str) -> dict[str, list[bytes]]:
+        found = {split: tf.io.gfile.glob(f"{folder}/Split-{split}/*") for split in ("train", "eval")}
+        return {
+            split: sorted(tf.data.TFRecordDataset(files, "GZIP").as_numpy_iterator()) for split, files in found.items()
+        }
+
+    run(tmp_path, f"{tmp_path}/out", {"all": "a.csv"})
+    for number, path in enumerate(paths):
+        run("ram://tables", f"ram://examples{number}", {"all": path.name})
+        assert splits(f"ram://examples{number}") == splits(f"{tmp_path}/out"), path.name
+    run("ram://tables", "ram://both", {"all": "?.csv*"})
+    assert splits("ram://both")["eval"] == sorted(splits(f"{tmp_path}/out")["eval"] * 3)
+    with pytest.raises(BrokenInput, match=r"ram://tables/f\.parquet: no such file"):
+        run("ram://tables", tmp_path / "none", {"all": "f.parquet"})
+    with tf.io.gfile.GFile("ram://tables/g.parquet", "wb") as file:
+        file.write((tmp_path / "d.parquet").read_bytes()[:-20])
+    with pytest.raises(BrokenInput, match=r"ram://tables/g\.parquet: the file cannot be read as parquet"):
+        run("ram://tables", tmp_path / "none", {"all": "g.parquet"})
 
 
 def test_splits_of_the_input_stay_what_they_are(folder, tmp_path):

@@ -109,9 +109,9 @@ def training_labels(mixed_run: MixedRun) -> list[str]:
 
 @pytest.fixture(scope="module")
 def json_rows(mixed_run: MixedRun) -> list[dict[str, Any]]:
-    """The rows as a client sends them: every column but the label, also the identifier that nothing is learned from."""
+    """The rows as a client sends them: every column but the label and the identifier that nothing is learned from."""
     missing = {"joined": "", "said": "", "income": MISSING_FLOAT, "visits": MISSING_INTEGER}
-    table = typed_batch(mixed_run).drop_columns(["outcome"])
+    table = typed_batch(mixed_run).drop_columns(["outcome", "id"])
     rows = table.to_pylist()
     return [{name: as_json(missing[name] if value is None else value) for name, value in row.items()} for row in rows]
 
@@ -154,6 +154,13 @@ def test_a_row_over_grpc_gets_the_training_graphs_label(server, json_rows, train
     with GrpcClient(port=server.grpc_port) as client:
         answers = [client.predict("customers", {name: [value] for name, value in row.items()}) for row in json_rows]
     assert [strings(answer["output_0"])[0] for answer in answers] == training_labels
+
+
+def test_a_column_that_is_left_out_is_no_input(server, json_rows):
+    with GrpcClient(port=server.grpc_port) as client:
+        signatures = client.metadata("customers").signatures
+    for name in ("serving_default", "classify"):
+        assert set(signatures[name].inputs) == set(json_rows[0]) == set(customers().columns) - {"id", "outcome"}
 
 
 def test_the_report_tells_how_the_model_does_on_the_test_split(mixed_run: MixedRun, training_labels):
