@@ -47,6 +47,24 @@ _NAME = re.compile(r"[^/:=\s]+")
     is_flag=True,
     help="Let that file give labels that are not in use yet to versions that are still to be loaded, as at the start.",
 )
+@click.option(
+    "--allow-reload-config",
+    "reload_roots",
+    metavar="ROOT",
+    multiple=True,
+    help="Let gRPC clients say what is served, by HandleReloadConfigRequest: models and request logs below this "
+    "directory or URL, and nothing else. May be given several times.  [default: no client may]",
+)
+@click.option(
+    "--allow-reload-config-from-anywhere",
+    is_flag=True,
+    help="Let them say it from other machines without a certificate of --tls-client-ca, too.",
+)
+@click.option(
+    "--allow-file-operations",
+    is_flag=True,
+    help="Serve models whose graphs read or write files outside of their own assets: only those of people you trust.",
+)
 @click.option("--rest-port", type=click.IntRange(0, 65535), default=8501, show_default=True, help="0 picks a free one.")
 @click.option("--grpc-port", type=click.IntRange(0, 65535), default=8500, show_default=True, help="0 picks a free one.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
@@ -158,6 +176,8 @@ def _check_flags(models: tuple[str, ...], flags: Mapping[str, Any]) -> None:
         raise click.UsageError("--request-log goes with --model; in a model config file logging_config says it.")
     if flags["request_log_sampling"] is not None and flags["request_log"] is None:
         raise click.UsageError("--request-log-sampling is set without --request-log.")
+    if flags["allow_reload_config_from_anywhere"] and not flags["reload_roots"]:
+        raise click.UsageError("--allow-reload-config-from-anywhere is set without --allow-reload-config.")
     if (flags["tls_certificate"] is None) != (flags["tls_key"] is None):
         raise click.UsageError("expected --tls-certificate and --tls-key together.")
     if flags["tls_client_ca"] is not None and flags["tls_key"] is None:
@@ -166,7 +186,7 @@ def _check_flags(models: tuple[str, ...], flags: Mapping[str, Any]) -> None:
 
 def _server_options(flags: Mapping[str, Any]) -> ServerOptions:
     from serving.server.config import BatchingParameters, LoadPolicy, read_batching_parameters, read_metrics_path
-    from serving.server.options import RequestLimits, ServerOptions
+    from serving.server.options import ReloadOptions, RequestLimits, ServerOptions
 
     batching = None
     if flags["batching_parameters_file"] is not None:
@@ -178,7 +198,9 @@ def _server_options(flags: Mapping[str, Any]) -> ServerOptions:
         host=flags["host"],
         rest_port=flags["rest_port"],
         grpc_port=flags["grpc_port"],
-        load_policy=LoadPolicy(poll_seconds=flags["poll_seconds"]),
+        load_policy=LoadPolicy(
+            poll_seconds=flags["poll_seconds"], allow_file_operations=flags["allow_file_operations"]
+        ),
         model_config_file=flags["model_config_file"],
         model_config_file_poll_seconds=flags["model_config_file_poll_wait_seconds"],
         labels_may_wait=flags["allow_version_labels_for_unavailable_models"],
@@ -195,6 +217,7 @@ def _server_options(flags: Mapping[str, Any]) -> ServerOptions:
         playground=flags["playground"],
         access_log=flags["access_log"],
         request_log=_request_log(flags),
+        reload=ReloadOptions(flags["reload_roots"], flags["allow_reload_config_from_anywhere"]),
     )
 
 

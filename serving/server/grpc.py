@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
+from urllib.parse import unquote
 
 import grpc
 import numpy as np
@@ -27,11 +29,11 @@ from tensorflow_serving.apis import (
 
 from serving.client.errors import CanonicalCode
 from serving.client.tensors import from_proto, to_proto
-from serving.server.config import model_configs
+from serving.server.config import model_configs, within_roots
 from serving.server.errors import ServingError, invalid_argument
 from serving.server.inference import ExampleInference, Inference
 from serving.server.models import ModelInUse, ModelManager, model_metadata, model_status
-from serving.server.options import ServerOptions
+from serving.server.options import ReloadOptions, ServerOptions
 from serving.server.request_log import RequestLogger, RequestRecord
 from serving.server.signatures import DEFAULT_SIGNATURE
 
@@ -118,14 +120,55 @@ def _parsing(handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
 logger = logging.getLogger(__name__)
 
 
+def may_reload(options: ReloadOptions, mutual_tls: bool, peer: str) -> None:
+    """Refuse who may not tell the server what to serve.
+
+    Args:
+        options: of the server.
+        mutual_tls: whether the client has shown a certificate that the server asks for.
+        peer: as gRPC names it: "ipv4:127.0.0.1:50000", "ipv6:[::1]:50000", "unix:/path".
+
+    Raises:
+        ServingError: PERMISSION_DENIED.
+    """
+    if not options.roots:
+        reason = "This server takes no config from clients: start it with --allow-reload-config ROOT."
+    elif not (options.from_anywhere or mutual_tls or _is_local(peer)):
+        reason = (
+            "This server takes configs from its own machine and from clients with a certificate only: see "
+            "--allow-reload-config-from-anywhere."
+        )
+    else:
+        return
+    raise ServingError(CanonicalCode.PERMISSION_DENIED, reason)
+
+
+def _is_local(peer: str) -> bool:
+    kind, _, address = unquote(peer).partition(":")
+    if kind == "unix":
+        return True
+    try:
+        ip = ipaddress.ip_address(address.rpartition(":")[0].strip("[]"))
+    except ValueError:
+        return False
+    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
+    return (mapped or ip).is_loopback
+
+
 async def reload_config(
-    manager: ModelManager, request: model_management_pb2.ReloadConfigRequest
+    manager: ModelManager, request: model_management_pb2.ReloadConfigRequest, roots: tuple[str, ...]
 ) -> model_management_pb2.ReloadConfigResponse:
     """Serve exactly the models of the request; answered when those that are new are available.
 
+    Args:
+        manager: the models.
+        request: what to serve.
+        roots: what base paths and request logs have to lie below.
+
     Raises:
-        ServingError: INVALID_ARGUMENT, the config is none; FAILED_PRECONDITION, a label for a version that is not
-            available; UNKNOWN, a new model did not become available.
+        ServingError: INVALID_ARGUMENT, the config is none; PERMISSION_DENIED, a path outside of the roots;
+            FAILED_PRECONDITION, a label for a version that is not available; UNKNOWN, a new model did not become
+            available.
     """
     try:
         if request.config.WhichOneof("config") != "model_config_list":
@@ -133,7 +176,7 @@ async def reload_config(
                 "ServerModelConfig type not supported by HandleReloadConfigRequest. Only ModelConfigList is currently "
                 "supported"
             )
-        await manager.reload(model_configs(request.config))
+        await manager.reload(within_roots(model_configs(request.config), roots))
     except ServingError as error:
         logger.error("the model config was not taken over: %s", error.message)
         raise
@@ -168,7 +211,7 @@ async def add_services(
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
         _PredictionService(calls, manager, inference, request_logger, options), parsing
     )
-    model_service_pb2_grpc.add_ModelServiceServicer_to_server(_ModelService(calls, manager), parsing)
+    model_service_pb2_grpc.add_ModelServiceServicer_to_server(_ModelService(calls, manager, options), parsing)
     if options.grpc_health:
         health_pb2_grpc.add_HealthServicer_to_server(await _healthy(), server)
     if options.grpc_reflection:
@@ -251,9 +294,11 @@ class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
 
 
 class _ModelService(model_service_pb2_grpc.ModelServiceServicer):
-    def __init__(self, calls: _Calls, manager: ModelManager) -> None:
+    def __init__(self, calls: _Calls, manager: ModelManager, options: ServerOptions) -> None:
         self._calls = calls
         self._manager = manager
+        self._reload = options.reload
+        self._mutual_tls = options.tls is not None and bool(options.tls.client_ca)
 
     async def GetModelStatus(self, request: Any, context: grpc.aio.ServicerContext) -> Any:  # noqa: N802
         async def answer() -> Any:
@@ -264,7 +309,8 @@ class _ModelService(model_service_pb2_grpc.ModelServiceServicer):
 
     async def HandleReloadConfigRequest(self, request: Any, context: grpc.aio.ServicerContext) -> Any:  # noqa: N802
         async def answer() -> Any:
-            return await reload_config(self._manager, request)
+            may_reload(self._reload, self._mutual_tls, context.peer())
+            return await reload_config(self._manager, request, self._reload.roots)
 
         return await self._calls.answer("HandleReloadConfigRequest", "", request, answer, context)
 

@@ -197,7 +197,9 @@ class ServedModel:
                 return
             version.state = VersionState.LOADING
             try:
-                model = await asyncio.to_thread(load_version, version.path)
+                model = await asyncio.to_thread(
+                    load_version, version.path, self._policy.allow_file_operations, self._config.roots
+                )
             except Exception as unforeseen:
                 error = _as_serving_error(unforeseen)
                 version.state, version.code = VersionState.END, error.code
@@ -213,6 +215,8 @@ class ServedModel:
             version.model, version.state = model, VersionState.AVAILABLE
             version.code, version.message = CanonicalCode.OK, ""
             logger.info("%s version %d is available", self.name, version.number)
+            kinds = ", ".join(sorted(model.operations.kinds))
+            logger.debug("%s version %d runs these operations: %s", self.name, version.number, kinds)
             break
         version.tried = True
         if self._config.labels is None:

@@ -91,6 +91,19 @@ class TlsFiles:
 
 
 @dataclass(frozen=True)
+class ReloadOptions:
+    """Who may tell the server what to serve, by HandleReloadConfigRequest; nobody unless there are roots.
+
+    Attributes:
+        roots: directories and URLs; base paths and request logs of such a config have to lie below one of them.
+        from_anywhere: whether a client on another machine needs no certificate for it.
+    """
+
+    roots: tuple[str, ...] = ()
+    from_anywhere: bool = False
+
+
+@dataclass(frozen=True)
 class ServerOptions:
     """How the embedded server listens, loads and answers; the defaults are TensorFlow Serving's.
 
@@ -113,6 +126,7 @@ class ServerOptions:
         playground: whether the REST port shows the page on which people try the models.
         access_log: the file that gets one line of JSON per request; "-" is standard output, "" is none.
         request_log: where requests are logged, for all models together; not looked at where a config file says it.
+        reload: who may tell it over gRPC what to serve.
     """
 
     host: str = "127.0.0.1"
@@ -133,3 +147,4 @@ class ServerOptions:
     playground: bool = False
     access_log: str = ""
     request_log: RequestLogOptions | None = None
+    reload: ReloadOptions = field(default_factory=ReloadOptions)
