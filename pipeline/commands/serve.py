@@ -93,6 +93,25 @@ _NAME = re.compile(r"[^/:=\s]+")
     show_default=True,
     help="How long a model may take over a REST request; over gRPC the client's own deadline counts.",
 )
+@click.option(
+    "--header-timeout-seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=30.0,
+    show_default=True,
+    help="In which the head of a request has to arrive, once it has begun.",
+)
+@click.option(
+    "--idle-timeout-seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=620.0,
+    show_default=True,
+    help="After which a connection without requests is closed; longer than load balancers keep theirs.",
+)
+@click.option(
+    "--max-connections",
+    type=click.IntRange(min=1),
+    help="On each of the two ports.  [default: half of the file descriptors, but for a reserve]",
+)
 @click.option("--max-body-bytes", type=click.IntRange(min=1), help="Of a REST body or gRPC message.  [default: 2 GiB]")
 @click.option("--max-tensor-bytes", type=click.IntRange(min=1), help="Of one input of a request.  [default: 2 GiB]")
 @click.option("--max-rows", type=click.IntRange(min=1), help="Of one request.  [default: as many as fit]")
@@ -186,7 +205,7 @@ def _check_flags(models: tuple[str, ...], flags: Mapping[str, Any]) -> None:
 
 def _server_options(flags: Mapping[str, Any]) -> ServerOptions:
     from serving.server.config import BatchingParameters, LoadPolicy, read_batching_parameters, read_metrics_path
-    from serving.server.options import ReloadOptions, RequestLimits, ServerOptions
+    from serving.server.options import ConnectionLimits, ReloadOptions, RequestLimits, ServerOptions
 
     batching = None
     if flags["batching_parameters_file"] is not None:
@@ -217,6 +236,11 @@ def _server_options(flags: Mapping[str, Any]) -> ServerOptions:
         playground=flags["playground"],
         access_log=flags["access_log"],
         request_log=_request_log(flags),
+        connections=ConnectionLimits(
+            header_seconds=flags["header_timeout_seconds"],
+            idle_seconds=flags["idle_timeout_seconds"],
+            most=flags["max_connections"],
+        ),
         reload=ReloadOptions(flags["reload_roots"], flags["allow_reload_config_from_anywhere"]),
     )
 

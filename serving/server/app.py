@@ -26,10 +26,17 @@ from serving.server.grpc import add_services
 from serving.server.inference import Inference
 from serving.server.metrics import CONTENT_TYPE, ServerMetrics
 from serving.server.models import ModelManager, poll_model_config_file, read_model_config_file
-from serving.server.options import ServerOptions, TlsFiles
+from serving.server.options import (
+    RESERVED_DESCRIPTORS,
+    ServerOptions,
+    TlsFiles,
+    descriptor_limit,
+    open_descriptors,
+    raise_descriptor_limit,
+)
 from serving.server.playground.routes import playground_routes
 from serving.server.request_log import RequestLogger, RequestRecord
-from serving.server.rest import RestService
+from serving.server.rest import ConnectionGuard, RestService, quiet_logger
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +84,6 @@ class AccessLog:
             self._file.close()
 
 
-LINGERING_SECONDS = 1.0  # what is still read of a refused body, so that its sender gets to see the answer
 SHUTDOWN_SECONDS = 30.0  # what requests in flight are given when the server stops
 _GRPC_OPTIONS = [
     ("grpc.max_send_message_length", -1),
@@ -131,6 +137,7 @@ class EmbeddedServer:
 
     def run(self, on_ready: Callable[[], None]) -> None:
         """Serve until SIGTERM or SIGINT, then let the requests in flight finish. Only in the main thread."""
+        raise_descriptor_limit()
         uvloop.run(self._serve(on_ready, (signal.SIGTERM, signal.SIGINT)))
 
     def __enter__(self) -> EmbeddedServer:
@@ -211,33 +218,33 @@ class EmbeddedServer:
         inference = Inference(executor, batching, metrics)
         count = metrics.observe_request_log if metrics is not None else _count_nothing
         request_logger = RequestLogger(manager.models, count)
-        grpc_server = grpc.aio.server(
-            options=[*_GRPC_OPTIONS, ("grpc.max_receive_message_length", options.limits.body_bytes)]
-        )
+        guard = ConnectionGuard(options.connections, metrics.observe_closed if metrics is not None else _count_no_one)
+        if metrics is not None:
+            metrics.connections = lambda: guard.connections
+        grpc_server = grpc.aio.server(options=[*_GRPC_OPTIONS, *_grpc_limits(options)])
         await add_services(grpc_server, manager, inference, request_logger, options, observers)
         routes = playground_routes(manager) if options.playground else []
         application = RestService(manager, inference, request_logger, options, observers).application(routes)
         if metrics is not None and options.metrics_path:
             application.router.add_get(options.metrics_path, _metrics_handler(metrics))
-        runner = web.AppRunner(
-            application,
-            access_log=None,
-            logger=_quiet_logger(),
-            shutdown_timeout=SHUTDOWN_SECONDS,
-            lingering_time=LINGERING_SECONDS,
-            auto_decompress=False,  # aiohttp answers what it cannot decompress by itself, and not in JSON
-        )
+        runner = web.AppRunner(application, access_log=None, logger=quiet_logger(), shutdown_timeout=SHUTDOWN_SECONDS)
         await runner.setup()
         polling = self._poll_model_config_file(manager)
+        watching = asyncio.create_task(_watch_descriptors())
+        listener = None
         try:
-            self.rest_port = await _open_rest_port(runner, self.host, self.rest_port, options.tls)
+            listener = await _open_rest_port(guard, runner, self.host, self.rest_port, options.tls)
+            self.rest_port = listener.sockets[0].getsockname()[1]
             self.grpc_port = _open_grpc_port(grpc_server, self.host, self.grpc_port, options.tls)
             await grpc_server.start()
             on_ready()
             await self._stop.wait()
         finally:
+            watching.cancel()
             if polling is not None:
                 polling.cancel()
+            if listener is not None:
+                listener.close()
             await asyncio.gather(grpc_server.stop(SHUTDOWN_SECONDS), runner.cleanup())
             if access_log is not None:
                 access_log.close()
@@ -258,6 +265,20 @@ async def _settle(manager: ModelManager, configs: Sequence[ModelConfig] | None) 
         await model.wait_until_settled()
 
 
+def _grpc_limits(options: ServerOptions) -> list[tuple[str, int]]:
+    limits = options.connections
+    return [
+        ("grpc.max_receive_message_length", options.limits.body_bytes),
+        ("grpc.server_handshake_timeout_ms", int(limits.header_seconds * 1000)),
+        ("grpc.max_connection_idle_ms", int(limits.idle_seconds * 1000)),
+        ("grpc.max_allowed_incoming_connections", limits.most_connections()),
+    ]
+
+
+def _count_no_one(reason: str) -> None:
+    """Where there are no metrics."""
+
+
 def _count_nothing(model: str, code: CanonicalCode) -> None:
     """Where there are no metrics."""
 
@@ -269,21 +290,34 @@ def _metrics_handler(metrics: ServerMetrics) -> Callable[[web.Request], Awaitabl
     return show
 
 
-def _quiet_logger() -> logging.Logger:
-    """For aiohttp, which logs a traceback for every client that speaks no HTTP; what fails here, RestService logs."""
-    logger = logging.getLogger("serving.http")
-    logger.setLevel(logging.CRITICAL)
-    return logger
-
-
-async def _open_rest_port(runner: web.AppRunner, host: str, port: int, tls: TlsFiles | None) -> int:
+async def _open_rest_port(
+    guard: ConnectionGuard, runner: web.AppRunner, host: str, port: int, tls: TlsFiles | None
+) -> asyncio.Server:
     context = tls.ssl_context() if tls is not None else None
     try:
-        await web.TCPSite(runner, host, port, ssl_context=context).start()
+        return await guard.listen(runner, host, port, context)
     except OSError as error:
         raise PortUnavailableError(f"REST port {port} of {host} cannot be opened: {error.strerror or error}") from error
-    opened: int = runner.addresses[0][1]
-    return opened
+
+
+_DESCRIPTORS_SECONDS = 2.0
+
+
+async def _watch_descriptors() -> None:
+    """Say when files and connections take so many descriptors that the reserve is touched."""
+    told = False
+    while True:
+        used, limit = open_descriptors(), descriptor_limit()
+        scarce = used > limit - RESERVED_DESCRIPTORS // 2
+        if scarce and not told:
+            logger.warning(
+                "%d of %d file descriptors are in use; raise the limit (ulimit -n), or new connections and models are "
+                "refused",
+                used,
+                limit,
+            )
+        told = scarce
+        await asyncio.sleep(_DESCRIPTORS_SECONDS)
 
 
 def _open_grpc_port(server: grpc.aio.Server, host: str, port: int, tls: TlsFiles | None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import logging
 import time
@@ -76,22 +77,25 @@ class ParsingHandlers:
     """Takes the place of a grpc.aio.Server where a generated function adds a servicer of unary methods to it.
 
     A request that is no message of its type ends with INTERNAL, as with C++ servers; left to itself the library answers
-    UNKNOWN with the name of a Python class, and logs a stack trace.
+    UNKNOWN with the name of a Python class, and logs a stack trace. One that does not arrive in time ends with
+    DEADLINE_EXCEEDED; left to itself the library waits for ever.
 
-        add_PredictionServiceServicer_to_server(servicer, ParsingHandlers(server))
+        add_PredictionServiceServicer_to_server(servicer, ParsingHandlers(server, 60.0))
     """
 
-    def __init__(self, server: grpc.aio.Server) -> None:
+    def __init__(self, server: grpc.aio.Server, seconds: float) -> None:
         self._server = server
+        self._seconds = seconds
 
     def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
         """As the server's."""
-        self._server.add_generic_rpc_handlers([_ParsingHandler(handler) for handler in handlers])
+        self._server.add_generic_rpc_handlers([_ParsingHandler(handler, self._seconds) for handler in handlers])
 
 
 class _ParsingHandler(grpc.GenericRpcHandler):
-    def __init__(self, handler: grpc.GenericRpcHandler) -> None:
+    def __init__(self, handler: grpc.GenericRpcHandler, seconds: float) -> None:
         self._handler = handler
+        self._seconds = seconds
         self._parsing: dict[str, grpc.RpcMethodHandler] = {}
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
@@ -100,21 +104,31 @@ class _ParsingHandler(grpc.GenericRpcHandler):
             handler = self._handler.service(handler_call_details)
             if handler is None:
                 return None
-            self._parsing[method] = _parsing(handler)
+            self._parsing[method] = _parsing(handler, self._seconds)
         return self._parsing[method]
 
 
-def _parsing(handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
+def _parsing(handler: grpc.RpcMethodHandler, seconds: float) -> grpc.RpcMethodHandler:
     parse, respond = handler.request_deserializer, handler.unary_unary
 
-    async def call(data: bytes, context: grpc.aio.ServicerContext) -> Any:
+    # On the wire a call of one message is a stream of one: only of a stream the server says itself when it reads.
+    async def call(_: Any, context: grpc.aio.ServicerContext) -> Any:
+        try:
+            async with asyncio.timeout(seconds):
+                data = await context.read()
+        except TimeoutError:
+            await context.abort(
+                grpc.StatusCode.DEADLINE_EXCEEDED, f"The request's message did not arrive within {seconds:g} s."
+            )
+        if data is grpc.aio.EOF:
+            await context.abort(grpc.StatusCode.INTERNAL, "The call has ended without a message.")
         try:
             request = parse(data)
         except DecodeError as error:
             await context.abort(grpc.StatusCode.INTERNAL, str(error))
         return await respond(request, context)
 
-    return grpc.unary_unary_rpc_method_handler(call, response_serializer=handler.response_serializer)
+    return grpc.stream_unary_rpc_method_handler(call, response_serializer=handler.response_serializer)
 
 
 logger = logging.getLogger(__name__)
@@ -207,7 +221,8 @@ async def add_services(
         options: of the server.
         observers: told of every request that was answered.
     """
-    calls, parsing = _Calls(tuple(observers)), ParsingHandlers(server)
+    calls = _Calls(tuple(observers))
+    parsing = ParsingHandlers(server, options.connections.body_seconds)
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
         _PredictionService(calls, manager, inference, request_logger, options), parsing
     )

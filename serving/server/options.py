@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import resource
 import ssl
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -91,6 +93,53 @@ class TlsFiles:
 
 
 @dataclass(frozen=True)
+class ConnectionLimits:
+    """How long a connection may keep the server waiting, and how many there may be.
+
+    Attributes:
+        header_seconds: from the first byte of a request's head to its last, and for the handshakes of HTTP/2 and TLS.
+        body_seconds: in which a body or message has to arrive.
+        idle_seconds: after which a connection on which nothing is asked is closed. Load balancers keep theirs for up to
+            ten minutes, and must be the first to close them.
+        most: on each of the two ports; None: as many as there are file descriptors, but for a reserve. At the end of
+            them REST closes the connection that has been idle for longest, gRPC the one that comes.
+    """
+
+    header_seconds: float = 30.0
+    body_seconds: float = 60.0
+    idle_seconds: float = 620.0
+    most: int | None = None
+
+    def most_connections(self) -> int:
+        """On each port, by the number of descriptors that are left now."""
+        if self.most is not None:
+            return self.most
+        return max(16, (descriptor_limit() - open_descriptors() - RESERVED_DESCRIPTORS) // 2)
+
+
+# For models that are loaded, logs, and base paths that are looked at, while clients take all they can get.
+RESERVED_DESCRIPTORS = 128
+
+
+def descriptor_limit() -> int:
+    """How many files and connections this process may have open."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 2**20 if soft == resource.RLIM_INFINITY else soft
+
+
+def raise_descriptor_limit() -> None:
+    """To what the system lets this process have without asking anybody."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def open_descriptors() -> int:
+    """How many files and connections this process has open."""
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+@dataclass(frozen=True)
 class ReloadOptions:
     """Who may tell the server what to serve, by HandleReloadConfigRequest; nobody unless there are roots.
 
@@ -127,6 +176,7 @@ class ServerOptions:
         access_log: the file that gets one line of JSON per request; "-" is standard output, "" is none.
         request_log: where requests are logged, for all models together; not looked at where a config file says it.
         reload: who may tell it over gRPC what to serve.
+        connections: how long they may keep the server waiting, and how many there may be.
     """
 
     host: str = "127.0.0.1"
@@ -148,3 +198,4 @@ class ServerOptions:
     access_log: str = ""
     request_log: RequestLogOptions | None = None
     reload: ReloadOptions = field(default_factory=ReloadOptions)
+    connections: ConnectionLimits = field(default_factory=ConnectionLimits)
