@@ -17,7 +17,20 @@ from serving.garbage_collection import garbage_collection_paused
 if TYPE_CHECKING:
     from serving.server.app import EmbeddedServer
     from serving.server.config import RequestLogOptions
-    from serving.server.options import ServerOptions, TlsFiles
+    from serving.server.options import MemoryLimits, ServerOptions, TlsFiles
+
+_UNITS = {"": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+
+
+class _Bytes(click.ParamType):
+    name = "bytes"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        match = re.fullmatch(r"(\d+)\s*([KMGT]iB)?", str(value), re.IGNORECASE | re.ASCII)
+        if match is None or not int(match[1]):
+            self.fail(f"expected a number of bytes such as 8GiB or 500000000, received {value!r}", param, ctx)
+        return int(match[1]) * _UNITS[(match[2] or "").upper()]
+
 
 _NAME = re.compile(r"[^/:=\s]+")
 
@@ -111,6 +124,19 @@ _NAME = re.compile(r"[^/:=\s]+")
     "--max-connections",
     type=click.IntRange(min=1),
     help="On each of the two ports.  [default: half of the file descriptors, but for a reserve]",
+)
+@click.option(
+    "--memory-budget",
+    type=_Bytes(),
+    metavar="BYTES",
+    help="Of all requests that are being answered, such as 8GiB: bodies, tensors, answers.  "
+    "[default: half of the machine's]",
+)
+@click.option(
+    "--request-memory-budget",
+    type=_Bytes(),
+    metavar="BYTES",
+    help="Of one request.  [default: an eighth of that, or 1.5 GiB where half of it allows as much]",
 )
 @click.option("--max-body-bytes", type=click.IntRange(min=1), help="Of a REST body or gRPC message.  [default: 2 GiB]")
 @click.option("--max-tensor-bytes", type=click.IntRange(min=1), help="Of one input of a request.  [default: 2 GiB]")
@@ -229,6 +255,7 @@ def _server_options(flags: Mapping[str, Any]) -> ServerOptions:
         limits=RequestLimits(
             **{name: flags[f"max_{name}"] for name in ("body_bytes", "tensor_bytes", "rows") if flags[f"max_{name}"]}
         ),
+        memory=_memory_limits(flags),
         cors=flags["rest_api_enable_cors_support"],
         tls=_tls_files(flags),
         grpc_health=flags["enable_grpc_healthcheck_service"],
@@ -243,6 +270,15 @@ def _server_options(flags: Mapping[str, Any]) -> ServerOptions:
         ),
         reload=ReloadOptions(flags["reload_roots"], flags["allow_reload_config_from_anywhere"]),
     )
+
+
+def _memory_limits(flags: Mapping[str, Any]) -> MemoryLimits:
+    from serving.server.options import MemoryLimits
+
+    one = flags["request_memory_budget"]
+    if flags["memory_budget"] is None:
+        return MemoryLimits(request_bytes=one)
+    return MemoryLimits(flags["memory_budget"], one)
 
 
 def _request_log(flags: Mapping[str, Any]) -> RequestLogOptions | None:

@@ -28,6 +28,7 @@ from serving.server.metrics import CONTENT_TYPE, ServerMetrics
 from serving.server.models import ModelManager, poll_model_config_file, read_model_config_file
 from serving.server.options import (
     RESERVED_DESCRIPTORS,
+    MemoryBudget,
     ServerOptions,
     TlsFiles,
     descriptor_limit,
@@ -178,10 +179,14 @@ class EmbeddedServer:
         manager = ModelManager(self._options.load_policy, self._options.labels_may_wait)
         batching = BatchScheduler(self._options.batching) if self._options.batching is not None else None
         # TensorFlow Serving's number of threads.
-        with ThreadPoolExecutor(4 * (os.cpu_count() or 1), thread_name_prefix="inference") as executor:
+        threads = 4 * (os.cpu_count() or 1)
+        with (
+            ThreadPoolExecutor(threads, thread_name_prefix="inference") as executor,
+            ThreadPoolExecutor(2, thread_name_prefix="conversion") as converters,
+        ):
             try:
                 if await self._settled_before_stop(manager):
-                    await self._listen(manager, executor, batching, on_ready)
+                    await self._listen(manager, executor, converters, batching, on_ready)
             finally:
                 await manager.close()
                 if batching is not None:
@@ -203,6 +208,7 @@ class EmbeddedServer:
         self,
         manager: ModelManager,
         executor: ThreadPoolExecutor,
+        converters: ThreadPoolExecutor,
         batching: BatchScheduler | None,
         on_ready: Callable[[], None],
     ) -> None:
@@ -215,16 +221,17 @@ class EmbeddedServer:
             observers.append(metrics.observe_request)
         if access_log is not None:
             observers.append(access_log)
-        inference = Inference(executor, batching, metrics)
+        inference = Inference(executor, converters, batching, metrics)
         count = metrics.observe_request_log if metrics is not None else _count_nothing
         request_logger = RequestLogger(manager.models, count)
         guard = ConnectionGuard(options.connections, metrics.observe_closed if metrics is not None else _count_no_one)
+        budget = MemoryBudget(options.memory)
         if metrics is not None:
-            metrics.connections = lambda: guard.connections
+            metrics.connections, metrics.memory = lambda: guard.connections, lambda: budget.taken
         grpc_server = grpc.aio.server(options=[*_GRPC_OPTIONS, *_grpc_limits(options)])
-        await add_services(grpc_server, manager, inference, request_logger, options, observers)
+        await add_services(grpc_server, manager, inference, request_logger, options, budget, observers)
         routes = playground_routes(manager) if options.playground else []
-        application = RestService(manager, inference, request_logger, options, observers).application(routes)
+        application = RestService(manager, inference, request_logger, options, budget, observers).application(routes)
         if metrics is not None and options.metrics_path:
             application.router.add_get(options.metrics_path, _metrics_handler(metrics))
         runner = web.AppRunner(application, access_log=None, logger=quiet_logger(), shutdown_timeout=SHUTDOWN_SECONDS)
@@ -268,7 +275,7 @@ async def _settle(manager: ModelManager, configs: Sequence[ModelConfig] | None) 
 def _grpc_limits(options: ServerOptions) -> list[tuple[str, int]]:
     limits = options.connections
     return [
-        ("grpc.max_receive_message_length", options.limits.body_bytes),
+        ("grpc.max_receive_message_length", min(options.limits.body_bytes, options.memory.of_one)),
         ("grpc.server_handshake_timeout_ms", int(limits.header_seconds * 1000)),
         ("grpc.max_connection_idle_ms", int(limits.idle_seconds * 1000)),
         ("grpc.max_allowed_incoming_connections", limits.most_connections()),

@@ -39,6 +39,7 @@ class ServerMetrics:
 
     Attributes:
         connections: how many are open on the REST port.
+        memory: bytes that requests hold of the budget.
     """
 
     def __init__(self, models: Mapping[str, ServedModel], batching: BatchScheduler | None) -> None:
@@ -89,6 +90,7 @@ class ServerMetrics:
             "ingraph_connections_closed", "Connections that the REST port has closed, by the reason.", ["reason"]
         )
         self.connections: Callable[[], int] = lambda: 0
+        self.memory: Callable[[], int] = lambda: 0
         self._registry.register(_ProcessCollector(self))
         self._answers_seen: dict[tuple[str, str], set[str]] = {}
         if batching is not None:
@@ -194,6 +196,7 @@ class _ProcessCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         for name, documentation, value in (
             ("ingraph_rest_connections", "Connections that are open on the REST port.", self._metrics.connections()),
+            ("ingraph_request_memory_bytes", "What requests hold of the memory budget.", self._metrics.memory()),
             ("ingraph_open_files", "File descriptors in use, of connections and files.", open_descriptors()),
             ("ingraph_open_files_limit", "File descriptors that there may be.", descriptor_limit()),
         ):
