@@ -298,7 +298,9 @@ class SessionModel:
         if not allow_file_operations:
             _check_operations(path, listed, self.operations.foreign)
         graph = tf.Graph()
-        self._session = tf.compat.v1.Session(graph=graph)
+        # Threads of its own: else an operation that takes long, such as decoding, would hold up every other model.
+        config = tf.compat.v1.ConfigProto(use_per_session_threads=True)
+        self._session = tf.compat.v1.Session(graph=graph, config=config)
         try:
             with graph.as_default():
                 meta_graph = loader.load(self._session, ["serve"])

@@ -85,6 +85,7 @@ class AccessLog:
             self._file.close()
 
 
+_THREADS = 4 * (os.cpu_count() or 1)  # for each model; TensorFlow Serving has as many
 SHUTDOWN_SECONDS = 30.0  # what requests in flight are given when the server stops
 _GRPC_OPTIONS = [
     ("grpc.max_send_message_length", -1),
@@ -178,17 +179,15 @@ class EmbeddedServer:
             self._loop.add_signal_handler(stop_signal, self._stop.set)
         manager = ModelManager(self._options.load_policy, self._options.labels_may_wait)
         batching = BatchScheduler(self._options.batching) if self._options.batching is not None else None
-        # TensorFlow Serving's number of threads.
-        threads = 4 * (os.cpu_count() or 1)
-        with (
-            ThreadPoolExecutor(threads, thread_name_prefix="inference") as executor,
-            ThreadPoolExecutor(2, thread_name_prefix="conversion") as converters,
-        ):
+        with ThreadPoolExecutor(2, thread_name_prefix="conversion") as converters:
+            metrics = ServerMetrics(manager.models, batching) if self._options.metrics_path else None
+            inference = Inference(_THREADS, converters, batching, metrics)
             try:
                 if await self._settled_before_stop(manager):
-                    await self._listen(manager, executor, converters, batching, on_ready)
+                    await self._listen(manager, inference, metrics, on_ready)
             finally:
                 await manager.close()
+                inference.close()
                 if batching is not None:
                     batching.close()
 
@@ -207,21 +206,18 @@ class EmbeddedServer:
     async def _listen(
         self,
         manager: ModelManager,
-        executor: ThreadPoolExecutor,
-        converters: ThreadPoolExecutor,
-        batching: BatchScheduler | None,
+        inference: Inference,
+        metrics: ServerMetrics | None,
         on_ready: Callable[[], None],
     ) -> None:
         assert self._stop is not None
         options = self._options
-        metrics = ServerMetrics(manager.models, batching) if options.metrics_path else None
         access_log = AccessLog(options.access_log) if options.access_log else None
         observers: list[Callable[[RequestRecord], None]] = []
         if metrics is not None:
             observers.append(metrics.observe_request)
         if access_log is not None:
             observers.append(access_log)
-        inference = Inference(executor, converters, batching, metrics)
         count = metrics.observe_request_log if metrics is not None else _count_nothing
         request_logger = RequestLogger(manager.models, count)
         guard = ConnectionGuard(options.connections, metrics.observe_closed if metrics is not None else _count_no_one)

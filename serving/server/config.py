@@ -173,7 +173,8 @@ class BatchingParameters:
         max_batch_size: rows of a batch, and of a request unless large requests are split.
         batch_timeout_micros: how long a batch that is not full waits for more requests while a thread is free.
         max_enqueued_batches: batches that may wait per version and signature; what comes then is UNAVAILABLE.
-        num_batch_threads: batches that run at the same time, of all models together.
+        num_batch_threads: batches that run at the same time, of all models together; a model of which none runs gets a
+            thread besides, so that others cannot keep it waiting for ever.
         allowed_batch_sizes: a batch is filled up to the next of these sizes; () for no filling.
         pad_variable_length_inputs: whether inputs of different lengths are padded to one; otherwise each length has
             batches of its own.

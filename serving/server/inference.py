@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
@@ -47,8 +47,10 @@ current_lease: ContextVar[MemoryLease] = ContextVar("current_lease")
 class Inference:
     """Runs signatures in threads, and gives up waiting for them at the caller's deadline.
 
+    Each model has threads of its own: one whose requests take long keeps none from the others.
+
     Args:
-        executor: the threads for what runs alone.
+        threads: of each model, for what runs alone.
         converters: the threads that parse and write large documents: no model waits for them.
         batching: merges requests; None where each runs alone.
         metrics: notes what is answered; None where nothing does.
@@ -56,12 +58,13 @@ class Inference:
 
     def __init__(
         self,
-        executor: Executor,
+        threads: int,
         converters: Executor,
         batching: BatchScheduler | None = None,
         metrics: ServerMetrics | None = None,
     ) -> None:
-        self._executor = executor
+        self._threads = threads
+        self._executors: dict[str, ThreadPoolExecutor] = {}
         self._converters = converters
         self._batching = batching
         self._metrics = metrics
@@ -90,7 +93,8 @@ class Inference:
             work = self._batching.run(served, signature, feeds, fetches, timeout_seconds)
         else:
             # The caller may leave; the thread cannot.
-            work = served.version.start(self._executor, _run_before, deadline, served.model, signature, feeds, fetches)
+            executor = self._executor(served.name)
+            work = served.version.start(executor, _run_before, deadline, served.model, signature, feeds, fetches)
         try:
             async with asyncio.timeout(timeout_seconds):
                 outputs = await work
@@ -100,6 +104,16 @@ class Inference:
             seconds = time.perf_counter() - started
             self._metrics.observe_outputs(served.name, served.number, signature, outputs, seconds)
         return outputs
+
+    def close(self) -> None:
+        """End the threads, once all versions are unloaded."""
+        for executor in self._executors.values():
+            executor.shutdown()
+
+    def _executor(self, name: str) -> ThreadPoolExecutor:
+        if name not in self._executors:
+            self._executors[name] = ThreadPoolExecutor(self._threads, thread_name_prefix=f"inference-{name}")
+        return self._executors[name]
 
     async def convert(
         self, size: int, deadline: float | None, function: Callable[..., Result], *arguments: object

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import dataclasses
 import gzip
 import http.client
+import io
 import json
+import select
 import socket
 import subprocess
 import sys
@@ -21,11 +24,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from google.protobuf.message import Message
+from PIL import Image
 from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc, regression_pb2
 
 from serving.server import json_responses, options
 from serving.server.app import EmbeddedServer
+from serving.server.config import BatchingParameters
 from serving.server.errors import ServingError
 from serving.server.grpc import parsed_bytes
 from serving.server.json_requests import document_bytes
@@ -229,6 +234,34 @@ def test_a_slow_model_holds_up_nobody_else(server):
     assert answer.json == {"predictions": [2.5]}
     assert json.loads(slow.getresponse().read()) == {"outputs": [300_000]}
     slow.close()
+
+
+def jpeg_of_many_scans() -> bytes:
+    """Some 20 kB that take a decoder half a second."""
+    file = io.BytesIO()
+    Image.new("L", (1500, 1500), 128).save(file, "JPEG", progressive=True, quality=50)
+    image = file.getvalue()
+    return image[:-2] + image[image.rindex(b"\xff\xda") : -2] * 250 + image[-2:]
+
+
+@pytest.mark.parametrize("batching", [None, BatchingParameters(num_batch_threads=2)], ids=["alone", "batches"])
+def test_images_that_take_long_leave_other_models_their_threads(base_paths, batching):
+    wanted = {name: base_paths[name] for name in ("half_plus_two", "decoder")}
+    body = json.dumps({"instances": [{"b64": base64.b64encode(jpeg_of_many_scans()).decode()}]}).encode()
+    head = f"POST /v1/models/decoder:predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    crowded = dataclasses.replace(QUICK_OPTIONS, batching=batching, metrics_path="/metrics")
+
+    with EmbeddedServer(wanted, crowded) as server, contextlib.ExitStack() as stack:
+        address = ("127.0.0.1", server.rest_port)
+        slow = [stack.enter_context(socket.create_connection(address, timeout=60)) for _ in range(10)]
+        for connection in slow:
+            connection.sendall(head + body)
+        wait_until(lambda: counted(server, 'ingraph_requests_in_flight{model_name="decoder"') == 10)
+        for _ in range(5):
+            assert Rest(server.rest_port).predict("half_plus_two", {"instances": [1.0]}).json == {"predictions": [2.5]}
+        assert select.select(slow, [], [], 0)[0] == []  # all of them are still being decoded
+        sizes = [json.loads(connection.recv(65536).partition(b"\r\n\r\n")[2])["predictions"] for connection in slow]
+    assert sizes == [[[1500, 1500, 1]]] * 10
 
 
 # Limits.
