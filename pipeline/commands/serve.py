@@ -88,6 +88,11 @@ _NAME = re.compile(r"[^/:=\s]+")
     show_default=True,
     help="How often base paths are looked at for new and withdrawn versions; 0 looks once.",
 )
+@click.option(
+    "--wait-for-models",
+    is_flag=True,
+    help="Keep the ports shut while a version that could not be loaded is tried again: five times, once a minute.",
+)
 @click.option("--enable-batching", is_flag=True, help="Merge requests of different clients into batches.")
 @click.option(
     "--batching-parameters-file",
@@ -244,7 +249,9 @@ def _server_options(flags: Mapping[str, Any]) -> ServerOptions:
         rest_port=flags["rest_port"],
         grpc_port=flags["grpc_port"],
         load_policy=LoadPolicy(
-            poll_seconds=flags["poll_seconds"], allow_file_operations=flags["allow_file_operations"]
+            poll_seconds=flags["poll_seconds"],
+            allow_file_operations=flags["allow_file_operations"],
+            wait_for_models=flags["wait_for_models"],
         ),
         model_config_file=flags["model_config_file"],
         model_config_file_poll_seconds=flags["model_config_file_poll_wait_seconds"],

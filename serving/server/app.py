@@ -101,8 +101,8 @@ class PortUnavailableError(OSError):
 class EmbeddedServer:
     """Serves models over REST and gRPC as TensorFlow Serving does, from a thread of this process or as the process.
 
-    As a context manager it returns when both ports are open, which is when every model is available or has failed
-    for good:
+    As a context manager it returns when both ports are open, which is when every model is available or has failed to
+    load:
 
         with EmbeddedServer({"heart": "models/heart"}, ServerOptions(rest_port=0, grpc_port=0)) as server:
             requests.get(f"http://{server.host}:{server.rest_port}/v1/models/heart")
@@ -261,7 +261,7 @@ class EmbeddedServer:
 
 
 async def _settle(manager: ModelManager, configs: Sequence[ModelConfig] | None) -> None:
-    """Wait until every version that is to be served is available or has failed for good."""
+    """Wait until every version that is to be served is available or has failed."""
     if configs is None:
         return
     for model in manager.configure(configs):

@@ -108,12 +108,15 @@ class LoadPolicy:
         load_retries: after the first attempt.
         load_retry_seconds: from one attempt to the next.
         allow_file_operations: whether a SavedModel may read and write files outside of its own assets.
+        wait_for_models: whether the ports stay shut until a version that could not be loaded has failed for good, as
+            TensorFlow Serving's do, and not only once.
     """
 
     poll_seconds: float = 1.0
     load_retries: int = 5
     load_retry_seconds: float = 60.0
     allow_file_operations: bool = False
+    wait_for_models: bool = False
 
 
 COLLECTOR_TYPE = "tfrecord"
@@ -342,6 +345,14 @@ def model_configs(server_config: model_server_config_pb2.ModelServerConfig) -> l
 def _model_config(config: model_server_config_pb2.ModelConfig) -> ModelConfig:
     if not config.name:
         raise invalid_argument("A model in the config list has no name.")
+    if config.model_type and config.model_platform:
+        raise invalid_argument(
+            "Illegal setting both ModelServerConfig::model_type (deprecated) and ModelServerConfig::model_platform."
+        )
+    if not config.model_type and not config.model_platform:
+        raise invalid_argument(
+            "Illegal setting neither ModelServerConfig::model_type (deprecated) nor ModelServerConfig::model_platform."
+        )
     if not _is_tensorflow(config):
         raise invalid_argument(
             f'Model {config.name} must have model_platform: "{PLATFORM}"; got "{config.model_platform}"'

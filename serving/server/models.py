@@ -121,7 +121,7 @@ class ServedModel:
         self._settled.set()  # nobody needs to wait any longer
 
     async def wait_until_settled(self) -> None:
-        """Return when at least one version is wanted, and each one is available or has failed for good."""
+        """Return when at least one version is wanted, and each one is available or has failed, once or for good."""
         await self._settled.wait()
 
     async def wait_until_unloaded(self) -> None:
@@ -206,6 +206,9 @@ class ServedModel:
                 # The log is the operator's; the status is anybody's, and tells nothing of the file system.
                 version.message = error.message.replace(version.path, f"{self.name}/{version.number}")
                 logger.error("%s version %d cannot be loaded: %s", self.name, version.number, error.message)
+                if not self._policy.wait_for_models:
+                    version.tried = True
+                    self._note_if_settled()
                 continue
             if version.unwanted.is_set():
                 await asyncio.to_thread(model.close)

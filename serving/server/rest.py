@@ -69,7 +69,7 @@ def is_routed(path: str) -> bool:
 
 
 def parse_call(method: str, path: str) -> RestCall:
-    """The call that a method and a URL path (still percent-encoded, without the query) make.
+    """The call that a method and a URL path (still percent-encoded, with its query) make.
 
     Raises:
         ServingError: INVALID_ARGUMENT, no such call.
@@ -329,7 +329,8 @@ class RestService:
 
     async def _respond(self, request: web.Request) -> web.StreamResponse:
         # Bytes that are no UTF-8 cannot be part of any name.
-        path = request.raw_path.partition("?")[0].encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        # A query is a part of the path here, as there.
+        path = request.raw_path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
         if not is_routed(path):
             return web.Response(status=404)
         lease = self._budget.lease()

@@ -66,7 +66,7 @@ class ServedVersion:
 
     Attributes:
         requests: how many use the model.
-        tried: whether it has been available, or its load has failed for good.
+        tried: whether it has been available, or its load has failed as often as somebody waits for it.
         unwanted: set when it is to go.
     """
 

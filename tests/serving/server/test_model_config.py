@@ -161,7 +161,13 @@ def test_a_changed_config_file_moves_labels_and_adds_and_removes_models(tmp_path
     [
         ("model_config_list { config {", "Error parsing text-format tensorflow.serving.ModelServerConfig"),
         ("\0\1\2", "Error parsing text-format tensorflow.serving.ModelServerConfig"),
-        ('model_config_list { config { name: "m" base_path: "/m" } }', "must have model_platform"),
+        ('model_config_list { config { name: "m" base_path: "/m" } }', "Illegal setting neither"),
+        (
+            'model_config_list { config { name: "m" base_path: "/m" model_platform: "tensorflow" '
+            "model_type: TENSORFLOW } }",
+            "Illegal setting both",
+        ),
+        ('model_config_list { config { name: "m" base_path: "/m" model_platform: "x" } }', "must have model_platform"),
         (
             'model_config_list { config { name: "m" base_path: "m" model_platform: "tensorflow" } }',
             "Expected model m to have an absolute path or URI; got base_path()=m",
