@@ -7,8 +7,10 @@ import datetime
 import logging
 import os
 import signal
+import ssl
 import sys
 import threading
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
@@ -28,6 +30,7 @@ from serving.server.metrics import CONTENT_TYPE, ServerMetrics
 from serving.server.models import ModelManager, poll_model_config_file, read_model_config_file
 from serving.server.options import (
     RESERVED_DESCRIPTORS,
+    ConnectionLimits,
     MemoryBudget,
     ServerOptions,
     TlsFiles,
@@ -37,7 +40,7 @@ from serving.server.options import (
 )
 from serving.server.playground.routes import playground_routes
 from serving.server.request_log import RequestLogger, RequestRecord
-from serving.server.rest import ConnectionGuard, RestService, quiet_logger
+from serving.server.rest import RestService
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +95,135 @@ _GRPC_OPTIONS = [
     # Without it a second server could open the same port, and each would get a part of the requests.
     ("grpc.so_reuseport", 0),
 ]
+
+
+LINGERING_SECONDS = 1.0  # what is still read of a refused body, so that its sender gets to see the answer
+_TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+_REPORT_SECONDS = 10.0  # nobody needs a line in the log for each of a thousand connections
+
+
+class ConnectionGuard:
+    """Opens the REST port, and closes connections that keep it waiting; for the event loop's own thread only.
+
+    Args:
+        limits: how long they may, and how many there may be.
+        count: told of each connection that is closed: "slow head" or "too many".
+    """
+
+    def __init__(self, limits: ConnectionLimits, count: Callable[[str], None]) -> None:
+        self.limits = limits
+        self._count = count
+        self._most = limits.most_connections()
+        self._open: dict[_Connection, None] = {}  # the one that was used last is at the end
+        self._reported: dict[str, float] = {}
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._open)
+
+    async def listen(self, runner: web.AppRunner, host: str, port: int, tls: ssl.SSLContext | None) -> asyncio.Server:
+        """Open the port for a runner that is set up.
+
+        Raises:
+            OSError: it cannot be opened.
+        """
+        loop = asyncio.get_running_loop()
+        assert runner.server is not None
+        server = runner.server
+        seconds = self.limits.header_seconds
+        return await loop.create_server(
+            lambda: _Connection(self, server, loop),
+            host,
+            port,
+            ssl=tls,
+            backlog=1024,
+            ssl_handshake_timeout=seconds if tls is not None else None,
+        )
+
+    def opened(self, connection: _Connection) -> None:
+        """Note a connection; where there are too many, the one that has been idle for longest goes, or this one."""
+        self._open[connection] = None
+        if len(self._open) > self._most:
+            idle = next((one for one in self._open if one.is_idle), connection)
+            self.close(idle, "too many", f"the REST port has {self._most} connections, which is the most there may be")
+
+    def used(self, connection: _Connection) -> None:
+        """Note that something has come over a connection."""
+        if connection in self._open:
+            self._open[connection] = self._open.pop(connection)
+
+    def closed(self, connection: _Connection) -> None:
+        """Forget a connection."""
+        self._open.pop(connection, None)
+
+    def close(self, connection: _Connection, reason: str, sentence: str) -> None:
+        """Close a connection, count it, and now and then log a sentence."""
+        self.closed(connection)
+        connection.force_close()
+        self._count(reason)
+        now = time.monotonic()
+        if now >= self._reported.get(reason, 0.0):
+            self._reported[reason] = now + _REPORT_SECONDS
+            logger.warning("%s: a connection was closed; more of this kind are counted and not logged", sentence)
+
+
+class _Connection(web.RequestHandler):
+    __slots__ = ("_guard", "_head_timer")
+
+    def __init__(self, guard: ConnectionGuard, server: web.Server, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(
+            server,
+            loop=loop,
+            keepalive_timeout=guard.limits.idle_seconds,
+            access_log=None,  # type: ignore[arg-type]
+            logger=_quiet_logger(),
+            lingering_time=LINGERING_SECONDS,
+            auto_decompress=False,  # aiohttp answers what it cannot decompress by itself, and not in JSON
+        )
+        self._guard = guard
+        self._head_timer: asyncio.TimerHandle | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is being answered, nor waits to be."""
+        return not self._request_in_progress and not self._messages
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._guard.opened(self)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._stop_timer()
+        self._guard.closed(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._guard.used(self)
+        if not self.is_idle:
+            self._stop_timer()
+        elif self._head_timer is None and data:
+            self._head_timer = self._loop.call_later(self._guard.limits.header_seconds, self._head_is_late)
+
+    def _head_is_late(self) -> None:
+        self._head_timer = None
+        if self.is_idle and self.transport is not None:
+            self.transport.write(_TOO_SLOW)
+            seconds = self._guard.limits.header_seconds
+            self._guard.close(self, "slow head", f"the head of a request did not arrive within {seconds:g} s")
+
+    def _stop_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+
+def _quiet_logger() -> logging.Logger:
+    """For aiohttp, which logs a traceback for every client that speaks no HTTP; what fails here, RestService logs."""
+    quiet = logging.getLogger("serving.http")
+    quiet.setLevel(logging.CRITICAL)
+    return quiet
 
 
 class PortUnavailableError(OSError):
@@ -230,7 +362,7 @@ class EmbeddedServer:
         application = RestService(manager, inference, request_logger, options, budget, observers).application(routes)
         if metrics is not None and options.metrics_path:
             application.router.add_get(options.metrics_path, _metrics_handler(metrics))
-        runner = web.AppRunner(application, access_log=None, logger=quiet_logger(), shutdown_timeout=SHUTDOWN_SECONDS)
+        runner = web.AppRunner(application, access_log=None, logger=_quiet_logger(), shutdown_timeout=SHUTDOWN_SECONDS)
         await runner.setup()
         polling = self._poll_model_config_file(manager)
         watching = asyncio.create_task(_watch_descriptors())

@@ -123,7 +123,7 @@ def _keys_may_repeat(body: bytes | bytearray, document: Any) -> bool:
 
 
 def _keys(value: Any, depth: int = 8) -> int:
-    """How many keys a value has, at least: where the first item of a list has none, or deep in it, they are not counted."""
+    """How many keys a value has, at least: those deep in it, and of lists whose first item has none, do not count."""
     if not depth:
         return 0
     if isinstance(value, dict):
