@@ -6,8 +6,10 @@ import errno
 import fcntl
 import hashlib
 import os
+import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -15,14 +17,18 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from components.errors import BrokenInput, NoNewData, NotPublished, RunStopped, RunUnderWay
 from components.serving_check.model_process import end_ahead, start_ahead
 from pipeline.exit_status import ExitStatus, status_of_error
 from pipeline.history import (
+    METADATA,
     TUNING,
     RunRecord,
+    begin_metadata,
+    check_metadata,
+    close_abandoned_executions,
     open_metadata_store,
     read_recorded_run,
     read_run_record,
@@ -175,12 +181,30 @@ def run(
     base_path = model_base_path(config, workdir)
     try:
         _make_folders(folder / "logs", base_path)
-        with run_lock(folder):
+        with run_lock(folder), _terminated_as_interrupted():
+            check_metadata(folder)
             window = _window(config, base_path, only_new_data)
             return _run_to_the_end(config, window, base_path, folder, run_id, goal or _publish)
     except RunStopped as stopped:
         RunScreen.without_log().stopped(str(stopped))
         return _status(stopped)
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM, which schedulers and containers send, ends a run as Ctrl-C does; only where signals can be had."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _window(config: RunConfig, base_path: str, only_new_data: bool) -> SpanWindow | None:
@@ -209,6 +233,8 @@ def _run_to_the_end(
                 prepared = _prepared(config, window, base_path, folder, run_id, screen)
             status, ended = goal(prepared), ""
         except KeyboardInterrupt:
+            with suppress(Exception):  # what ran is closed by the next run, if not now
+                close_abandoned_executions(folder)
             screen.stopped("interrupted; run the same command again to go on, finished steps are not repeated")
             return ExitStatus.UNEXPECTED
         except Exception as error:  # the last place that can turn a trace into a sentence
@@ -245,7 +271,9 @@ def _prepared(
         from pipeline.runners.beam_speedups import apply_beam_speedups
 
     apply_beam_speedups()
-    metadata = str(folder / "metadata.sqlite")
+    begin_metadata(folder)
+    close_abandoned_executions(folder)
+    metadata = str(folder / METADATA)
     locations = Locations(
         data=data.path,
         data_fingerprint=data.fingerprint,
@@ -321,6 +349,8 @@ def _schema_copy(schema_file: str | None, folder: Path) -> str | None:
     if schema_file is None:
         return None
     try:
+        if Path(schema_file).exists() and not Path(schema_file).is_file():
+            raise BrokenInput(f"{schema_file}: no regular file; data.schema_file names the schema, a schema.pbtxt")
         content = Path(schema_file).read_bytes()
     except OSError as error:
         raise BrokenInput(f"{schema_file}: cannot read the schema (data.schema_file): {error.strerror}") from error
