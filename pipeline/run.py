@@ -181,30 +181,37 @@ def run(
     base_path = model_base_path(config, workdir)
     try:
         _make_folders(folder / "logs", base_path)
-        with run_lock(folder), _terminated_as_interrupted():
+        with run_lock(folder), _interruptible() as interrupted:
             check_metadata(folder)
             window = _window(config, base_path, only_new_data)
-            return _run_to_the_end(config, window, base_path, folder, run_id, goal or _publish)
+            return _run_to_the_end(config, window, base_path, folder, run_id, goal or _publish, interrupted)
     except RunStopped as stopped:
         RunScreen.without_log().stopped(str(stopped))
         return _status(stopped)
 
 
 @contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM, which schedulers and containers send, ends a run as Ctrl-C does; only where signals can be had."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """SIGTERM, which schedulers and containers send, ends a run as Ctrl-C does; only where signals can be had.
+
+    Yields:
+        whether one of them has come: what C++ makes of a KeyboardInterrupt is some other error.
+    """
+    came: list[int] = []
 
     def interrupt(number: int, frame: object) -> NoReturn:
+        came.append(number)
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield
+        yield lambda: bool(came)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _window(config: RunConfig, base_path: str, only_new_data: bool) -> SpanWindow | None:
@@ -223,7 +230,13 @@ def _window(config: RunConfig, base_path: str, only_new_data: bool) -> SpanWindo
 
 
 def _run_to_the_end(
-    config: RunConfig, window: SpanWindow | None, base_path: str, folder: Path, run_id: str, goal: Goal
+    config: RunConfig,
+    window: SpanWindow | None,
+    base_path: str,
+    folder: Path,
+    run_id: str,
+    goal: Goal,
+    interrupted: Callable[[], bool],
 ) -> ExitStatus:
     log = folder / "logs" / f"{run_id}.log"
     with quiet_output(log) as stream:
@@ -232,12 +245,12 @@ def _run_to_the_end(
             with onednn(TASKS[config.task].uses_onednn):
                 prepared = _prepared(config, window, base_path, folder, run_id, screen)
             status, ended = goal(prepared), ""
-        except KeyboardInterrupt:
-            with suppress(Exception):  # what ran is closed by the next run, if not now
-                close_abandoned_executions(folder)
-            screen.stopped("interrupted; run the same command again to go on, finished steps are not repeated")
-            return ExitStatus.UNEXPECTED
-        except Exception as error:  # the last place that can turn a trace into a sentence
+        except (KeyboardInterrupt, Exception) as error:  # the last place that can turn a trace into a sentence
+            if interrupted() or isinstance(error, KeyboardInterrupt):
+                with suppress(Exception):  # what ran is closed by the next run, if not now
+                    close_abandoned_executions(folder)
+                screen.stopped("interrupted; run the same command again to go on, finished steps are not repeated")
+                return ExitStatus.UNEXPECTED
             with suppress(OSError):  # the disk with the log may be what is full
                 traceback.print_exc()
             status, ended = _status(error), _reason(error)

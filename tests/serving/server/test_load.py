@@ -28,7 +28,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc, re
 
 from benchmarks.serving.fuzz import fuzz_round, fuzz_server
 from benchmarks.serving.idle import Round, problems, run_idle
-from benchmarks.serving.load import run_load
+from benchmarks.serving.load import BUDGET_MEBIBYTES, run_load
 from serving.server import json_responses
 from serving.server.app import EmbeddedServer
 from serving.server.config import BatchingParameters
@@ -49,6 +49,20 @@ def test_versions_change_under_load_without_a_failed_request_or_a_wrong_answer()
     assert result.wrong_versions == []
     assert result.swaps >= 3
     assert all(len(seconds) > 8 for seconds in result.seconds.values())
+
+
+def test_clients_that_want_too_much_fail_no_request_of_the_others():
+    result = run_load(seconds=4.0, clients=4, swap_seconds=2.0, seed=7, batching=False, hostile=True)
+
+    assert result.failures == []
+    assert result.wrong_versions == []
+    assert (
+        result.hostile["fill: RESOURCE_EXHAUSTED"]
+        and result.hostile["unpack: 429"]
+        and result.hostile["half_heads: 50"]
+    )
+    assert {answer.partition(":")[0] for answer in result.hostile} == {"fill", "unpack", "half_heads", "numbers"}
+    assert max(result.memory) - result.memory[0] < BUDGET_MEBIBYTES
 
 
 def test_idle_connections_by_the_thousand_leave_room_for_requests_and_are_let_go_of():
