@@ -153,6 +153,11 @@ class MemoryLease:
     def __exit__(self, *_: object) -> None:
         self.release()
 
+    @property
+    def left(self) -> int:
+        """What the request may take besides."""
+        return self._budget.limits.of_one - self._held
+
     def grow(self, more: int) -> None:
         """Take some more at once.
 

@@ -269,7 +269,7 @@ class RestService:
         exchange.request_bytes = len(body)
         deadline = asyncio.get_running_loop().time() + self._options.rest_timeout_seconds
         lease = current_lease.get()
-        await lease.take(await self._inference.convert(len(body), deadline, document_bytes, body))
+        await lease.take(await self._inference.convert(len(body), deadline, document_bytes, body, lease.left))
         document = await self._inference.convert(len(body), deadline, parse_document, body, lease.grow)
         call.spec.signature_name = _signature_name(document)
         if call.method == "Predict":
