@@ -40,8 +40,9 @@ browser: $(READY)  ## unpack Debian's Chromium in .venv/browser, for the tests o
 screenshots: $(READY)  ## pictures of the playground and of a report, for the documentation
 	.venv/bin/python -m tests.browser.make_screenshots
 
-load: $(READY)  ## five minutes of load on the embedded server while its model changes
+load: $(READY)  ## five minutes of load on the embedded server while its model changes, and five beside hostile clients
 	.venv/bin/python -m benchmarks.serving.load
+	.venv/bin/python -m benchmarks.serving.load --hostile
 
 idle: $(READY)  ## five times 10,000 connections to the embedded server that ask nothing
 	.venv/bin/python -m benchmarks.serving.idle

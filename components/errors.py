@@ -1,8 +1,25 @@
 """Errors that stop a run: each carries one sentence for the person who reads it."""
 
+import unicodedata
+
+
+def printable(text: str) -> str:
+    """A text as a terminal may show it: characters that would control the terminal stand there as escapes."""
+    if text.isprintable():
+        return text
+    return "".join(
+        character
+        if character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
+        else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
 
 class RunStopped(Exception):
     """A run ended on purpose; the message names the input, what was expected and received, and what to do next."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class BrokenInput(RunStopped):

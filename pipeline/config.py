@@ -56,9 +56,39 @@ def _absolute(paths: str, folder: Path) -> str:
     return "\n".join(path if "://" in path else str(folder / path) for path in paths.splitlines())
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key that stands twice is an error; left to itself PyYAML takes the last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge" or not isinstance(key_node, yaml.ScalarNode):
+                continue
+            if (key := key_node.value) in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} stands twice; expected it once", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def _yaml(text: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)
+    except RecursionError:
+        raise yaml.YAMLError("it is nested deeper than any config") from None
+
+
+def _text(path: str) -> str:
+    file = Path(path)
+    if file.exists() and not file.is_file():  # a pipe or a device might never end
+        raise BrokenInput(f"{path}: no regular file; expected a config, configs/ holds examples to start from")
+    return file.read_text(encoding="utf-8")
+
+
 def _read(path: str) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        content = _yaml(_text(path))
     except FileNotFoundError:
         raise BrokenInput(f"{path}: no such config file; configs/ holds examples to start from") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -89,7 +119,7 @@ def _override(content: dict[str, Any], override: str) -> None:
         if not isinstance(content, dict):
             raise BrokenInput(f"--set {override}: {parent!r} holds a value, not keys")
     try:
-        content[last] = yaml.safe_load(value)
+        content[last] = _yaml(value)
     except yaml.YAMLError as error:
         raise BrokenInput(f"--set {override}: the value is not valid YAML: {' '.join(str(error).split())}") from error
 

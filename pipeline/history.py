@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +17,7 @@ import orjson
 from components.data_gate.verdict import VERDICT_FILE
 from components.errors import BrokenInput
 from components.run_report.finished_run import RunArtifact, Step, StepState
+from pipeline.exit_status import ExitStatus
 
 if TYPE_CHECKING:
     from ml_metadata.metadata_store import MetadataStore
@@ -22,15 +26,132 @@ if TYPE_CHECKING:
 RUN = "pipeline_run"  # TFX's name for the context of a run
 
 
-def open_metadata_store(path: str) -> MetadataStore:
-    """The store in an SQLite file, for reading."""
+METADATA = "metadata.sqlite"
+
+
+def open_metadata_store(path: str, writable: bool = False) -> MetadataStore:
+    """The store in an SQLite file, for reading, or for writing, which makes it where it is missing."""
     from ml_metadata.metadata_store import MetadataStore
     from ml_metadata.proto import metadata_store_pb2
 
     config = metadata_store_pb2.ConnectionConfig()
     config.sqlite.filename_uri = path
-    config.sqlite.connection_mode = metadata_store_pb2.SqliteMetadataSourceConfig.READONLY
+    modes = metadata_store_pb2.SqliteMetadataSourceConfig
+    config.sqlite.connection_mode = modes.READWRITE_OPENCREATE if writable else modes.READONLY
     return MetadataStore(config)
+
+
+def check_metadata(folder: Path) -> None:
+    """Refuse metadata that cannot be read; without TensorFlow, and a file that is not there is fine.
+
+    Args:
+        folder: of the runs of a pipeline.
+
+    Raises:
+        BrokenInput: the file is damaged; the message names it and the command that sets it aside.
+    """
+    path = folder / METADATA
+    if not path.exists():
+        return
+    try:
+        # For writing: what a killed process left half-written is rolled back.
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=rw", uri=True)) as database:
+            (found,) = database.execute("PRAGMA quick_check(1)").fetchone()
+            database.execute("SELECT schema_version FROM MLMDEnv").fetchone()
+    except sqlite3.DatabaseError as error:
+        if getattr(error, "sqlite_errorname", "").startswith(("SQLITE_BUSY", "SQLITE_READONLY", "SQLITE_CANTOPEN")):
+            return  # another run writes it now, or nobody may: who reads it says so
+        found = str(error)
+    if found != "ok":
+        raise BrokenInput(
+            f"{path}: the metadata of the runs are damaged ({found}); expected an SQLite file of ML Metadata; "
+            f"`ingraph runs repair {folder.name}` sets it aside and begins a new one with what the run folders tell"
+        )
+
+
+def close_abandoned_executions(folder: Path) -> int:
+    """Note that executions which still count as running have failed; nothing may run in this folder now.
+
+    Returns:
+        how many there were.
+    """
+    if not (folder / METADATA).exists():
+        return 0
+    # By SQL: ML Metadata has no filter, and a folder may have seen thousands of runs.
+    with closing(sqlite3.connect(folder / METADATA)) as database:
+        rows = database.execute("SELECT id FROM Execution WHERE last_known_state = ?", [_RUNNING]).fetchall()
+    if not rows:
+        return 0
+    store = open_metadata_store(str(folder / METADATA), writable=True)
+    abandoned = store.get_executions_by_id([id_ for (id_,) in rows])
+    for execution in abandoned:
+        execution.last_known_state = execution.FAILED
+    store.put_executions(abandoned)
+    return len(abandoned)
+
+
+_RUNNING = 2  # ml_metadata.Execution.State
+
+
+def begin_metadata(folder: Path) -> None:
+    """Make the store of a folder that has none, and may have had one: steps are numbered on from what they left there.
+
+    Steps write to folders of their numbers: beginning with 1 again, they would mix their files with older ones.
+    """
+    if (folder / METADATA).exists():
+        return
+    largest = max((int(path.name) for path in folder.glob("artifacts/*/**/[0-9]*") if path.name.isdecimal()), default=0)
+    if not largest:
+        return
+    open_metadata_store(str(folder / METADATA), writable=True)
+    with closing(sqlite3.connect(folder / METADATA)) as database, database:
+        database.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('Execution', ?)", [largest])
+
+
+_VERSION = "published_version"
+
+
+def repair_metadata(folder: Path) -> tuple[Path, list[str]]:
+    """Set a damaged store aside, and begin another one with the runs of which there are records.
+
+    Args:
+        folder: of the runs of a pipeline; nothing may run in it.
+
+    Returns:
+        the damaged file's new name, and the ids of the runs that are known again, the oldest first. What their steps
+        made is not: the next run does all of them.
+    """
+    from ml_metadata.proto import metadata_store_pb2
+
+    aside = folder / f"{METADATA}.damaged-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    (folder / METADATA).rename(aside)
+    with suppress(FileNotFoundError):
+        (folder / f"{METADATA}-journal").rename(aside.with_name(f"{aside.name}-journal"))
+    begin_metadata(folder)
+    store = open_metadata_store(str(folder / METADATA), writable=True)
+    type_id = store.put_context_type(metadata_store_pb2.ContextType(name=RUN))
+    run_ids = sorted(path.stem for path in (folder / "reports").glob("*.json"))
+    contexts = []
+    for run_id in run_ids:
+        context = metadata_store_pb2.Context(type_id=type_id, name=run_id)
+        context.custom_properties[_VERSION].string_value = _version_of(folder, run_id)
+        contexts.append(context)
+    store.put_contexts(contexts)
+    return aside, run_ids
+
+
+def _version_of(folder: Path, run_id: str) -> str:
+    """The version that a run has published, as its provenance says; "" where there is none any more."""
+    from serving.model_store import ModelStoreError, list_versions
+
+    models = read_run_record(folder, run_id).config.get("models")
+    # The folder is WORKDIR/runs/NAME, whatever `runs` is called.
+    for base_path in (f"{models}/{folder.name}", str(folder.parent.parent / str(models) / folder.name)):
+        with suppress(ModelStoreError, OSError):
+            for version in list_versions(base_path):
+                if version.provenance.get("run_id") == run_id:
+                    return str(version.number)
+    return ""
 
 
 # Where two components call an output the same.
@@ -64,8 +185,13 @@ TUNING = "tune-"
 
 
 def run_ids(folder: Path) -> list[str]:
-    """The ids of the runs in the folder of a pipeline that were to make a model, the newest first."""
-    contexts = open_metadata_store(str(folder / "metadata.sqlite")).get_contexts_by_type(RUN)
+    """The ids of the runs in the folder of a pipeline that were to make a model, the newest first.
+
+    Raises:
+        BrokenInput: the metadata are damaged.
+    """
+    check_metadata(folder)
+    contexts = open_metadata_store(str(folder / METADATA)).get_contexts_by_type(RUN)
     newest_first = sorted(contexts, key=lambda context: context.id, reverse=True)
     return [context.name for context in newest_first if not context.name.startswith(TUNING)]
 
@@ -348,7 +474,10 @@ def read_past_run(folder: Path, run_id: str) -> PastRun:
         folder: of the runs of a pipeline.
         run_id: what the run is called.
     """
-    recorded = read_recorded_run(open_metadata_store(str(folder / "metadata.sqlite")), run_id)
+    store = open_metadata_store(str(folder / METADATA))
+    recorded = read_recorded_run(store, run_id)
+    context = store.get_context_by_type_and_name(RUN, run_id)
+    rebuilt = context.custom_properties[_VERSION].string_value if context is not None else ""
     record = read_run_record(folder, run_id)
     verdict, reason = _verdict(recorded.artifacts, record)
     report, log = report_path(folder, run_id), folder / "logs" / f"{run_id}.log"
@@ -358,7 +487,7 @@ def read_past_run(folder: Path, run_id: str) -> PastRun:
         run_id=run_id,
         verdict=verdict,
         reason=reason,
-        version=pushed.text("pushed_version") if pushed and pushed.flag("pushed") else "",
+        version=pushed.text("pushed_version") if pushed and pushed.flag("pushed") else rebuilt,
         metrics=_metrics(recorded.artifacts, record),
         report=str(report) if report.exists() else "",
         log=str(log) if log.exists() else "",
@@ -366,10 +495,19 @@ def read_past_run(folder: Path, run_id: str) -> PastRun:
     )
 
 
+# Of a run of which only the record is left.
+_VERDICTS: dict[int | None, str] = {
+    int(ExitStatus.PUBLISHED): "published",
+    int(ExitStatus.NOT_BLESSED): "not good enough",
+    int(ExitStatus.SERVING_CHECK_FAILED): "fails the serving check",
+    int(ExitStatus.NOT_PUBLISHED): "not published",
+}
+
+
 def _verdict(artifacts: Mapping[str, RunArtifact], record: RunRecord) -> tuple[str, str]:
     pushed = artifacts.get("pushed_model")
     if pushed is None:
-        return "stopped", record.ended
+        return _VERDICTS.get(record.exit_status, "stopped"), record.ended
     reason = pushed.text("reason")
     if pushed.flag("pushed"):
         return "published", reason

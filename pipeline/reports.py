@@ -13,6 +13,7 @@ from tfx.utils import io_utils, path_utils
 from components.run_report.finished_run import FinishedRun, RunArtifact, ServedModel, Step
 from components.run_report.pages import comparison_page, report_page
 from pipeline.history import (
+    METADATA,
     RecordedRun,
     RunRecord,
     open_metadata_store,
@@ -33,7 +34,7 @@ def read_finished_run(folder: Path, run_id: str) -> FinishedRun:
         folder: of the runs of a pipeline.
         run_id: what the run is called.
     """
-    store = open_metadata_store(str(folder / "metadata.sqlite"))
+    store = open_metadata_store(str(folder / METADATA))
     recorded, record = read_recorded_run(store, run_id), read_run_record(folder, run_id)
     steps = planned_steps(recorded.steps, record)
     stopped = any(step.state in ("failed", "not reached") for step in steps)

@@ -6,8 +6,10 @@ import errno
 import fcntl
 import hashlib
 import os
+import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -15,14 +17,18 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from components.errors import BrokenInput, NoNewData, NotPublished, RunStopped, RunUnderWay
 from components.serving_check.model_process import end_ahead, start_ahead
 from pipeline.exit_status import ExitStatus, status_of_error
 from pipeline.history import (
+    METADATA,
     TUNING,
     RunRecord,
+    begin_metadata,
+    check_metadata,
+    close_abandoned_executions,
     open_metadata_store,
     read_recorded_run,
     read_run_record,
@@ -175,12 +181,37 @@ def run(
     base_path = model_base_path(config, workdir)
     try:
         _make_folders(folder / "logs", base_path)
-        with run_lock(folder):
+        with run_lock(folder), _interruptible() as interrupted:
+            check_metadata(folder)
             window = _window(config, base_path, only_new_data)
-            return _run_to_the_end(config, window, base_path, folder, run_id, goal or _publish)
+            return _run_to_the_end(config, window, base_path, folder, run_id, goal or _publish, interrupted)
     except RunStopped as stopped:
         RunScreen.without_log().stopped(str(stopped))
         return _status(stopped)
+
+
+@contextmanager
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """SIGTERM, which schedulers and containers send, ends a run as Ctrl-C does; only where signals can be had.
+
+    Yields:
+        whether one of them has come: what C++ makes of a KeyboardInterrupt is some other error.
+    """
+    came: list[int] = []
+
+    def interrupt(number: int, frame: object) -> NoReturn:
+        came.append(number)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _window(config: RunConfig, base_path: str, only_new_data: bool) -> SpanWindow | None:
@@ -199,7 +230,13 @@ def _window(config: RunConfig, base_path: str, only_new_data: bool) -> SpanWindo
 
 
 def _run_to_the_end(
-    config: RunConfig, window: SpanWindow | None, base_path: str, folder: Path, run_id: str, goal: Goal
+    config: RunConfig,
+    window: SpanWindow | None,
+    base_path: str,
+    folder: Path,
+    run_id: str,
+    goal: Goal,
+    interrupted: Callable[[], bool],
 ) -> ExitStatus:
     log = folder / "logs" / f"{run_id}.log"
     with quiet_output(log) as stream:
@@ -208,10 +245,12 @@ def _run_to_the_end(
             with onednn(TASKS[config.task].uses_onednn):
                 prepared = _prepared(config, window, base_path, folder, run_id, screen)
             status, ended = goal(prepared), ""
-        except KeyboardInterrupt:
-            screen.stopped("interrupted; run the same command again to go on, finished steps are not repeated")
-            return ExitStatus.UNEXPECTED
-        except Exception as error:  # the last place that can turn a trace into a sentence
+        except (KeyboardInterrupt, Exception) as error:  # the last place that can turn a trace into a sentence
+            if interrupted() or isinstance(error, KeyboardInterrupt):
+                with suppress(Exception):  # what ran is closed by the next run, if not now
+                    close_abandoned_executions(folder)
+                screen.stopped("interrupted; run the same command again to go on, finished steps are not repeated")
+                return ExitStatus.UNEXPECTED
             with suppress(OSError):  # the disk with the log may be what is full
                 traceback.print_exc()
             status, ended = _status(error), _reason(error)
@@ -245,7 +284,9 @@ def _prepared(
         from pipeline.runners.beam_speedups import apply_beam_speedups
 
     apply_beam_speedups()
-    metadata = str(folder / "metadata.sqlite")
+    begin_metadata(folder)
+    close_abandoned_executions(folder)
+    metadata = str(folder / METADATA)
     locations = Locations(
         data=data.path,
         data_fingerprint=data.fingerprint,
@@ -321,6 +362,8 @@ def _schema_copy(schema_file: str | None, folder: Path) -> str | None:
     if schema_file is None:
         return None
     try:
+        if Path(schema_file).exists() and not Path(schema_file).is_file():
+            raise BrokenInput(f"{schema_file}: no regular file; data.schema_file names the schema, a schema.pbtxt")
         content = Path(schema_file).read_bytes()
     except OSError as error:
         raise BrokenInput(f"{schema_file}: cannot read the schema (data.schema_file): {error.strerror}") from error

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import yaml
 from rich.console import Console
-from rich.markup import escape
+from rich.markup import escape as _without_markup
 from rich.table import Table
 
+from components.errors import printable
 from pipeline.options import RunConfig
 from pipeline.tasks import TASKS
 
@@ -25,6 +26,11 @@ if TYPE_CHECKING:
 STEP = "  {:<18}"
 
 
+def escape(text: str) -> str:
+    """A text that rich shows as it is: no markup, no characters that control a terminal."""
+    return _without_markup(printable(text))
+
+
 class RunScreen:
     """Prints the progress and the end of a run, a line at a time.
 
@@ -34,7 +40,7 @@ class RunScreen:
     """
 
     def __init__(self, stream: TextIO, log: Path | None) -> None:
-        self._console = Console(file=stream, highlight=False, soft_wrap=True)
+        self._console = Console(file=stream, highlight=False, soft_wrap=True, emoji=False)
         self._log = log
 
     @classmethod
@@ -44,7 +50,7 @@ class RunScreen:
 
     def begin(self, name: str, run_id: str) -> None:
         self._print(f"[bold]{name}[/bold]: run {run_id}")
-        self._print(f"the libraries' full log is {self._log}")
+        self._print(f"the libraries' full log is {escape(str(self._log))}")
 
     def data(self, findings: str) -> None:
         """What the data file holds."""
@@ -70,14 +76,15 @@ class RunScreen:
         self._print(STEP.format("pipeline") + f"{seconds:6.1f} s\n")
         for warning in outcome.warnings:
             self._print(f"[yellow]warning[/yellow]    {escape(warning)}")
-        metrics = ", ".join(f"{name} {value:.4g}" for name, value in sorted(outcome.metrics.items()))
+        metrics = ", ".join(f"{escape(name)} {value:.4g}" for name, value in sorted(outcome.metrics.items()))
         self._print(f"metrics    {metrics or 'none: no example of the eval split has a label of the model'}")
         self._verdict("evaluation", outcome.blessed, "every threshold holds", outcome.evaluation_reason)
         self._verdict("serving", outcome.infra_blessed, "answers as the training graph does", outcome.infra_reason)
         if outcome.infra_remark:
             self._print(f"{'':<10} {escape(outcome.infra_remark)}")
         if outcome.pushed:
-            self._print(f"[green]publishing[/green] {outcome.pushed_reason}: {outcome.pushed_destination}")
+            where = escape(f"{outcome.pushed_reason}: {outcome.pushed_destination}")
+            self._print(f"[green]publishing[/green] {where}")
         else:
             self._print(f"[red]publishing[/red] {escape(outcome.pushed_reason)}")
 
@@ -94,13 +101,13 @@ class RunScreen:
         self._print(STEP.format("pipeline") + f"{seconds:6.1f} s\n")
         # A pipe has no width; lines must stay whole there.
         width = None if self._console.is_terminal else 400
-        Console(file=self._console.file, width=width, highlight=False).print(table)
+        Console(file=self._console.file, width=width, highlight=False, emoji=False).print(table)
         for trial in trials.ranked:
             if trial.failure:
                 self._print(f"[yellow]warning[/yellow]    trial {trial.number} failed: {escape(trial.failure)}")
         found_values = yaml.safe_dump({"trainer": _nested(best.values)}, default_flow_style=None, sort_keys=False)
         self._print(f"\nbest values, which `ingraph run` with the same config trains with:\n{escape(found_values)}")
-        self._print(f"tensorboard --logdir {shlex.quote(tensorboard)}")
+        self._print(f"tensorboard --logdir {escape(shlex.quote(tensorboard))}")
 
     def answer(self, protocol: str, row: Mapping[str, str], label: str) -> None:
         """What the served model said to a raw row."""
@@ -121,7 +128,7 @@ class RunScreen:
         """Why the run ended without a model."""
         self._print(f"[red]stopped[/red]    {escape(reason)}")
         if self._log:
-            self._print(f"the full log is {self._log}")
+            self._print(f"the full log is {escape(str(self._log))}")
 
     def report(self, path: Path) -> None:
         """Where the report lies."""

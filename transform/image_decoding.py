@@ -158,9 +158,28 @@ def _unknown(image: tf.Tensor) -> Checked:
     return image, tf.where(tf.equal(image, ""), EMPTY, UNKNOWN_FORMAT)
 
 
+# Each scan of a progressive JPEG goes through all its pixels, and takes hardly a byte where it changes none. Encoders
+# write about ten; small images may have more of them than the largest.
+MAXIMUM_SCANS = 64
+_SCANS_OF_THE_LARGEST = 16
+_START_OF_SCAN = b"\xff\xda"  # which the data of a scan cannot hold
+
+
 def _check_jpeg(image: tf.Tensor, max_pixels: int) -> Checked:
     shape = tf.cast(tf.io.extract_jpeg_shape(image), tf.int64)
-    return image, _too_large(shape[0], shape[1], max_pixels)
+    too_large = _too_large(shape[0], shape[1], max_pixels)
+    pixels = tf.maximum(tf.where(tf.equal(too_large, ""), shape[0] * shape[1], 1), 1)
+    allowed = tf.clip_by_value(_SCANS_OF_THE_LARGEST * max_pixels // pixels, _SCANS_OF_THE_LARGEST, MAXIMUM_SCANS)
+    scans = tf.cast(tf.size(tf.strings.split(image, _START_OF_SCAN)) - 1, tf.int64)
+    parts = [
+        "image has ",
+        tf.strings.as_string(scans),
+        " scans, at most ",
+        tf.strings.as_string(allowed),
+        " are allowed",
+    ]
+    too_many = tf.where(scans > allowed, tf.strings.join(parts), "")
+    return image, tf.where(tf.equal(too_large, ""), too_many, too_large)
 
 
 def _check_png(image: tf.Tensor, header: tf.Tensor, max_pixels: int) -> Checked:

@@ -9,7 +9,9 @@ answer of the documented form, and never with an error of its own.
 from __future__ import annotations
 
 import argparse
+import base64
 import gzip
+import io
 import json
 import socket
 import tempfile
@@ -21,6 +23,7 @@ from typing import Any
 import grpc
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
+from PIL import Image
 from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import (
     classification_pb2,
@@ -33,12 +36,13 @@ from tensorflow_serving.apis import (
 )
 
 from serving.server.app import EmbeddedServer
-from serving.server.options import RequestLimits, ServerOptions
+from serving.server.options import MemoryLimits, RequestLimits, ServerOptions
 from tests.serving.server import small_models
 
 ANSWER_SECONDS = 20.0  # what takes longer hangs
 EXAMPLES_PER_ROUND = 500
-LIMITS = RequestLimits(body_bytes=1_000_000, tensor_bytes=10_000_000)
+LIMITS = RequestLimits(body_bytes=10_000_000)
+MEMORY = MemoryLimits(all_bytes=2**29, request_bytes=2**26)
 OWN_FAULT = "Internal error"
 
 # Names of models, signatures and features that exist, and some that do not.
@@ -164,8 +168,33 @@ headers = st.lists(
     max_size=3,
     unique=True,
 )
-rest_requests = fitting_requests() | st.tuples(
-    methods, paths, headers, bodies(), st.sampled_from(["plain", "plain", "gzip", "broken gzip"])
+
+
+@st.composite
+def growing_requests(draw: st.DrawFn) -> tuple[bytes, bytes, list[bytes], bytes, str]:
+    """Requests that are short on the wire: a gzip of a high ratio, or a JPEG of many scans."""
+    if draw(st.integers(0, 3)):
+        unit = draw(st.sampled_from([b"1,", b"0.5,", b"[],", b"{},", b'"ab",', b" ", b"[", b"null,", b'{"x":1},']))
+        model = draw(st.sampled_from([b"half_plus_two", b"greeting"]))
+        body = b'{"instances": [' + unit * draw(st.integers(1, 3_000_000)) + b"1]}"
+        return b"POST", b"/v1/models/" + model + b":predict", [], body, "gzip"
+    image = jpeg_of_scans(draw(st.integers(10, 300)), draw(st.integers(10, 1000)))
+    body = json.dumps({"instances": [{"b64": base64.b64encode(image).decode()}]}).encode()
+    return b"POST", b"/v1/models/decoder:predict", [], body, "plain"
+
+
+def jpeg_of_scans(scans: int, size: int) -> bytes:
+    """A progressive JPEG whose last scan comes again and again: each some bytes, and the time of a whole image."""
+    file = io.BytesIO()
+    Image.new("L", (size, size), 128).save(file, "JPEG", progressive=True, quality=50)
+    image = file.getvalue()
+    return image[:-2] + image[image.rindex(b"\xff\xda") : -2] * scans + image[-2:]
+
+
+rest_requests = (
+    fitting_requests()
+    | st.tuples(methods, paths, headers, bodies(), st.sampled_from(["plain", "plain", "gzip", "broken gzip", "half"]))
+    | growing_requests()
 )
 
 
@@ -173,7 +202,9 @@ rest_requests = fitting_requests() | st.tuples(
 def tensors(draw: st.DrawFn) -> tensor_pb2.TensorProto:
     """TensorProtos whose parts need not belong together."""
     proto = tensor_pb2.TensorProto(dtype=draw(st.sampled_from([1, 1, 2, 3, 4, 7, 9, 10, 14, 19, 20, 21, 0, 101])))
-    for size in draw(st.lists(st.integers(-2, 4) | st.sampled_from([0, 1, 2**31, 2**62]), max_size=4)):
+    for size in draw(
+        st.lists(st.integers(-2, 4) | st.sampled_from([0, 1, 2**14, 2**22, 2**28, 2**31, 2**62]), max_size=4)
+    ):
         proto.tensor_shape.dim.add(size=size)
     proto.tensor_shape.unknown_rank = draw(st.sampled_from([False, False, False, True]))
     proto.float_val.extend(draw(st.lists(st.floats(width=32), max_size=4)))
@@ -255,6 +286,10 @@ def _fill_input(draw: st.DrawFn, input_: Any) -> None:
 def check_rest(port: int, request: tuple[bytes, bytes, list[bytes], bytes, str]) -> None:
     """Send one request and check the form of its answer."""
     method, path, more, body, encoding = request
+    if encoding == "half":  # a head that does not end, and a client that goes away
+        with socket.create_connection(("127.0.0.1", port), timeout=ANSWER_SECONDS) as connection:
+            connection.sendall((method + b" " + path + b" HTTP/1.1\r\nHost: x\r\nX: " + body)[: len(body) + 10])
+        return
     if encoding != "plain":
         body = gzip.compress(body) if encoding == "gzip" else b"\x1f\x8b" + body
         more = [*more, b"Content-Encoding: gzip"]
@@ -286,6 +321,7 @@ def check_grpc(channel: grpc.Channel, call: tuple[str, Any]) -> None:
         ask(request.SerializeToString(), timeout=ANSWER_SECONDS)
     except grpc.RpcError as error:
         expected = {"INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "RESOURCE_EXHAUSTED", "UNIMPLEMENTED"}
+        expected.add("PERMISSION_DENIED")  # a config
         assert error.code().name in expected, (error.code(), error.details())
 
 
@@ -320,7 +356,7 @@ def fuzz_server(models: Mapping[str, str]) -> EmbeddedServer:
     """A server of the tests' small models; to be used as a context manager."""
     # The counter takes as long as it is asked to.
     served = {name: path for name, path in models.items() if name != "counter"}
-    return EmbeddedServer(served, ServerOptions(rest_port=0, grpc_port=0, limits=LIMITS))
+    return EmbeddedServer(served, ServerOptions(rest_port=0, grpc_port=0, limits=LIMITS, memory=MEMORY))
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
     python -m benchmarks.serving.load                # 16 clients, 5 minutes
     python -m benchmarks.serving.load --seconds 30
+    python -m benchmarks.serving.load --hostile      # and beside them clients that want the server's memory and threads
 
 Half of the clients ask over REST, half over gRPC, each without pause and without retries. Every few seconds a version
 is published or withdrawn, in turns, so that the server loads one, moves the requests to it and unloads the other. Each
@@ -12,16 +13,20 @@ came from a version that it must not come from, or the server's memory has grown
 
 from __future__ import annotations
 
+import gzip
 import http.client
 import json
 import os
 import random
+import socket
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import click
@@ -45,6 +50,9 @@ MAXIMUM_ROWS = 4
 # What the allocator may keep in the second half of the run; one version that leaks in each swap is far more.
 FLAT_MEBIBYTES = 24
 
+BUDGET_MEBIBYTES = 2048
+HOSTILE_WAIT_SECONDS = 2.0  # two cores are shared with the clients; without others they wait for less than one
+
 Call = Callable[[Sequence[float]], list[float]]
 
 
@@ -57,6 +65,12 @@ class LoadResult:
     wrong_versions: list[str] = field(default_factory=list)
     swaps: int = 0
     memory: list[float] = field(default_factory=list)
+    hostile: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def longest(self) -> float:
+        """The longest that a client has waited for an answer."""
+        return max((max(seconds) for seconds in self.seconds.values() if seconds), default=0.0)
 
     @property
     def memory_growth(self) -> float:
@@ -82,27 +96,56 @@ class _Timeline:
 @click.option("--swap-seconds", default=5.0, show_default=True, help="From one change of the version to the next.")
 @click.option("--seed", default=0, show_default=True, help="Of what is asked.")
 @click.option("--batching/--no-batching", default=True, show_default=True, help="Whether requests are merged.")
-def main(seconds: float, clients: int, swap_seconds: float, seed: int, batching: bool) -> None:
+@click.option("--hostile", is_flag=True, help="Let others ask for what they should not, too.")
+def main(seconds: float, clients: int, swap_seconds: float, seed: int, batching: bool, hostile: bool) -> None:
     """Print the table, and what went wrong."""
-    result = run_load(seconds, clients, swap_seconds, seed, batching)
+    result = run_load(seconds, clients, swap_seconds, seed, batching, hostile)
     _print(result, seconds)
-    grown = result.memory_growth > FLAT_MEBIBYTES
-    if result.failures or result.wrong_versions or grown:
+    if hostile:
+        memory = max(result.memory) - result.memory[0]
+        print(
+            f"hostile requests {dict(result.hostile)}; the longest wait {result.longest:.2f} s; "
+            f"memory grew by {memory:.0f} MiB"
+        )
+        wrong = result.longest > HOSTILE_WAIT_SECONDS or memory > BUDGET_MEBIBYTES
+    else:
+        wrong = result.memory_growth > FLAT_MEBIBYTES
+    if result.failures or result.wrong_versions or wrong:
         raise SystemExit(1)
 
 
-def run_load(seconds: float, clients: int, swap_seconds: float, seed: int, batching: bool) -> LoadResult:
-    """Start `ingraph serve`, ask for so many seconds while versions change, and stop it."""
+def run_load(
+    seconds: float, clients: int, swap_seconds: float, seed: int, batching: bool, hostile: bool = False
+) -> LoadResult:
+    """Start `ingraph serve`, ask for so many seconds while versions change, and stop it.
+
+    Args:
+        seconds: how long.
+        clients: half of them over REST.
+        swap_seconds: from one change of the version to the next.
+        seed: of what is asked.
+        batching: whether requests are merged.
+        hostile: whether four others ask for too much.
+    """
     result, timeline, done = LoadResult(), _Timeline(), threading.Event()
     with tempfile.TemporaryDirectory() as folder:
         base_path = str(Path(folder) / "models" / NAME)
         _publish(base_path, Path(folder), timeline)
-        with serve_command(NAME, base_path, *(["--enable-batching"] if batching else [])) as server:
+        flags = ["--enable-batching"] if batching else []
+        flags += ["--memory-budget", f"{BUDGET_MEBIBYTES}MiB", "--max-connections", "200"] if hostile else []
+        with serve_command(NAME, base_path, *flags) as server:
             threads = [
                 threading.Thread(target=_ask, args=(kind, port, seed + client, timeline, done, result))
                 for client in range(clients)
                 for kind, port in [(("REST", server.rest_port), ("gRPC", server.grpc_port))[client % 2]]
             ]
+            if hostile:
+                asks = (_fill, _unpack, _half_heads, _numbers)
+                ports = (server.grpc_port, server.rest_port, server.rest_port, server.rest_port)
+                threads += [
+                    threading.Thread(target=_be_hostile, args=(ask, port, done, result))
+                    for ask, port in zip(asks, ports, strict=True)
+                ]
             for thread in threads:
                 thread.start()
             _swap(seconds, swap_seconds, base_path, Path(folder), timeline, server, result)
@@ -229,6 +272,64 @@ def _grpc(port: int) -> Iterator[Call]:
             return answers
 
         yield call
+
+
+def _be_hostile(ask: Callable[[int], str], port: int, done: threading.Event, result: LoadResult) -> None:
+    """Ask again and again; whatever is answered is counted, and no answer at all is a failure."""
+    while not done.is_set():
+        try:
+            result.hostile[f"{ask.__name__.strip('_')}: {ask(port)}"] += 1
+        except Exception as error:
+            result.failures.append(f"{ask.__name__}: {error!r}")
+            return
+        done.wait(0.05)
+
+
+def _fill(port: int) -> str:
+    with grpc.insecure_channel(f"127.0.0.1:{port}", [("grpc.use_local_subchannel_pool", 1)]) as channel:
+        request = predict_pb2.PredictRequest()
+        request.model_spec.name = NAME
+        request.inputs["x"].CopyFrom(tf.make_tensor_proto([1.0]))
+        request.inputs["x"].tensor_shape.dim[0].size = 2**28
+        try:
+            prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict(request, timeout=60)
+        except grpc.RpcError as error:
+            return str(error.code().name)
+    return "OK"
+
+
+@cache
+def _packed() -> bytes:
+    """Some 240 kB that stand for 240 MB."""
+    return gzip.compress(b'{"instances": [' + b"1," * 120_000_000 + b"1]}", 6)
+
+
+def _unpack(port: int) -> str:
+    return _post(port, _packed(), {"Content-Encoding": "gzip"})
+
+
+def _numbers(port: int) -> str:
+    return _post(port, b'{"inputs": [' + b"0.25," * 1_000_000 + b"1]}", {})
+
+
+def _post(port: int, body: bytes, headers: dict[str, str]) -> str:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    try:
+        connection.request("POST", f"/v1/models/{NAME}:predict", body, headers)
+        response = connection.getresponse()
+        response.read()
+        return str(response.status)
+    finally:
+        connection.close()
+
+
+def _half_heads(port: int) -> str:
+    with ExitStack() as stack:
+        for _ in range(50):
+            half = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60))
+            half.sendall(b"POST /v1/models/addend:predict HTTP/1.1\r\nHost: x\r\nX: ")
+        time.sleep(0.5)
+    return "50"
 
 
 def _print(result: LoadResult, seconds: float) -> None:

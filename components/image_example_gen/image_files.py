@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import posixpath
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,7 +137,7 @@ def input_fingerprint(path: str) -> str:
         path: as list_images takes it.
 
     Raises:
-        BrokenInput: list_images cannot use it.
+        BrokenInput: list_images cannot use it, or a photo is no regular file.
     """
     digest = hashlib.sha256()
     for photo in list_images(path):
@@ -149,6 +150,8 @@ def _version(file: str) -> str:
         if "://" not in file:
             # TensorFlow knows the time of a local file to the second only.
             local = Path(file).stat()
+            if not stat.S_ISREG(local.st_mode):  # a pipe or a device might never end
+                raise BrokenInput(f"{file}: no regular file; expected a photo, take it out of the data")
             return f"{local.st_size}-{local.st_mtime_ns}"
         remote = tf.io.gfile.stat(file)
         return f"{remote.length}-{remote.mtime_nsec}"

@@ -10,6 +10,7 @@ from typing import Any
 import click
 import orjson
 
+from components.errors import printable
 from pipeline.exit_status import ExitStatus
 from serving import model_store
 from serving.model_store import ModelStoreError, ModelVersion
@@ -216,7 +217,9 @@ def _print_table(
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=base_path, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table = Table(
+        title=Text(printable(base_path)), title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
+    )
     table.add_column("version", justify="right", no_wrap=True)
     table.add_column("state", min_width=len("withdrawn:"))
     table.add_column("published (UTC)", no_wrap=True)
@@ -232,8 +235,8 @@ def _print_table(
             _main_metrics(version.provenance.get("metrics")),
             _origin(version),
         ]
-        # Text, since rich takes square brackets in a plain string for markup.
-        table.add_row(*map(Text, cells))
+        # Text, since rich takes square brackets in a plain string for markup; and provenance may hold anything.
+        table.add_row(*(Text(printable(cell)) for cell in cells))
     Console().print(table)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from components.errors import printable
 from components.table_file import padded_rows
 from pipeline.exit_status import ExitStatus
 from serving.client.metadata import IMAGE_INPUTS
@@ -307,7 +308,7 @@ def _print_table(answers: Sequence[Mapping[str, Any]]) -> None:
         table.add_column("label" if name == "output_0" else name)
     for answer, row in zip(answers, rows, strict=True):
         # Text: what comes from files and models is never read as rich's markup.
-        table.add_row(Text(answer["input"]), *(Text(row[name]) for name in names))
+        table.add_row(*(Text(printable(cell)) for cell in (answer["input"], *(row[name] for name in names))))
     Console().print(table)
 
 

@@ -45,6 +45,12 @@ def report(run: str | None, other: str | None, open_page: bool, workdir: str, ru
     except BrokenInput as error:
         click.echo(str(error), err=True)
         sys.exit(ExitStatus.BROKEN_INPUT)
+    except OSError as error:
+        place = error.filename or Path(workdir, runs)
+        click.echo(
+            f"{place}: the report cannot be written: {error.strerror or error}; make the folder writable", err=True
+        )
+        sys.exit(ExitStatus.BROKEN_INPUT)
     click.echo(str(page))
     if open_page:
         click.launch(page.resolve().as_uri())

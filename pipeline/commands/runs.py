@@ -35,6 +35,7 @@ def runs() -> None:
     Examples:
       ingraph runs list
       ingraph runs show heart
+      ingraph runs repair
     """
 
 
@@ -45,23 +46,62 @@ def runs() -> None:
 @runs_folder
 def list_command(name: str | None, limit: int, as_json: bool, workdir: str, runs: str) -> None:
     """Show past runs, of all pipelines or of the pipeline NAME, the newest first."""
+    from components.errors import BrokenInput
     from pipeline.history import pipeline_folders, read_past_run, run_ids
     from pipeline.run import quiet_output
 
+    troubles, found = [], []
     with quiet_output(Path(os.devnull)):
-        found = [
-            (run_id, folder)
-            for folder in pipeline_folders(Path(workdir, runs))
-            if name in (None, folder.name)
-            for run_id in run_ids(folder)
-        ]
+        for folder in pipeline_folders(Path(workdir, runs)):
+            if name not in (None, folder.name):
+                continue
+            try:
+                found += [(run_id, folder) for run_id in run_ids(folder)]
+            except BrokenInput as error:  # the others are listed all the same
+                troubles.append(str(error))
         past = [read_past_run(folder, run_id) for run_id, folder in sorted(found, reverse=True)[:limit]]
     if as_json:
         click.echo(orjson.dumps([asdict(run) for run in past], option=orjson.OPT_INDENT_2))
     elif past:
         _print_table(past)
-    else:
+    elif not troubles:
         click.echo(f"No runs{f' of {name}' if name else ''} in {Path(workdir, runs)}.")
+    for trouble in troubles:
+        click.echo(trouble, err=True)
+    if troubles:
+        sys.exit(ExitStatus.BROKEN_INPUT)
+
+
+@runs.command()
+@click.argument("name", required=False)
+@runs_folder
+def repair(name: str | None, workdir: str, runs: str) -> None:
+    """Set damaged metadata of runs aside, of all pipelines or of the pipeline NAME, and begin new ones.
+
+    The damaged file stays beside the new one, which knows the runs of which there are records in the run folder, with
+    their verdicts and metrics; the next run does all its steps. Metadata that can be read stay as they are.
+    """
+    from components.errors import BrokenInput, RunUnderWay
+    from pipeline.history import check_metadata, pipeline_folders, repair_metadata
+    from pipeline.run import quiet_output, run_lock
+
+    folders = [folder for folder in pipeline_folders(Path(workdir, runs)) if name in (None, folder.name)]
+    if not folders:
+        click.echo(f"{Path(workdir, runs)}: no pipeline{f' {name}' if name else ''} has run here", err=True)
+        sys.exit(ExitStatus.BROKEN_INPUT)
+    for folder in folders:
+        try:
+            with run_lock(folder):
+                try:
+                    check_metadata(folder)
+                    click.echo(f"{folder.name}: the metadata are fine")
+                except BrokenInput:
+                    with quiet_output(Path(os.devnull)):
+                        aside, known = repair_metadata(folder)
+                    click.echo(f"{folder.name}: the damaged metadata are {aside}; {len(known)} runs are known again")
+        except RunUnderWay as error:
+            click.echo(str(error), err=True)
+            sys.exit(ExitStatus.UNDER_WAY)
 
 
 @runs.command()
@@ -73,7 +113,7 @@ def show(run: str | None, as_json: bool, workdir: str, runs: str) -> None:
 
     RUN is the name of a pipeline (its latest run), the id of a run, or its beginning; by default the latest run of all.
     """
-    from components.errors import BrokenInput
+    from components.errors import BrokenInput, printable
     from pipeline.history import find_run, read_past_run
     from pipeline.run import quiet_output
 
@@ -91,7 +131,7 @@ def show(run: str | None, as_json: bool, workdir: str, runs: str) -> None:
     for step in past.steps:
         took = f"{step.seconds:6.1f} s" if step.seconds is not None else step.state
         click.echo(f"  {step.name:<18}{took}")
-    click.echo(f"verdict    {past.verdict}{f': {past.reason}' if past.reason else ''}")
+    click.echo(f"verdict    {past.verdict}{f': {printable(past.reason)}' if past.reason else ''}")
     click.echo(f"metrics    {_metrics(past) or 'none'}")
     click.echo(f"version    {past.version or 'none'}")
     click.echo(f"report     {past.report or f'not made; `ingraph report {past.run_id}` makes it'}")
@@ -101,14 +141,17 @@ def show(run: str | None, as_json: bool, workdir: str, runs: str) -> None:
 def _print_table(past: Sequence[PastRun]) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
+    from components.errors import printable
     from pipeline.history import display_path
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("pipeline", "run", "verdict", "version", "metrics", "report"):
         table.add_column(heading, overflow="fold")
     for run in past:
-        table.add_row(run.name, run.run_id, run.verdict, run.version, _metrics(run), display_path(run.report))
+        cells = (run.name, run.run_id, run.verdict, run.version, _metrics(run), display_path(run.report))
+        table.add_row(*(Text(printable(cell)) for cell in cells))
     # A pipe has no width; lines must stay whole there.
     Console(width=None if sys.stdout.isatty() else 400, highlight=False).print(table)
 

@@ -17,7 +17,20 @@ from serving.garbage_collection import garbage_collection_paused
 if TYPE_CHECKING:
     from serving.server.app import EmbeddedServer
     from serving.server.config import RequestLogOptions
-    from serving.server.options import ServerOptions, TlsFiles
+    from serving.server.options import MemoryLimits, ServerOptions, TlsFiles
+
+_UNITS = {"": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+
+
+class _Bytes(click.ParamType):
+    name = "bytes"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        match = re.fullmatch(r"(\d+)\s*([KMGT]iB)?", str(value), re.IGNORECASE | re.ASCII)
+        if match is None or not int(match[1]):
+            self.fail(f"expected a number of bytes such as 8GiB or 500000000, received {value!r}", param, ctx)
+        return int(match[1]) * _UNITS[(match[2] or "").upper()]
+
 
 _NAME = re.compile(r"[^/:=\s]+")
 
@@ -47,6 +60,24 @@ _NAME = re.compile(r"[^/:=\s]+")
     is_flag=True,
     help="Let that file give labels that are not in use yet to versions that are still to be loaded, as at the start.",
 )
+@click.option(
+    "--allow-reload-config",
+    "reload_roots",
+    metavar="ROOT",
+    multiple=True,
+    help="Let gRPC clients say what is served, by HandleReloadConfigRequest: models and request logs below this "
+    "directory or URL, and nothing else. May be given several times.  [default: no client may]",
+)
+@click.option(
+    "--allow-reload-config-from-anywhere",
+    is_flag=True,
+    help="Let them say it from other machines without a certificate of --tls-client-ca, too.",
+)
+@click.option(
+    "--allow-file-operations",
+    is_flag=True,
+    help="Serve models whose graphs read or write files outside of their own assets: only those of people you trust.",
+)
 @click.option("--rest-port", type=click.IntRange(0, 65535), default=8501, show_default=True, help="0 picks a free one.")
 @click.option("--grpc-port", type=click.IntRange(0, 65535), default=8500, show_default=True, help="0 picks a free one.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
@@ -56,6 +87,11 @@ _NAME = re.compile(r"[^/:=\s]+")
     default=1.0,
     show_default=True,
     help="How often base paths are looked at for new and withdrawn versions; 0 looks once.",
+)
+@click.option(
+    "--wait-for-models",
+    is_flag=True,
+    help="Keep the ports shut while a version that could not be loaded is tried again: five times, once a minute.",
 )
 @click.option("--enable-batching", is_flag=True, help="Merge requests of different clients into batches.")
 @click.option(
@@ -74,6 +110,38 @@ _NAME = re.compile(r"[^/:=\s]+")
     default=30.0,
     show_default=True,
     help="How long a model may take over a REST request; over gRPC the client's own deadline counts.",
+)
+@click.option(
+    "--header-timeout-seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=30.0,
+    show_default=True,
+    help="In which the head of a request has to arrive, once it has begun.",
+)
+@click.option(
+    "--idle-timeout-seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=620.0,
+    show_default=True,
+    help="After which a connection without requests is closed; longer than load balancers keep theirs.",
+)
+@click.option(
+    "--max-connections",
+    type=click.IntRange(min=1),
+    help="On each of the two ports.  [default: half of the file descriptors, but for a reserve]",
+)
+@click.option(
+    "--memory-budget",
+    type=_Bytes(),
+    metavar="BYTES",
+    help="Of all requests that are being answered, such as 8GiB: bodies, tensors, answers.  "
+    "[default: half of the machine's]",
+)
+@click.option(
+    "--request-memory-budget",
+    type=_Bytes(),
+    metavar="BYTES",
+    help="Of one request.  [default: an eighth of that, or 1.5 GiB where half of it allows as much]",
 )
 @click.option("--max-body-bytes", type=click.IntRange(min=1), help="Of a REST body or gRPC message.  [default: 2 GiB]")
 @click.option("--max-tensor-bytes", type=click.IntRange(min=1), help="Of one input of a request.  [default: 2 GiB]")
@@ -158,6 +226,8 @@ def _check_flags(models: tuple[str, ...], flags: Mapping[str, Any]) -> None:
         raise click.UsageError("--request-log goes with --model; in a model config file logging_config says it.")
     if flags["request_log_sampling"] is not None and flags["request_log"] is None:
         raise click.UsageError("--request-log-sampling is set without --request-log.")
+    if flags["allow_reload_config_from_anywhere"] and not flags["reload_roots"]:
+        raise click.UsageError("--allow-reload-config-from-anywhere is set without --allow-reload-config.")
     if (flags["tls_certificate"] is None) != (flags["tls_key"] is None):
         raise click.UsageError("expected --tls-certificate and --tls-key together.")
     if flags["tls_client_ca"] is not None and flags["tls_key"] is None:
@@ -166,7 +236,7 @@ def _check_flags(models: tuple[str, ...], flags: Mapping[str, Any]) -> None:
 
 def _server_options(flags: Mapping[str, Any]) -> ServerOptions:
     from serving.server.config import BatchingParameters, LoadPolicy, read_batching_parameters, read_metrics_path
-    from serving.server.options import RequestLimits, ServerOptions
+    from serving.server.options import ConnectionLimits, ReloadOptions, RequestLimits, ServerOptions
 
     batching = None
     if flags["batching_parameters_file"] is not None:
@@ -178,7 +248,11 @@ def _server_options(flags: Mapping[str, Any]) -> ServerOptions:
         host=flags["host"],
         rest_port=flags["rest_port"],
         grpc_port=flags["grpc_port"],
-        load_policy=LoadPolicy(poll_seconds=flags["poll_seconds"]),
+        load_policy=LoadPolicy(
+            poll_seconds=flags["poll_seconds"],
+            allow_file_operations=flags["allow_file_operations"],
+            wait_for_models=flags["wait_for_models"],
+        ),
         model_config_file=flags["model_config_file"],
         model_config_file_poll_seconds=flags["model_config_file_poll_wait_seconds"],
         labels_may_wait=flags["allow_version_labels_for_unavailable_models"],
@@ -188,6 +262,7 @@ def _server_options(flags: Mapping[str, Any]) -> ServerOptions:
         limits=RequestLimits(
             **{name: flags[f"max_{name}"] for name in ("body_bytes", "tensor_bytes", "rows") if flags[f"max_{name}"]}
         ),
+        memory=_memory_limits(flags),
         cors=flags["rest_api_enable_cors_support"],
         tls=_tls_files(flags),
         grpc_health=flags["enable_grpc_healthcheck_service"],
@@ -195,7 +270,22 @@ def _server_options(flags: Mapping[str, Any]) -> ServerOptions:
         playground=flags["playground"],
         access_log=flags["access_log"],
         request_log=_request_log(flags),
+        connections=ConnectionLimits(
+            header_seconds=flags["header_timeout_seconds"],
+            idle_seconds=flags["idle_timeout_seconds"],
+            most=flags["max_connections"],
+        ),
+        reload=ReloadOptions(flags["reload_roots"], flags["allow_reload_config_from_anywhere"]),
     )
+
+
+def _memory_limits(flags: Mapping[str, Any]) -> MemoryLimits:
+    from serving.server.options import MemoryLimits
+
+    one = flags["request_memory_budget"]
+    if flags["memory_budget"] is None:
+        return MemoryLimits(request_bytes=one)
+    return MemoryLimits(flags["memory_budget"], one)
 
 
 def _request_log(flags: Mapping[str, Any]) -> RequestLogOptions | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import string
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -63,7 +64,6 @@ def airflow_dag(scheduled: ScheduledCommand, now: datetime) -> str:
     """
     options = scheduled.options
     skips = options.overlap == "skip" and options.catch_up != "all"
-    command = shlex.join(scheduled.command)
     return _DAG_FILE.format(
         name=scheduled.name,
         dag_id=scheduled.schedule_name,
@@ -74,10 +74,21 @@ def airflow_dag(scheduled: ScheduledCommand, now: datetime) -> str:
         end=_literal(options.closes - timedelta(seconds=1)) if options.closes else None,
         catchup=options.catch_up == "all",
         max_active_runs=2 if skips else 1,
-        command=f"{{% raw %}}{command}{{% endraw %}}" if "{" in command else command,
-        workdir=scheduled.workdir,
+        command=_untemplated(shlex.join(scheduled.command)),
+        workdir=_untemplated(scheduled.workdir),
         skip_statuses=[int(ExitStatus.NO_NEW_DATA), int(ExitStatus.UNDER_WAY)],
     )
+
+
+def _untemplated(text: str) -> str:
+    """What Airflow renders to this text: it reads braces as Jinja, and the end .sh as the name of a template's file."""
+    if "{" not in text and not text.endswith((".sh", ".bash")):
+        return text
+    escaped = "".join(character if character in _PLAIN else f"\\U{ord(character):08x}" for character in text)
+    return f'{{{{ "{escaped}" }}}}'
+
+
+_PLAIN = frozenset(string.ascii_letters + string.digits + " /._-=:,'")
 
 
 def _literal(time: datetime) -> str:

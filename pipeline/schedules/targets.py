@@ -6,6 +6,7 @@ The modules beside this one hold one or two targets each, a `ScheduleTarget` in 
 from __future__ import annotations
 
 import sys
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,10 @@ from components.errors import BrokenInput
 from pipeline.options import RunConfig, ScheduleOptions
 
 
+def _breaks_lines(character: str) -> bool:
+    return unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
+
+
 @dataclass(frozen=True)
 class ScheduledCommand:
     """A command and when to start it.
@@ -26,12 +31,23 @@ class ScheduledCommand:
         options: when.
         command: the program, by its absolute path, and its arguments.
         workdir: where it runs, an absolute path.
+
+    Raises:
+        BrokenInput: one of them has a character that would begin another line in a crontab, a unit or a DAG file.
     """
 
     name: str
     options: ScheduleOptions
     command: tuple[str, ...]
     workdir: str
+
+    def __post_init__(self) -> None:
+        for text in (self.name, *self.command, self.workdir):
+            if control := next((character for character in text if _breaks_lines(character)), None):
+                raise BrokenInput(
+                    f"{text!r} has the control character {control!r}, which would begin another line of a schedule: "
+                    "expected a name, path or value without any; give it another name"
+                )
 
     @property
     def schedule_name(self) -> str:

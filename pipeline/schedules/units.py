@@ -65,7 +65,8 @@ def crontab_block(scheduled: ScheduledCommand) -> str:
         steps.insert(0, f'[ "$(date +%s)" -lt {options.closes.timestamp():.0f} ]')
     if options.opens:
         steps.insert(0, f'[ "$(date +%s)" -ge {options.opens.timestamp():.0f} ]')
-    command = " && ".join(steps).replace("%", r"\%")  # cron reads a bare % as the end of the line
+    # cron reads a bare % as the end of the line, and of two backslashes before it only the first as one.
+    command = " && ".join(steps).replace(r"\%", r"\''%").replace("%", r"\%")
     return (
         f"# begin {scheduled.schedule_name}: written by `ingraph schedule apply`; keep at the end\n"
         f"CRON_TZ={options.time_zone}\n"
@@ -147,14 +148,22 @@ def systemd_units(scheduled: ScheduledCommand) -> dict[str, str]:
     Every cron expression of five fields can be said exactly; where the day of the month or that of the week suffices,
     the timer has two lines.
 
+    Raises:
+        BrokenInput: systemd cannot name the folder.
+
     https://www.freedesktop.org/software/systemd/man/latest/systemd.time.html
     """
     options = scheduled.options
+    if scheduled.workdir.strip() != scheduled.workdir or scheduled.workdir.endswith("\\"):
+        raise BrokenInput(
+            f"the folder {scheduled.workdir!r} ends with a blank or a backslash, which systemd does not read as its "
+            "name; expected another name, or --target cron"
+        )
     service = _SERVICE.format(
         name=scheduled.name,
         workdir=scheduled.workdir.replace("%", "%%"),
         conditions="".join(f"ExecCondition={line}\n" for line in _window_tests(options)),
-        command=" ".join(map(_quoted, scheduled.command)),
+        command=" ".join([_quoted(scheduled.command[0]).replace("$$", "$"), *map(_quoted, scheduled.command[1:])]),
         success_statuses=f"{ExitStatus.NO_NEW_DATA:d} {ExitStatus.UNDER_WAY:d}",
     )
     timer = _TIMER.format(

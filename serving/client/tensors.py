@@ -11,6 +11,8 @@ import numpy as np
 
 MAXIMUM_BYTES = 2**31 - 1  # what one message can carry; a larger shape can only come from repeating a value
 
+MAXIMUM_RANK = 254  # of TensorFlow
+
 
 @dataclass(frozen=True)
 class DataType:
@@ -102,7 +104,11 @@ def to_proto(array: np.ndarray, proto: Any, as_content: bool) -> None:
     elif as_content:
         proto.tensor_content = np.ascontiguousarray(array).tobytes()
     else:
-        getattr(proto, kind.field).extend(_as_field_values(array, kind).tolist())
+        values, repeated = _as_field_values(array, kind), getattr(proto, kind.field)
+        for start in range(
+            0, len(values), _PIECE
+        ):  # as one list of Python's numbers they would take many times as much
+            repeated.extend(values[start : start + _PIECE].tolist())
 
 
 def from_proto(proto: Any, maximum_bytes: int = MAXIMUM_BYTES) -> np.ndarray:
@@ -115,14 +121,16 @@ def from_proto(proto: Any, maximum_bytes: int = MAXIMUM_BYTES) -> np.ndarray:
     Raises:
         ValueError: the message describes no tensor.
     """
-    kind = data_type(proto.dtype)
-    tensor_shape = proto.tensor_shape
-    if tensor_shape.unknown_rank:
-        raise ValueError("the tensor's shape is unknown")
-    shape = tuple([dim.size for dim in tensor_shape.dim])
+    return array_of(proto, *check_shape(proto, maximum_bytes))
+
+
+def array_of(proto: Any, kind: DataType, shape: tuple[int, ...]) -> np.ndarray:
+    """As `from_proto`, of what `check_shape` has returned.
+
+    Raises:
+        ValueError: the message describes no tensor.
+    """
     size = math.prod(shape)
-    if min(shape, default=0) < 0 or size * kind.dtype.itemsize > maximum_bytes:
-        raise ValueError(f"the tensor's shape {list(shape)} is negative or too large")
     if proto.tensor_content:
         if kind.name == "string" or len(proto.tensor_content) != size * kind.dtype.itemsize:
             raise ValueError(f"tensor_content has {len(proto.tensor_content)} bytes, which is not {list(shape)}")
@@ -130,8 +138,45 @@ def from_proto(proto: Any, maximum_bytes: int = MAXIMUM_BYTES) -> np.ndarray:
     values = _from_field_values(getattr(proto, kind.field), kind)[:size]
     if len(values) < size:
         padding: Any = values[-1] if len(values) else (b"" if kind.name == "string" else kind.dtype.type(0))
-        values = np.concatenate([values, np.full(size - len(values), padding, kind.dtype)])
+        given, values = values, np.empty(size, kind.dtype)
+        values[: len(given)] = given
+        values[len(given) :] = padding
     return values.reshape(shape)
+
+
+def check_shape(proto: Any, maximum_bytes: int = MAXIMUM_BYTES) -> tuple[DataType, tuple[int, ...]]:
+    """The data type and the shape of a TensorProto.
+
+    Raises:
+        ValueError: no tensor of so many bytes can have them.
+    """
+    kind = data_type(proto.dtype)
+    tensor_shape = proto.tensor_shape
+    if tensor_shape.unknown_rank:
+        raise ValueError("the tensor's shape is unknown")
+    shape = tuple([dim.size for dim in tensor_shape.dim])
+    if len(shape) > MAXIMUM_RANK:
+        raise ValueError(f"the tensor has {len(shape)} dimensions; there may be {MAXIMUM_RANK}")
+    if min(shape, default=0) < 0 or math.prod(shape) * kind.dtype.itemsize > maximum_bytes:
+        raise ValueError(f"the tensor's shape {list(shape)} is negative or too large")
+    return kind, shape
+
+
+STRING_BYTES = 96  # what each string takes besides its bytes: in a message, in Python and in TensorFlow
+
+
+def declared_bytes(proto: Any, kind: DataType, shape: tuple[int, ...]) -> int:
+    """What the array of a TensorProto takes in numpy and in TensorFlow; small messages may declare large ones."""
+    size = math.prod(shape)
+    if kind.name != "string":
+        return 2 * size * kind.dtype.itemsize
+    strings = proto.string_val
+    last = len(strings[-1]) if len(strings) else 0
+    content = sum(map(len, strings)) + max(size - len(strings), 0) * last
+    return max(size, len(strings)) * STRING_BYTES + 2 * content
+
+
+_PIECE = 65536
 
 
 def _as_field_values(array: np.ndarray, kind: DataType) -> np.ndarray:

@@ -196,7 +196,13 @@ def verify(version: ModelVersion) -> list[str]:
     with _failures(version.path, "read"):
         files = model_files(version.path)
         differing = []
-        for name, checksum in sorted(version.provenance.get("checksums", {}).items()):
+        checksums = version.provenance.get("checksums", {})
+        if not isinstance(checksums, dict) or not all(isinstance(checksum, str) for checksum in checksums.values()):
+            raise ModelStoreError(
+                f"{version.path}/{PROVENANCE_FILE} must hold the SHA-256 of each file by its name as `checksums`, "
+                f"received {str(checksums)[:40]!r}: publish the model again."
+            )
+        for name, checksum in sorted(checksums.items()):
             if name in files:
                 with files[name]() as source:
                     if _sha256(source) == checksum:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -133,10 +133,14 @@ class _Batch:
         self.rows += request.rows
 
 
+_MOST_MODELS = 256
+
+
 class BatchScheduler:
     """Merges requests into batches, which run in threads that all models share; for the event loop's own thread only.
 
-    A batch runs when a thread is free, and it is full or its first request has waited for the timeout.
+    A batch runs when a thread is free, or its model has none, and it is full or its first request has waited for the
+    timeout.
 
     Attributes:
         observe: called with each batch that starts.
@@ -145,7 +149,10 @@ class BatchScheduler:
     def __init__(self, parameters: BatchingParameters) -> None:
         self.observe: Callable[[BatchRecord], None] | None = None
         self._parameters = parameters
-        self._threads = ThreadPoolExecutor(parameters.num_batch_threads, thread_name_prefix="batch")
+        # A model for which no thread is free has one of its own, which is begun when it is needed.
+        most = parameters.num_batch_threads + _MOST_MODELS
+        self._threads = ThreadPoolExecutor(most, thread_name_prefix="batch")
+        self._running: Counter[str] = Counter()
         self._free_threads = parameters.num_batch_threads
         # In the order in which they are next looked at; the last batch of each is open for more.
         self._queues: dict[_Kind, deque[_Batch]] = {}
@@ -243,7 +250,7 @@ class BatchScheduler:
         return answer
 
     def _start_batches(self) -> None:
-        while self._free_threads:
+        while True:
             kind, wait = self._next()
             if kind is None:
                 self._wake_up_in(wait)
@@ -255,9 +262,11 @@ class BatchScheduler:
             self._start(kind, batch)
 
     def _next(self) -> tuple[_Kind | None, float]:
-        """The first queue whose batch may run, or the seconds until one may."""
+        """The first queue whose batch may run, or the seconds until one may, unless a batch ends before."""
         now, wait = time.monotonic(), math.inf
         for kind, queue in self._queues.items():
+            if self._free_threads <= 0 and self._running[kind.name]:
+                continue
             age = now - queue[0].opened
             remaining = self._parameters.batch_timeout_micros / 1e6 - age
             if len(queue) > 1 or queue[0].rows >= self._parameters.largest_batch or remaining <= 0:
@@ -283,6 +292,7 @@ class BatchScheduler:
             rows = sum(request.rows for request in requests)
             self.observe(BatchRecord(kind.name, kind.version.number, kind.signature, rows, waited))
         self._free_threads -= 1
+        self._running[kind.name] += 1
         latest = max(request.deadline for request in requests)
         done = kind.version.start(
             self._threads,
@@ -294,10 +304,13 @@ class BatchScheduler:
             self._parameters,
             None if latest == math.inf else latest - time.monotonic(),
         )
-        done.add_done_callback(lambda done: self._finish(requests, done))
+        done.add_done_callback(lambda done: self._finish(kind, requests, done))
 
-    def _finish(self, requests: Sequence[_Request], done: asyncio.Future[list[dict[str, np.ndarray]]]) -> None:
+    def _finish(
+        self, kind: _Kind, requests: Sequence[_Request], done: asyncio.Future[list[dict[str, np.ndarray]]]
+    ) -> None:
         self._free_threads += 1
+        self._running[kind.name] -= 1
         error = done.exception()
         for position, request in enumerate(requests):
             if request.answer.done():

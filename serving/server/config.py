@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory, text_format, wrappers_pb2
 from tensorflow_serving.config import file_system_storage_path_source_pb2, logging_config_pb2, model_server_config_pb2
 
-from serving.server.errors import invalid_argument
+from serving.client.errors import CanonicalCode
+from serving.server.errors import ServingError, invalid_argument
 
 MessageT = TypeVar("MessageT", bound=message.Message)
 
@@ -100,11 +101,22 @@ class VersionPolicy:
 
 @dataclass(frozen=True)
 class LoadPolicy:
-    """When base paths are looked at, and how often a load is tried; the defaults are TensorFlow Serving's."""
+    """When base paths are looked at, how often a load is tried, and what is loaded.
+
+    Attributes:
+        poll_seconds: from one look to the next; 0 looks once. TensorFlow Serving's default, as of the retries.
+        load_retries: after the first attempt.
+        load_retry_seconds: from one attempt to the next.
+        allow_file_operations: whether a SavedModel may read and write files outside of its own assets.
+        wait_for_models: whether the ports stay shut until a version that could not be loaded has failed for good, as
+            TensorFlow Serving's do, and not only once.
+    """
 
     poll_seconds: float = 1.0
     load_retries: int = 5
     load_retry_seconds: float = 60.0
+    allow_file_operations: bool = False
+    wait_for_models: bool = False
 
 
 COLLECTOR_TYPE = "tfrecord"
@@ -164,7 +176,8 @@ class BatchingParameters:
         max_batch_size: rows of a batch, and of a request unless large requests are split.
         batch_timeout_micros: how long a batch that is not full waits for more requests while a thread is free.
         max_enqueued_batches: batches that may wait per version and signature; what comes then is UNAVAILABLE.
-        num_batch_threads: batches that run at the same time, of all models together.
+        num_batch_threads: batches that run at the same time, of all models together; a model of which none runs gets a
+            thread besides, so that others cannot keep it waiting for ever.
         allowed_batch_sizes: a batch is filled up to the next of these sizes; () for no filling.
         pad_variable_length_inputs: whether inputs of different lengths are padded to one; otherwise each length has
             batches of its own.
@@ -269,6 +282,8 @@ class ModelConfig:
         policy: which versions are served, besides those that have a label in the base path.
         labels: the version of each label; None: the labels that `ingraph models label` has written into the base path.
         request_log: where its requests are logged; None where they are not.
+        roots: directories or URLs; a version that lies below none of them, links followed, is not loaded. () where a
+            version may lie anywhere.
     """
 
     name: str
@@ -276,6 +291,37 @@ class ModelConfig:
     policy: VersionPolicy = field(default_factory=VersionPolicy)
     labels: Mapping[str, int] | None = None
     request_log: RequestLogOptions | None = None
+    roots: tuple[str, ...] = ()
+
+
+def lies_below(path: str, roots: Iterable[str]) -> bool:
+    """Whether a path lies below one of some directories, links followed; a URL, below one of the URLs among them."""
+    if "://" in path:
+        parts = path.rstrip("/").split("/")
+        return ".." not in parts and any(
+            parts[: len(root)] == root for root in (root.rstrip("/").split("/") for root in roots if "://" in root)
+        )
+    real = Path(os.path.realpath(path))
+    return any(real.is_relative_to(os.path.realpath(root)) for root in roots if "://" not in root)
+
+
+def within_roots(configs: Iterable[ModelConfig], roots: tuple[str, ...]) -> list[ModelConfig]:
+    """The same configs, bound to these roots.
+
+    Raises:
+        ServingError: PERMISSION_DENIED, a base path or a request log lies outside.
+    """
+    bound = []
+    for config in configs:
+        log = config.request_log
+        for what, path in (("base path", config.base_path), ("request log", log.filename_prefix if log else None)):
+            if path is not None and not lies_below(path, roots):
+                raise ServingError(
+                    CanonicalCode.PERMISSION_DENIED,
+                    f"The {what} of model {config.name} lies outside of what --allow-reload-config names.",
+                )
+        bound.append(replace(config, roots=roots))
+    return bound
 
 
 def model_configs(server_config: model_server_config_pb2.ModelServerConfig) -> list[ModelConfig]:
@@ -299,6 +345,14 @@ def model_configs(server_config: model_server_config_pb2.ModelServerConfig) -> l
 def _model_config(config: model_server_config_pb2.ModelConfig) -> ModelConfig:
     if not config.name:
         raise invalid_argument("A model in the config list has no name.")
+    if config.model_type and config.model_platform:
+        raise invalid_argument(
+            "Illegal setting both ModelServerConfig::model_type (deprecated) and ModelServerConfig::model_platform."
+        )
+    if not config.model_type and not config.model_platform:
+        raise invalid_argument(
+            "Illegal setting neither ModelServerConfig::model_type (deprecated) nor ModelServerConfig::model_platform."
+        )
     if not _is_tensorflow(config):
         raise invalid_argument(
             f'Model {config.name} must have model_platform: "{PLATFORM}"; got "{config.model_platform}"'

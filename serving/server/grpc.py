@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import ipaddress
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote
 
 import grpc
 import numpy as np
-from google.protobuf import descriptor_pb2, descriptor_pool
+from google.protobuf import descriptor, descriptor_pb2, descriptor_pool
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
@@ -26,12 +30,12 @@ from tensorflow_serving.apis import (
 )
 
 from serving.client.errors import CanonicalCode
-from serving.client.tensors import from_proto, to_proto
-from serving.server.config import model_configs
+from serving.client.tensors import DataType, array_of, check_shape, declared_bytes, to_proto
+from serving.server.config import model_configs, within_roots
 from serving.server.errors import ServingError, invalid_argument
-from serving.server.inference import ExampleInference, Inference
+from serving.server.inference import ExampleInference, Inference, array_bytes, current_lease, left
 from serving.server.models import ModelInUse, ModelManager, model_metadata, model_status
-from serving.server.options import ServerOptions
+from serving.server.options import MemoryBudget, ReloadOptions, ServerOptions
 from serving.server.request_log import RequestLogger, RequestRecord
 from serving.server.signatures import DEFAULT_SIGNATURE
 
@@ -70,26 +74,159 @@ def register_service_descriptors() -> list[str]:
     return [f"{_PACKAGE}.{name}" for name in _SERVICES]
 
 
+# What the parser takes for parts of a message, measured: beside the bytes of a string, for a message, and for an entry
+# of a map; for each byte of packed varints; and for each byte of what is not looked at, at its worst.
+_STRING, _MESSAGE, _MAP_ENTRY, _VARINT, _ANYTHING = 40, 104, 180, 16, 90
+_MOST_PARTS = 2_000_000  # that are looked at, in about two seconds
+_LEAST_LOOKED_AT = 4096  # bytes; what is smaller counts at its worst
+_VARINT_TYPES = {
+    getattr(descriptor.FieldDescriptor, f"TYPE_{name}")
+    for name in ("INT32", "INT64", "UINT32", "UINT64", "SINT32", "SINT64", "BOOL", "ENUM")
+}
+
+
+def parsed_bytes(data: bytes, kind: Any) -> int:
+    """What a message takes once it is parsed, from above; a small one may take ninety times its size.
+
+    Args:
+        data: the serialized message; where it is none, the parser says so.
+        kind: its descriptor.
+    """
+    if len(data) <= _LEAST_LOOKED_AT:
+        return _ANYTHING * len(data)
+    total, parts = len(data), 0
+    ahead = [(0, len(data), kind)]
+    while ahead:
+        at, end, kind = ahead.pop()
+        fields = kind.fields_by_number
+        while at < end:
+            parts += 1
+            if parts > _MOST_PARTS:
+                return total + _ANYTHING * (end - at + sum(stop - start for start, stop, _ in ahead))
+            begin = at
+            tag, at = _varint(data, at, end)
+            wire = tag & 7
+            if wire != 2:
+                skipped = {1: at + 8, 5: at + 4}.get(wire, end)
+                at = _varint(data, at, end)[1] if wire == 0 else skipped
+                total += _STRING
+                continue
+            size, at = _varint(data, at, end)
+            field = fields.get(tag >> 3)
+            if field is None:
+                total += size
+            elif field.message_type is not None:
+                total += _MAP_ENTRY if field.message_type.GetOptions().map_entry else _MESSAGE
+                ahead.append((at, min(at + size, end), field.message_type))
+            elif field.type in _VARINT_TYPES:
+                total += _VARINT * size
+            else:
+                total += _STRING + 2 * size
+            at += size
+            # Strings by the million, of up to 127 bytes each: the same again without looking things up.
+            if field is not None and field.message_type is None and at - begin == size + 2:
+                first, strings = data[begin], 0
+                while at + 1 < end and data[at] == first and data[at + 1] < 128:
+                    size = data[at + 1]
+                    at += 2 + size
+                    total += 2 * size
+                    strings += 1
+                total += _STRING * strings
+                parts += strings // 8
+    return total
+
+
+def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
+    """A number, and where it ends; one that is cut off ends everything."""
+    value, shift = 0, 0
+    while at < end and shift < 64:
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 128:
+            return value, at
+        shift += 7
+    return 0, end
+
+
 class ParsingHandlers:
     """Takes the place of a grpc.aio.Server where a generated function adds a servicer of unary methods to it.
 
     A request that is no message of its type ends with INTERNAL, as with C++ servers; left to itself the library answers
-    UNKNOWN with the name of a Python class, and logs a stack trace.
+    UNKNOWN with the name of a Python class, and logs a stack trace. One that does not arrive in time ends with
+    DEADLINE_EXCEEDED; left to itself the library waits for ever. Large messages are parsed and written in threads, and
+    within the memory budget.
 
-        add_PredictionServiceServicer_to_server(servicer, ParsingHandlers(server))
+        add_PredictionServiceServicer_to_server(servicer, ParsingHandlers(server, Messages(…)))
     """
 
-    def __init__(self, server: grpc.aio.Server) -> None:
+    def __init__(self, server: grpc.aio.Server, messages: Messages) -> None:
         self._server = server
+        self._messages = messages
 
     def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
         """As the server's."""
-        self._server.add_generic_rpc_handlers([_ParsingHandler(handler) for handler in handlers])
+        self._server.add_generic_rpc_handlers([_ParsingHandler(handler, self._messages) for handler in handlers])
+
+
+@dataclass(frozen=True)
+class Messages:
+    """How messages are read and written.
+
+    Attributes:
+        inference: converts large ones.
+        budget: of the memory that they take.
+        seconds: in which one has to arrive.
+    """
+
+    inference: Inference
+    budget: MemoryBudget
+    seconds: float
+
+    def handler(self, handler: grpc.RpcMethodHandler, kind: Any) -> grpc.RpcMethodHandler:
+        """Of a method whose requests have this descriptor."""
+        parse, respond, serialize = handler.request_deserializer, handler.unary_unary, handler.response_serializer
+
+        # On the wire a call of one message is a stream of one: only of a stream the server says itself when it reads.
+        async def call(_: Any, context: grpc.aio.ServicerContext) -> Any:
+            data = await self._read(context)
+            lease = self.budget.lease()
+            lease.request_bytes = len(data)
+            current_lease.set(lease)
+            # What is sent stays in memory until the client has read it.
+            context.add_done_callback(lambda _: lease.release())
+            deadline = _deadline(context)
+            try:
+                size = await self.inference.convert(len(data), deadline, parsed_bytes, data, kind)
+                await lease.take(len(data) + size)
+                request = await self.inference.convert(len(data), deadline, parse, data)
+            except DecodeError as error:
+                await context.abort(grpc.StatusCode.INTERNAL, str(error))
+            except ServingError as error:
+                await context.abort(grpc.StatusCode[error.code.name], _truncated(error.message))
+            lease.shrink(size)
+            del data
+            response = await respond(request, context)
+            return await self.inference.convert(lease.answer_bytes, deadline, serialize, response)
+
+        return grpc.stream_unary_rpc_method_handler(call)
+
+    async def _read(self, context: grpc.aio.ServicerContext) -> bytes:
+        try:
+            async with asyncio.timeout(self.seconds):
+                data = await context.read()
+        except TimeoutError:
+            message = f"The request's message did not arrive within {self.seconds:g} s."
+            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, message)
+        if data is grpc.aio.EOF:
+            await context.abort(grpc.StatusCode.INTERNAL, "The call has ended without a message.")
+        return bytes(data)
 
 
 class _ParsingHandler(grpc.GenericRpcHandler):
-    def __init__(self, handler: grpc.GenericRpcHandler) -> None:
+    def __init__(self, handler: grpc.GenericRpcHandler, messages: Messages) -> None:
         self._handler = handler
+        self._messages = messages
         self._parsing: dict[str, grpc.RpcMethodHandler] = {}
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
@@ -98,34 +235,74 @@ class _ParsingHandler(grpc.GenericRpcHandler):
             handler = self._handler.service(handler_call_details)
             if handler is None:
                 return None
-            self._parsing[method] = _parsing(handler)
+            self._parsing[method] = self._messages.handler(handler, _request_descriptor(method))
         return self._parsing[method]
 
 
-def _parsing(handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
-    parse, respond = handler.request_deserializer, handler.unary_unary
+def _request_descriptor(method: str) -> Any:
+    _, service, name = method.split("/") if method.count("/") == 2 else ("", "", "")
+    module, request, _ = _SERVICES[service.rpartition(".")[2]][name]
+    return module.DESCRIPTOR.message_types_by_name[request]
 
-    async def call(data: bytes, context: grpc.aio.ServicerContext) -> Any:
-        try:
-            request = parse(data)
-        except DecodeError as error:
-            await context.abort(grpc.StatusCode.INTERNAL, str(error))
-        return await respond(request, context)
 
-    return grpc.unary_unary_rpc_method_handler(call, response_serializer=handler.response_serializer)
+def _deadline(context: grpc.aio.ServicerContext) -> float | None:
+    """The client's, of the event loop's clock."""
+    remaining = context.time_remaining()
+    return None if remaining is None else asyncio.get_running_loop().time() + remaining
 
 
 logger = logging.getLogger(__name__)
 
 
+def may_reload(options: ReloadOptions, mutual_tls: bool, peer: str) -> None:
+    """Refuse who may not tell the server what to serve.
+
+    Args:
+        options: of the server.
+        mutual_tls: whether the client has shown a certificate that the server asks for.
+        peer: as gRPC names it: "ipv4:127.0.0.1:50000", "ipv6:[::1]:50000", "unix:/path".
+
+    Raises:
+        ServingError: PERMISSION_DENIED.
+    """
+    if not options.roots:
+        reason = "This server takes no config from clients: start it with --allow-reload-config ROOT."
+    elif not (options.from_anywhere or mutual_tls or _is_local(peer)):
+        reason = (
+            "This server takes configs from its own machine and from clients with a certificate only: see "
+            "--allow-reload-config-from-anywhere."
+        )
+    else:
+        return
+    raise ServingError(CanonicalCode.PERMISSION_DENIED, reason)
+
+
+def _is_local(peer: str) -> bool:
+    kind, _, address = unquote(peer).partition(":")
+    if kind == "unix":
+        return True
+    try:
+        ip = ipaddress.ip_address(address.rpartition(":")[0].strip("[]"))
+    except ValueError:
+        return False
+    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
+    return (mapped or ip).is_loopback
+
+
 async def reload_config(
-    manager: ModelManager, request: model_management_pb2.ReloadConfigRequest
+    manager: ModelManager, request: model_management_pb2.ReloadConfigRequest, roots: tuple[str, ...]
 ) -> model_management_pb2.ReloadConfigResponse:
     """Serve exactly the models of the request; answered when those that are new are available.
 
+    Args:
+        manager: the models.
+        request: what to serve.
+        roots: what base paths and request logs have to lie below.
+
     Raises:
-        ServingError: INVALID_ARGUMENT, the config is none; FAILED_PRECONDITION, a label for a version that is not
-            available; UNKNOWN, a new model did not become available.
+        ServingError: INVALID_ARGUMENT, the config is none; PERMISSION_DENIED, a path outside of the roots;
+            FAILED_PRECONDITION, a label for a version that is not available; UNKNOWN, a new model did not become
+            available.
     """
     try:
         if request.config.WhichOneof("config") != "model_config_list":
@@ -133,7 +310,7 @@ async def reload_config(
                 "ServerModelConfig type not supported by HandleReloadConfigRequest. Only ModelConfigList is currently "
                 "supported"
             )
-        await manager.reload(model_configs(request.config))
+        await manager.reload(within_roots(model_configs(request.config), roots))
     except ServingError as error:
         logger.error("the model config was not taken over: %s", error.message)
         raise
@@ -152,6 +329,7 @@ async def add_services(
     inference: Inference,
     request_logger: RequestLogger,
     options: ServerOptions,
+    budget: MemoryBudget,
     observers: Observers = (),
 ) -> None:
     """Register both services, and those for health and reflection where the options ask for them.
@@ -162,13 +340,15 @@ async def add_services(
         inference: runs them.
         request_logger: gets what they have answered.
         options: of the server.
+        budget: of the memory that requests take.
         observers: told of every request that was answered.
     """
-    calls, parsing = _Calls(tuple(observers)), ParsingHandlers(server)
+    calls = _Calls(tuple(observers))
+    parsing = ParsingHandlers(server, Messages(inference, budget, options.connections.body_seconds))
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
         _PredictionService(calls, manager, inference, request_logger, options), parsing
     )
-    model_service_pb2_grpc.add_ModelServiceServicer_to_server(_ModelService(calls, manager), parsing)
+    model_service_pb2_grpc.add_ModelServiceServicer_to_server(_ModelService(calls, manager, options), parsing)
     if options.grpc_health:
         health_pb2_grpc.add_HealthServicer_to_server(await _healthy(), server)
     if options.grpc_reflection:
@@ -238,11 +418,19 @@ class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         signature = request.model_spec.signature_name or DEFAULT_SIGNATURE
         if signature not in served.model.signatures:
             raise ServingError(CanonicalCode.FAILED_PRECONDITION, f'Serving signature key "{signature}" not found.')
-        convert = self._inference.convert
-        inputs = await convert(request.ByteSize(), _inputs, request, self._limits.tensor_bytes)
+        convert, lease = self._inference.convert, current_lease.get()
+        now = asyncio.get_running_loop().time()
+        deadline = None if timeout_seconds is None else now + timeout_seconds
+        received = lease.request_bytes
+        tensors, declared = await convert(received, deadline, _checked, request, self._limits.tensor_bytes)
+        await lease.take(declared)
+        inputs = await convert(max(received, declared), deadline, _inputs, tensors)
         self._limits.check(inputs)
-        outputs = await self._inference.run(served, signature, inputs, tuple(request.output_filter), timeout_seconds)
-        response = await convert(sum(array.nbytes for array in outputs.values()), _response, outputs)
+        outputs = await self._inference.run(served, signature, inputs, tuple(request.output_filter), left(deadline))
+        answered = lease.answer_bytes = array_bytes(outputs)
+        # The arrays, the message, while it grows, and what is sent.
+        await lease.take(_ANSWER * answered)
+        response = await convert(answered, deadline, _response, outputs)
         response.model_spec.name = served.name
         response.model_spec.signature_name = signature
         response.model_spec.version.value = served.number
@@ -251,9 +439,11 @@ class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
 
 
 class _ModelService(model_service_pb2_grpc.ModelServiceServicer):
-    def __init__(self, calls: _Calls, manager: ModelManager) -> None:
+    def __init__(self, calls: _Calls, manager: ModelManager, options: ServerOptions) -> None:
         self._calls = calls
         self._manager = manager
+        self._reload = options.reload
+        self._mutual_tls = options.tls is not None and bool(options.tls.client_ca)
 
     async def GetModelStatus(self, request: Any, context: grpc.aio.ServicerContext) -> Any:  # noqa: N802
         async def answer() -> Any:
@@ -264,7 +454,8 @@ class _ModelService(model_service_pb2_grpc.ModelServiceServicer):
 
     async def HandleReloadConfigRequest(self, request: Any, context: grpc.aio.ServicerContext) -> Any:  # noqa: N802
         async def answer() -> Any:
-            return await reload_config(self._manager, request)
+            may_reload(self._reload, self._mutual_tls, context.peer())
+            return await reload_config(self._manager, request, self._reload.roots)
 
         return await self._calls.answer("HandleReloadConfigRequest", "", request, answer, context)
 
@@ -294,7 +485,7 @@ class _Calls:
             logger.exception("%s of %s failed", method, model)
             code, message = CanonicalCode.INTERNAL, "Internal error; the server's log says more."
         if self._observers:
-            sizes = request.ByteSize(), response.ByteSize() if response is not None else 0
+            sizes = current_lease.get().request_bytes, response.ByteSize() if response is not None else 0
             seconds = time.perf_counter() - started
             record = RequestRecord("GRPC", method, model, code, seconds, context.peer(), *sizes)
             for observe in self._observers:
@@ -304,11 +495,30 @@ class _Calls:
         return response
 
 
-def _inputs(request: predict_pb2.PredictRequest, maximum_bytes: int) -> dict[str, np.ndarray]:
-    inputs = {}
+_ANSWER = 6
+
+
+_Checked = tuple[str, Any, DataType, tuple[int, ...]]
+
+
+def _checked(request: predict_pb2.PredictRequest, maximum_bytes: int) -> tuple[list[_Checked], int]:
+    """The inputs, of which the shapes are possible, and how many bytes they will take."""
+    tensors, declared = [], 0
     for alias, proto in request.inputs.items():
         try:
-            inputs[alias] = from_proto(proto, maximum_bytes)
+            kind, shape = check_shape(proto, maximum_bytes)
+        except ValueError as error:
+            raise invalid_argument(f"tensor parsing error: {alias}: {error}") from error
+        declared += declared_bytes(proto, kind, shape)
+        tensors.append((alias, proto, kind, shape))
+    return tensors, declared
+
+
+def _inputs(tensors: Sequence[_Checked]) -> dict[str, np.ndarray]:
+    inputs = {}
+    for alias, proto, kind, shape in tensors:
+        try:
+            inputs[alias] = array_of(proto, kind, shape)
         except ValueError as error:
             raise invalid_argument(f"tensor parsing error: {alias}: {error}") from error
     return inputs

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import numpy as np
@@ -13,11 +14,12 @@ from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow_serving.apis import classification_pb2, inference_pb2, input_pb2, model_pb2, regression_pb2
 
 from serving.client.errors import CanonicalCode
+from serving.client.tensors import STRING_BYTES
 from serving.server.batching import BatchScheduler
 from serving.server.errors import ServingError, invalid_argument
 from serving.server.metrics import ServerMetrics
 from serving.server.models import ModelInUse, ModelManager
-from serving.server.options import RequestLimits
+from serving.server.options import MemoryLease, RequestLimits
 from serving.server.request_log import RequestLogger
 from serving.server.signatures import (
     DEFAULT_SIGNATURE,
@@ -38,20 +40,32 @@ CONVERTED_AT_ONCE_BYTES = 64 * 1024
 
 Result = TypeVar("Result")
 
+# What the request that is being answered holds of the memory budget.
+current_lease: ContextVar[MemoryLease] = ContextVar("current_lease")
+
 
 class Inference:
     """Runs signatures in threads, and gives up waiting for them at the caller's deadline.
 
+    Each model has threads of its own: one whose requests take long keeps none from the others.
+
     Args:
-        executor: the threads for what runs alone, and for conversions.
+        threads: of each model, for what runs alone.
+        converters: the threads that parse and write large documents: no model waits for them.
         batching: merges requests; None where each runs alone.
         metrics: notes what is answered; None where nothing does.
     """
 
     def __init__(
-        self, executor: Executor, batching: BatchScheduler | None = None, metrics: ServerMetrics | None = None
+        self,
+        threads: int,
+        converters: Executor,
+        batching: BatchScheduler | None = None,
+        metrics: ServerMetrics | None = None,
     ) -> None:
-        self._executor = executor
+        self._threads = threads
+        self._executors: dict[str, ThreadPoolExecutor] = {}
+        self._converters = converters
         self._batching = batching
         self._metrics = metrics
 
@@ -79,7 +93,8 @@ class Inference:
             work = self._batching.run(served, signature, feeds, fetches, timeout_seconds)
         else:
             # The caller may leave; the thread cannot.
-            work = served.version.start(self._executor, _run_before, deadline, served.model, signature, feeds, fetches)
+            executor = self._executor(served.name)
+            work = served.version.start(executor, _run_before, deadline, served.model, signature, feeds, fetches)
         try:
             async with asyncio.timeout(timeout_seconds):
                 outputs = await work
@@ -90,17 +105,66 @@ class Inference:
             self._metrics.observe_outputs(served.name, served.number, signature, outputs, seconds)
         return outputs
 
-    async def convert(self, size: int, function: Callable[..., Result], *arguments: object) -> Result:
+    def close(self) -> None:
+        """End the threads, once all versions are unloaded."""
+        for executor in self._executors.values():
+            executor.shutdown()
+
+    def _executor(self, name: str) -> ThreadPoolExecutor:
+        if name not in self._executors:
+            self._executors[name] = ThreadPoolExecutor(self._threads, thread_name_prefix=f"inference-{name}")
+        return self._executors[name]
+
+    async def convert(
+        self, size: int, deadline: float | None, function: Callable[..., Result], *arguments: object
+    ) -> Result:
         """The function's result; called in a thread where what it converts is large.
 
         Args:
             size: of what is converted, in bytes or values.
+            deadline: of the event loop's clock, or None.
             function: pure, such as a parser.
             arguments: the function's.
+
+        Raises:
+            ServingError: DEADLINE_EXCEEDED; what the request holds of the memory budget is given back when the thread,
+                which cannot be stopped, is done.
         """
         if size <= CONVERTED_AT_ONCE_BYTES:
             return function(*arguments)
-        return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
+        lease = current_lease.get()
+        lease.retain()
+        loop = asyncio.get_running_loop()
+        work = loop.run_in_executor(self._converters, function, *arguments)
+        thread = asyncio.ensure_future(_outlive(work, lease))
+        thread.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may be there to see it
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await asyncio.shield(thread)
+        except TimeoutError:
+            raise _too_late() from None
+
+
+async def _outlive(work: asyncio.Future[Result], lease: MemoryLease) -> Result:
+    try:
+        return await work
+    finally:
+        lease.release()
+
+
+def left(deadline: float | None) -> float | None:
+    """Seconds until a deadline of the event loop's clock, at least none; None where there is none."""
+    return None if deadline is None else max(deadline - asyncio.get_running_loop().time(), 0.0)
+
+
+def array_bytes(arrays: Mapping[str, np.ndarray]) -> int:
+    """What arrays take of the memory, strings with their bytes."""
+    total = 0
+    for array in arrays.values():
+        total += array.nbytes
+        if array.dtype.kind == "O":
+            total += STRING_BYTES * array.size + sum(map(len, array.ravel().tolist()))
+    return total
 
 
 def _run_before(
@@ -206,9 +270,20 @@ class ExampleInference:
         names: tuple[str, ...],
         timeout_seconds: float | None,
     ) -> tuple[Any, int]:
+        await current_lease.get().take(examples_bytes(input_))
         feeds = {INPUTS: serialized_examples(input_)}
         self._limits.check(feeds)
         return await self._inference.run(served, signature, feeds, names, timeout_seconds), len(feeds[INPUTS])
+
+
+def examples_bytes(input_: input_pb2.Input) -> int:
+    """What serialized examples take, each with the context before it."""
+    context = 0
+    examples = input_.example_list.examples
+    if input_.WhichOneof("kind") == "example_list_with_context":
+        context = input_.example_list_with_context.context.ByteSize()
+        examples = input_.example_list_with_context.examples
+    return 2 * (input_.ByteSize() + context * len(examples)) + STRING_BYTES * len(examples)
 
 
 def _signature(served: ModelInUse, spec: model_pb2.ModelSpec, unknown: str) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import binascii
 import json
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import Any, NoReturn
 
@@ -53,11 +54,42 @@ _PARSE_ERRORS = {
 }
 
 
-def parse_document(body: bytes) -> dict[str, Any]:
+# A count over a whole body would keep every other thread waiting for as long as it takes.
+_COUNTED_BYTES = 2**20
+
+
+def document_bytes(body: bytes | bytearray, enough: int = 2**62) -> int:
+    """What a body takes, from above, once it is parsed and made into arrays; measured, for every kind of value.
+
+    Args:
+        body: of the request.
+        enough: where it is clear that there is more, it is not counted to the end.
+    """
+    total, has_strings = 0, False
+    for start in range(0, len(body), _COUNTED_BYTES):
+        end = min(start + _COUNTED_BYTES, len(body))
+        objects, colons = body.count(b"{", start, end), body.count(b":", start, end)
+        values = body.count(b",", start, end) + body.count(b"[", start, end)
+        quotes = body.count(b'"', start, end)
+        strings = max(0, quotes // 2 - colons)
+        has_strings = has_strings or quotes > 2 * colons
+        total += 72 * values + 64 * objects + 140 * min(objects, colons) + 80 * colons + 120 * strings
+        if total > enough:
+            return total
+    # A string of which one character is not Latin takes up to four bytes for each of them.
+    wide = has_strings and (not body.isascii() or b"\\u" in body)
+    return total + (6 if wide else 3 if has_strings else 1) * len(body)
+
+
+def parse_document(body: bytes | bytearray, grow: Callable[[int], None] = lambda more: None) -> dict[str, Any]:
     """The JSON object at the start of a request body.
 
-    NaN and infinities are accepted as bare tokens, whatever follows the first document is ignored, and bytes that are
-    no UTF-8 are kept as surrogate escapes.
+    NaN and infinities are accepted as bare tokens, of a key that comes twice the first counts, whatever follows the
+    first document is ignored, and bytes that are no UTF-8 are kept as surrogate escapes.
+
+    Args:
+        body: of the request.
+        grow: told of bytes that it takes besides `document_bytes`.
 
     Raises:
         ServingError: INVALID_ARGUMENT, the body does not begin with a JSON object.
@@ -66,7 +98,11 @@ def parse_document(body: bytes) -> dict[str, Any]:
         raise invalid_argument("JSON Parse error: The document is empty")
     try:
         document = orjson.loads(body)
+        if _keys_may_repeat(body, document):
+            grow(5 * len(body))
+            document = _parse_leniently(body)
     except orjson.JSONDecodeError:
+        grow(5 * len(body))  # once as a text of up to four bytes for each character, and once as bytes
         document = _parse_leniently(body)
     if not isinstance(document, dict):
         raise invalid_argument(f"JSON Value: {debug_string(document)} Is not object")
@@ -92,18 +128,83 @@ def json_type(value: Any) -> str:
     return names.get(type(value), "Null")
 
 
-def _parse_leniently(body: bytes) -> Any:
+_KEY_APART = re.compile(rb'"[ \t\r\n]+:')
+
+
+def _keys_may_repeat(body: bytes | bytearray, document: Any) -> bool:
+    """Whether there are more keys in a body than in what it was parsed to, where the last of each is left."""
+    if _KEY_APART.search(body):
+        return body.count(b":") != _keys(document)
+    return body.count(b'":') != _keys(document)
+
+
+def _keys(value: Any, depth: int = 8) -> int:
+    """How many keys a value has, at least: those deep in it, and of lists whose first item has none, do not count."""
+    if not depth:
+        return 0
+    if isinstance(value, dict):
+        return len(value) + sum(_keys(item, depth - 1) for item in value.values() if isinstance(item, dict | list))
+    if not isinstance(value, list) or not value or not isinstance(value[0], dict | list):
+        return 0
+    first = value[0]
+    plain = isinstance(first, dict) and not any(isinstance(item, dict | list) for item in first.values())
+    if plain and set(map(type, value)) == {dict}:
+        return sum(map(len, value))
+    return sum(_keys(item, depth - 1) for item in value if isinstance(item, dict | list))
+
+
+# What RapidJSON takes for numbers besides what Python does; strings come first, so that nothing in them is taken.
+_NUMBERS = re.compile(r'"(?:[^"\\]|\\.)*+"|-?Inf(?!inity)\b|-NaN', re.DOTALL)
+_SURROGATES = re.compile(r"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL)
+
+
+def _parse_leniently(body: bytes | bytearray) -> Any:
     text = body.removeprefix(_BYTE_ORDER_MARK).lstrip(_WHITESPACE).decode("utf-8", "surrogateescape")
     offset = len(body) - len(text.encode("utf-8", "surrogateescape"))
     if not text:
         raise invalid_argument(f"JSON Parse error: The document is empty. at offset: {offset}")
     try:
-        return _DECODER.raw_decode(text)[0]
+        value, end = _raw_decode(text)
+        _check_surrogates(text, end, offset)
+        return value
     except json.JSONDecodeError as error:
+        _check_surrogates(text, error.pos, offset)
         reason = _PARSE_ERRORS.get(error.msg, "Missing a comma or a closing bracket.")
         raise invalid_argument(f"JSON Parse error: {reason} at offset: {offset + error.pos}") from error
     except RecursionError as error:
         raise invalid_argument("JSON Parse error: Terminate parsing due to nesting deeper than supported.") from error
+
+
+def _raw_decode(text: str) -> tuple[Any, int]:
+    try:
+        return _DECODER.raw_decode(text)
+    except json.JSONDecodeError as error:
+        if not text.startswith(("Inf", "-Inf", "-NaN"), error.pos):
+            raise
+    rewritten = _NUMBERS.sub(lambda token: _PYTHON_NUMBERS.get(token[0], token[0]), text)
+    return _DECODER.raw_decode(rewritten)
+
+
+_PYTHON_NUMBERS = {"Inf": "Infinity", "-Inf": "-Infinity", "-NaN": "NaN"}
+
+
+def _check_surrogates(text: str, end: int, offset: int) -> None:
+    """Refuse half a surrogate pair in the escapes before the end."""
+    high = None
+    for escape in _SURROGATES.finditer(text, 0, end):
+        code = int(escape[1], 16) if escape[1] else 0
+        if high is not None:
+            if not (high.end() == escape.start() and 0xDC00 <= code < 0xE000):
+                break
+            high = None
+        elif 0xD800 <= code < 0xDC00:
+            high = escape
+        elif 0xDC00 <= code < 0xE000:
+            high = escape
+            break
+    if high is not None:
+        at = offset + len(text[: high.start()].encode("utf-8", "surrogateescape"))
+        raise invalid_argument(f"JSON Parse error: The surrogate pair in string is invalid. at offset: {at}")
 
 
 def _finite(text: str) -> float:
@@ -121,7 +222,14 @@ def _integer(text: str) -> int | float:
     return value if -(2**63) <= value < 2**64 else float(value)
 
 
-_DECODER = json.JSONDecoder(parse_float=_finite, parse_int=_integer)
+def _first_of_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        found.setdefault(key, value)
+    return found
+
+
+_DECODER = json.JSONDecoder(parse_float=_finite, parse_int=_integer, object_pairs_hook=_first_of_each)
 
 
 MAXIMUM_RANK = 64  # of a numpy array

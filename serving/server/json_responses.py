@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from tensorflow_serving.apis import classification_pb2, regression_pb2
@@ -38,37 +38,106 @@ _WRITTEN_FLOATS = {np.dtype(np.float32), np.dtype(np.float64)}
 _WRITTEN_INTEGERS = {np.dtype(name) for name in ("int8", "int16", "int32", "int64", "uint8", "uint32", "uint64")}
 
 
-def rows_to_json(outputs: Mapping[str, np.ndarray]) -> bytes:
+def rows_to_json(outputs: Mapping[str, np.ndarray]) -> bytes | bytearray:
     """The answer to a request with "instances": {"predictions": […]}, a list of values or, of several outputs, objects.
 
     Raises:
         ServingError: INVALID_ARGUMENT, the outputs are no rows of one batch, or of a type that JSON cannot carry.
     """
     _check_batch(outputs)
-    columns = {name: _nested_texts(name, array, 1) for name, array in outputs.items()}
-    if len(columns) == 1:
-        rows = ", ".join(next(iter(columns.values())))
-        return _encode(f'{{\n    "predictions": [{rows}\n    ]\n}}' if rows else '{\n    "predictions": []\n}')
-    rows = ",\n".join(
-        "        {\n"
-        + ",\n".join(f"            {json.dumps(name)}: {text}" for name, text in zip(columns, texts, strict=True))
-        + "\n        }"
-        for texts in zip(*columns.values(), strict=True)
-    )
-    return _encode(f'{{\n    "predictions": [\n{rows}\n    ]\n}}')
+    if len(outputs) == 1:
+        name, array = next(iter(outputs.items()))
+        if not len(array):
+            return b'{\n    "predictions": []\n}'
+        return _joined(['{\n    "predictions": [', *_separated(_row_pieces(name, array)), "\n    ]\n}"])
+    return _joined(_objects(outputs))
 
 
-def columns_to_json(outputs: Mapping[str, np.ndarray]) -> bytes:
+def columns_to_json(outputs: Mapping[str, np.ndarray]) -> bytes | bytearray:
     """The answer to a request with "inputs": {"outputs": …}, a value or, of several outputs, an object of them.
 
     Raises:
         ServingError: INVALID_ARGUMENT, an output is of a type that JSON cannot carry.
     """
-    columns = {name: _nested_texts(name, array, 0)[0] for name, array in outputs.items()}
-    if len(columns) == 1:
-        return _encode(f'{{\n    "outputs": {next(iter(columns.values()))}\n}}')
-    members = ",\n".join(f"        {json.dumps(name)}: {text}" for name, text in columns.items())
-    return _encode(f'{{\n    "outputs": {{\n{members}\n    }}\n}}')
+    return _joined(_columns(outputs))
+
+
+# So many values are written at a time: as Python's objects they take many times what they take in an array.
+PIECE_VALUES = 65536
+
+
+def _joined(pieces: Iterable[str]) -> bytes | bytearray:
+    """The pieces as one body; short answers are one piece or a few."""
+    body = bytearray()
+    for piece in pieces:
+        body += _encode(piece)
+    return body
+
+
+def _columns(outputs: Mapping[str, np.ndarray]) -> Iterator[str]:
+    if len(outputs) == 1:
+        name, array = next(iter(outputs.items()))
+        yield '{\n    "outputs": '
+        yield from _pieces(name, array)
+        yield "\n}"
+        return
+    yield '{\n    "outputs": {\n'
+    for position, (name, array) in enumerate(outputs.items()):
+        yield f"{',' if position else ''}{chr(10) if position else ''}        {json.dumps(name)}: "
+        yield from _pieces(name, array)
+    yield "\n    }\n}"
+
+
+def _objects(outputs: Mapping[str, np.ndarray]) -> Iterator[str]:
+    """One object for each row."""
+    rows = len(next(iter(outputs.values())))
+    together = max(1, PIECE_VALUES // max(1, *(array.size // max(rows, 1) for array in outputs.values())))
+    yield '{\n    "predictions": [\n'
+    for start in range(0, rows, together):
+        block = {name: array[start : start + together] for name, array in outputs.items()}
+        yield ",\n" if start else ""
+        if together == 1 and any(array.size > PIECE_VALUES for array in block.values()):
+            for position, (name, array) in enumerate(block.items()):
+                yield f"{',' + chr(10) if position else '        {' + chr(10)}            {json.dumps(name)}: "
+                yield from _pieces(name, array[0])
+            yield "\n        }"
+            continue
+        columns = {name: _nested_texts(name, array, 1) for name, array in block.items()}
+        yield ",\n".join(
+            "        {\n"
+            + ",\n".join(f"            {json.dumps(name)}: {text}" for name, text in zip(columns, texts, strict=True))
+            + "\n        }"
+            for texts in zip(*columns.values(), strict=True)
+        )
+    yield "\n    ]\n}"
+
+
+def _pieces(name: str, array: np.ndarray) -> Iterator[str]:
+    """The JSON of an array, in parts of a limited number of values."""
+    if array.size <= PIECE_VALUES or array.ndim == 0:
+        yield _nested_texts(name, array, 0)[0]
+        return
+    yield "["
+    yield from _separated(_row_pieces(name, array))
+    yield "]"
+
+
+def _row_pieces(name: str, array: np.ndarray) -> Iterator[Iterator[str]]:
+    """The JSON of the rows of an array, several rows at a time, or one row in parts."""
+    together = PIECE_VALUES // max(1, array.size // len(array))
+    if together:
+        for start in range(0, len(array), together):
+            yield iter((", ".join(_nested_texts(name, array[start : start + together], 1)),))
+    else:
+        for row in array:
+            yield _pieces(name, row)
+
+
+def _separated(parts: Iterable[Iterable[str]]) -> Iterator[str]:
+    for position, part in enumerate(parts):
+        if position:
+            yield ", "
+        yield from part
 
 
 def error_to_json(message: str) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -15,6 +15,7 @@ from prometheus_client.utils import floatToGoString
 from serving.client.errors import CanonicalCode
 from serving.server.batching import BatchRecord, BatchScheduler
 from serving.server.models import ServedModel
+from serving.server.options import descriptor_limit, open_descriptors
 from serving.server.request_log import RequestRecord
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -35,6 +36,10 @@ class ServerMetrics:
     Args:
         models: whose states, labels and names are shown.
         batching: whose batches and queues are shown, None where requests are not merged.
+
+    Attributes:
+        connections: how many are open on the REST port.
+        memory: bytes that requests hold of the budget.
     """
 
     def __init__(self, models: Mapping[str, ServedModel], batching: BatchScheduler | None) -> None:
@@ -81,6 +86,12 @@ class ServerMetrics:
             "Requests that were to be logged, by what became of it.",
             ["model_name", "status_code"],
         )
+        self._closed = self._counter(
+            "ingraph_connections_closed", "Connections that the REST port has closed, by the reason.", ["reason"]
+        )
+        self.connections: Callable[[], int] = lambda: 0
+        self.memory: Callable[[], int] = lambda: 0
+        self._registry.register(_ProcessCollector(self))
         self._answers_seen: dict[tuple[str, str], set[str]] = {}
         if batching is not None:
             batching.observe = self._observe_batch
@@ -117,6 +128,10 @@ class ServerMetrics:
     def observe_request_log(self, model: str, code: CanonicalCode) -> None:
         """Count a request that was to be logged: OK, or why it is lost. In any thread."""
         self._logged.labels(model, code.name).inc()
+
+    def observe_closed(self, reason: str) -> None:
+        """Count a connection that kept the server waiting, or was one too many."""
+        self._closed.labels(reason).inc()
 
     def _observe_batch(self, batch: BatchRecord) -> None:
         """Note a batch that starts."""
@@ -172,6 +187,20 @@ class _GaugeCollector(Collector):
         for (name, number, signature), count in depths.items():
             depth.add_metric([name, str(number), signature], count)
         yield depth
+
+
+class _ProcessCollector(Collector):
+    def __init__(self, metrics: ServerMetrics) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterator[Metric]:
+        for name, documentation, value in (
+            ("ingraph_rest_connections", "Connections that are open on the REST port.", self._metrics.connections()),
+            ("ingraph_request_memory_bytes", "What requests hold of the memory budget.", self._metrics.memory()),
+            ("ingraph_open_files", "File descriptors in use, of connections and files.", open_descriptors()),
+            ("ingraph_open_files_limit", "File descriptors that there may be.", descriptor_limit()),
+        ):
+            yield GaugeMetricFamily(name, documentation, value)
 
 
 def _lines(metric: Metric) -> Iterator[str]:

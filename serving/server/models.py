@@ -121,7 +121,7 @@ class ServedModel:
         self._settled.set()  # nobody needs to wait any longer
 
     async def wait_until_settled(self) -> None:
-        """Return when at least one version is wanted, and each one is available or has failed for good."""
+        """Return when at least one version is wanted, and each one is available or has failed, once or for good."""
         await self._settled.wait()
 
     async def wait_until_unloaded(self) -> None:
@@ -197,13 +197,18 @@ class ServedModel:
                 return
             version.state = VersionState.LOADING
             try:
-                model = await asyncio.to_thread(load_version, version.path)
+                model = await asyncio.to_thread(
+                    load_version, version.path, self._policy.allow_file_operations, self._config.roots
+                )
             except Exception as unforeseen:
                 error = _as_serving_error(unforeseen)
                 version.state, version.code = VersionState.END, error.code
                 # The log is the operator's; the status is anybody's, and tells nothing of the file system.
                 version.message = error.message.replace(version.path, f"{self.name}/{version.number}")
                 logger.error("%s version %d cannot be loaded: %s", self.name, version.number, error.message)
+                if not self._policy.wait_for_models:
+                    version.tried = True
+                    self._note_if_settled()
                 continue
             if version.unwanted.is_set():
                 await asyncio.to_thread(model.close)
@@ -213,6 +218,8 @@ class ServedModel:
             version.model, version.state = model, VersionState.AVAILABLE
             version.code, version.message = CanonicalCode.OK, ""
             logger.info("%s version %d is available", self.name, version.number)
+            kinds = ", ".join(sorted(model.operations.kinds))
+            logger.debug("%s version %d runs these operations: %s", self.name, version.number, kinds)
             break
         version.tried = True
         if self._config.labels is None:

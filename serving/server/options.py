@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import resource
 import ssl
+import threading
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,6 +50,157 @@ class RequestLimits:
 
 def _too_large(message: str) -> ServingError:
     return ServingError(CanonicalCode.RESOURCE_EXHAUSTED, message)
+
+
+def machine_memory() -> int:
+    """Bytes that this process may have: of the machine, or what its container is given."""
+    pages: int = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):
+            pages = min(pages, int(Path(limit).read_text(encoding="ascii")))
+    return pages
+
+
+_LARGEST_DEFAULT = 3 * 2**29  # 64 MiB of rows as JSON take about that at their worst
+
+
+@dataclass(frozen=True)
+class MemoryLimits:
+    """What requests may take of the memory: bodies, what they are unpacked and parsed to, tensors and answers.
+
+    Attributes:
+        all_bytes: of all requests that are being answered; by default half of the machine's.
+        request_bytes: of one; by default an eighth of that, or 1.5 GiB where half of it allows as much.
+    """
+
+    all_bytes: int = field(default_factory=lambda: machine_memory() // 2)
+    request_bytes: int | None = None
+
+    @property
+    def of_one(self) -> int:
+        """What one request may take."""
+        if self.request_bytes is not None:
+            return min(self.request_bytes, self.all_bytes)
+        return max(self.all_bytes // 8, min(self.all_bytes // 2, _LARGEST_DEFAULT))
+
+
+# Requests as small as this find room while large ones have taken all that they may: seven eighths.
+_SMALL_REQUEST = 2**20
+_WAIT_SECONDS = 5.0
+
+
+class MemoryBudget:
+    """Memory that requests share; each takes what it needs before it needs it. In any thread."""
+
+    def __init__(self, limits: MemoryLimits) -> None:
+        self.limits = limits
+        self._of_one = limits.of_one
+        self._lock = threading.Lock()
+        self._taken = 0
+
+    @property
+    def taken(self) -> int:
+        """Bytes that requests have now."""
+        return self._taken
+
+    def lease(self) -> MemoryLease:
+        """For one request; a context manager that gives everything back."""
+        return MemoryLease(self)
+
+    def try_take(self, held: int, more: int) -> bool:
+        """Take some more for a request that holds some; False where others hold too much now.
+
+        Raises:
+            ServingError: RESOURCE_EXHAUSTED, no request may have so much.
+        """
+        if held + more > self._of_one:
+            raise _too_large(
+                f"The request needs {held + more} bytes of memory, its answer included; this server gives one request "
+                f"{self._of_one}."
+            )
+        all_bytes = self.limits.all_bytes
+        room = all_bytes if held + more <= _SMALL_REQUEST else all_bytes - all_bytes // 8
+        with self._lock:
+            if self._taken + more > room:
+                return False
+            self._taken += more
+        return True
+
+    def give_back(self, held: int) -> None:
+        """What a request has taken."""
+        with self._lock:
+            self._taken -= held
+
+
+class MemoryLease:
+    """What one request holds of the budget, until it is answered and no thread works on it any more.
+
+    Attributes:
+        request_bytes: of its message.
+        answer_bytes: of its answer, roughly.
+    """
+
+    def __init__(self, budget: MemoryBudget) -> None:
+        self.request_bytes = 0
+        self.answer_bytes = 0
+        self._budget = budget
+        self._held = 0
+        self._users = 1
+
+    def __enter__(self) -> MemoryLease:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    @property
+    def left(self) -> int:
+        """What the request may take besides."""
+        return self._budget.limits.of_one - self._held
+
+    def grow(self, more: int) -> None:
+        """Take some more at once.
+
+        Raises:
+            ServingError: RESOURCE_EXHAUSTED, no request may have so much, or others hold it now.
+        """
+        if not self._budget.try_take(self._held, more):
+            raise _too_large(
+                f"The request needs {more} bytes of memory that other requests hold now; send it again later."
+            )
+        self._held += more
+
+    async def take(self, more: int) -> None:
+        """Take some more, and wait for it for a while.
+
+        Raises:
+            ServingError: RESOURCE_EXHAUSTED, as of `grow`.
+        """
+        ends = time.monotonic() + _WAIT_SECONDS
+        pause = 0.005
+        while not self._budget.try_take(self._held, more):
+            if time.monotonic() + pause > ends:
+                self.grow(more)
+                return
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, 0.1)
+        self._held += more
+
+    def shrink(self, held: int) -> None:
+        """Hold no more than so much from now on."""
+        if held < self._held:
+            self._budget.give_back(self._held - held)
+            self._held = held
+
+    def retain(self) -> None:
+        """One more has to release it: a thread that nobody may wait for any longer."""
+        self._users += 1
+
+    def release(self) -> None:
+        """Give everything back, if nobody else has retained it."""
+        self._users -= 1
+        if not self._users:
+            self.shrink(0)
 
 
 class TlsError(ValueError):
@@ -91,6 +248,66 @@ class TlsFiles:
 
 
 @dataclass(frozen=True)
+class ConnectionLimits:
+    """How long a connection may keep the server waiting, and how many there may be.
+
+    Attributes:
+        header_seconds: from the first byte of a request's head to its last, and for the handshakes of HTTP/2 and TLS.
+        body_seconds: in which a body or message has to arrive.
+        idle_seconds: after which a connection on which nothing is asked is closed. Load balancers keep theirs for up to
+            ten minutes, and must be the first to close them.
+        most: on each of the two ports; None: as many as there are file descriptors, but for a reserve. At the end of
+            them REST closes the connection that has been idle for longest, gRPC the one that comes.
+    """
+
+    header_seconds: float = 30.0
+    body_seconds: float = 60.0
+    idle_seconds: float = 620.0
+    most: int | None = None
+
+    def most_connections(self) -> int:
+        """On each port, by the number of descriptors that are left now."""
+        if self.most is not None:
+            return self.most
+        return max(16, (descriptor_limit() - open_descriptors() - RESERVED_DESCRIPTORS) // 2)
+
+
+# For models that are loaded, logs, and base paths that are looked at, while clients take all they can get.
+RESERVED_DESCRIPTORS = 128
+
+
+def descriptor_limit() -> int:
+    """How many files and connections this process may have open."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 2**20 if soft == resource.RLIM_INFINITY else soft
+
+
+def raise_descriptor_limit() -> None:
+    """To what the system lets this process have without asking anybody."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def open_descriptors() -> int:
+    """How many files and connections this process has open."""
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+@dataclass(frozen=True)
+class ReloadOptions:
+    """Who may tell the server what to serve, by HandleReloadConfigRequest; nobody unless there are roots.
+
+    Attributes:
+        roots: directories and URLs; base paths and request logs of such a config have to lie below one of them.
+        from_anywhere: whether a client on another machine needs no certificate for it.
+    """
+
+    roots: tuple[str, ...] = ()
+    from_anywhere: bool = False
+
+
+@dataclass(frozen=True)
 class ServerOptions:
     """How the embedded server listens, loads and answers; the defaults are TensorFlow Serving's.
 
@@ -106,6 +323,7 @@ class ServerOptions:
         metrics_path: where the REST port shows metrics to Prometheus; None where nothing is counted.
         rest_timeout_seconds: how long a model may take over a REST request; over gRPC the client's deadline counts.
         limits: how large a request may be.
+        memory: what requests may take of it.
         cors: whether pages of other sites may send requests by a browser.
         tls: the certificates of both ports; None where they are not encrypted.
         grpc_health: whether grpc.health.v1.Health is there.
@@ -113,6 +331,8 @@ class ServerOptions:
         playground: whether the REST port shows the page on which people try the models.
         access_log: the file that gets one line of JSON per request; "-" is standard output, "" is none.
         request_log: where requests are logged, for all models together; not looked at where a config file says it.
+        reload: who may tell it over gRPC what to serve.
+        connections: how long they may keep the server waiting, and how many there may be.
     """
 
     host: str = "127.0.0.1"
@@ -126,6 +346,7 @@ class ServerOptions:
     metrics_path: str | None = None
     rest_timeout_seconds: float = 30.0
     limits: RequestLimits = field(default_factory=RequestLimits)
+    memory: MemoryLimits = field(default_factory=MemoryLimits)
     cors: bool = False
     tls: TlsFiles | None = None
     grpc_health: bool = False
@@ -133,3 +354,5 @@ class ServerOptions:
     playground: bool = False
     access_log: str = ""
     request_log: RequestLogOptions | None = None
+    reload: ReloadOptions = field(default_factory=ReloadOptions)
+    connections: ConnectionLimits = field(default_factory=ConnectionLimits)

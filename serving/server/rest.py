@@ -9,7 +9,7 @@ import logging
 import re
 import time
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
@@ -23,9 +23,10 @@ from tensorflow_serving.apis import classification_pb2, get_model_metadata_pb2, 
 from serving.client.errors import CanonicalCode
 from serving.client.tensors import DataType, data_type
 from serving.server.errors import ServingError, invalid_argument
-from serving.server.inference import ExampleInference, Inference
+from serving.server.inference import ExampleInference, Inference, array_bytes, current_lease, left
 from serving.server.json_requests import (
     debug_string,
+    document_bytes,
     input_from_json,
     parse_document,
     tensors_from_columns,
@@ -39,7 +40,7 @@ from serving.server.json_responses import (
     rows_to_json,
 )
 from serving.server.models import SIGNATURE_FIELD, ModelInUse, ModelManager, model_metadata, model_status
-from serving.server.options import ServerOptions
+from serving.server.options import MemoryBudget, MemoryLease, ServerOptions
 from serving.server.request_log import RequestLogger, RequestRecord
 from serving.server.signatures import DEFAULT_SIGNATURE
 
@@ -67,7 +68,7 @@ def is_routed(path: str) -> bool:
 
 
 def parse_call(method: str, path: str) -> RestCall:
-    """The call that a method and a URL path (still percent-encoded, without the query) make.
+    """The call that a method and a URL path (still percent-encoded, with its query) make.
 
     Raises:
         ServingError: INVALID_ARGUMENT, no such call.
@@ -95,59 +96,63 @@ def parse_call(method: str, path: str) -> RestCall:
 
 _ZLIB, _RAW_DEFLATE = 15, -15  # wbits of zlib.decompressobj
 _PIECE_BYTES = 64 * 1024
+_SENT_BYTES = 2**20
 
 
 class BodyTooLargeError(Exception):
     """A body is larger than it may be once it is decompressed."""
 
 
-def decode_body(body: bytes, encoding: str, limit: int) -> bytes:
+def decode_body(body: bytes | bytearray, encoding: str, limit: int, grow: Callable[[int], None]) -> bytes | bytearray:
     """Decompress gzip and deflate (RFC 9110, 8.4.1); another encoding is left to the parser of JSON, as there.
 
-    Only gzip is decompressed by TensorFlow Serving (util/net_http/server/internal/evhttp_request.cc).
+    TensorFlow Serving decompresses what has gzip anywhere in its name, so "x-gzip" too, and no deflate
+    (util/net_http/server/internal/evhttp_request.cc).
 
     Args:
         body: as it was sent.
         encoding: the header's value.
         limit: in bytes; a small body may stand for gigabytes.
+        grow: told of bytes before there are more of them.
 
     Raises:
         BodyTooLargeError: it is larger.
         zlib.error, gzip.BadGzipFile, EOFError: it is not compressed like that, or ends too early.
     """
     encoding = encoding.strip().lower()
-    if not body or encoding not in ("gzip", "deflate"):
+    if not body or not ("gzip" in encoding or encoding == "deflate"):
         return body
-    decoded = _from_gzip(body, limit + 1) if encoding == "gzip" else _from_deflate(body, limit + 1)
-    if len(decoded) > limit:
-        raise BodyTooLargeError
-    return decoded
-
-
-def _from_gzip(body: bytes, size: int) -> bytes:
-    """Its first bytes, over all its members: each takes as long where there are many of them as where there are few."""
     decoded = bytearray()
-    with gzip.GzipFile(fileobj=io.BytesIO(body)) as file:
-        # In pieces: a read sets aside all the memory that it is allowed to fill.
-        while piece := file.read(min(_PIECE_BYTES, size - len(decoded))):
-            decoded += piece
-    return bytes(decoded)
-
-
-def _from_deflate(body: bytes, size: int) -> bytes:
-    decompressor = zlib.decompressobj(_wbits_of_deflate(body))
-    decoded = decompressor.decompress(body, size)
-    if len(decoded) < size and not decompressor.eof:
-        raise EOFError
+    for piece in _from_gzip(body) if "gzip" in encoding else _from_deflate(body):
+        if len(decoded) + len(piece) > limit:
+            raise BodyTooLargeError
+        grow(len(piece))
+        decoded += piece
     return decoded
 
 
-def _wbits_of_deflate(body: bytes) -> int:
+def _from_gzip(body: bytes | bytearray) -> Iterator[bytes]:
+    """Over all its members: each takes as long where there are many of them as where there are few."""
+    with gzip.GzipFile(fileobj=io.BytesIO(body)) as file:
+        while piece := file.read(_PIECE_BYTES):
+            yield piece
+
+
+def _from_deflate(body: bytes | bytearray) -> Iterator[bytes]:
+    decompressor = zlib.decompressobj(_wbits_of_deflate(body))
+    ahead: bytes | bytearray = body
+    while piece := decompressor.decompress(ahead, _PIECE_BYTES):
+        ahead = decompressor.unconsumed_tail
+        yield piece
+    if not decompressor.eof:
+        raise EOFError
+
+
+def _wbits_of_deflate(body: bytes | bytearray) -> int:
     """Some clients leave out the header that zlib's format has: its lower four bits are 8."""
     return _ZLIB if body[0] & 0xF == 8 else _RAW_DEFLATE
 
 
-BODY_SECONDS = 60.0  # in which a body has to arrive: a client that stops in the middle of one holds a connection
 COMPRESSED_FROM_BYTES = 1024  # smaller answers grow by compression, or gain nothing
 _CORS = {
     "Access-Control-Allow-Origin": "*",
@@ -166,6 +171,7 @@ class RestService:
         inference: runs them, and converts large documents.
         request_logger: gets what they have answered.
         options: of the server.
+        budget: of the memory that requests take.
         observers: told of every request under /v1/ that was answered.
     """
 
@@ -175,8 +181,10 @@ class RestService:
         inference: Inference,
         request_logger: RequestLogger,
         options: ServerOptions,
+        budget: MemoryBudget,
         observers: Iterable[Callable[[RequestRecord], None]] = (),
     ) -> None:
+        self._budget = budget
         self._manager = manager
         self._inference = inference
         self._request_logger = request_logger
@@ -191,11 +199,18 @@ class RestService:
         application.router.add_route("*", "/{path:(?s:.*)}", self._respond)
         return application
 
-    async def _respond(self, request: web.Request) -> web.Response:
+    async def _respond(self, request: web.Request) -> web.StreamResponse:
         # Bytes that are no UTF-8 cannot be part of any name.
-        path = request.raw_path.partition("?")[0].encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        # A query is a part of the path here, as there.
+        path = request.raw_path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
         if not is_routed(path):
             return web.Response(status=404)
+        lease = self._budget.lease()
+        current_lease.set(lease)
+        with lease:
+            return await self._exchange(request, path)
+
+    async def _exchange(self, request: web.Request, path: str) -> web.StreamResponse:
         started = time.perf_counter()
         exchange = _Exchange()
         response = await self._answer(request, path, exchange)
@@ -215,7 +230,9 @@ class RestService:
         )
         for observe in self._observers:
             observe(record)
-        return response
+        if exchange.response_bytes <= _PIECE_BYTES:
+            return response
+        return await _send(request, response, self._options.connections.body_seconds)
 
     async def _answer(self, request: web.Request, path: str, exchange: _Exchange) -> web.Response:
         if request.method == "OPTIONS":
@@ -243,44 +260,52 @@ class RestService:
             response.force_close()  # the rest of the body is still on its way
         return response
 
-    async def _dispatch(self, call: RestCall, request: web.Request, exchange: _Exchange) -> bytes:
+    async def _dispatch(self, call: RestCall, request: web.Request, exchange: _Exchange) -> bytes | bytearray:
         if call.method == "GetModelMetadata":
             return self._metadata(call.spec)
         if call.method == "GetModelStatus":
             return _to_json(model_status(self._manager, call.spec)).encode()
-        body = await _read(request, self._options.limits.body_bytes)
+        body = await _read(request, self._options, self._inference)
         exchange.request_bytes = len(body)
-        document = await self._inference.convert(len(body), parse_document, body)
+        deadline = asyncio.get_running_loop().time() + self._options.rest_timeout_seconds
+        lease = current_lease.get()
+        await lease.take(await self._inference.convert(len(body), deadline, document_bytes, body, lease.left))
+        document = await self._inference.convert(len(body), deadline, parse_document, body, lease.grow)
         call.spec.signature_name = _signature_name(document)
         if call.method == "Predict":
-            return await self._predict(call.spec, document, len(body))
-        return await self._infer_examples(call, document, len(body))
+            return await self._predict(call.spec, document, len(body), deadline)
+        return await self._infer_examples(call, document, len(body), deadline)
 
-    async def _predict(self, spec: model_pb2.ModelSpec, document: dict[str, Any], size: int) -> bytes:
-        convert = self._inference.convert
+    async def _predict(
+        self, spec: model_pb2.ModelSpec, document: dict[str, Any], size: int, deadline: float
+    ) -> bytes | bytearray:
+        convert, lease = self._inference.convert, current_lease.get()
         with self._manager.use(spec) as served:
             signature = spec.signature_name or DEFAULT_SIGNATURE
             data_types = _input_types(served, signature)
-            tensors = await convert(size, _to_tensors, document, data_types)
+            by_rows = "instances" in document
+            tensors = await convert(size, deadline, _to_tensors, document, data_types)
             self._options.limits.check(tensors)
-            outputs = await self._inference.run(
-                served, signature, tensors, timeout_seconds=self._options.rest_timeout_seconds
-            )
+            lease.shrink(size + 2 * array_bytes(tensors))  # what they were made of is gone
+            outputs = await self._inference.run(served, signature, tensors, timeout_seconds=left(deadline))
             answered = sum(array.size * 8 for array in outputs.values())
+            await lease.take(_ANSWER * array_bytes(outputs))
             self._request_logger.log_arrays(served, spec, signature, tensors, outputs, size + answered)
-        written = rows_to_json if "instances" in document else columns_to_json
-        return await convert(answered, written, outputs)
+        written = rows_to_json if by_rows else columns_to_json
+        return await convert(answered, deadline, written, outputs)
 
-    async def _infer_examples(self, call: RestCall, document: dict[str, Any], size: int) -> bytes:
-        timeout = self._options.rest_timeout_seconds
-        input_ = await self._inference.convert(size, input_from_json, document)
+    async def _infer_examples(
+        self, call: RestCall, document: dict[str, Any], size: int, deadline: float
+    ) -> bytes | bytearray:
+        convert = self._inference.convert
+        input_ = await convert(size, deadline, input_from_json, document)
         if call.method == "Classify":
             asked = classification_pb2.ClassificationRequest(model_spec=call.spec, input=input_)
-            classified = (await self._examples.classify(asked, timeout)).result
-            return await self._inference.convert(classified.ByteSize(), classifications_to_json, classified)
+            classified = (await self._examples.classify(asked, left(deadline))).result
+            return await convert(classified.ByteSize(), deadline, classifications_to_json, classified)
         request = regression_pb2.RegressionRequest(model_spec=call.spec, input=input_)
-        regressed = (await self._examples.regress(request, timeout)).result
-        return await self._inference.convert(regressed.ByteSize(), regressions_to_json, regressed)
+        regressed = (await self._examples.regress(request, left(deadline))).result
+        return await convert(regressed.ByteSize(), deadline, regressions_to_json, regressed)
 
     def _metadata(self, spec: model_pb2.ModelSpec) -> bytes:
         request = get_model_metadata_pb2.GetModelMetadataRequest(model_spec=spec, metadata_field=[SIGNATURE_FIELD])
@@ -291,6 +316,32 @@ class RestService:
             f'{{\n"model_spec":{_to_json(response.model_spec)},\n'
             f'"metadata": {{"{SIGNATURE_FIELD}": {_to_json(signatures)}}}\n}}\n'
         ).encode()
+
+
+async def _send(request: web.Request, answer: web.Response, seconds: float) -> web.StreamResponse:
+    """Send a large answer piece by piece, so that what its reader has not taken yet counts as the request's memory.
+
+    Raises:
+        ConnectionError: a piece was not taken within so many seconds.
+    """
+    response = web.StreamResponse(status=answer.status, headers=answer.headers)
+    if answer.compression:
+        response.enable_compression(web.ContentCoding.gzip)
+    elif request.version >= aiohttp.HttpVersion11 and request.method != "HEAD":
+        response.content_length = answer.content_length
+    if not answer.keep_alive and answer.keep_alive is not None:
+        response.force_close()
+    await response.prepare(request)
+    assert isinstance(answer.body, bytes | bytearray)
+    view = memoryview(answer.body)
+    try:
+        for start in range(0, len(view), _SENT_BYTES):
+            async with asyncio.timeout(seconds):
+                await response.write(view[start : start + _SENT_BYTES])
+    except TimeoutError:
+        raise ConnectionResetError(f"an answer was not read within {seconds:g} s") from None
+    await response.write_eof()
+    return response
 
 
 class _Exchange:
@@ -320,21 +371,36 @@ def _preflight(request: web.Request, exchange: _Exchange) -> web.Response:
     return web.Response(status=exchange.code.http_status)
 
 
-async def _read(request: web.Request, limit: int) -> bytes:
+# The arrays, and at the most 24 characters for each number, of four bytes, while the answer grows.
+_ANSWER = 8
+
+
+async def _read(request: web.Request, options: ServerOptions, inference: Inference) -> bytes | bytearray:
+    limit, seconds, lease = options.limits.body_bytes, options.connections.body_seconds, current_lease.get()
     too_large = _BodyError(
         413, CanonicalCode.RESOURCE_EXHAUSTED, f"The request's body is too large; this server takes {limit} bytes."
     )
     if (request.content_length or 0) > limit:
         raise too_large
     try:
-        async with asyncio.timeout(BODY_SECONDS):
-            body = await request.read()
+        async with asyncio.timeout(seconds):
+            body = await _received(request, limit, lease)
         encoding = request.headers.get("Content-Encoding")
-        return await asyncio.to_thread(decode_body, body, encoding, limit) if encoding else body
+        if not encoding:
+            return body
+        deadline = asyncio.get_running_loop().time() + options.rest_timeout_seconds
+        # Even a short one may take long.
+        decoded = await inference.convert(_ANY_SIZE, deadline, decode_body, body, encoding, limit, lease.grow)
+        lease.shrink(len(decoded))
+        return decoded
+    except ServingError as error:
+        if request.content.is_eof():
+            raise
+        raise _BodyError(error.code.http_status, error.code, error.message) from error
     except (web.HTTPRequestEntityTooLarge, BodyTooLargeError):
         raise too_large from None
     except TimeoutError:
-        message = f"The request's body did not arrive within {BODY_SECONDS:g} s."
+        message = f"The request's body did not arrive within {seconds:g} s."
         raise _BodyError(408, CanonicalCode.DEADLINE_EXCEEDED, message) from None
     except (
         aiohttp.ClientPayloadError,
@@ -346,6 +412,23 @@ async def _read(request: web.Request, limit: int) -> bytes:
     ):
         message = "The request's body is not encoded as its headers say."
         raise _BodyError(400, CanonicalCode.INVALID_ARGUMENT, message) from None
+
+
+_ANY_SIZE = 2**62
+
+
+async def _received(request: web.Request, limit: int, lease: MemoryLease) -> bytes | bytearray:
+    """The body, each piece of which is taken from the budget when it comes."""
+    if request.content_length is not None and request.content_length <= _PIECE_BYTES:
+        await lease.take(request.content_length)
+        return await request.read()
+    body = bytearray()
+    async for piece in request.content.iter_any():
+        await lease.take(len(piece))
+        body += piece
+        if len(body) > limit:
+            raise BodyTooLargeError
+    return body
 
 
 def _signature_name(document: Mapping[str, Any]) -> str:
@@ -371,7 +454,14 @@ def _input_types(served: ModelInUse, signature: str) -> dict[str, DataType]:
         raise ServingError(CanonicalCode.UNIMPLEMENTED, f"Signature {signature}: {error}") from error
 
 
-def _to_tensors(document: Mapping[str, Any], data_types: Mapping[str, DataType]) -> dict[str, np.ndarray]:
+def _to_tensors(document: dict[str, Any], data_types: Mapping[str, DataType]) -> dict[str, np.ndarray]:
+    """The tensors of a document, which is empty afterwards: what it held may be much larger, and takes long to free."""
+    tensors = _tensors(document, data_types)
+    document.clear()
+    return tensors
+
+
+def _tensors(document: Mapping[str, Any], data_types: Mapping[str, DataType]) -> dict[str, np.ndarray]:
     if "instances" in document and "inputs" in document:
         raise invalid_argument(
             f"JSON Value: {debug_string(document)} Not formatted correctly expecting only one of 'inputs' or "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +17,7 @@ from tensorflow_serving.apis import input_pb2, prediction_log_pb2
 from serving.client.errors import CanonicalCode
 from serving.client.tensors import from_proto
 from serving.model_store import parse_version_number
+from serving.server.config import lies_below
 from serving.server.errors import ServingError, invalid_argument
 from serving.server.signatures import (
     DEFAULT_SIGNATURE,
@@ -26,7 +27,7 @@ from serving.server.signatures import (
     run_signature,
     serialized_examples,
 )
-from serving.session_model import SessionModel
+from serving.session_model import FileOperationError, SessionModel
 
 
 class BasePathMissingError(Exception):
@@ -65,7 +66,7 @@ class ServedVersion:
 
     Attributes:
         requests: how many use the model.
-        tried: whether it has been available, or its load has failed for good.
+        tried: whether it has been available, or its load has failed as often as somebody waits for it.
         unwanted: set when it is to go.
     """
 
@@ -201,14 +202,22 @@ def _signature(model: SessionModel, spec: Any) -> str:
     return signature
 
 
-def load_version(path: str) -> SessionModel:
+def load_version(path: str, allow_file_operations: bool = False, roots: Sequence[str] = ()) -> SessionModel:
     """Load the SavedModel of a version directory and replay its warm-up requests, where it has some.
 
+    Args:
+        path: the directory.
+        allow_file_operations: whether it may read and write files outside of its own assets.
+        roots: where it has to lie, links followed; () where it may lie anywhere.
+
     Raises:
-        ServingError: the directory holds no model that a session can run, or a warm-up request failed.
+        ServingError: the directory holds no model that a session can run, or a warm-up request failed;
+            PERMISSION_DENIED, it lies outside of the roots, or reaches files that are not its own.
     """
+    if roots and not lies_below(path, roots):
+        raise ServingError(CanonicalCode.PERMISSION_DENIED, f"{path} lies outside of what --allow-reload-config names.")
     try:
-        model = _load(path)
+        model = _load(path, allow_file_operations)
         try:
             _check_variables(model)
             warm_up(model, path)
@@ -220,7 +229,7 @@ def load_version(path: str) -> SessionModel:
     return model
 
 
-def _load(path: str) -> SessionModel:
+def _load(path: str, allow_file_operations: bool) -> SessionModel:
     if not any(tf.io.gfile.exists(tf.io.gfile.join(path, f"saved_model.{kind}")) for kind in ("pb", "pbtxt")):
         raise ServingError(
             CanonicalCode.NOT_FOUND,
@@ -228,7 +237,9 @@ def _load(path: str) -> SessionModel:
             f"`saved_model.pb`)\nSpecified file path: {path}",
         )
     try:
-        return SessionModel(path)
+        return SessionModel(path, allow_file_operations)
+    except FileOperationError as error:
+        raise ServingError(CanonicalCode.PERMISSION_DENIED, str(error)) from error
     except tf.errors.OpError as error:
         raise ServingError.from_tensorflow(error) from error
     except OSError as error:

@@ -148,6 +148,13 @@ def test_copies_of_a_photo_land_in_the_same_split(flowers, ingest):
     assert len(checksums[0] | checksums[1]) == 60
 
 
+def test_a_photo_that_never_ends_is_not_read(flowers):
+    folder = next(path for path in sorted(flowers.iterdir()) if path.is_dir())
+    os.mkfifo(folder / "pipe.png")
+    with pytest.raises(BrokenInput, match=r"pipe\.png: no regular file"):
+        input_fingerprint(str(flowers))
+
+
 def test_the_share_held_out_is_the_one_given():
     checksums = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(4000)]
     splits = [split_by_content(checksum, 0.25) for checksum in checksums]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,18 @@ def test_a_config_is_frozen(config_path):
         load_config(config_path).name = "other"
 
 
+def test_a_config_that_never_ends_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe.yaml")
+    for path in (str(tmp_path / "pipe.yaml"), "/dev/zero"):
+        with pytest.raises(BrokenInput, match=f"{path}: no regular file; expected a config"):
+            load_config(path)
+
+
+def test_a_key_of_an_override_stands_once(config_path):
+    with pytest.raises(BrokenInput, match="the key 'a' stands twice"):
+        load_config(config_path, ["trainer={a: 1, a: 2}"])
+
+
 @pytest.mark.parametrize(
     ("override", "sentence"),
     [
@@ -94,7 +107,16 @@ def test_a_missing_key_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "sentence"), [("a: [1", "not valid YAML"), ("- 1", "found list"), ("", "found None")]
+    ("content", "sentence"),
+    [
+        ("a: [1", "not valid YAML"),
+        ("- 1", "found list"),
+        ("", "found None"),
+        ("name: a\ndata: {path: x}\nname: b\n", "the key 'name' stands twice; expected it once"),
+        ("name: a\ndata: {path: x, 'path': y}\n", "the key 'path' stands twice"),
+        ("a: " + "[" * 5000, "it is nested deeper than any config"),
+        ("a: " + "{b: " * 2000 + "1" + "}" * 2000, "it is nested deeper than any config"),
+    ],
 )
 def test_a_file_that_is_no_config(tmp_path, content, sentence):
     (tmp_path / "broken.yaml").write_text(content)

@@ -70,6 +70,13 @@ def bmp_with(offset: int, content: bytes) -> bytes:
     return file[:offset] + content + file[offset + len(content) :]
 
 
+def jpeg_of_scans(scans: int, image: Image.Image) -> bytes:
+    """A progressive JPEG whose last scan comes again and again."""
+    file = encoded(image, "JPEG", progressive=True)
+    last = file[file.rindex(b"\xff\xda") : -2]
+    return file[:-2] + last * (scans - file.count(b"\xff\xda")) + file[-2:]
+
+
 def animation() -> bytes:
     frames = [Image.new("RGB", (WIDTH, HEIGHT), colour) for colour in (WHITE, BLUE)]
     return encoded(flag(), "GIF", save_all=True, append_images=frames)
@@ -115,6 +122,7 @@ BAD = {
     "BMP with a palette cut short": (b"".join([GOOD["BMP with a palette"][0][:62], b"\xff" * 3000]), DAMAGED),
     "BMP of one bit": (encoded(flag().convert("1"), "BMP"), UNSUPPORTED_BMP),
     "compressed BMP": (bmp_with(30, struct.pack("<i", 1)), UNSUPPORTED_BMP),
+    "JPEG of many scans": (jpeg_of_scans(1500, flag()), "image has 1500 scans, at most 64 are allowed"),
     "enormous JPEG": (jpeg_of_declared_size(20000, 20000), TOO_LARGE),
     "enormous PNG": (png(20000, 20000), TOO_LARGE),
     "enormous GIF": (gif_of_declared_size(20000, 20000), TOO_LARGE),
@@ -201,6 +209,18 @@ def test_a_photo_of_exactly_the_allowed_size_is_decoded():
     file = GOOD["PNG"][0]
     assert decode_image(tf.constant(file), HEIGHT * WIDTH)[1] == b""
     assert decode_image(tf.constant(file), HEIGHT * WIDTH - 1)[1] == b"image is 60x40, at most 2399 pixels are allowed"
+
+
+def test_an_image_may_have_so_many_scans_as_its_size_allows():
+    largest, small = Image.new("L", (100, 100)), Image.new("L", (50, 100))
+
+    def reason(scans: int, image: Image.Image) -> bytes:
+        return checked_image(tf.constant(jpeg_of_scans(scans, image)), MAX_PIXELS)[1].numpy()
+
+    assert [reason(16, largest), reason(32, small)] == [b"", b""]
+    assert reason(17, largest) == b"image has 17 scans, at most 16 are allowed"
+    assert reason(33, small) == b"image has 33 scans, at most 32 are allowed"
+    assert decode_image(tf.constant(jpeg_of_scans(16, largest)), MAX_PIXELS)[0].shape == [100, 100, 3]
 
 
 def test_a_header_is_enough_for_the_check():

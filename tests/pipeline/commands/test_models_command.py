@@ -87,6 +87,27 @@ def test_list_verify_says_where_nothing_can_be_compared(tmp_path):
     assert "no checksums" in result.stdout
 
 
+@pytest.mark.parametrize("checksums", [["saved_model.pb"], "abc", {"saved_model.pb": 7}, None])
+def test_list_verify_names_provenance_that_holds_no_checksums(base, checksums):
+    file = Path(base, "3", "assets.extra", "provenance.json")
+    file.write_text(json.dumps({"checksums": checksums}))
+
+    refused = one_sentence(ingraph("list", base, "--verify"))
+
+    assert f"{file} must hold the SHA-256 of each file by its name as `checksums`, received" in refused
+
+
+def test_what_provenance_holds_does_not_reach_the_terminal_as_its_commands(base):
+    file = Path(base, "3", "assets.extra", "provenance.json")
+    hostile = "run\x1b[2J\x1b]0;title\x07 :x: [b] \u202e"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"run_id": hostile, "published_at": hostile}))
+
+    shown = ingraph("list", base).stdout
+
+    assert "\x1b" not in shown and "\x07" not in shown and "\u202e" not in shown
+    assert ":x: [b]" in shown and "\\x1b[2J" in shown
+
+
 def test_list_of_a_base_path_without_versions(tmp_path):
     assert ingraph("list", str(tmp_path)).stdout == f"No versions in {tmp_path}.\n"
     assert json.loads(ingraph("list", str(tmp_path), "--json").stdout) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import re
@@ -21,6 +22,7 @@ from components.errors import BrokenInput
 from components.run_report.component import RunReportSpec
 from components.run_report.executor import REPORT_PAGE, Executor, RunReportArtifact
 from components.run_report.statistics import wilson_interval
+from pipeline import reports
 from pipeline.commands.report import report
 from pipeline.commands.runs import runs
 from pipeline.history import find_run, open_metadata_store, read_recorded_run, read_run_record
@@ -272,6 +274,19 @@ def test_a_report_is_made_anew_on_demand(heart_run: HeartRun):
     assert done.output.strip() == str(path)
     after = page_of(path)
     assert table(after, "Metrics, with")["auc"] == table(page_of_text(before), "Metrics, with")["auc"]
+
+
+def test_a_report_that_cannot_be_written_is_one_sentence(heart_run: HeartRun, monkeypatch):
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EROFS, "Read-only file system", "/disc/runs/heart/reports")
+
+    monkeypatch.setattr(reports, "write_report", refuse)
+    done = CliRunner().invoke(report, ["heart", "--workdir", str(heart_run.workdir)])
+
+    assert done.exit_code == 2
+    assert done.output == (
+        "/disc/runs/heart/reports: the report cannot be written: Read-only file system; make the folder writable\n"
+    )
 
 
 def test_two_runs_are_compared(heart_run: HeartRun, stopped):

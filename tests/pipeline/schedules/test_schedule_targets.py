@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
+import shlex
 import shutil
 import subprocess
+import unicodedata
 from datetime import UTC, datetime
 from pathlib import Path
 
+import jinja2
 import pytest
 from click.testing import CliRunner, Result
 from cronsim import CronSim
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from components.errors import BrokenInput
 from pipeline.cli import main
 from pipeline.config import load_config
 from pipeline.exit_status import ExitStatus
 from pipeline.options import ScheduleOptions
+from pipeline.schedules.airflow import airflow_dag
 from pipeline.schedules.daemon import next_due
 from pipeline.schedules.targets import ScheduledCommand, unsupported_options
 from pipeline.schedules.units import crontab_block, replace_block, systemd_units
@@ -35,6 +42,18 @@ SCHEDULE = "schedule: {cron: '0 3 * * mon-fri'}\n"
 WITH_WINDOW = {"catch_up": "latest", "window": {"start": "2026-01-01", "end": "2027-01-01"}}
 
 needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not here")
+
+
+def verified(paths: list[Path], folder: Path) -> tuple[int, str]:
+    """The status of systemd-analyze, and what it says of units."""
+    checked = subprocess.run(
+        ["systemd-analyze", "verify", "--user", *map(str, paths)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "XDG_RUNTIME_DIR": str(folder)},
+    )
+    return checked.returncode, checked.stderr
 
 
 def scheduled(folder: Path, *command: str, **options: object) -> ScheduledCommand:
@@ -120,6 +139,116 @@ def test_only_the_marked_lines_of_a_crontab_change(tmp_path):
             replace_block(f"{before}{mark}\n", "ingraph-sales", first)
 
 
+def cron_command(line: str) -> str:
+    """What cron hands to the shell of a line, as its do_command.c reads it."""
+    handed, escaped = "", False
+    for character in line.split(maxsplit=5)[5]:
+        if escaped and character == "%":
+            handed = handed[:-1]
+        elif character == "%":
+            break
+        handed += character
+        escaped = character == "\\" and not escaped
+    return handed
+
+
+def systemd_value(service: str, key: str) -> str:
+    """A value of a unit, with its specifiers expanded, as systemd.syntax(7) and systemd.unit(5) say."""
+    (line,) = [line for line in service.split("\n") if line.startswith(f"{key}=")]
+    assert not line.endswith("\\")
+    value = line.partition("=")[2].strip()
+    assert not re.sub("%%", "", value).count("%")
+    return value.replace("%%", "%")
+
+
+def systemd_words(value: str) -> list[str]:
+    """The arguments of ExecStart=, each in double quotes; a dollar stands twice, but in the program's path."""
+    words = [re.sub(r"\\(.)", r"\1", word) for word in re.findall(r'"((?:[^"\\]|\\.)*)"', value)]
+    assert not any("$" in word.replace("$$", "") for word in words[1:])
+    return [words[0], *(word.replace("$$", "$") for word in words[1:])]
+
+
+def airflow_values(text: str) -> tuple[str, str]:
+    """The command and the folder, as Jinja gives them to Airflow's BashOperator."""
+    calls = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
+    (operator,) = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "BashOperator"]
+    given = {keyword.arg: keyword.value for keyword in operator.keywords}
+    templates = [ast.literal_eval(given[name]) for name in ("bash_command", "cwd")]
+    assert not any(template.endswith((".sh", ".bash")) for template in templates)  # Airflow would read these files
+    command, folder = (jinja2.Environment().from_string(template).render() for template in templates)
+    return command, folder
+
+
+HOSTILE = st.text(
+    st.sampled_from("ab /\\\"'%${}#;&|`~-=\t\n\r\v\x85\u2028é😀") | st.characters(), min_size=1, max_size=12
+)
+PIECES = st.sampled_from(
+    [
+        "{{ 7 * 7 }}",
+        "{% endraw %}",
+        "{# a #}",
+        "%s",
+        "\\%",
+        "$HOME",
+        "$$",
+        "$(id)",
+        "\n* * * * * id",
+        ".sh",
+        "' '",
+        "%%",
+    ]
+)
+NAMES = st.lists(HOSTILE | PIECES, min_size=1, max_size=4).map("".join)
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@given(folder=NAMES, path=NAMES, override=NAMES)
+@example("a", "b\n* * * * * root touch /tmp/x", "c")
+@example("{{ 7 * 7 }}", "{% endraw %}{{ 7 * 7 }}", "x.sh")
+@example("a\\%b", "\\%", "c\\")
+@example("$HOME", "$$", "%h")
+@example("ends with a backslash\\", "b", "c")
+@example("a", "{", "b")
+@example("dags.sh", "a", "b")
+def test_what_names_and_paths_say_reaches_the_command_and_nothing_else(folder, path, override):
+    command, workdir = ("/bin/sh", "retrain", f"/{path}", "--set", override), f"/{folder}"
+    if any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in folder + path + override):
+        with pytest.raises(BrokenInput, match="has the control character"):
+            ScheduledCommand("sales", ScheduleOptions(cron="0 3 * * *"), command, workdir)
+        return
+    made = ScheduledCommand("sales", ScheduleOptions(cron="0 3 * * *"), command, workdir)
+
+    begin, zone, line, end = crontab_block(made).rstrip("\n").split("\n")
+    assert (begin[:8], zone[:8], end) == ("# begin ", "CRON_TZ=", "# end ingraph-sales")
+    assert next(CronSim(" ".join(line.split()[:5]), NOW)) == datetime(2026, 1, 1, 3, tzinfo=UTC)
+    assert shlex.split(cron_command(line)) == ["cd", workdir, "&&", *command]
+
+    assert airflow_values(airflow_dag(made, NOW)) == (shlex.join(command), workdir)
+
+    if workdir.strip() != workdir or workdir.endswith("\\"):
+        with pytest.raises(BrokenInput, match="which systemd does not read as its name"):
+            systemd_units(made)
+        return
+    service = systemd_units(made)["ingraph-sales.service"]
+    assert systemd_value(service, "WorkingDirectory") == workdir
+    assert systemd_words(systemd_value(service, "ExecStart")) == list(command)
+
+
+@needs_systemd
+def test_systemd_accepts_units_whatever_their_names_and_paths_hold(tmp_path):
+    names = ["100 % new's", "$HOME $$ ${x}", 'a"b', "a\\ b", "{{ 7 }}", "; # é 😀", "-a @b", "%h %% \\x41"]
+    paths = []
+    for number, name in enumerate(names):
+        made = ScheduledCommand(
+            f"sales{number}", ScheduleOptions(cron="0 3 * * *"), ("/bin/sh", "-c", name, ""), f"{tmp_path}/{name}"
+        )
+        for file, content in systemd_units(made).items():
+            paths.append(tmp_path / file)
+            paths[-1].write_text(content, encoding="utf-8")
+    assert verified(paths, tmp_path) == (0, "")
+
+
 @needs_systemd
 @pytest.mark.parametrize("options", [{}, WITH_WINDOW])
 def test_systemd_accepts_the_units(options, tmp_path):
@@ -130,14 +259,7 @@ def test_systemd_accepts_the_units(options, tmp_path):
     for name, content in units.items():
         paths.append(tmp_path / name)
         paths[-1].write_text(content, encoding="utf-8")
-    checked = subprocess.run(
-        ["systemd-analyze", "verify", "--user", *map(str, paths)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)},
-    )
-    assert (checked.returncode, checked.stderr) == (0, "")
+    assert verified(paths, tmp_path) == (0, "")
     assert f"Persistent={'true' if options else 'false'}" in units["ingraph-sales.timer"]
     assert f"SuccessExitStatus={ExitStatus.NO_NEW_DATA:d} {ExitStatus.UNDER_WAY:d}" in units["ingraph-sales.service"]
     assert 'ExecStart="/bin/sh" "-c" "echo \\"$$HOME\\" 50 %%"' in units["ingraph-sales.service"]

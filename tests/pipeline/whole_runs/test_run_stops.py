@@ -17,10 +17,15 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 import yaml
+from click.testing import CliRunner
+from ml_metadata.proto import metadata_store_pb2
 
 from pipeline import demo_data
+from pipeline.cli import main
+from pipeline.exit_status import ExitStatus
+from pipeline.history import RunOutcome, RunRecord, close_abandoned_executions, open_metadata_store, write_run_record
 from pipeline.screen import RunScreen
-from serving.model_store import list_versions
+from serving.model_store import list_versions, publish
 from tests.pipeline.conftest import PROJECT, ingraph
 
 
@@ -174,6 +179,116 @@ def test_the_commands_to_type_next_survive_a_shell_when_a_path_has_a_space() -> 
         ["ingraph", "predict", "digits", "/my [red] photos/0.png"],
         ["ingraph", "models", "list", "/my models/digits"],
     ]
+
+
+def test_what_the_screen_shows_is_data_and_no_markup() -> None:
+    hostile = "/a:x:/[b]c[/b]\x1b[2J"
+    printed = io.StringIO()
+    screen = RunScreen(printed, Path(hostile))
+    screen.begin("mine", "1")
+    screen.data(hostile)
+    screen.warning(hostile)
+    screen.outcome(
+        RunOutcome(
+            blessed=True, infra_blessed=True, pushed=True, pushed_reason="published", pushed_destination=hostile
+        ),
+        1.0,
+    )
+    screen.answer("REST", {"x": hostile}, hostile)
+    screen.stopped(hostile)
+    screen.report(Path(hostile))
+
+    shown = printed.getvalue()
+    assert "\x1b" not in shown
+    assert shown.count(r"/a:x:/[b]c[/b]\x1b[2J") == 9
+
+
+def states(metadata: Path) -> dict[str, str]:
+    """The state of each execution that ML Metadata knows, by its step."""
+    executions = open_metadata_store(str(metadata)).get_executions()
+    return {
+        execution.type.rpartition(".")[2]: execution.State.Name(execution.last_known_state) for execution in executions
+    }
+
+
+def test_a_terminated_run_ends_with_a_sentence_and_a_killed_one_is_closed_by_the_next(config_file, tmp_path):
+    config = config_file("\n".join(customers(200)))
+    metadata = tmp_path / "runs/mine/metadata.sqlite"
+    command = [sys.executable, "-c", "from pipeline.cli import main; main()", "run", config, "--workdir", str(tmp_path)]
+    with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        said = []
+        for line in run.stdout:
+            said.append(line)
+            if "TableExampleGen" in line:
+                run.terminate()
+                break
+        rest, errors = run.communicate(timeout=120)
+    said.append(rest)
+
+    assert (run.returncode, errors) == (int(ExitStatus.UNEXPECTED), "")
+    assert "interrupted; run the same command again to go on" in " ".join("".join(said).split())
+    assert "RUNNING" not in states(metadata).values()
+    assert states(metadata)["TableExampleGen"] == "COMPLETE"
+
+    # As a killed process leaves it.
+    store = open_metadata_store(str(metadata), writable=True)
+    (generated,) = [one for one in store.get_executions() if one.type.endswith("TableExampleGen")]
+    generated.last_known_state = generated.RUNNING
+    store.put_executions([generated])
+    del store
+    assert close_abandoned_executions(metadata.parent) == 1
+    assert states(metadata)["TableExampleGen"] == "FAILED"
+    assert close_abandoned_executions(metadata.parent) == 0
+
+
+def damaged(metadata: Path) -> None:
+    content = bytearray(metadata.read_bytes())
+    content[4096 : len(content) - 4096] = os.urandom(len(content) - 8192)
+    metadata.write_bytes(content)
+
+
+def test_damaged_metadata_are_named_with_the_command_that_sets_them_aside(config_file, tmp_path):
+    """As a run left them: two records, one of a published version, and the folders of its steps."""
+    folder = tmp_path / "runs/mine"
+    for step in ("Trainer/model/7", "Trainer/.system/executor_execution/7", "Transform/graph/6"):
+        (folder / "artifacts" / step).mkdir(parents=True)
+    model = tmp_path / "saved_model"
+    model.mkdir()
+    (model / "saved_model.pb").write_text("graph")
+    provenance = {"run_id": "2026-1", "data_fingerprint": "d", "code_fingerprint": "c"}
+    publish(str(tmp_path / "models/mine"), str(model), provenance)
+    described = {"models": "models"}
+    write_run_record(folder, "2026-1", RunRecord(described, exit_status=0, metrics={"auc": 0.75}))
+    write_run_record(folder, "2026-2", RunRecord(described, exit_status=int(ExitStatus.NOT_BLESSED)))
+    open_metadata_store(str(folder / "metadata.sqlite"), writable=True)
+    damaged(folder / "metadata.sqlite")
+    before = (folder / "metadata.sqlite").read_bytes()
+
+    sentence = f"{folder}/metadata.sqlite: the metadata of the runs are damaged"
+    config = config_file("\n".join(customers(20)))
+    for command in (["runs", "list"], ["runs", "show"], ["report", "mine"], ["run", config]):
+        said = CliRunner().invoke(main, [*command, "--workdir", str(tmp_path)])
+        assert said.exit_code == ExitStatus.BROKEN_INPUT, said.output
+        assert sentence in " ".join(said.output.split())
+        assert "`ingraph runs repair mine` sets it aside" in " ".join(said.output.split())
+    assert (folder / "metadata.sqlite").read_bytes() == before
+
+    repaired = CliRunner().invoke(main, ["runs", "repair", "--workdir", str(tmp_path)])
+
+    assert repaired.exit_code == 0, repaired.output
+    assert "2 runs are known again" in repaired.output
+    (aside,) = folder.glob("metadata.sqlite.damaged-*")
+    assert aside.read_bytes() == before
+    listed = CliRunner().invoke(main, ["runs", "list", "--json", "--workdir", str(tmp_path)])
+    runs = {run["run_id"]: (run["verdict"], run["version"], run["metrics"]) for run in json.loads(listed.output)}
+    assert runs == {"2026-1": ("published", "1", {"auc": 0.75}), "2026-2": ("not good enough", "", {})}
+    # The steps of the next run do not write to folders that are there.
+    store = open_metadata_store(str(folder / "metadata.sqlite"), writable=True)
+    type_id = store.put_execution_type(metadata_store_pb2.ExecutionType(name="Trainer"))
+    assert store.put_executions([metadata_store_pb2.Execution(type_id=type_id)]) == [8]
+    again = CliRunner().invoke(main, ["runs", "repair", "mine", "--workdir", str(tmp_path)])
+    assert again.output == "mine: the metadata are fine\n"
 
 
 RUN_AND_LOOK = """

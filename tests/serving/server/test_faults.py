@@ -10,10 +10,15 @@ import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import keras
+import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.framework import op_def_pb2
+from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.python.client import pywrap_tf_session as tf_session
 
 from serving.client.errors import CanonicalCode, PredictionError
 from serving.client.grpc import GrpcClient
@@ -23,8 +28,9 @@ from serving.server.app import EmbeddedServer
 from serving.server.config import BatchingParameters
 from serving.server.errors import ServingError
 from serving.server.inference import Inference
-from serving.session_model import SessionModel
-from tests.serving.server.conftest import QUICK_OPTIONS, Rest
+from serving.server.versions import load_version
+from serving.session_model import REACHING_OUT, READING_FILES, WRITING_FILES, SessionModel
+from tests.serving.server.conftest import QUICK, QUICK_OPTIONS, Rest
 from tests.serving.server.test_versions import answer_of, serving, statuses, wait_until
 
 
@@ -184,6 +190,235 @@ def test_a_saved_model_whose_requests_would_all_fail_is_not_loaded(tmp_path, hal
         wait_until(lambda: statuses(server).get(2) == ("END", "FAILED_PRECONDITION"))
 
         assert answer_of(server) == 1.0
+
+
+def save_signature(path: Path, function: Callable[[tf.Tensor], tf.Tensor]) -> None:
+    """A model of one string input and one string output."""
+
+    class Module(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")])
+        def predict(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {"output_0": function(text)}
+
+    module = Module()
+    tf.saved_model.save(module, str(path), signatures={"serving_default": module.predict})
+
+
+def change_graph(path: Path, change: Callable[[Any], None]) -> None:
+    saved = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
+    change(saved.meta_graphs[0])
+    (path / "saved_model.pb").write_bytes(saved.SerializeToString())
+
+
+def save_table(path: Path, vocabulary: Path) -> None:
+    """A lookup in a vocabulary, which is an asset, as exports of Transform have it."""
+    vocabulary.write_text("cat\ndog\n")
+
+    class Module(tf.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            lines = tf.lookup.TextFileInitializer(
+                str(vocabulary),
+                key_dtype=tf.int64,
+                key_index=tf.lookup.TextFileIndex.LINE_NUMBER,
+                value_dtype=tf.string,
+                value_index=tf.lookup.TextFileIndex.WHOLE_LINE,
+            )
+            self.table = tf.lookup.StaticHashTable(lines, default_value="")
+            self.weight = tf.Variable(1, dtype=tf.int64)
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.int64, name="x")])
+        def predict(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {"output_0": self.table.lookup(x * self.weight)}
+
+    module = Module()
+    tf.saved_model.save(module, str(path), signatures={"serving_default": module.predict})
+
+
+def reads(path: Path, secret: Path) -> None:
+    save_signature(path, lambda text: tf.map_fn(tf.io.read_file, text))
+
+
+def writes(path: Path, secret: Path) -> None:
+    def write(text: tf.Tensor) -> tf.Tensor:
+        with tf.control_dependencies([tf.io.write_file(str(secret.with_name("written")), text[0])]):
+            return tf.identity(text)
+
+    save_signature(path, write)
+
+
+def reads_in_a_branch_of_a_branch(path: Path, secret: Path) -> None:
+    def branch(text: tf.Tensor) -> tf.Tensor:
+        inner = tf.function(lambda: tf.cond(text[0] == "b", lambda: tf.io.read_file(str(secret)), lambda: text[0]))
+        return tf.cond(text[0] == "a", lambda: text[0], inner)[None]
+
+    save_signature(path, branch)
+
+
+def reads_by_a_data_set(path: Path, secret: Path) -> None:
+    def lines(text: tf.Tensor) -> tf.Tensor:
+        return tf.data.TextLineDataset(text).batch(10).take(1).get_single_element()
+
+    save_signature(path, lines)
+
+
+def prints_into_a_file(path: Path, secret: Path) -> None:
+    def tell(text: tf.Tensor) -> tf.Tensor:
+        tf.print(text, output_stream=f"file://{secret.with_name('written')}")
+        return tf.identity(text)
+
+    save_signature(path, tell)
+
+
+def writes_while_it_is_loaded(path: Path, secret: Path) -> None:
+    written = str(secret.with_name("written"))
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        text = tf.compat.v1.placeholder(tf.string, [None])
+        signature = tf.compat.v1.saved_model.predict_signature_def({"text": text}, {"output_0": tf.identity(text)})
+        builder = tf.compat.v1.saved_model.Builder(str(path))
+        main_op = tf.io.write_file(written, "written")
+        builder.add_meta_graph_and_variables(session, ["serve"], {"serving_default": signature}, main_op=main_op)
+        builder.save()
+
+
+def asset_of_somebody_else(path: Path, secret: Path) -> None:
+    save_table(path, path.parent / "words")
+
+    def point_away(graph: Any) -> None:
+        graph.asset_file_def[0].filename = f"../../{secret.name}"
+
+    change_graph(path, point_away)
+
+
+def asset_that_is_a_link(path: Path, secret: Path) -> None:
+    save_table(path, path.parent / "words")
+    asset = path / "assets" / "words"
+    asset.unlink()
+    asset.symlink_to(secret)
+
+
+def vocabulary_that_is_no_asset(path: Path, secret: Path) -> None:
+    save_table(path, path.parent / "words")
+    change_graph(path, lambda graph: graph.ClearField("asset_file_def"))
+
+
+def vocabulary_named_by_a_second_handle(path: Path, secret: Path) -> None:
+    """The variable that holds the asset's path is assigned another one, by a handle of the same name."""
+    save_table(path, path.parent / "words")
+
+    def assign_again(graph: Any) -> None:
+        nodes = {node.name: node for node in graph.graph_def.node}
+        handle, assign = graph.graph_def.node.add(), graph.graph_def.node.add()
+        handle.CopyFrom(nodes["Variable"])
+        handle.name = "again"
+        handle.attr["shared_name"].s = nodes["Variable"].attr["shared_name"].s or b"Variable"
+        other = graph.graph_def.node.add(name="other", op="Const")
+        other.attr["dtype"].type = tf.string.as_datatype_enum
+        other.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(str(secret)))
+        assign.CopyFrom(nodes["Variable/Assign"])
+        assign.name = "assign_again"
+        assign.input[:] = ["again", "other", "^Variable/Assign"]
+        nodes["ReadVariableOp"].input.append("^assign_again")
+
+    change_graph(path, assign_again)
+
+
+def vocabulary_that_a_request_names(path: Path, secret: Path) -> None:
+    """The place of the asset's path is an input, and what fills the table from it an output."""
+    save_table(path, path.parent / "words")
+
+    def expose(graph: Any) -> None:
+        signature = graph.signature_def["serving_default"]
+        signature.inputs["x"].name = graph.asset_file_def[0].tensor_info.name
+        [initializer] = [node.name for node in graph.graph_def.node if node.name == "StatefulPartitionedCall_1"]
+        signature.outputs["output_0"].name = f"{initializer}:0"
+
+    change_graph(path, expose)
+
+
+def restores_what_a_request_names(path: Path, secret: Path) -> None:
+    """The file that a load restores variables from is an input of the signature, and the restoring its output."""
+    save_table(path, path.parent / "words")
+
+    def expose(graph: Any) -> None:
+        signature = graph.signature_def["serving_default"]
+        signature.inputs["x"].name = graph.saver_def.filename_tensor_name
+        signature.inputs["x"].dtype = tf.string.as_datatype_enum
+        signature.outputs["output_0"].name = graph.saver_def.save_tensor_name
+        signature.outputs["output_0"].dtype = tf.string.as_datatype_enum
+
+    change_graph(path, expose)
+
+
+@pytest.mark.parametrize(
+    ("save", "kind"),
+    [
+        (reads, "ReadFile"),
+        (writes, "WriteFile"),
+        (reads_in_a_branch_of_a_branch, "ReadFile"),
+        (reads_by_a_data_set, "TextLineDataset"),
+        (prints_into_a_file, "PrintV2"),
+        (writes_while_it_is_loaded, "WriteFile"),
+        (asset_of_somebody_else, "outside of its own directory"),
+        (asset_that_is_a_link, "outside of its own directory"),
+        (vocabulary_that_is_no_asset, "InitializeTableFromTextFileV2"),
+        (vocabulary_named_by_a_second_handle, "InitializeTableFromTextFileV2"),
+        (vocabulary_that_a_request_names, "InitializeTableFromTextFileV2"),
+        (restores_what_a_request_names, "SaveV2"),
+    ],
+)
+def test_a_model_that_reaches_files_outside_of_its_own_assets_is_not_loaded(tmp_path, save, kind):
+    secret = tmp_path / "secret"
+    secret.write_text("hunter2\n")
+    save(tmp_path / "1", secret)
+
+    with pytest.raises(ServingError, match=kind) as raised:
+        load_version(str(tmp_path / "1"))
+
+    assert raised.value.code is CanonicalCode.PERMISSION_DENIED
+    assert "--allow-file-operations" in raised.value.message
+    assert not (tmp_path / "written").exists()
+
+
+def test_a_model_that_reads_files_is_served_where_that_is_allowed(tmp_path):
+    (tmp_path / "secret").write_text("hunter2")
+    reads(tmp_path / "models" / "1", tmp_path / "secret")
+    body = {"instances": [str(tmp_path / "secret")]}
+    refusing = replace(QUICK_OPTIONS, load_policy=replace(QUICK, load_retries=0))
+    allowing = replace(QUICK_OPTIONS, load_policy=replace(QUICK, allow_file_operations=True))
+
+    with EmbeddedServer({"m": str(tmp_path / "models")}, refusing) as server:
+        assert statuses(server) == {1: ("END", "PERMISSION_DENIED")}
+        assert Rest(server.rest_port).predict("m", body).status == 404
+    with EmbeddedServer({"m": str(tmp_path / "models")}, allowing) as server:
+        assert Rest(server.rest_port).predict("m", body).json == {"predictions": ["hunter2"]}
+
+
+def test_vocabularies_and_variables_of_a_model_are_its_own(tmp_path):
+    save_table(tmp_path / "1", tmp_path / "words")
+
+    model = load_version(str(tmp_path / "1"))
+
+    assert model.run("serving_default", {"x": np.array([1, 0])})["output_0"].tolist() == [b"dog", b"cat"]
+    assert {"InitializeTableFromTextFileV2", "RestoreV2", "LookupTableFindV2"} <= model.operations.kinds
+    assert model.operations.foreign == ()
+    model.close()
+
+
+def test_every_operation_of_tensorflow_that_takes_the_name_of_a_file_is_known():
+    """A newer TensorFlow may bring others."""
+    serialized = tf_session.TF_GetBuffer(tf_session.TF_GetAllOpList())
+    names = {"filename", "filenames", "file_pattern", "path", "paths", "directory", "logdir", "address", "debug_urls"}
+    names |= {"prefix", "ckpt_path", "new_vocab_file", "shard_dir", "snapshot_path", "chunk_file", "patterns"}
+    found = {
+        op.name
+        for op in op_def_pb2.OpList.FromString(serialized).op
+        if names & {part.name for part in (*op.input_arg, *op.attr)}
+    }
+
+    known = READING_FILES | WRITING_FILES | REACHING_OUT
+    assert len(found) > 40
+    assert found - known <= {"Cumsum"}
 
 
 # http_server.cc, ToHTTPStatusCode.

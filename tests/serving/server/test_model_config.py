@@ -25,6 +25,8 @@ from serving import model_store
 from serving.server.app import EmbeddedServer
 from serving.server.config import ConfigFileError
 from serving.server.errors import ServingError
+from serving.server.grpc import may_reload
+from serving.server.options import ReloadOptions, ServerOptions
 from tests.serving.server.conftest import QUICK_OPTIONS, Rest
 from tests.serving.server.test_versions import wait_until
 
@@ -159,7 +161,13 @@ def test_a_changed_config_file_moves_labels_and_adds_and_removes_models(tmp_path
     [
         ("model_config_list { config {", "Error parsing text-format tensorflow.serving.ModelServerConfig"),
         ("\0\1\2", "Error parsing text-format tensorflow.serving.ModelServerConfig"),
-        ('model_config_list { config { name: "m" base_path: "/m" } }', "must have model_platform"),
+        ('model_config_list { config { name: "m" base_path: "/m" } }', "Illegal setting neither"),
+        (
+            'model_config_list { config { name: "m" base_path: "/m" model_platform: "tensorflow" '
+            "model_type: TENSORFLOW } }",
+            "Illegal setting both",
+        ),
+        ('model_config_list { config { name: "m" base_path: "/m" model_platform: "x" } }', "must have model_platform"),
         (
             'model_config_list { config { name: "m" base_path: "m" model_platform: "tensorflow" } }',
             "Expected model m to have an absolute path or URI; got base_path()=m",
@@ -223,8 +231,12 @@ def reload(server: EmbeddedServer, *models: str) -> grpc.StatusCode | str:
     return "OK"
 
 
+def reloadable(root: Path) -> ServerOptions:
+    return replace(QUICK_OPTIONS, reload=ReloadOptions((str(root),)))
+
+
 def test_a_config_by_grpc_replaces_the_models_and_is_answered_when_new_ones_are_available(tmp_path, versions):
-    with EmbeddedServer({"first": str(versions)}, QUICK_OPTIONS) as server:
+    with EmbeddedServer({"first": str(versions)}, reloadable(tmp_path)) as server:
         assert reload(server, model(versions, "second", "specific { versions: 3 versions: 1 }")) == "OK"
         assert available(server, "second") == [1, 3]
         assert answer_to(server, "first") == "404 Servable not found for request: Latest(first)"
@@ -233,7 +245,7 @@ def test_a_config_by_grpc_replaces_the_models_and_is_answered_when_new_ones_are_
 
 
 def test_a_config_by_grpc_that_gives_a_label_to_what_is_not_available_is_refused_as_a_whole(tmp_path, versions):
-    with EmbeddedServer({"m": str(versions)}, QUICK_OPTIONS) as server:
+    with EmbeddedServer({"m": str(versions)}, reloadable(tmp_path)) as server:
         answer = reload(server, model(versions, policy="all { }", stable=2), model(versions, "second"))
 
         assert answer == (
@@ -246,7 +258,7 @@ def test_a_config_by_grpc_that_gives_a_label_to_what_is_not_available_is_refused
 
 def test_a_config_by_grpc_with_a_model_that_fails_to_load_says_so_and_serves_the_others(tmp_path, versions):
     (tmp_path / "broken" / "1").mkdir(parents=True)
-    with EmbeddedServer({"m": str(versions)}, QUICK_OPTIONS) as server:
+    with EmbeddedServer({"m": str(versions)}, reloadable(tmp_path)) as server:
         answer = reload(server, model(versions), model(tmp_path / "broken", "broken"))
 
         assert answer.startswith(
@@ -254,6 +266,75 @@ def test_a_config_by_grpc_with_a_model_that_fails_to_load_says_so_and_serves_the
         )
         assert str(tmp_path) not in answer
         assert answer_to(server, "m") == 4.0
+
+
+def test_no_client_changes_what_is_served_unless_the_server_is_told_so(tmp_path, versions):
+    with EmbeddedServer({"m": str(versions)}, QUICK_OPTIONS) as server:
+        for models in ([], [model(versions, "second")], [model("/etc", "etc")]):
+            assert reload(server, *models) == (
+                "PERMISSION_DENIED: This server takes no config from clients: start it with --allow-reload-config ROOT."
+            )
+        assert answer_to(server, "m") == 4.0
+
+
+def logged_to(prefix: str) -> str:
+    collector = f'log_collector_config {{ filename_prefix: "{prefix}" }}'
+    return f"logging_config {{ {collector} sampling_config {{ sampling_rate: 1 }} }}"
+
+
+def test_a_config_by_grpc_reaches_nothing_beyond_its_roots(tmp_path, versions, half_plus_two_versions):
+    """Neither by a path with dots, nor by a link, nor by a version that is a link, nor by a request log."""
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    half_plus_two_versions(root / "m", 1)
+    half_plus_two_versions(outside, 7)
+    (root / "link").symlink_to(outside)
+    (root / "inner").mkdir()
+    (root / "inner" / "7").symlink_to(outside / "7")
+    log = str(outside / "log")
+    with_log = model(root / "m").replace("config {", f"config {{ {logged_to(log)}", 1)
+
+    with EmbeddedServer({"m": str(root / "m")}, reloadable(root)) as server:
+        for refused in (model(outside), model(f"{root}/../outside"), model(root / "link"), model(f"file://{outside}")):
+            assert reload(server, refused).startswith("PERMISSION_DENIED: The base path of model m lies outside")
+        assert reload(server, with_log).startswith("PERMISSION_DENIED: The request log of model m lies outside")
+        linked = reload(server, model(root / "m"), model(root / "inner", "linked"))
+        assert "lies outside of what --allow-reload-config names" in linked
+        assert answer_to(server, "linked") == "404 Servable not found for request: Latest(linked)"
+        assert answer_to(server, "m") == 1.0
+        assert (
+            reload(server, model(root / "m").replace("config {", f"config {{ {logged_to(str(root / 'log'))}", 1))
+            == "OK"
+        )
+        assert answer_to(server, "m") == 1.0
+    assert not list(outside.glob("log*"))
+    assert len(list(root.glob("log-*.tfrecord"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("peer", "mutual_tls", "from_anywhere", "allowed"),
+    [
+        ("ipv4:127.0.0.1:50000", False, False, True),
+        ("ipv6:%5B::1%5D:50000", False, False, True),
+        ("ipv6:[::ffff:127.0.0.1]:50000", False, False, True),
+        ("unix:/run/socket", False, False, True),
+        ("ipv4:10.0.0.7:50000", False, False, False),
+        ("ipv6:[::ffff:10.0.0.7]:50000", False, False, False),
+        ("ipv6:[2001:db8::1]:127", False, False, False),
+        ("", False, False, False),
+        ("ipv4:10.0.0.7:50000", True, False, True),
+        ("ipv4:10.0.0.7:50000", False, True, True),
+    ],
+)
+def test_a_config_comes_from_this_machine_or_with_a_certificate_unless_told_otherwise(
+    peer, mutual_tls, from_anywhere, allowed
+):
+    options = ReloadOptions(("/models",), from_anywhere)
+    if allowed:
+        may_reload(options, mutual_tls, peer)
+    else:
+        with pytest.raises(ServingError, match="from its own machine") as raised:
+            may_reload(options, mutual_tls, peer)
+        assert raised.value.code.name == "PERMISSION_DENIED"
 
 
 def test_labels_in_the_base_path_are_followed_and_keep_their_versions_loaded(

@@ -228,6 +228,9 @@ def test_every_byte_survives_the_way_there_and_back(rest):
         ("NaN", "NaN"),
         ("Infinity", "Infinity"),
         ("-Infinity", "-Infinity"),
+        ("Inf", "Infinity"),
+        ("-Inf", "-Infinity"),
+        ("-NaN", "NaN"),
     ],
 )
 def test_floats_are_written_with_as_many_digits_as_they_need(rest, sent, written):
@@ -243,6 +246,20 @@ def test_doubles_keep_all_their_digits(rest, sent, written):
     assert f'"double_out": {written}' in rest.predict("types", body.encode()).text
 
 
+@pytest.mark.parametrize(
+    ("body", "answer"),
+    [
+        (b'{"inputs": [2], "inputs": [4]}', {"outputs": [3.0]}),
+        (b'{"instances": [{"x": 2, "x": 4}, {"x": 6}]}', {"predictions": [3.0, 5.0]}),
+        (b'{"instances": [{"x" : [2], "x" :[4]}]}', {"predictions": [[3.0]]}),
+        (b'{"x": "\\":", "inputs": [Inf, 2, 1e2]}', {"outputs": [float("inf"), 3.0, 52.0]}),
+        (b'{"x": "-NaN \\" Inf", "inputs": {"x": [-Inf, 2]}}', {"outputs": [float("-inf"), 3.0]}),
+    ],
+)
+def test_of_a_repeated_key_the_first_counts(rest, body, answer):
+    assert rest.predict("half_plus_two", body).json == answer
+
+
 # What is refused.
 
 
@@ -255,6 +272,13 @@ def test_doubles_keep_all_their_digits(rest, sent, written):
         (b'{"instances" [1]}', "JSON Parse error: Missing a colon after a name of object member. at offset: 13"),
         (b'{"inputs": 1e999}', "JSON Parse error: Number too big to be stored in double."),
         (b"[1]", "JSON Value: [1] Is not object"),
+        (b'{"inputs": Info}', "JSON Parse error: Invalid value. at offset: 11"),
+        (
+            b'{"a": "\\ud83d\\ude00 \\ud800", "inputs": 1}',
+            "JSON Parse error: The surrogate pair in string is invalid. at offset: 20",
+        ),
+        (b'{"\xc3\xa9": "\\udc00"}', "JSON Parse error: The surrogate pair in string is invalid. at offset: 8"),
+        (b'{"a": "\\ud800\\u0041"}', "JSON Parse error: The surrogate pair in string is invalid. at offset: 7"),
         (b"{}", "Missing 'inputs' or 'instances' key"),
     ],
 )

@@ -59,10 +59,24 @@ def test_outside_of_v1_there_is_nothing(rest, method, path):
     assert "error" not in answer.text
 
 
-def test_the_path_is_matched_in_any_case_and_the_query_is_no_part_of_it(rest):
-    answer = rest.call("POST", "/V1/Models/half_plus_two/Versions/123:predict?verbose=1", ROWS)
+def test_the_path_is_matched_in_any_case(rest):
+    answer = rest.call("POST", "/V1/Models/half_plus_two/Versions/123:predict", ROWS)
 
     assert answer.json == {"predictions": [2.5]}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "message"),
+    [
+        ("POST", "half_plus_two:predict?x=1", 400, "Malformed request: POST /v1/models/half_plus_two:predict?x=1"),
+        ("GET", "half_plus_two?x=1", 404, "Could not find any versions of model half_plus_two?x=1"),
+        ("GET", "half_plus_two/metadata?x=1", 400, "Malformed request: GET /v1/models/half_plus_two/metadata?x=1"),
+    ],
+)
+def test_a_query_is_a_part_of_the_path(rest, method, path, status, message):
+    answer = rest.call(method, f"/v1/models/{path}", ROWS if method == "POST" else b"")
+
+    assert (answer.status, answer.error) == (status, message)
 
 
 def test_a_percent_encoded_name_is_decoded(rest):

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -246,6 +247,27 @@ def test_the_ports_open_when_the_only_version_has_failed_for_good(tmp_path):
     with serving(tmp_path) as server:
         assert statuses(server) == {1: ("END", "NOT_FOUND")}
         assert answer_of(server) == "Servable not found for request: Latest(m)"
+
+
+@pytest.mark.parametrize("wait", [False, True])
+def test_the_ports_open_after_the_first_try_unless_they_are_to_wait_for_the_last(
+    tmp_path, half_plus_two_versions, wait
+):
+    """The first try fails, the second, a while later, does not."""
+    (tmp_path / "models" / "1").mkdir(parents=True)
+    half_plus_two_versions(tmp_path / "copied", 1)
+    patient = replace(QUICK, load_retry_seconds=1.0, wait_for_models=wait)
+    copying = threading.Timer(
+        0.5, lambda: shutil.copytree(tmp_path / "copied", tmp_path / "models", dirs_exist_ok=True)
+    )
+    copying.start()
+
+    with serving(tmp_path / "models", patient) as server:
+        assert statuses(server) == {1: ("AVAILABLE", "OK") if wait else ("END", "NOT_FOUND")}
+        with RestClient(port=server.rest_port) as client:
+            assert wait or "does not appear to contain a SavedModel" in client.status("m")[0].message
+        wait_until(lambda: answer_of(server) == 1.0)
+    copying.join()
 
 
 def write_warm_up(version_path: Path, name: str) -> None:
