@@ -197,6 +197,26 @@ def _save(model: keras.Model, path: str) -> None:
         tf.io.gfile.copy(str(file), path, overwrite=True)
 
 
+MEMBERS_FOLDER = "members"
+
+
+def write_members(export_path: str, save: Callable[[Path], None]) -> None:
+    """Write the models of a blend into the folder `members` of the export's parent directory.
+
+    Args:
+        export_path: the SavedModel's directory.
+        save: writes them into a new local folder.
+    """
+    target = f"{os.path.dirname(export_path.rstrip('/'))}/{MEMBERS_FOLDER}"  # noqa: PTH120 (may be an object store's)
+    with tempfile.TemporaryDirectory() as temporary:
+        local = Path(temporary) / MEMBERS_FOLDER
+        save(local)
+        for file in sorted(path for path in local.rglob("*") if path.is_file()):
+            copy = f"{target}/{file.relative_to(local)}"
+            tf.io.gfile.makedirs(os.path.dirname(copy))  # noqa: PTH120
+            tf.io.gfile.copy(str(file), copy, overwrite=True)
+
+
 def load_saved_model(handle: str, key: str) -> Any:
     """A SavedModel from a directory or from TF-Hub.
 

@@ -6,8 +6,9 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -48,6 +49,7 @@ class Classifier:
         model: where it is a Keras model.
         curves: name -> a value an epoch, where epochs were trained.
         report: for the provenance, what was tried.
+        save: where there are members: writes each, by its name, into a folder.
     """
 
     predict: Callable[[TransformedSplit], np.ndarray]
@@ -55,6 +57,7 @@ class Classifier:
     model: keras.Model | None = None
     curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
     report: Mapping[str, Any] = field(default_factory=dict)
+    save: Callable[[Path], None] | None = None
 
 
 def keras_classifier(model: keras.Model, curves: Mapping[str, Sequence[float]] = {}) -> Classifier:
@@ -66,6 +69,7 @@ def keras_classifier(model: keras.Model, curves: Mapping[str, Sequence[float]] =
         answer=lambda features: frozen(dense_batch(model_inputs(features))),
         model=model,
         curves=curves,
+        save=lambda path: model.save(path.with_suffix(".keras")),
     )
 
 
@@ -148,7 +152,7 @@ def train_members(table: Table) -> Classifier:
             f"{len(table.labels)} rows and {int(np.sort(counts)[-2])} of the second most frequent label are too few "
             f"for folds ({_FEWEST_ROWS} and {_FEWEST_OF_A_LABEL}): a linear model was trained, and nothing was compared"
         )
-        return replace(_LinearModel(table).refit(_SMALL_PENALTY), report={"why": few})
+        return _blended({LINEAR: _LinearModel(table).refit(_SMALL_PENALTY)}, Blend({LINEAR: 1.0}, 1.0, {}), {"why": few})
     deadline = Deadline(options.minutes)
     tried: dict[str, Tried] = {}
     seconds: dict[str, float] = {}
@@ -217,6 +221,12 @@ def _blended(members: Mapping[str, Classifier], blend: Blend, report: Mapping[st
             return mean
         return tf.nn.softmax(tf.math.log(tf.maximum(mean, SMALLEST_PROBABILITY)) / blend.temperature)
 
+    def save(folder: Path) -> None:
+        folder.mkdir()
+        for name, member in members.items():
+            if member.save is not None:
+                member.save(folder / name)
+
     models = [member.model for member in members.values()]
     return Classifier(
         predict,
@@ -224,6 +234,7 @@ def _blended(members: Mapping[str, Classifier], blend: Blend, report: Mapping[st
         model=models[0] if len(models) == 1 else None,
         curves=next((member.curves for member in members.values() if member.curves), {}),
         report=report,
+        save=save,
     )
 
 
@@ -317,7 +328,7 @@ class _LinearModel:
             begin.reshape(-1),
             jac=True,
             method="L-BFGS-B",
-            options={"maxiter": _MOST_STEPS, "ftol": 1e-8, "gtol": 1e-5},
+            options={"maxiter": _MOST_STEPS, "ftol": 1e-7, "gtol": 1e-5},
         )
         weights: np.ndarray = found.x.reshape(shape)
         return weights
@@ -359,7 +370,7 @@ def _layer_widths(table: Table) -> list[tuple[str, int]]:
 
 
 # A matrix of so many numbers is multiplied faster as it is than by its few that are not zero.
-_MOST_DENSE = 5_000_000
+_MOST_DENSE = 500_000
 
 
 def _design(table: Table) -> tuple[Any, np.ndarray]:
@@ -473,6 +484,7 @@ class _Trees:
         return Classifier(
             predict=lambda split: tree_probabilities(model, self._tree_table(split), self._table.classes),
             answer=lambda features: answer(dense_batch(model_inputs(features))),
+            save=lambda path: model.save(str(path)),
         )
 
 

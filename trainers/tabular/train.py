@@ -14,7 +14,7 @@ from tfx.v1.components import TunerFnResult
 from serving.reference_predictions import predictions_of
 from serving.signatures.common import VOCABULARY, Labels, export
 from serving.signatures.tabular import served_model
-from trainers.artifacts import learning_curves, write_artifacts
+from trainers.artifacts import learning_curves, write_artifacts, write_members
 from trainers.fitting import steps_per_execution
 from trainers.options import TunerOptions, tuned_options
 from trainers.splits import (
@@ -64,12 +64,14 @@ def run_fn(fn_args: FnArgs) -> None:
         fit(model, train, options)
         classifier = keras_classifier(model, learning_curves(model))
     _export(classifier, transform_output, transform, preprocessing, len(labels), fn_args.serving_model_dir)
+    if options.has_members and classifier.save is not None:
+        write_members(fn_args.serving_model_dir, classifier.save)
     if options.warm_start:
         write_warm_start(fn_args.serving_model_dir, model, meaning)
     write_artifacts(
         fn_args.serving_model_dir,
         fn_args.model_run_dir,
-        model=classifier.model,
+        model=None if options.has_members else classifier.model,
         predictions=predictions_of(evaluation.ids, labels, classifier.predict(evaluation)),
         curves=classifier.curves,
         members=classifier.report,

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -21,7 +20,7 @@ from serving.missing_values import MISSING_FLOAT, MISSING_INTEGER, MISSING_STRIN
 from serving.model_store import list_versions, served_version, verify
 from serving.server.app import EmbeddedServer
 from serving.server.options import ServerOptions
-from tests.pipeline.conftest import PROJECT, HeartRun, ingraph, strings
+from tests.pipeline.conftest import PROJECT, HeartRun, ingraph, strings, training_graphs_answers
 
 FLOATS, STRINGS = {"oldpeak"}, {"thal"}
 LABELS = ["disease", "healthy"]
@@ -76,14 +75,14 @@ def example(row: dict[str, Any]) -> bytes:
 
 @pytest.fixture(scope="module")
 def training_graph(heart_run: HeartRun, serialized) -> np.ndarray:
-    """What the Keras model says after Transform's graph: probabilities in the order of LABELS."""
+    """What the members say after Transform's graph, blended: probabilities in the order of LABELS."""
     (graph,) = (heart_run.artifacts / "Transform/transform_graph").iterdir()
     (model,) = (heart_run.artifacts / "Trainer/model").iterdir()
     transform = tft.TFTransformOutput(str(graph))
     assert [label.decode() for label in transform.vocabulary_by_name("labels")] == LABELS
     spec = {name: feature for name, feature in transform.raw_feature_spec().items() if name != "target"}
     features = transform.transform_features_layer()(tf.io.parse_example(serialized, spec))
-    return keras.models.load_model(model / "model.keras").predict(dict(features), verbose=0)
+    return training_graphs_answers(model, features)
 
 
 @pytest.fixture(scope="module")
