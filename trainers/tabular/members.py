@@ -152,7 +152,8 @@ def train_members(table: Table) -> Classifier:
             f"{len(table.labels)} rows and {int(np.sort(counts)[-2])} of the second most frequent label are too few "
             f"for folds ({_FEWEST_ROWS} and {_FEWEST_OF_A_LABEL}): a linear model was trained, and nothing was compared"
         )
-        return _blended({LINEAR: _LinearModel(table).refit(_SMALL_PENALTY)}, Blend({LINEAR: 1.0}, 1.0, {}), {"why": few})
+        linear = _LinearModel(table).refit(_SMALL_PENALTY)
+        return _blended({LINEAR: linear}, Blend({LINEAR: 1.0}, 1.0, {}), {"why": few})
     deadline = Deadline(options.minutes)
     tried: dict[str, Tried] = {}
     seconds: dict[str, float] = {}
