@@ -181,6 +181,21 @@ def test_the_published_version_carries_its_provenance_and_checksums(heart_run: H
     assert version.provenance["metrics"]["auc"] > 0.8
 
 
+def test_the_report_and_the_provenance_say_what_was_tried_and_what_is_kept(heart_run: HeartRun):
+    version = served_version(str(heart_run.base_path))
+    tried = version.provenance["members"]
+    assert list(tried["members"]) == ["linear", "trees", "forest"] and tried["folds"] == 5 and tried["left_out"] == []
+    assert sum(one["weight"] for one in tried["members"].values()) == pytest.approx(1)
+    (report,) = (heart_run.workdir / "runs/heart/reports").glob("*.html")
+    page = report.read_text()
+    assert f"Kept: <strong>{tried['kept']}</strong>" in page
+    for one in [*tried["members"].values(), tried["blend"]]:
+        value, low, high = one["cross_entropy"]
+        assert low < value < high and f"{value:.4f} ({low:.4f} to {high:.4f})" in page
+    for before_and_after in (tried["calibration"][name] for name in ("cross_entropy", "ece")):
+        assert all(f'<td class="number">{value:.4f}</td>' in page for value in before_and_after)
+
+
 def test_the_next_run_repeats_nothing_and_publishes_nothing_twice_until_the_base_path_is_wiped(
     heart_run: HeartRun,
 ):
