@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_transform as tft
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tfx.components.trainer.fn_args_utils import FnArgs
 
 from benchmarks.harness.pipelines import transform_graph
@@ -21,6 +23,7 @@ from serving.session_model import SessionModel
 from serving.signatures.tabular import raw_list
 from trainers.options import TunerOptions
 from trainers.splits import TransformedSplit, TransformGraph
+from trainers.tabular.members import Classifier, Table, train_members
 from trainers.tabular.models import build_model, model_inputs
 from trainers.tabular.options import TabularTrainerOptions
 from trainers.tabular.train import fit, run_fn, shuffled_batches, tuner_fn
@@ -95,6 +98,77 @@ def test_the_same_seed_gives_the_same_model():
     first, second = (trained(options).predict(split().features, verbose=0) for _ in range(2))
     # Threads may add in another order.
     np.testing.assert_allclose(first, second, atol=1e-5)
+
+
+def turned(seed: int = 0) -> TransformedSplit:
+    """What the number says of the label depends on the category, which no linear model sees."""
+    rows = split(seed=seed)
+    numbers, categories = rows.features["numbers"][:, 0], rows.features["categories"][:, 0]
+    return replace(rows, labels=((numbers > 0) ^ (categories == 1)).astype(np.int64))
+
+
+def members_of(rows: TransformedSplit, **options: Any) -> Classifier:
+    small = {"hidden_units": (), "trees": {"count": 80, "forest": 20}} | options
+    return train_members(Table(rows, 2, 3, {}, TabularTrainerOptions(**small)))
+
+
+def test_members_are_weighed_by_rows_that_they_did_not_see_and_the_same_seed_gives_the_same():
+    first, second = (members_of(turned(), hidden_units=(16,), epochs=12) for _ in range(2))
+    tried = first.report["members"]
+    assert list(tried) == ["linear", "trees", "forest", "network"]
+    assert tried["trees"]["cross_entropy"][0] < 0.3 and tried["linear"]["cross_entropy"][0] > 0.5
+    assert tried["linear"]["weight"] < 0.1
+    assert first.report["blend"]["cross_entropy"][0] <= tried["trees"]["cross_entropy"][0] + 1e-6
+    for name in tried:
+        assert tried[name]["weight"] == pytest.approx(second.report["members"][name]["weight"], abs=1e-4)
+    asked = turned(seed=1)
+    np.testing.assert_allclose(first.predict(asked), second.predict(asked), atol=1e-5)
+    assert (first.predict(asked).argmax(axis=1) == asked.labels).mean() > 0.95
+
+
+def test_trees_alone_answer_as_ydf_does_also_of_categories_that_no_training_met():
+    trees = members_of(split(), model="trees")
+    assert list(trees.report["members"]) == ["trees"] and trees.report["kept"] == "trees"
+    again = members_of(split(), model="trees")
+    asked = split(seed=1)
+    np.testing.assert_array_equal(trees.predict(asked), again.predict(asked))
+    asked.features["categories"][::3] = 2
+    served = tf.function(trees.answer, autograph=False)(asked.features)
+    np.testing.assert_allclose(served, trees.predict(asked), atol=1e-6)
+
+
+def test_trees_that_never_met_a_label_give_it_no_probability():
+    rows = split()
+    three = Table(rows, 3, 2, {}, TabularTrainerOptions(model="trees", trees={"count": 20}))
+    trees = train_members(three)
+    answers = trees.predict(rows)
+    assert answers.shape == (400, 3) and (answers[:, 2] < 1e-6).all()
+    np.testing.assert_allclose(tf.function(trees.answer, autograph=False)(rows.features), answers, atol=1e-6)
+
+
+def test_few_rows_get_a_linear_model_and_a_sentence():
+    few = members_of(split(rows=12))
+    assert few.report["why"].startswith("12 rows and ") and "nothing was compared" in few.report["why"]
+    np.testing.assert_allclose(few.predict(split(seed=1)).sum(axis=1), 1, atol=1e-6)
+
+
+def test_members_that_there_is_no_time_for_are_left_out():
+    hurried = members_of(split(), minutes=1e-6)
+    assert list(hurried.report["members"]) == ["linear"] and hurried.report["left_out"] == ["trees", "forest"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"model": "trees", "warm_start": True}, "model: trees does not go on from"),
+        ({"model": "network", "hidden_units": ()}, "needs hidden_units"),
+        ({"model": "linear", "minutes": 1}, "model: linear ends by epochs"),
+        ({"warm_start": True, "minutes": 1}, "model: auto ends by epochs"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(options, said):
+    with pytest.raises(ValueError, match=said):
+        TabularTrainerOptions(**options)
 
 
 def test_each_pass_has_every_row_once_in_a_new_order():
@@ -213,6 +287,22 @@ def train(folder: Path, table: list[Row], base_model: str = "", **trainer: Any) 
 TABLE = rows(300)
 
 
+CORE_OPERATIONS = {
+    "Abs", "AddN", "AddV2", "Any", "ArgMax", "AsString", "AssignVariableOp", "BiasAdd", "BitwiseAnd", "BroadcastTo",
+    "Cast", "ConcatV2", "Const", "Cos", "Cumsum", "DenseBincount", "DivNoNan", "Einsum", "Equal", "ExpandDims",
+    "Fill", "FloorDiv", "FloorMod", "GatherNd", "GatherV2", "Greater", "GreaterEqual", "HashTableV2", "Identity",
+    "InitializeTableFromTextFileV2", "IsFinite", "IsNan", "LeftShift", "Less", "LessEqual", "Log", "Log1p",
+    "LogicalAnd", "LogicalNot", "LogicalOr", "LookupTableFindV2", "LowerBound", "MatMul", "Max", "Maximum",
+    "MergeV2Checkpoints", "Minimum", "Mul", "Ndtri", "Neg", "NoOp", "NotEqual", "OnesLike", "Pack",
+    "ParseExampleV2", "PartitionedCall", "Placeholder", "PlaceholderWithDefault", "PopulationCount", "Prod",
+    "RaggedTensorToTensor", "Range", "ReadVariableOp", "RealDiv", "Relu", "Reshape", "RestoreV2", "RightShift",
+    "SaveV2", "Select", "SelectV2", "Shape", "ShardedFilename", "Sigmoid", "Sign", "Sin", "Size", "Softmax",
+    "SparseToDense", "SplitV", "Sqrt", "Squeeze", "StatefulPartitionedCall", "StaticRegexFullMatch",
+    "StaticRegexReplace", "StridedSlice", "StringJoin", "StringLength", "StringLower", "StringNGrams",
+    "StringSplitV2", "StringStrip", "StringToHashBucketFast", "StringToNumber", "Sub", "Substr", "Sum", "Tile",
+    "TopKV2", "Transpose", "UnicodeDecode", "UnicodeEncode", "UnicodeTranscode", "UniqueWithCounts", "Unpack",
+    "UnsortedSegmentMin", "UpperBound", "VarHandleOp", "VarIsInitializedOp", "Where", "ZerosLike",
+}  # fmt: skip
 LINEAR, NETWORK = {"model": "linear"}, {"model": "network", "hidden_units": (8,)}
 BLEND = {"model": "blend", "hidden_units": (8,), "warm_start": False, "trees": {"count": 60, "forest": 20}}
 
@@ -301,6 +391,14 @@ def test_odd_rows_have_finite_answers_and_leave_the_others_alone(session):
     answers = session.run("classify", columns_of([*odd, plain]))["probabilities"]
     np.testing.assert_allclose(answers.sum(axis=1), 1, atol=1e-5)
     np.testing.assert_allclose(answers[-1], alone, atol=1e-6)
+
+
+def test_the_export_has_core_operations_alone(saved_model):
+    """Of those that TensorFlow Serving links, and no XLA, no Python, none of another library."""
+    content = SavedModel.FromString(Path(saved_model, "saved_model.pb").read_bytes())
+    graphs = [content.meta_graphs[0].graph_def, *content.meta_graphs[0].graph_def.library.function]
+    found = {node.op for graph in graphs for node in getattr(graph, "node", getattr(graph, "node_def", ()))}
+    assert found - CORE_OPERATIONS == set()
 
 
 def test_an_empty_request_has_an_empty_answer(session):
