@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,11 @@ class ReferencePredictions:
     ids: list[str]
     labels: list[str]
     probabilities: np.ndarray
+
+
+def predictions_of(ids: Sequence[str], labels: Sequence[str], probabilities: np.ndarray) -> ReferencePredictions:
+    """Those with the most probable of the labels, which are in the order of the probabilities, [n, classes]."""
+    return ReferencePredictions(list(ids), [labels[best] for best in probabilities.argmax(axis=1)], probabilities)
 
 
 def example_id(serialized_example: bytes) -> str:

@@ -122,7 +122,7 @@ def predict_split(
     """The Keras model's own probabilities and best labels for each example of the split."""
     batches = tf.data.Dataset.range(len(split.ids)).batch(batch_size)
     probabilities = model.predict(batches.map(lambda rows: dense_batch(split.features, rows)), verbose=0)
-    return ReferencePredictions(split.ids, [labels[best] for best in probabilities.argmax(axis=1)], probabilities)
+    return reference_predictions.predictions_of(split.ids, labels, probabilities)
 
 
 MODEL_FILE = "model.keras"
@@ -141,6 +141,8 @@ def write_artifacts(
     hyperparameters: Mapping[str, Any],
     precision: Mapping[str, Any] | None = None,
     warm_start: str = "",
+    curves: Mapping[str, Sequence[float]] | None = None,
+    members: Mapping[str, Any] = {},
 ) -> None:
     """Write what later steps need into the export's parent directory, and the TensorBoard log.
 
@@ -158,11 +160,13 @@ def write_artifacts(
         hyperparameters: the options that a search found, by name; {} where none was made.
         precision: what the provenance says of the numbers that the export computes with, if anything.
         warm_start: from where the training began, see trainers/warm_start.py, if it was to begin with a served model.
+        curves: name -> a value an epoch, where it is not what Keras recorded of the model.
+        members: what was tried on folds, by which figures, and what was kept of it; {} where nothing was.
     """
     folder = os.path.dirname(export_path.rstrip("/"))  # noqa: PTH120 (may be an object store's path)
     if model is not None:
         _save(model, f"{folder}/{MODEL_FILE}")
-    curves = learning_curves(model)
+    curves = learning_curves(model) if curves is None else curves
     if curves:
         _write_json(f"{folder}/{LEARNING_CURVES_FILE}", curves)
         write_tensorboard_log(model_run, curves, hyperparameters, metrics={})
@@ -173,6 +177,7 @@ def write_artifacts(
         "examples_left_out": left_out,
         **(precision or {}),
         **({"warm_start": warm_start} if warm_start else {}),
+        **({"members": members} if members else {}),
         **({"hyperparameters": hyperparameters} if hyperparameters else {}),
         "libraries": {library: version(library) for library in LIBRARIES},
     }
@@ -190,6 +195,26 @@ def _save(model: keras.Model, path: str) -> None:
         file = Path(local) / MODEL_FILE
         model.save(file)
         tf.io.gfile.copy(str(file), path, overwrite=True)
+
+
+MEMBERS_FOLDER = "members"
+
+
+def write_members(export_path: str, save: Callable[[Path], None]) -> None:
+    """Write the models of a blend into the folder `members` of the export's parent directory.
+
+    Args:
+        export_path: the SavedModel's directory.
+        save: writes them into a new local folder.
+    """
+    target = f"{os.path.dirname(export_path.rstrip('/'))}/{MEMBERS_FOLDER}"  # noqa: PTH120 (may be an object store's)
+    with tempfile.TemporaryDirectory() as temporary:
+        local = Path(temporary) / MEMBERS_FOLDER
+        save(local)
+        for file in sorted(path for path in local.rglob("*") if path.is_file()):
+            copy = f"{target}/{file.relative_to(local)}"
+            tf.io.gfile.makedirs(os.path.dirname(copy))  # noqa: PTH120
+            tf.io.gfile.copy(str(file), copy, overwrite=True)
 
 
 def load_saved_model(handle: str, key: str) -> Any:

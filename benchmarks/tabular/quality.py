@@ -1,128 +1,274 @@
-"""ROC AUC on the hearts data, ingraph beside scikit-learn's logistic regression, on the same splits.
+"""Twelve public tables: `auto` beside what scikit-learn, LightGBM and YDF reach by their defaults, on the same splits.
 
-    .venv/bin/python -m benchmarks.tabular.quality [--splits 5]
+    .venv/bin/python -m benchmarks.tabular.quality [--splits 5] [--tables german heart]
 
-Uses the project's own preprocessing_fn, model and training with the options of configs/heart.yaml.
+Each table goes through the project's own preprocessing_fn, analysed on the train part, and its own training, in one
+process. Four of the tables come from $INGRAPH_TEST_DATA (adult with its own test part, so that it has one split), four
+from the wheel of scikit-lego, which pipeline/demo_data.py downloads and checks, and four from scikit-learn.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
+import io
+import logging
 import os
 import tempfile
+import time
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import keras
+import lightgbm
 import numpy as np
+import pandas as pd
 import tensorflow as tf
+import ydf
+from sklearn import datasets
 from sklearn.compose import make_column_transformer
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedShuffleSplit
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 
-from benchmarks.harness.pipelines import quality_by_split, transform_graph
-from benchmarks.harness.running import report
+from benchmarks.harness.measurement import Goal, Measurement
+from benchmarks.harness.pipelines import transform_graph
+from benchmarks.harness.running import TEST_DATA, report
 from pipeline import demo_data
-from pipeline.config import load_config
-from pipeline.options import RunConfig
 from pipeline.runners.beam_speedups import apply_beam_speedups
-from trainers.splits import TransformedSplit, TransformGraph, read_transformed_split
-from trainers.tabular.models import build_model
+from trainers.splits import TransformGraph, read_transformed_split
+from trainers.tabular.blending import cross_entropies, expected_calibration_error
+from trainers.tabular.members import Table, train_members
+from trainers.tabular.models import feature_sizes, known_categories, known_terms, model_inputs
 from trainers.tabular.options import TabularTrainerOptions
-from trainers.tabular.train import fit
+from transform.labels import LabelOptions
 from transform.options import TabularOptions
-from transform.tabular import CATEGORY_VOCABULARY, preprocessing_fn
+from transform.tabular import preprocessing_fn
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-
-CONFIG = Path(__file__).resolve().parents[2] / "configs/heart.yaml"
-Rows = list[dict[str, str]]
-
-
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--splits", type=int, default=5)
-    splits = range(parser.parse_args().splits)
-    apply_beam_speedups()
-    config = load_config(str(CONFIG))
-    with demo_data.fetch("hearts").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    truth = np.array([row["target"] == "1" for row in rows])
-    ours, theirs = [], []
-    for seed in splits:
-        train, test = next(StratifiedShuffleSplit(n_splits=1, test_size=0.2, random_state=seed).split(truth, truth))
-        chosen = [rows[index] for index in train], [rows[index] for index in test]
-        ours.append(ingraph_auc(config, *chosen))
-        theirs.append(scikit_learn_auc(config, *chosen))
-    report("hearts: quality", quality_by_split("AUC", ours, theirs, allowed=0.01))
+LABEL = "label"
+OURS = "ingraph"
+# Of heart, as configs/heart.yaml has it.
+CODES = ("sex", "cp", "fbs", "restecg", "exang", "slope", "ca")
 
 
-def ingraph_auc(config: RunConfig, train: Rows, test: Rows) -> float:
-    """AUC of the class "disease" on `test`, preprocessing analysed and model trained on `train`."""
-    assert isinstance(config.trainer, TabularTrainerOptions)
+def public_table(name: str) -> pd.DataFrame:
+    """A table with the column `label`, a string; other columns are numbers or strings."""
+    if name in ("german", "phoneme", "wine-white"):
+        frame = _test_data(name)
+    elif name == "heart":
+        frame = pd.read_csv(demo_data.fetch("hearts")).rename(columns={"target": LABEL})
+        frame = frame.astype(dict.fromkeys(CODES, str))
+    elif name in ("arrests", "abalone", "penguins"):
+        frame = _scikit_lego(name)
+    else:
+        bunch = getattr(datasets, f"load_{name}")(as_frame=True)
+        frame = bunch.data.assign(**{LABEL: bunch.target})
+    return frame.astype({LABEL: str})
+
+
+TABLES = (
+    "german", "phoneme", "wine-white", "heart", "arrests", "abalone", "penguins",
+    "breast_cancer", "wine", "digits", "iris",
+)  # fmt: skip
+ADULT = "adult"
+
+
+def _test_data(name: str) -> pd.DataFrame:
+    path = Path(os.environ[TEST_DATA], "tables", f"{name}.csv.gz")
+    return pd.read_csv(path, skipinitialspace=True, na_values="?")
+
+
+def _scikit_lego(name: str) -> pd.DataFrame:
+    demo_data.fetch("hearts")  # from the same wheel, whose checksum it compares
+    wheel = demo_data.cache_directory() / demo_data.WHEELS["hearts"].wheel
+    with (
+        zipfile.ZipFile(wheel) as archive,
+        zipfile.ZipFile(io.BytesIO(archive.read(f"sklego/data/{name}.zip"))) as data,
+    ):
+        frame = pd.read_csv(data.open(data.namelist()[0]))
+    frame = frame[[column for column in frame if not column.startswith("Unnamed")]]
+    if name == "abalone":
+        return frame.assign(**{LABEL: np.where(frame["rings"] > 9, "old", "young")}).drop(columns="rings")
+    return frame.rename(columns={"arrests": {"released": LABEL}, "penguins": {"species": LABEL}}[name])
+
+
+def splits_of(name: str, count: int) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
+    """Train and test part of each split: 80 and 20 %, stratified, seeds from 0."""
+    if name == ADULT:
+        train, test = _test_data("adult_train"), _test_data("adult_test")
+        yield train, test.assign(**{LABEL: test[LABEL].str.rstrip(".")})
+        return
+    frame = public_table(name)
+    for seed in range(count):
+        splitter = StratifiedShuffleSplit(n_splits=1, test_size=0.2, random_state=seed)
+        train_rows, test_rows = next(splitter.split(frame, frame[LABEL]))
+        yield frame.iloc[train_rows].reset_index(drop=True), frame.iloc[test_rows].reset_index(drop=True)
+
+
+def ours(train: pd.DataFrame, test: pd.DataFrame, labels: Sequence[str]) -> np.ndarray:
+    """Probabilities of each label for the test part, rows in its order, as the Trainer would make them."""
+    preprocessing = TabularOptions(label=LabelOptions(column=LABEL, order=tuple(labels)))
+    options = TabularTrainerOptions()
     with tempfile.TemporaryDirectory() as folder:
-        files = {name: write_examples(f"{folder}/{name}.gz", rows) for name, rows in (("train", train), ("test", test))}
-        options = {"preprocessing": config.preprocessing.model_dump_json()}
-        graph = transform_graph(preprocessing_fn, options, feature_spec(), files["train"], folder)
-        split = read_transformed_split([files["train"]], TransformGraph(graph))
-        keras.utils.set_random_seed(config.trainer.seed)
-        vocabulary = graph.vocabulary_size_by_name(CATEGORY_VOCABULARY)
-        model = build_model(split.features, vocabulary, classes=2, options=config.trainer)
-        fit(model, split, config.trainer)
-        held_out = read_transformed_split([files["test"]], TransformGraph(graph))
-        labels = [label.decode() for label in graph.vocabulary_by_name("labels")]
-        return auc(model, held_out, labels.index("disease"))
+        files = {part: _write(f"{folder}/{part}.gz", rows) for part, rows in (("train", train), ("test", test))}
+        tf.compat.v1.reset_default_graph()
+        custom_config = {"preprocessing": preprocessing.model_dump_json()}
+        output = transform_graph(preprocessing_fn, custom_config, _feature_spec(train), files["train"], folder)
+        graph = TransformGraph(output)
+        learned, asked = (read_transformed_split([files[part]], graph, model_inputs) for part in ("train", "test"))
+        sizes = feature_sizes(known_terms(output, learned.features), preprocessing)
+        categories = known_categories(output, learned.features)
+        return train_members(Table(learned, len(labels), len(categories), sizes, options)).predict(asked)
 
 
-def auc(model: keras.Model, split: TransformedSplit, positive: int) -> float:
-    return float(roc_auc_score(split.labels == positive, model.predict(split.features, verbose=0)[:, positive]))
+def _feature_spec(frame: pd.DataFrame) -> dict[str, tf.io.VarLenFeature]:
+    types = {"i": tf.int64, "f": tf.float32, "O": tf.string}
+    return {name: tf.io.VarLenFeature(types[dtype.kind]) for name, dtype in frame.dtypes.items()}
 
 
-def feature_spec() -> dict[str, tf.io.VarLenFeature]:
-    with demo_data.fetch("hearts").open(encoding="utf-8", newline="") as file:
-        header = next(csv.reader(file))
-    types = {"oldpeak": tf.float32, "thal": tf.string}
-    return {name: tf.io.VarLenFeature(types.get(name, tf.int64)) for name in header}
-
-
-def write_examples(path: str, rows: Rows) -> str:
+def _write(path: str, frame: pd.DataFrame) -> str:
     with tf.io.TFRecordWriter(path, "GZIP") as writer:
-        for row in rows:
+        for row in frame.to_dict("records"):
             example = tf.train.Example()
             for name, value in row.items():
+                if pd.isna(value):
+                    continue
                 feature = example.features.feature[name]
-                if name == "thal":
+                if isinstance(value, str):
                     feature.bytes_list.value.append(value.encode())
-                elif name == "oldpeak":
-                    feature.float_list.value.append(float(value))
+                elif frame[name].dtype.kind == "i":
+                    feature.int64_list.value.append(value)
                 else:
-                    feature.int64_list.value.append(int(value))
-            writer.write(example.SerializeToString())
+                    feature.float_list.value.append(value)
+            writer.write(example.SerializeToString(deterministic=True))
     return path
 
 
-def scikit_learn_auc(config: RunConfig, train: Rows, test: Rows) -> float:
-    """AUC of a logistic regression on one-hot categories and standardised numbers."""
-    assert isinstance(config.preprocessing, TabularOptions)
-    names = [name for name in train[0] if name != "target"]
-    categories = [index for index, name in enumerate(names) if name in config.preprocessing.columns]
-    numbers = [index for index, name in enumerate(names) if name not in config.preprocessing.columns]
-    model = make_pipeline(
-        make_column_transformer((OneHotEncoder(handle_unknown="ignore"), categories), (StandardScaler(), numbers)),
-        LogisticRegression(max_iter=1000),
+def theirs(train: pd.DataFrame, test: pd.DataFrame, labels: Sequence[str]) -> dict[str, np.ndarray]:
+    """Library -> probabilities, each by its defaults, with what its documentation says of categories."""
+    truth = train[LABEL].map(list(labels).index)
+    seen, asked = (frame.drop(columns=LABEL) for frame in (train, test))
+    texts = [name for name in seen if seen[name].dtype.kind == "O"]
+    numbers = [name for name in seen if name not in texts]
+    seen, asked = (frame.fillna(dict.fromkeys(texts, "")) for frame in (seen, asked))
+    scaled = make_pipeline(SimpleImputer(), StandardScaler())
+    one_hot = make_column_transformer((OneHotEncoder(handle_unknown="ignore"), texts), (scaled, numbers))
+    encoder = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=np.nan)
+    codes = make_column_transformer((encoder, texts), ("passthrough", numbers))
+    histogram = HistGradientBoostingClassifier(random_state=0, categorical_features=[*range(len(texts))] or None)
+    found = {
+        name: make_pipeline(columns, model).fit(seen, truth).predict_proba(asked)
+        for name, columns, model in (
+            ("logistic regression", one_hot, LogisticRegression(max_iter=1000)),
+            ("random forest", one_hot, RandomForestClassifier(random_state=0)),
+            ("HistGradientBoosting", codes, histogram),
+        )
+    }
+    categorical = {name: pd.CategoricalDtype(sorted(seen[name].unique())) for name in texts}
+    booster = lightgbm.LGBMClassifier(verbose=-1, random_state=0, n_jobs=1)
+    found["LightGBM"] = booster.fit(seen.astype(categorical), truth).predict_proba(asked.astype(categorical))
+    learner = ydf.GradientBoostedTreesLearner(label=LABEL, num_threads=1)
+    answers = learner.train(seen.assign(**{LABEL: truth.astype(str).str.zfill(4)})).predict(asked)
+    found["YDF"] = np.stack([1 - answers, answers], axis=1) if answers.ndim == 1 else answers
+    return found
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Of a model on a test part."""
+
+    auc: float
+    cross_entropy: float
+    ece: float
+
+    @classmethod
+    def of(cls, probabilities: np.ndarray, truth: np.ndarray) -> Figures:
+        columns = [1] if probabilities.shape[1] == 2 else range(probabilities.shape[1])
+        areas = [roc_auc_score(truth == column, probabilities[:, column]) for column in columns]
+        return cls(
+            float(np.mean(areas)),
+            float(cross_entropies(probabilities, truth).mean()),
+            expected_calibration_error(probabilities, truth),
+        )
+
+
+def mean_figures(name: str, splits: int) -> tuple[dict[str, Figures], float]:
+    """Model -> the means over the splits of a table; and the seconds that ours took for one, preprocessing included."""
+    of_splits: dict[str, list[Figures]] = {}
+    seconds = []
+    for train, test in splits_of(name, splits):
+        labels = sorted(train[LABEL].unique())
+        truth = test[LABEL].map(labels.index).to_numpy()
+        started = time.perf_counter()
+        answers = {OURS: ours(train, test, labels)}
+        seconds.append(time.perf_counter() - started)
+        for model, probabilities in (answers | theirs(train, test, labels)).items():
+            of_splits.setdefault(model, []).append(Figures.of(probabilities, truth))
+    means = {
+        model: Figures(*np.mean([(one.auc, one.cross_entropy, one.ece) for one in found], axis=0).tolist())
+        for model, found in of_splits.items()
+    }
+    return means, float(np.mean(seconds))
+
+
+def measurements(found: Mapping[str, tuple[Mapping[str, Figures], float]]) -> list[Measurement]:
+    """Ours beside the best of the others for each table, and in the mean."""
+    rows: list[Measurement] = []
+    distances, losses, best_losses = [], [], []
+    for name, (figures, seconds) in found.items():
+        mine, others = figures[OURS], {model: one for model, one in figures.items() if model != OURS}
+        best = max(others, key=lambda model: others[model].auc)
+        surest = min(others, key=lambda model: others[model].cross_entropy)
+        distances.append(mine.auc - others[best].auc)
+        losses.append(mine.cross_entropy)
+        best_losses.append(others[surest].cross_entropy)
+        loss_goal = Goal(0.275, of="value") if name == ADULT else None
+        area_goal = Goal(0.930, of="value") if name == ADULT else Goal(round(1 - 0.01 / others[best].auc, 4))
+        area, loss = mine.auc / others[best].auc, mine.cross_entropy / others[surest].cross_entropy
+        rows.append(Measurement(f"{name}: AUC", mine.auc, "AUC", "quality", area, best, area_goal))
+        rows.append(
+            Measurement(f"{name}: cross entropy", mine.cross_entropy, "nats", "memory", loss, surest, loss_goal)
+        )
+        rows.append(Measurement(f"{name}: calibration error", mine.ece, "ECE", "memory", goal=_ece_goal(name)))
+        rows.append(Measurement(f"{name}: preprocessing and training", seconds, "s", "time"))
+    gain = float(np.mean(distances))
+    rows.append(Measurement("mean over tables: AUC above the best", gain, "AUC", "quality", goal=Goal(-0.002, "value")))
+    loss = float(np.sum(losses) / np.sum(best_losses))
+    mean = float(np.mean(losses))
+    rows.append(
+        Measurement("mean over tables: cross entropy", mean, "nats", "memory", loss, "the best of each", Goal(1.01))
     )
-    model.fit(_table(train, names), [row["target"] for row in train])
-    truth = [row["target"] == "1" for row in test]
-    return float(roc_auc_score(truth, model.predict_proba(_table(test, names))[:, 1]))
+    return rows
 
 
-def _table(rows: Rows, names: list[str]) -> np.ndarray:
-    return np.array([[row[name] for name in names] for row in rows], dtype=object)
+def _ece_goal(name: str) -> Goal | None:
+    return Goal(0.02, of="value") if name == ADULT else None
+
+
+def main() -> None:
+    """Print each table as it is measured, and the whole."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--splits", type=int, default=5)
+    parser.add_argument("--tables", nargs="+", default=[*TABLES, ADULT], choices=[*TABLES, ADULT])
+    arguments = parser.parse_args()
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    ydf.verbose(0)
+    apply_beam_speedups()
+    found: dict[str, Any] = {}
+    for name in arguments.tables:
+        if name in (ADULT, "german", "phoneme", "wine-white") and TEST_DATA not in os.environ:
+            print(f"{name}: left out, {TEST_DATA} is not set")
+            continue
+        found[name] = mean_figures(name, arguments.splits)
+        figures, seconds = found[name]
+        shown = ", ".join(f"{model} {one.auc:.4f} {one.cross_entropy:.4f}" for model, one in figures.items())
+        print(f"{name}: AUC and cross entropy: {shown}; ECE {figures[OURS].ece:.4f}; {seconds:.1f} s", flush=True)
+    report("Tables: quality", measurements(found))
 
 
 if __name__ == "__main__":

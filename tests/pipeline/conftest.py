@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,33 @@ def client(request, server) -> Iterator[RestClient | GrpcClient]:
         yield connected
 
 
+def training_graphs_answers(model: Path, features: Mapping[str, Any]) -> np.ndarray:
+    """What the libraries that trained a table's model say of transformed features: probabilities, [n, classes].
+
+    Args:
+        model: what the Trainer left, with the members of a blend.
+        features: `numbers` and `categories`, as far as there are.
+    """
+    import keras
+    import ydf
+
+    tried = json.loads((model / "provenance.json").read_text())["members"]
+    columns = {f"number{place}": values for place, values in enumerate(np.asarray(features["numbers"]).T)}
+    columns |= {
+        f"category{place}": values.astype(bytes) for place, values in enumerate(np.asarray(features["categories"]).T)
+    }
+    mean = 0.0
+    for name in (name for name, one in tried["members"].items() if one["weight"]):
+        if (model / f"members/{name}.keras").exists():
+            answers = keras.models.load_model(model / f"members/{name}.keras").predict(dict(features), verbose=0)
+        else:
+            answers = ydf.load_model(str(model / f"members/{name}")).predict(columns)
+            answers = np.stack([1 - answers, answers], axis=1) if answers.ndim == 1 else answers
+        mean = mean + tried["members"][name]["weight"] * answers.astype(np.float64)
+    powers = mean ** (1 / tried["calibration"]["temperature"])
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
 def strings(values: Any) -> list[str]:
     """The texts in an answer, over REST or gRPC, in one row."""
     return [value.decode() if isinstance(value, bytes) else value for value in np.asarray(values).reshape(-1).tolist()]
@@ -97,7 +125,7 @@ def config_file(tmp_path) -> Callable[..., str]:
             "preprocessing:\n"
             "  label: {column: bought}\n"
             f"{extra}"
-            "trainer: {hidden_units: [], epochs: 60, learning_rate: 0.05}\n"
+            "trainer: {model: linear, epochs: 60, learning_rate: 0.05}\n"
             "evaluation: {at_least: {auc: 0.6}}\n"
         )
         return str(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_transform as tft
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tfx.components.trainer.fn_args_utils import FnArgs
 
 from benchmarks.harness.pipelines import transform_graph
@@ -21,6 +23,7 @@ from serving.session_model import SessionModel
 from serving.signatures.tabular import raw_list
 from trainers.options import TunerOptions
 from trainers.splits import TransformedSplit, TransformGraph
+from trainers.tabular.members import Classifier, Table, train_members
 from trainers.tabular.models import build_model, model_inputs
 from trainers.tabular.options import TabularTrainerOptions
 from trainers.tabular.train import fit, run_fn, shuffled_batches, tuner_fn
@@ -95,6 +98,77 @@ def test_the_same_seed_gives_the_same_model():
     first, second = (trained(options).predict(split().features, verbose=0) for _ in range(2))
     # Threads may add in another order.
     np.testing.assert_allclose(first, second, atol=1e-5)
+
+
+def turned(seed: int = 0) -> TransformedSplit:
+    """What the number says of the label depends on the category, which no linear model sees."""
+    rows = split(seed=seed)
+    numbers, categories = rows.features["numbers"][:, 0], rows.features["categories"][:, 0]
+    return replace(rows, labels=((numbers > 0) ^ (categories == 1)).astype(np.int64))
+
+
+def members_of(rows: TransformedSplit, **options: Any) -> Classifier:
+    small = {"hidden_units": (), "trees": {"count": 80, "forest": 20}} | options
+    return train_members(Table(rows, 2, 3, {}, TabularTrainerOptions(**small)))
+
+
+def test_members_are_weighed_by_rows_that_they_did_not_see_and_the_same_seed_gives_the_same():
+    first, second = (members_of(turned(), hidden_units=(16,), epochs=12) for _ in range(2))
+    tried = first.report["members"]
+    assert list(tried) == ["linear", "trees", "forest", "network"]
+    assert tried["trees"]["cross_entropy"][0] < 0.3 and tried["linear"]["cross_entropy"][0] > 0.5
+    assert tried["linear"]["weight"] < 0.1
+    assert first.report["blend"]["cross_entropy"][0] <= tried["trees"]["cross_entropy"][0] + 1e-6
+    for name in tried:
+        assert tried[name]["weight"] == pytest.approx(second.report["members"][name]["weight"], abs=1e-4)
+    asked = turned(seed=1)
+    np.testing.assert_allclose(first.predict(asked), second.predict(asked), atol=1e-5)
+    assert (first.predict(asked).argmax(axis=1) == asked.labels).mean() > 0.95
+
+
+def test_trees_alone_answer_as_ydf_does_also_of_categories_that_no_training_met():
+    trees = members_of(split(), model="trees")
+    assert list(trees.report["members"]) == ["trees"] and trees.report["kept"] == "trees"
+    again = members_of(split(), model="trees")
+    asked = split(seed=1)
+    np.testing.assert_array_equal(trees.predict(asked), again.predict(asked))
+    asked.features["categories"][::3] = 2
+    served = tf.function(trees.answer, autograph=False)(asked.features)
+    np.testing.assert_allclose(served, trees.predict(asked), atol=1e-6)
+
+
+def test_trees_that_never_met_a_label_give_it_no_probability():
+    rows = split()
+    three = Table(rows, 3, 2, {}, TabularTrainerOptions(model="trees", trees={"count": 20}))
+    trees = train_members(three)
+    answers = trees.predict(rows)
+    assert answers.shape == (400, 3) and (answers[:, 2] < 1e-6).all()
+    np.testing.assert_allclose(tf.function(trees.answer, autograph=False)(rows.features), answers, atol=1e-6)
+
+
+def test_few_rows_get_a_linear_model_and_a_sentence():
+    few = members_of(split(rows=12))
+    assert few.report["why"].startswith("12 rows and ") and "nothing was compared" in few.report["why"]
+    np.testing.assert_allclose(few.predict(split(seed=1)).sum(axis=1), 1, atol=1e-6)
+
+
+def test_members_that_there_is_no_time_for_are_left_out():
+    hurried = members_of(split(), minutes=1e-6)
+    assert list(hurried.report["members"]) == ["linear"] and hurried.report["left_out"] == ["trees", "forest"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"model": "trees", "warm_start": True}, "model: trees does not go on from"),
+        ({"model": "network", "hidden_units": ()}, "needs hidden_units"),
+        ({"model": "linear", "minutes": 1}, "model: linear ends by epochs"),
+        ({"warm_start": True, "minutes": 1}, "model: auto ends by epochs"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(options, said):
+    with pytest.raises(ValueError, match=said):
+        TabularTrainerOptions(**options)
 
 
 def test_each_pass_has_every_row_once_in_a_new_order():
@@ -188,7 +262,7 @@ def columns_of(table: list[Row]) -> dict[str, np.ndarray]:
 
 def train(folder: Path, table: list[Row], base_model: str = "", **trainer: Any) -> str:
     tf.compat.v1.reset_default_graph()  # other tests leave annotations there, which tft would read
-    options = TabularTrainerOptions(warm_start=True, **trainer)
+    options = TabularTrainerOptions(**{"warm_start": True} | trainer)
     with tf.io.TFRecordWriter(f"{folder}/examples.gz", "GZIP") as writer:
         for row in table:
             writer.write(example(row))
@@ -213,19 +287,39 @@ def train(folder: Path, table: list[Row], base_model: str = "", **trainer: Any) 
 TABLE = rows(300)
 
 
-@pytest.fixture(scope="module", params=[(), (8,)], ids=["linear", "network"])
-def hidden_units(request) -> tuple[int, ...]:
+CORE_OPERATIONS = {
+    "Abs", "AddN", "AddV2", "Any", "ArgMax", "AsString", "AssignVariableOp", "BiasAdd", "BitwiseAnd", "BroadcastTo",
+    "Cast", "ConcatV2", "Const", "Cos", "Cumsum", "DenseBincount", "DivNoNan", "Einsum", "Equal", "ExpandDims",
+    "Fill", "FloorDiv", "FloorMod", "GatherNd", "GatherV2", "Greater", "GreaterEqual", "HashTableV2", "Identity",
+    "InitializeTableFromTextFileV2", "IsFinite", "IsNan", "LeftShift", "Less", "LessEqual", "Log", "Log1p",
+    "LogicalAnd", "LogicalNot", "LogicalOr", "LookupTableFindV2", "LowerBound", "MatMul", "Max", "Maximum",
+    "MergeV2Checkpoints", "Minimum", "Mul", "Ndtri", "Neg", "NoOp", "NotEqual", "OnesLike", "Pack",
+    "ParseExampleV2", "PartitionedCall", "Placeholder", "PlaceholderWithDefault", "PopulationCount", "Prod",
+    "RaggedTensorToTensor", "Range", "ReadVariableOp", "RealDiv", "Relu", "Reshape", "RestoreV2", "RightShift",
+    "SaveV2", "Select", "SelectV2", "Shape", "ShardedFilename", "Sigmoid", "Sign", "Sin", "Size", "Softmax",
+    "SparseToDense", "SplitV", "Sqrt", "Squeeze", "StatefulPartitionedCall", "StaticRegexFullMatch",
+    "StaticRegexReplace", "StridedSlice", "StringJoin", "StringLength", "StringLower", "StringNGrams",
+    "StringSplitV2", "StringStrip", "StringToHashBucketFast", "StringToNumber", "Sub", "Substr", "Sum", "Tile",
+    "TopKV2", "Transpose", "UnicodeDecode", "UnicodeEncode", "UnicodeTranscode", "UniqueWithCounts", "Unpack",
+    "UnsortedSegmentMin", "UpperBound", "VarHandleOp", "VarIsInitializedOp", "Where", "ZerosLike",
+}  # fmt: skip
+LINEAR, NETWORK = {"model": "linear"}, {"model": "network", "hidden_units": (8,)}
+BLEND = {"model": "blend", "hidden_units": (8,), "warm_start": False, "trees": {"count": 60, "forest": 20}}
+
+
+@pytest.fixture(scope="module", params=[LINEAR, NETWORK, BLEND], ids=["linear", "network", "blend"])
+def trainer(request) -> dict[str, Any]:
     return request.param
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, hidden_units) -> Path:
+def folder(tmp_path_factory, trainer) -> Path:
     return tmp_path_factory.mktemp("table")
 
 
 @pytest.fixture(scope="module")
-def saved_model(folder, hidden_units) -> str:
-    return train(folder, TABLE, hidden_units=hidden_units, epochs=20, batch_size=32)
+def saved_model(folder, trainer) -> str:
+    return train(folder, TABLE, **trainer, epochs=20, batch_size=32)
 
 
 @pytest.fixture(scope="module")
@@ -237,7 +331,7 @@ def session(saved_model) -> Any:
 
 @pytest.fixture(scope="module")
 def expected(saved_model) -> np.ndarray:
-    """What the Keras model says of each row after Transform's graph: probabilities of "no" and "yes"."""
+    """What the libraries' own models say of each row after Transform's graph: probabilities of "no" and "yes"."""
     written = reference_predictions.read(f"{Path(saved_model).parent}/{FILE_NAME}")
     by_id = dict(zip(written.ids, written.probabilities, strict=True))
     return np.array([by_id[reference_predictions.example_id(example(row))] for row in TABLE])
@@ -299,6 +393,14 @@ def test_odd_rows_have_finite_answers_and_leave_the_others_alone(session):
     np.testing.assert_allclose(answers[-1], alone, atol=1e-6)
 
 
+def test_the_export_has_core_operations_alone(saved_model):
+    """Of those that TensorFlow Serving links, and no XLA, no Python, none of another library."""
+    content = SavedModel.FromString(Path(saved_model, "saved_model.pb").read_bytes())
+    graphs = [content.meta_graphs[0].graph_def, *content.meta_graphs[0].graph_def.library.function]
+    found = {node.op for graph in graphs for node in getattr(graph, "node", getattr(graph, "node_def", ()))}
+    assert found - CORE_OPERATIONS == set()
+
+
 def test_an_empty_request_has_an_empty_answer(session):
     columns = {name: values[:0] for name, values in columns_of(TABLE).items()}
     assert session.run("serving_default", columns)["output_0"].shape == (0,)
@@ -312,8 +414,10 @@ def test_the_model_learns_from_each_kind(session):
         assert right[rest::3].mean() > 0.9
 
 
-def test_a_warm_start_begins_with_the_weights_of_the_served_model(saved_model, expected, hidden_units, tmp_path):
-    still = {"hidden_units": hidden_units, "epochs": 1, "learning_rate": 1e-12, "batch_size": 300}
+def test_a_warm_start_begins_with_the_weights_of_the_served_model(saved_model, expected, trainer, tmp_path):
+    if trainer is BLEND:
+        pytest.skip("a blend starts from nothing")
+    still = {**trainer, "epochs": 1, "learning_rate": 1e-12, "batch_size": 300}
     started = train(tmp_path, TABLE, base_model=saved_model, **still)
     said = json.loads((Path(started).parent / "provenance.json").read_text())["warm_start"]
     assert said.startswith("warm: from the served model, with") and "terms0" in said
@@ -325,7 +429,7 @@ def test_a_warm_start_begins_with_the_weights_of_the_served_model(saved_model, e
 
 def test_hyperparameters_are_searched_for_such_a_table_too(saved_model, folder, tmp_path):
     search = TunerOptions(space={"learning_rate": [1e-7, 0.05]}, objective="cross_entropy")
-    options = TabularTrainerOptions(hidden_units=(), epochs=5)
+    options = TabularTrainerOptions(model="linear", epochs=5)
     config = {"preprocessing": OPTIONS, "trainer": options, "tuner": search}
     made = tuner_fn(
         FnArgs(

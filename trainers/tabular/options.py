@@ -2,14 +2,51 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+ModelKind = Literal["auto", "linear", "network", "trees", "blend"]
+
+
+class TreeOptions(BaseModel):
+    """Decision trees by YDF.
+
+    Attributes:
+        count: boosted trees at most; how many there are, rows that a training does not see decide.
+        max_depth: of a boosted tree.
+        learning_rate: the share of a boosted tree's answer that counts.
+        subsample: the share of rows that each boosted tree is grown on; by default 0.8, and all of more than 20,000.
+        feature_share: the share of columns that each split of a boosted tree is chosen of; by default 0.5, and all with
+            more than 20,000 rows.
+        min_examples: the fewest rows of a leaf of a boosted tree.
+        forest: the trees of a random forest, of deep trees grown without looking at one another; fewer where there are
+            many rows, and none with more than 20,000, for it would be large then. 0 leaves it out.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    count: int = Field(600, ge=1)
+    max_depth: int = Field(6, ge=1, le=24)
+    learning_rate: float = Field(0.05, gt=0, le=1)
+    subsample: float | None = Field(None, gt=0, le=1)
+    feature_share: float | None = Field(None, gt=0, le=1)
+    min_examples: int = Field(10, ge=1)
+    forest: int = Field(300, ge=0)
 
 
 class TabularTrainerOptions(BaseModel):
-    """A linear model over all features, plus a small network over them where `hidden_units` says so.
+    """Which model is trained, and how.
 
     Attributes:
-        hidden_units: the widths of the network's layers; none makes the model purely linear.
+        model: `linear`; `network`, which has a linear part; `trees`, boosted; `blend`, the mean of these and of a
+            random forest, weighted as predictions out of folds suit best; `auto`, the blend, or the best of them alone
+            where a blend gains nothing to speak of. With `warm_start`, `auto` is a network, or linear without hidden
+            units: no trees go on from where others ended.
+        hidden_units: the widths of the network's layers; without any, no network is tried.
+        trees: size and number of trees.
+        minutes: how long members may be trained, for `trees`, `blend` and `auto`; those that there is no time for are
+            left out. What comes of it depends on the machine; without it, it does not.
         embedding_width: the width of a category's embedding in the network.
         dropout: the share of activations dropped between the network's layers in training.
         l2: the weight of the squared weights in the loss (the loss is a mean over examples).
@@ -24,7 +61,10 @@ class TabularTrainerOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    model: ModelKind = "auto"
     hidden_units: tuple[int, ...] = (64, 32)
+    trees: TreeOptions = TreeOptions()
+    minutes: float | None = Field(None, gt=0)
     embedding_width: int = Field(8, ge=1)
     dropout: float = Field(0.1, ge=0, lt=1)
     l2: float = Field(1e-4, ge=0)
@@ -34,3 +74,26 @@ class TabularTrainerOptions(BaseModel):
     early_stopping_patience: int | None = Field(None, ge=1)
     warm_start: bool = False
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _check_model(self) -> TabularTrainerOptions:
+        if self.model == "network" and not self.hidden_units:
+            raise ValueError("model: network needs hidden_units, such as [64, 32]; without any, it is model: linear")
+        if self.model in ("trees", "blend") and self.warm_start:
+            raise ValueError(
+                f"warm_start begins with the weights of a network or a linear model, which model: {self.model} does "
+                "not go on from; take warm_start out, or say model: network or linear"
+            )
+        if self.minutes and not self.has_members:
+            raise ValueError(f"minutes bounds what auto, trees and blend try; model: {self.model} ends by epochs")
+        return self
+
+    @property
+    def has_members(self) -> bool:
+        """Whether members are trained and measured on folds, and not one Keras model on all rows."""
+        return self.model in ("trees", "blend") or (self.model == "auto" and not self.warm_start)
+
+    @property
+    def keras_units(self) -> tuple[int, ...]:
+        """The hidden layers of the Keras model where there are no members."""
+        return () if self.model == "linear" else self.hidden_units

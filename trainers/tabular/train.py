@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -12,9 +11,10 @@ import tensorflow_transform as tft
 from tfx.components.trainer.fn_args_utils import FnArgs
 from tfx.components.tuner.component import TunerFnResult
 
-from serving.signatures.common import VOCABULARY, Features, Labels, export
+from serving.reference_predictions import predictions_of
+from serving.signatures.common import VOCABULARY, Labels, export
 from serving.signatures.tabular import served_model
-from trainers.artifacts import frozen_model, learning_curves, predict_split, write_artifacts
+from trainers.artifacts import learning_curves, write_artifacts, write_members
 from trainers.fitting import steps_per_execution
 from trainers.options import TunerOptions, tuned_options
 from trainers.splits import (
@@ -26,6 +26,7 @@ from trainers.splits import (
     read_transformed_split,
     shuffled_batches,
 )
+from trainers.tabular.members import Classifier, Table, keras_classifier, train_members
 from trainers.tabular.models import build_model, feature_sizes, known_categories, known_terms, model_inputs
 from trainers.tabular.options import TabularTrainerOptions
 from trainers.tuning import BestHyperparameters, TrialOutcome, hyperparameter_search, tuning_split
@@ -49,23 +50,31 @@ def run_fn(fn_args: FnArgs) -> None:
     train = read_transformed_split(fn_args.train_files, transform, model_inputs)
     evaluation = read_transformed_split(fn_args.eval_files, transform, model_inputs)
 
-    keras.utils.set_random_seed(options.seed)
     categories = known_categories(transform_output, train.features)
     terms = known_terms(transform_output, train.features)
-    sizes = feature_sizes(terms, preprocessing)
-    model = build_model(train.features, len(categories), len(labels), options, sizes)
-    vocabularies = ({CATEGORY_VOCABULARY: categories} if categories else {}) | terms
-    meaning = MeaningOfWeights.of(transform, preprocessing, labels, vocabularies)
-    start = start_warm(model, meaning, fn_args.base_model) if options.warm_start else ""
-    fit(model, train, options)
-    _export(model, transform_output, transform, preprocessing, len(labels), fn_args.serving_model_dir)
+    table = Table(train, len(labels), len(categories), feature_sizes(terms, preprocessing), options)
+    start = ""
+    if options.has_members:
+        classifier = train_members(table)
+    else:
+        model = _keras_model(table)
+        vocabularies = ({CATEGORY_VOCABULARY: categories} if categories else {}) | terms
+        meaning = MeaningOfWeights.of(transform, preprocessing, labels, vocabularies)
+        start = start_warm(model, meaning, fn_args.base_model) if options.warm_start else ""
+        fit(model, train, options)
+        classifier = keras_classifier(model, learning_curves(model))
+    _export(classifier, transform_output, transform, preprocessing, len(labels), fn_args.serving_model_dir)
+    if options.has_members and classifier.save is not None:
+        write_members(fn_args.serving_model_dir, classifier.save)
     if options.warm_start:
         write_warm_start(fn_args.serving_model_dir, model, meaning)
     write_artifacts(
         fn_args.serving_model_dir,
         fn_args.model_run_dir,
-        model=model,
-        predictions=predict_split(model, evaluation, labels),
+        model=None if options.has_members else classifier.model,
+        predictions=predictions_of(evaluation.ids, labels, classifier.predict(evaluation)),
+        curves=classifier.curves,
+        members=classifier.report,
         data_fingerprint=data_fingerprint(train.fingerprint, evaluation.fingerprint),
         code_fingerprint=best.code_fingerprint,
         left_out=train.left_out + evaluation.left_out,
@@ -124,13 +133,16 @@ def _validation(split: TransformedSplit, rows: np.ndarray) -> tf.data.Dataset:
     return batches.map(lambda chosen: (dense_batch(columns, chosen), tf.gather(numbers, chosen)))
 
 
-def _served_prediction(model: keras.Model) -> Callable[[Features], tf.Tensor]:
-    predict = frozen_model(model)
-    return lambda features: predict(dense_batch(model_inputs(features)))
+def _keras_model(table: Table) -> keras.Model:
+    """An untrained model, the same for the same seed."""
+    options = table.options
+    keras.utils.set_random_seed(options.seed)
+    as_asked = options.model_copy(update={"hidden_units": options.keras_units})
+    return build_model(table.split.features, table.vocabulary_size, table.classes, as_asked, table.sizes)
 
 
 def _export(
-    model: keras.Model,
+    classifier: Classifier,
     transform_output: tft.TFTransformOutput,
     transform: TransformGraph,
     preprocessing: TabularOptions,
@@ -140,7 +152,7 @@ def _export(
     export(
         served_model(
             transform=transform,
-            predict=_served_prediction(model),
+            predict=classifier.answer,
             labels=Labels(transform_output.vocabulary_file_by_name(VOCABULARY)),
             raw_feature_spec=transform.raw_feature_spec,
             label_column=preprocessing.label.column,
@@ -169,10 +181,13 @@ def tuner_fn(fn_args: FnArgs) -> TunerFnResult:
     sizes = feature_sizes(known_terms(transform_output, train.features), preprocessing)
 
     def trial(candidate: TabularTrainerOptions, _: Path) -> TrialOutcome:
-        keras.utils.set_random_seed(candidate.seed)
-        model = build_model(train.features, len(categories), len(labels), candidate, sizes)
-        fit(model, train, candidate)
-        predictions = predict_split(model, held_out, labels)
-        return TrialOutcome(learning_curves(model), held_out.labels, predictions.probabilities)
+        table = Table(train, len(labels), len(categories), sizes, candidate)
+        if candidate.has_members:
+            classifier = train_members(table)
+        else:
+            model = _keras_model(table)
+            fit(model, train, candidate)
+            classifier = keras_classifier(model, learning_curves(model))
+        return TrialOutcome(classifier.curves, held_out.labels, classifier.predict(held_out))
 
     return hyperparameter_search(trial, options, tuner, fn_args.working_dir)

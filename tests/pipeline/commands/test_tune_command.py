@@ -30,7 +30,7 @@ name: mine
 task: tabular
 data: {path: data.csv, minimum_examples: 5}
 preprocessing: {label: {column: bought}}
-trainer: {hidden_units: [], epochs: 20}
+trainer: {model: network, epochs: 20}
 tuner: {trials: 3, space: {hidden_units: [[5], [7, 3]], learning_rate: {min: 0.01, max: 0.1}}}
 evaluation: {at_least: {auc: 0.6}}
 """

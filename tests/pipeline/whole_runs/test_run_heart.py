@@ -10,7 +10,6 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -21,7 +20,7 @@ from serving.missing_values import MISSING_FLOAT, MISSING_INTEGER, MISSING_STRIN
 from serving.model_store import list_versions, served_version, verify
 from serving.server.app import EmbeddedServer
 from serving.server.options import ServerOptions
-from tests.pipeline.conftest import PROJECT, HeartRun, ingraph, strings
+from tests.pipeline.conftest import PROJECT, HeartRun, ingraph, strings, training_graphs_answers
 
 FLOATS, STRINGS = {"oldpeak"}, {"thal"}
 LABELS = ["disease", "healthy"]
@@ -76,14 +75,14 @@ def example(row: dict[str, Any]) -> bytes:
 
 @pytest.fixture(scope="module")
 def training_graph(heart_run: HeartRun, serialized) -> np.ndarray:
-    """What the Keras model says after Transform's graph: probabilities in the order of LABELS."""
+    """What the members say after Transform's graph, blended: probabilities in the order of LABELS."""
     (graph,) = (heart_run.artifacts / "Transform/transform_graph").iterdir()
     (model,) = (heart_run.artifacts / "Trainer/model").iterdir()
     transform = tft.TFTransformOutput(str(graph))
     assert [label.decode() for label in transform.vocabulary_by_name("labels")] == LABELS
     spec = {name: feature for name, feature in transform.raw_feature_spec().items() if name != "target"}
     features = transform.transform_features_layer()(tf.io.parse_example(serialized, spec))
-    return keras.models.load_model(model / "model.keras").predict(dict(features), verbose=0)
+    return training_graphs_answers(model, features)
 
 
 @pytest.fixture(scope="module")
@@ -180,6 +179,21 @@ def test_the_published_version_carries_its_provenance_and_checksums(heart_run: H
     assert verify(version) == []
     assert {"data_fingerprint", "code_fingerprint", "run_id", "metrics", "checksums"} <= set(version.provenance)
     assert version.provenance["metrics"]["auc"] > 0.8
+
+
+def test_the_report_and_the_provenance_say_what_was_tried_and_what_is_kept(heart_run: HeartRun):
+    version = served_version(str(heart_run.base_path))
+    tried = version.provenance["members"]
+    assert list(tried["members"]) == ["linear", "trees", "forest"] and tried["folds"] == 5 and tried["left_out"] == []
+    assert sum(one["weight"] for one in tried["members"].values()) == pytest.approx(1)
+    (report,) = (heart_run.workdir / "runs/heart/reports").glob("*.html")
+    page = report.read_text()
+    assert f"Kept: <strong>{tried['kept']}</strong>" in page
+    for one in [*tried["members"].values(), tried["blend"]]:
+        value, low, high = one["cross_entropy"]
+        assert low < value < high and f"{value:.4f} ({low:.4f} to {high:.4f})" in page
+    for before_and_after in (tried["calibration"][name] for name in ("cross_entropy", "ece")):
+        assert all(f'<td class="number">{value:.4f}</td>' in page for value in before_and_after)
 
 
 def test_the_next_run_repeats_nothing_and_publishes_nothing_twice_until_the_base_path_is_wiped(

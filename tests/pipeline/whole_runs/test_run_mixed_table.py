@@ -80,7 +80,7 @@ def mixed_run(tmp_path_factory: pytest.TempPathFactory) -> MixedRun:
     customers().to_parquet(table, index=False)
     started = ingraph("init", str(table), "--label", "outcome", "--config", config)
     assert started.status == 0, started.errors
-    finished = ingraph("run", config, "--workdir", str(folder), *TEST_SHARE)
+    finished = ingraph("run", config, "--workdir", str(folder), *TEST_SHARE, "--set", "trainer.model=network")
     assert finished.status == 0, finished.output + finished.errors
     return MixedRun(folder, started, finished)
 

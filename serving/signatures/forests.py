@@ -1,0 +1,408 @@
+"""Additive forests in core operations: decision trees whose leaves are summed, whichever library grew them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import tensorflow as tf
+
+LEAF, AT_LEAST, IN_SET, OBLIQUE = range(4)
+
+
+@dataclass(frozen=True)
+class Forest:
+    """Decision trees, and how their leaves are added.
+
+    Every condition of numbers is `x >= threshold`: `x > t` is that of the next number above t. Libraries that compare
+    in float32 are compared with in float32: thresholds become the smallest float32 that is not below them.
+
+    Attributes:
+        roots: int32 [trees], the node that each tree begins with.
+        condition: int8 [nodes]: LEAF, AT_LEAST (a number is at least the threshold), IN_SET (a category is in a set),
+            OBLIQUE (a weighted sum of numbers is at least the threshold).
+        column: int32 [nodes]: of the numbers for AT_LEAST, of the categories for IN_SET, the row of the projections for
+            OBLIQUE.
+        threshold: float64 [nodes], of AT_LEAST and OBLIQUE.
+        members: int32 [nodes], the row of `sets` for IN_SET.
+        missing: bool [nodes], what the condition comes to where the value is missing.
+        yes: int32 [nodes], the node that follows where the condition holds.
+        no: int32 [nodes], the node that follows where it does not.
+        leaf: int32 [nodes], the row of `leaf_values` for LEAF.
+        sets: uint8 [sets, bytes], bitmaps of category numbers: number c is bit c % 8 of byte c // 8.
+        category_counts: int32 [m]: numbers of category column j are 0 to category_counts[j] - 1, all others missing.
+        projection_columns: int32 [projections, n], of the numbers; -1 fills a row up.
+        projection_weights: float32 [projections, n].
+        projection_replacements: float32 [projections, n], what stands in for a missing number; NaN: the sum is missing.
+        leaf_values: float64 [leaves, outputs], or [leaves, 1] where each tree adds to one output.
+        tree_outputs: int32 [trees], the output that a tree adds to, where leaves have one value.
+        bias: float64 [outputs], where the sums begin.
+    """
+
+    roots: np.ndarray
+    condition: np.ndarray
+    column: np.ndarray
+    threshold: np.ndarray
+    members: np.ndarray
+    missing: np.ndarray
+    yes: np.ndarray
+    no: np.ndarray
+    leaf: np.ndarray
+    sets: np.ndarray
+    category_counts: np.ndarray
+    projection_columns: np.ndarray
+    projection_weights: np.ndarray
+    projection_replacements: np.ndarray
+    leaf_values: np.ndarray
+    tree_outputs: np.ndarray
+    bias: np.ndarray
+
+    @property
+    def is_oblique(self) -> bool:
+        """Whether some condition looks at a weighted sum."""
+        return bool((self.condition == OBLIQUE).any())
+
+    @cached_property
+    def levels(self) -> list[np.ndarray]:
+        """The nodes by their distance from the root, of all trees; in a level, children follow in pairs: no, yes."""
+        found = [self.roots]
+        while True:
+            inner = found[-1][self.condition[found[-1]] != LEAF]
+            if not len(inner):
+                return found
+            found.append(np.stack([self.no[inner], self.yes[inner]], axis=1).reshape(-1))
+
+
+def _comparable(thresholds: np.ndarray, dtype: type) -> np.ndarray:
+    """The thresholds t of `x >= t` for numbers x of a dtype: the smallest of its numbers that are not below.
+
+    A denormal number is 0 to TensorFlow's operations, so that none is a threshold.
+    """
+    tiny = np.finfo(dtype).tiny
+    with np.errstate(over="ignore"):
+        rounded: np.ndarray = thresholds.astype(dtype)
+    rounded = np.where(rounded < thresholds, np.nextafter(rounded, dtype(np.inf)), rounded)
+    rounded = np.where((rounded > 0) & (rounded < tiny), tiny, rounded)
+    return np.where((rounded < 0) & (rounded > -tiny), dtype(0), rounded).astype(dtype)
+
+
+def forest_scores(forest: Forest, numbers: tf.Tensor, categories: tf.Tensor) -> tf.Tensor:
+    """float32 [batch, outputs]: for each output its bias and the leaves that a row comes to, added up in float64.
+
+    Args:
+        forest: the trees; they become constants of the graph.
+        numbers: float32 or float64 [batch, n], NaN where missing; the dtype is the one that conditions are compared in.
+        categories: int64 [batch, m], the number of each category; missing where there is no such number.
+
+    A tree of few leaves is answered by bit masks, as QuickScorer does (Lucchese et al., SIGIR 2015): each value of a
+    column rules leaves out, which ones is looked up for all trees at once, and the leaf that no column rules out is the
+    answer. Deep trees, and those of many columns, are walked level by level.
+    """
+    blocks = _blocks(forest, numbers.dtype.as_numpy_dtype)
+    if blocks is None:
+        sums = _walk(forest, numbers, categories)
+    else:
+        sums = tf.add_n([block.sums(numbers, categories, len(forest.bias)) for block in blocks])
+    return tf.cast(sums + tf.constant(forest.bias, tf.float64), tf.float32)
+
+
+# Tables of masks grow with the trees times the thresholds: those of a block of trees stay small, and in a core's cache.
+_BLOCK_LEAVES = 4096
+_MOST_BYTES = 64 << 20
+# What masks cost beside a walk, by how often: a mask looked up and joined, against a step from a node to the next.
+_MASKS_A_STEP = 12
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """The values that conditions can tell apart, numbered: rows, those of one column after those of the other.
+
+    Attributes:
+        numbers: which columns of numbers there are conditions of.
+        thresholds: [len(numbers), n], ascending in each row, filled up with infinity.
+        counts: int32 [len(numbers)], how many thresholds each has. Row r of a column of numbers stands for those with r
+            thresholds at or below them; the last row, for a missing one.
+        categories: which columns of categories there are conditions of; the last row of each is for a missing one.
+        first: int32 [columns + 1], the first row of each, and how many there are.
+    """
+
+    numbers: np.ndarray
+    thresholds: np.ndarray
+    counts: np.ndarray
+    categories: np.ndarray
+    first: np.ndarray
+
+    @classmethod
+    def of(cls, forest: Forest, dtype: type, nodes: np.ndarray) -> _Columns:
+        """Those of some of the nodes."""
+        numeric = nodes[forest.condition[nodes] == AT_LEAST]
+        numbers = np.unique(forest.column[numeric])
+        compared = _comparable(forest.threshold[numeric], dtype)
+        of_column = [np.unique(compared[forest.column[numeric] == column]) for column in numbers]
+        counts = np.array([len(values) for values in of_column], np.int32)
+        thresholds = np.full((len(numbers), max(counts, default=0)), np.inf, dtype)
+        for row, values in zip(thresholds, of_column, strict=True):
+            row[: len(values)] = values
+        categories = np.unique(forest.column[nodes[forest.condition[nodes] == IN_SET]])
+        sizes = [*(counts + 2), *(forest.category_counts[categories] + 1)]
+        return cls(numbers, thresholds, counts, categories, np.cumsum([0, *sizes]).astype(np.int32))
+
+    def rows(self, numbers: tf.Tensor, categories: tf.Tensor) -> tf.Tensor:
+        """int32 [columns, batch]: the row of each value."""
+        parts = []
+        count = len(self.numbers)
+        if count:
+            values = tf.transpose(tf.gather(numbers, self.numbers, axis=1))
+            passed = tf.searchsorted(tf.constant(self.thresholds), values, side="right")
+            counts = self.counts[:, None]
+            rows = tf.where(tf.math.is_nan(values), counts + 1, tf.minimum(passed, counts))
+            parts.append(rows + self.first[:count, None])
+        if len(self.categories):
+            values = tf.transpose(tf.gather(categories, self.categories, axis=1))
+            sizes = (np.diff(self.first)[count:, None] - 1).astype(np.int64)
+            known = tf.logical_and(values >= 0, values < sizes)
+            parts.append(tf.cast(tf.where(known, values, sizes), tf.int32) + self.first[count:-1, None])
+        return tf.concat(parts, axis=0)
+
+    def split(self, forest: Forest, node: int) -> tuple[np.ndarray, np.ndarray]:
+        """The rows of a node's column for which its condition holds, and those for which it does not."""
+        numeric = forest.condition[node] == AT_LEAST
+        known = self.numbers if numeric else self.categories
+        place = int(np.searchsorted(known, forest.column[node]))
+        column = place if numeric else place + len(self.numbers)
+        rows = np.arange(self.first[column], self.first[column + 1])
+        if numeric:
+            thresholds = self.thresholds[place]
+            threshold = _comparable(forest.threshold[node : node + 1], thresholds.dtype.type)
+            holds = np.arange(len(rows)) > np.searchsorted(thresholds, threshold[0])
+        else:
+            bits = np.unpackbits(forest.sets[forest.members[node]], bitorder="little")
+            holds = np.zeros(len(rows), bool)
+            holds[: len(bits)] = bits[: len(rows)]
+        holds[-1] = forest.missing[node]
+        return rows[holds], rows[~holds]
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Some of the trees, whose leaves are bits: so many in a word, in as many words as a tree needs.
+
+    Attributes:
+        columns: the values that these trees tell apart.
+        table: int32 or int64 [rows, words]: the leaves that a value leaves over.
+        slots: float64 [words, bits + 1, n]: the values of the leaf of each bit, and 0 where no bit is left.
+        outputs: int32 [words]: the output that the leaves of each word add to.
+    """
+
+    columns: _Columns
+    table: np.ndarray
+    slots: np.ndarray
+    outputs: np.ndarray
+
+    def sums(self, numbers: tf.Tensor, categories: tf.Tensor, outputs: int) -> tf.Tensor:
+        """float64 [batch, outputs]: the leaves of each row, added up by output."""
+        table = tf.constant(self.table)
+        first, *others = tf.unstack(self.columns.rows(numbers, categories))
+        left = tf.gather(table, first)
+        for rows in others:
+            left = tf.bitwise.bitwise_and(left, tf.gather(table, rows))
+        # One bit is left in one of a tree's words: as many bits are below it as leaves are before the answer. Where
+        # none is left, all bits are below.
+        words, slots, width = self.slots.shape
+        before = tf.cast(tf.raw_ops.PopulationCount(x=left - 1), tf.int32)
+        slot = before + tf.range(0, words * slots, slots)
+        return _summed(
+            tf.gather(tf.reshape(tf.constant(self.slots), [words * slots, width]), slot), self.outputs, outputs
+        )
+
+
+def _summed(leaves: tf.Tensor, outputs: np.ndarray, count: int) -> tf.Tensor:
+    """float64 [batch, count]: leaves [batch, n, width] added up, each to its output where the width is 1."""
+    if leaves.shape[2] > 1 or count == 1:
+        return tf.reduce_sum(leaves, axis=1)
+    return tf.linalg.matmul(tf.squeeze(leaves, axis=2), tf.one_hot(outputs, count, dtype=tf.float64))
+
+
+def _leaf_ranges(forest: Forest, root: int) -> dict[int, tuple[int, int]]:
+    """Node -> the first of the leaves below it, and the one behind the last; leaves are counted from no to yes."""
+    ranges: dict[int, tuple[int, int]] = {}
+    open_nodes, count = [(root, -1)], 0
+    while open_nodes:
+        node, first = open_nodes.pop()
+        if forest.condition[node] == LEAF:
+            ranges[node] = count, count + 1
+            count += 1
+        elif first < 0:
+            open_nodes += [(node, count), (int(forest.yes[node]), -1), (int(forest.no[node]), -1)]
+        else:
+            ranges[node] = first, count
+    return ranges
+
+
+def _block(forest: Forest, trees: Sequence[int], dtype: type) -> _Block:
+    """The tables of some of the trees."""
+    ranges = [_leaf_ranges(forest, int(forest.roots[tree])) for tree in trees]
+    leaves = [of_tree[int(forest.roots[tree])][1] for tree, of_tree in zip(trees, ranges, strict=True)]
+    bits = 32 if max(leaves) <= 32 else 64
+    unsigned, signed = (np.uint32, np.int32) if bits == 32 else (np.uint64, np.int64)
+    words = [-(-count // bits) for count in leaves]
+    first_word = np.cumsum([0, *words])
+    columns = _Columns.of(forest, dtype, np.concatenate([[*of_tree] for of_tree in ranges]))
+    table = np.full((columns.first[-1], first_word[-1]), np.iinfo(unsigned).max, unsigned)
+    slots = np.zeros((first_word[-1], bits + 1, forest.leaf_values.shape[1]))
+
+    def rule_out(rows: np.ndarray | slice, word: int, start: int, end: int) -> None:
+        for number in range(start // bits, -(-end // bits)):
+            low, high = max(start - number * bits, 0), min(end - number * bits, bits)
+            table[rows, word + number] &= unsigned(~(((1 << high) - 1) ^ ((1 << low) - 1)) & ((1 << bits) - 1))
+
+    for word, count, of_tree in zip(first_word, leaves, ranges, strict=False):
+        table[:, word : word + -(-count // bits)] &= _ones(count, bits, unsigned)
+        for node, (start, end) in of_tree.items():
+            if forest.condition[node] == LEAF:
+                slots[word + start // bits, start % bits] = forest.leaf_values[forest.leaf[node]]
+                continue
+            middle = of_tree[int(forest.no[node])][1]
+            yes, no = columns.split(forest, node)
+            rule_out(yes, word, start, middle)
+            rule_out(no, word, middle, end)
+    return _Block(columns, table.view(signed), slots, np.repeat(forest.tree_outputs[[*trees]], words))
+
+
+def _ones(count: int, bits: int, dtype: type) -> np.ndarray:
+    """Words of bits, the first `count` of which are set."""
+    full, rest = divmod(count, bits)
+    return np.array([(1 << bits) - 1] * full + ([(1 << rest) - 1] if rest else []), dtype)
+
+
+def _blocks(forest: Forest, dtype: type) -> list[_Block] | None:
+    """The trees as tables of masks; None where walking costs less, or the tables were too large."""
+    inner = forest.condition != LEAF
+    columns = len({*zip(forest.condition[inner].tolist(), forest.column[inner].tolist(), strict=True)})
+    leaves = len(forest.leaf) - int(inner.sum())
+    words = max(leaves / 32, len(forest.roots))
+    if not columns or forest.is_oblique or columns * words > _MASKS_A_STEP * len(forest.roots) * len(forest.levels):
+        return None
+    made: list[_Block] = []
+    size = 1 + int(_BLOCK_LEAVES / max(1.0, leaves / len(forest.roots)))
+    for start in range(0, len(forest.roots), size):
+        made.append(_block(forest, range(start, min(start + size, len(forest.roots))), dtype))
+        if sum(block.table.nbytes + block.slots.nbytes for block in made) > _MOST_BYTES:
+            return None
+    return made
+
+
+def _walk(forest: Forest, numbers: tf.Tensor, categories: tf.Tensor) -> tf.Tensor:
+    """float64 [batch, outputs]: the sums of the leaves, by a step down for each level of the deepest tree."""
+    nodes = np.concatenate(forest.levels)
+    condition, column, missing = forest.condition[nodes], forest.column[nodes], forest.missing[nodes]
+    is_leaf, in_set, oblique = (condition == kind for kind in (LEAF, IN_SET, OBLIQUE))
+    dtype = numbers.dtype.as_numpy_dtype
+    values = _walked_values(forest, numbers, categories)
+    width, batch = numbers.shape[1], tf.shape(values)[0]
+    row = tf.range(batch)[:, None] * values.shape[1]
+    flat = tf.reshape(values, [-1])
+
+    # Level after level, the two nodes that follow a node stand side by side: a number, plus 1 where a condition holds.
+    child = np.arange(len(nodes), dtype=np.int32)
+    child[~is_leaf] = len(forest.roots) + 2 * np.arange((~is_leaf).sum())
+    # A leaf looks at the last value, which no condition holds for.
+    place = np.full(len(nodes), values.shape[1] - 1, np.int32)
+    place[condition == AT_LEAST] = (column + width * missing)[condition == AT_LEAST]
+    place[in_set] = column[in_set] + 3 * width
+    thresholds = np.maximum(_comparable(forest.threshold[nodes], dtype), np.finfo(dtype).min)
+    thresholds[is_leaf | in_set] = 0
+    bitmaps, start = _bitmaps(forest, nodes)
+    projection = np.where(oblique, column, -1).astype(np.int32)
+
+    at = tf.tile(tf.range(len(forest.roots))[None, :], [batch, 1])
+    first = 0
+    for level in forest.levels[:-1]:
+        here = slice(first, first + len(level))
+        first += len(level)
+        value = tf.gather(flat, row + tf.gather(place, at))
+        holds = tf.greater_equal(value, tf.gather(thresholds, at))
+        if in_set[here].any():
+            begins, category = tf.gather(start, at), tf.cast(value, tf.int32)
+            word = tf.where(begins >= 0, begins + tf.bitwise.right_shift(category, 5), 0)
+            bit = tf.bitwise.right_shift(tf.gather(bitmaps, word), tf.bitwise.bitwise_and(category, 31))
+            holds = tf.where(begins >= 0, tf.equal(tf.bitwise.bitwise_and(bit, 1), 1), holds)
+        if oblique[here].any():
+            chosen = tf.gather(projection, at)
+            total = _weighted_sums(
+                forest, tf.maximum(chosen, 0), flat, row + 2 * width, values.shape[1] - 2 - 2 * width
+            )
+            above = tf.where(tf.math.is_nan(total), tf.gather(missing, at), total >= tf.gather(thresholds, at))
+            holds = tf.where(chosen >= 0, above, holds)
+        at = tf.gather(child, at) + tf.cast(holds, tf.int32)
+    leaves = tf.gather(tf.constant(forest.leaf_values, tf.float64), tf.gather(forest.leaf[nodes], at))
+    return _summed(leaves, forest.tree_outputs, len(forest.bias))
+
+
+def _walked_values(forest: Forest, numbers: tf.Tensor, categories: tf.Tensor) -> tf.Tensor:
+    """[batch, n] of the numbers' dtype: what conditions look at.
+
+    Numbers three times, as a missing one is below all others for some conditions, above all for others, and NaN for a
+    weighted sum; categories, of which a missing one has the number behind the last; 0; and minus infinity.
+    """
+    lowest = tf.constant(-np.inf, numbers.dtype)
+    absent = tf.math.is_nan(numbers)
+    counts = tf.constant(forest.category_counts, tf.int64)
+    known = tf.logical_and(categories >= 0, categories < counts)
+    return tf.concat(
+        [
+            tf.where(absent, lowest, numbers),
+            tf.where(absent, -lowest, numbers),
+            numbers,
+            tf.cast(tf.where(known, categories, counts), numbers.dtype),
+            tf.zeros([tf.shape(numbers)[0], 1], numbers.dtype),
+            tf.fill([tf.shape(numbers)[0], 1], lowest),
+        ],
+        axis=1,
+    )
+
+
+def _bitmaps(forest: Forest, nodes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """int32 [n] and int32 [nodes]: bitmaps one after the other, and where that of each node begins; -1 for no set.
+
+    The bit behind the last category is for a missing one.
+    """
+    in_set = nodes[forest.condition[nodes] == IN_SET]
+    start = np.full(len(nodes), -1, np.int32)
+    if not len(in_set):
+        return np.zeros(1, np.int32), start
+    counts = forest.category_counts[forest.column[in_set]]
+    kinds, which = np.unique(
+        np.stack([forest.members[in_set], counts, forest.missing[in_set]], axis=1), axis=0, return_inverse=True
+    )
+    members = np.unpackbits(forest.sets[kinds[:, 0]], axis=1, bitorder="little")
+    bits = np.zeros((len(kinds), -(-(int(kinds[:, 1].max()) + 1) // 32) * 32), np.uint8)
+    shared = min(members.shape[1], bits.shape[1])
+    bits[:, :shared] = members[:, :shared]
+    bits[np.arange(bits.shape[1]) >= kinds[:, 1:2]] = 0
+    bits[np.arange(len(kinds)), kinds[:, 1]] = kinds[:, 2]
+    start[forest.condition[nodes] == IN_SET] = which.reshape(-1) * (bits.shape[1] // 32)
+    return np.packbits(bits, axis=1, bitorder="little").view("<i4").reshape(-1), start
+
+
+def _weighted_sums(forest: Forest, chosen: tf.Tensor, flat: tf.Tensor, row: tf.Tensor, zero: int) -> tf.Tensor:
+    """[batch, trees]: the weighted sum of each chosen projection, added up in the order of its columns, as YDF does.
+
+    Args:
+        forest: with the projections.
+        chosen: int32 [batch, trees], their rows.
+        flat: [n], the values.
+        row: int32 [batch, 1], where the numbers of each row begin among the values.
+        zero: where a 0 stands, counted from there.
+    """
+    dtype = flat.dtype.as_numpy_dtype
+    places = np.where(forest.projection_columns < 0, zero, forest.projection_columns).astype(np.int32)
+    total = tf.zeros(tf.shape(chosen), flat.dtype)
+    for term in range(places.shape[1]):
+        number = tf.gather(flat, row + tf.gather(places[:, term], chosen))
+        replacement = tf.gather(forest.projection_replacements[:, term].astype(dtype), chosen)
+        weight = tf.gather(forest.projection_weights[:, term].astype(dtype), chosen)
+        total += tf.where(tf.math.is_nan(number), replacement, number) * weight
+    return total

@@ -1,0 +1,244 @@
+"""Blending: folds, the weights that suit predictions out of folds best, their temperature, and what is kept of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+
+from trainers.roc import area_under_roc
+from trainers.tuning import SMALLEST_PROBABILITY
+
+FOLDS = 5
+# With more rows one fold says enough, and training takes a sixth of the time.
+_ROWS_OF_ALL_FOLDS = 100_000
+_HELD_OUT_SHARE, _MOST_HELD_OUT = 0.1, 50_000
+
+
+def stratified_folds(labels: np.ndarray, seed: int) -> list[np.ndarray]:
+    """Rows to be predicted by models that did not see them: FOLDS disjoint sets that together are all rows.
+
+    Of more than 100,000 rows it is one set alone, a tenth of them and at most 50,000.
+
+    Args:
+        labels: int64 [n]; each has its share in each fold, as far as its rows go.
+        seed: of the draw.
+
+    Returns:
+        ascending rows, int64, of each fold.
+    """
+    order = np.random.default_rng(seed).permutation(len(labels))
+    by_label = order[np.argsort(labels[order], kind="stable")]
+    if len(labels) > _ROWS_OF_ALL_FOLDS:
+        step = max(round(1 / _HELD_OUT_SHARE), -(-len(labels) // _MOST_HELD_OUT))
+        return [np.sort(by_label[::step])]
+    return [np.sort(by_label[first::FOLDS]) for first in range(FOLDS)]
+
+
+def cross_entropies(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """float64 [n]: minus the logarithm of the probability of each row's label.
+
+    Args:
+        probabilities: float [n, classes].
+        labels: int64 [n].
+    """
+    of_labels = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    return -np.log(np.maximum(of_labels, SMALLEST_PROBABILITY))
+
+
+_BINS = 15
+
+
+def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """How far the best label's probability is from how often it is right, in 15 bins of equal width.
+
+    Args:
+        probabilities: float [n, classes].
+        labels: int64 [n].
+
+    Source: Guo et al., On Calibration of Modern Neural Networks, https://arxiv.org/abs/1706.04599, equation 3.
+    """
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    right = probabilities.argmax(axis=1) == labels
+    bins = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
+    return float(np.abs(np.bincount(bins, right - confidence, minlength=_BINS)).sum() / len(labels))
+
+
+# Shares below it are noise of the fit, and their members would cost time in each answer.
+_SMALLEST_WEIGHT = 0.02
+_STEPS = 2000
+
+
+def best_weights(of_labels: np.ndarray) -> np.ndarray:
+    """float64 [members], at least 0 and 1 in the sum: the mean of probabilities with the smallest cross entropy.
+
+    Expectation maximisation for the shares of a mixture, which has one optimum: a member's share becomes its mean part
+    in the mixture's probability of what happened. Members with hardly any share are left out, and the rest is weighted
+    anew.
+
+    Args:
+        of_labels: float64 [n, members], the probability that each gives to each row's label.
+    """
+    likelihoods = np.maximum(of_labels.astype(np.float64), SMALLEST_PROBABILITY)
+    weights = _mixture(likelihoods)
+    kept = weights >= _SMALLEST_WEIGHT
+    weights = np.zeros(len(weights))
+    weights[kept] = _mixture(likelihoods[:, kept])
+    return weights
+
+
+def _mixture(likelihoods: np.ndarray) -> np.ndarray:
+    weights = np.full(likelihoods.shape[1], 1 / likelihoods.shape[1])
+    for _ in range(_STEPS):
+        gains = (likelihoods / (likelihoods @ weights)[:, None]).mean(axis=0)
+        weights = weights * gains
+        if gains.max() < 1 + 1e-6:  # then no mixture is better by more than that
+            break
+    return weights / weights.sum()
+
+
+def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """float64 [n, classes]: what softmax makes of the probabilities' logarithms over the temperature."""
+    logits = np.log(np.maximum(probabilities.astype(np.float64), SMALLEST_PROBABILITY)) / temperature
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    result: np.ndarray = powers / powers.sum(axis=1, keepdims=True)
+    return result
+
+
+def best_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """The temperature of the smallest cross entropy, from 1/5 to 5: above 1 for what is too sure of itself.
+
+    Each row is taken to have any label with the probability of the classes over the rows, as by Laplace's rule of
+    succession: where no answer of few was wrong, that is no reason to be all but certain.
+
+    Source: Platt, Probabilistic Outputs for Support Vector Machines (1999), section 2.1, smooths two labels so.
+    """
+    rows, classes = probabilities.shape
+    share = classes / (rows + classes)
+
+    def loss(logarithm: float) -> float:
+        answers = tempered(probabilities, np.exp(logarithm))
+        of_any = -np.log(np.maximum(answers, SMALLEST_PROBABILITY)).mean()
+        return float((1 - share) * cross_entropies(answers, labels).mean() + share * of_any)
+
+    found = minimize_scalar(loss, bounds=(-np.log(5), np.log(5)), method="bounded")
+    return float(np.exp(found.x))
+
+
+def mean_and_error(values: np.ndarray) -> tuple[float, float]:
+    """The mean of independent values, and its standard error."""
+    return float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
+
+
+@dataclass(frozen=True)
+class Blend:
+    """What is kept of the members, and why.
+
+    Attributes:
+        weights: member -> its share, in the order in which they were tried; 0 for those that are not kept.
+        temperature: of the weighted mean of their probabilities; 1 leaves it as it is.
+        report: for the provenance: figures of each member, of the blend, of the calibration, and a sentence.
+    """
+
+    weights: Mapping[str, float]
+    temperature: float
+    report: Mapping[str, Any]
+
+    def probabilities(self, of_members: Mapping[str, np.ndarray]) -> np.ndarray:
+        """float32 [n, classes], from those of each member that is kept."""
+        return tempered(_mean(of_members, self.weights), self.temperature).astype(np.float32)
+
+
+def _mean(of_members: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> np.ndarray:
+    kept = [weight * of_members[name].astype(np.float64) for name, weight in weights.items() if weight]
+    return np.sum(kept, axis=0)
+
+
+def choose_blend(out_of_fold: Mapping[str, np.ndarray], labels: np.ndarray, always: bool = False) -> Blend:
+    """The blend with the smallest cross entropy, or the best member where it gains less than its own standard error.
+
+    The same holds for a temperature. Both are chosen and measured on the same rows; they are few numbers for many rows.
+
+    Args:
+        out_of_fold: member -> float [n, classes], by models that did not see the rows.
+        labels: int64 [n].
+        always: take the blend whatever it gains.
+    """
+    names = list(out_of_fold)
+    losses = {name: cross_entropies(out_of_fold[name], labels) for name in names}
+    best = min(names, key=lambda name: losses[name].mean())
+    alone = {name: float(name == best) for name in names}
+    rows = np.arange(len(labels))
+    found = best_weights(np.stack([out_of_fold[name][rows, labels] for name in names], axis=1))
+    together = {name: float(weight) for name, weight in zip(names, found, strict=True)}
+    gain, error = mean_and_error(losses[best] - cross_entropies(_mean(out_of_fold, together), labels))
+    is_blend = sum(weight > 0 for weight in found) > 1 and (always or gain > error)
+    weights = together if is_blend else alone
+    before = _mean(out_of_fold, weights)
+    temperature = _worthwhile_temperature(before, labels)
+    after = tempered(before, temperature)
+    report = {
+        "kept": "blend" if is_blend else best,
+        "why": _reason(best, gain, error, is_blend, len(names)),
+        "rows": len(labels),
+        "members": {name: _figures(out_of_fold[name], labels) | {"weight": weights[name]} for name in names},
+        "blend": _figures(after, labels),
+        "calibration": {
+            "temperature": temperature,
+            "cross_entropy": [float(cross_entropies(one, labels).mean()) for one in (before, after)],
+            "ece": [expected_calibration_error(one, labels) for one in (before, after)],
+        },
+    }
+    return Blend(weights, temperature, report)
+
+
+def _worthwhile_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    temperature = best_temperature(probabilities, labels)
+    losses = [cross_entropies(one, labels) for one in (probabilities, tempered(probabilities, temperature))]
+    gain, error = mean_and_error(losses[0] - losses[1])
+    return temperature if gain > error else 1.0
+
+
+def _reason(best: str, gain: float, error: float, is_blend: bool, members: int) -> str:
+    if members == 1:
+        return f"{best} is all that was tried"
+    comparison = (
+        f"a blend gains {gain:.4f} in cross entropy over {best}, the best alone; its standard error is {error:.4f}"
+    )
+    return comparison if is_blend else f"{comparison}: {best} is kept alone"
+
+
+_WIDTH_OF_95 = 1.96
+
+
+def _figures(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """`cross_entropy` with its 95 % confidence interval, `auc`, `accuracy`, `ece`."""
+    loss, error = mean_and_error(cross_entropies(probabilities, labels))
+    accuracy, accuracy_error = mean_and_error((probabilities.argmax(axis=1) == labels).astype(np.float64))
+    return {
+        "cross_entropy": [loss, loss - _WIDTH_OF_95 * error, loss + _WIDTH_OF_95 * error],
+        "accuracy": [accuracy, accuracy - _WIDTH_OF_95 * accuracy_error, accuracy + _WIDTH_OF_95 * accuracy_error],
+        "auc": _auc(probabilities, labels),
+        "ece": expected_calibration_error(probabilities, labels),
+    }
+
+
+def _auc(probabilities: np.ndarray, labels: np.ndarray) -> list[float]:
+    """The area under the ROC curve, of more than two classes the mean of each against the others, and its interval.
+
+    Source of the standard error: Hanley and McNeil, Radiology 143 (1982), equation 1.
+    """
+    classes: Sequence[int] = [1] if probabilities.shape[1] == 2 else np.unique(labels).tolist()
+    areas, variances = [], []
+    for number in classes:
+        positive = labels == number
+        area = float(area_under_roc(positive, probabilities[:, number])[0])
+        pair, counts = area * (1 - area), (positive.sum(), (~positive).sum())
+        both = area / (2 - area) - area**2, 2 * area**2 / (1 + area) - area**2
+        areas.append(area)
+        variances.append((pair + (counts[0] - 1) * both[0] + (counts[1] - 1) * both[1]) / (counts[0] * counts[1]))
+    area, error = float(np.mean(areas)), float(np.sqrt(np.mean(variances)))
+    return [area, area - _WIDTH_OF_95 * error, min(area + _WIDTH_OF_95 * error, 1.0)]
