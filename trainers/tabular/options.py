@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator
 
 from trainers.options import PathBesideConfig
 
@@ -64,6 +64,13 @@ class WrapTableOptions(BaseModel):
     columns: tuple[str, ...] = ()
     outputs: Literal["probabilities", "logits"] = "probabilities"
     trusted: bool = False
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _refuse_booleans(cls, labels: Any) -> Any:
+        if isinstance(labels, list | tuple) and any(isinstance(label, bool) for label in labels):
+            raise ValueError("YAML reads an unquoted yes, no, on or off as true or false; put the label in quotes")
+        return labels
 
 
 AnyTabularTrainerOptions = Annotated[TabularTrainerOptions | WrapTableOptions, Field(discriminator="mode")]
