@@ -95,7 +95,7 @@ def _xgboost(table: pd.DataFrame, folder: Path, size: int) -> OwnModel:
     model.fit(with_categories(table), table[LABEL] == LABELS[1])
     model.save_model(folder / "xgboost.ubj")
     options = _options(folder / "xgboost.ubj", labels=LABELS)
-    return OwnModel(options, lambda rows: model.predict_proba(with_categories(rows))[:, 1])
+    return OwnModel(options, lambda rows: np.asarray(model.predict_proba(with_categories(rows)))[:, 1])
 
 
 def _lightgbm(table: pd.DataFrame, folder: Path, size: int) -> OwnModel:
@@ -104,7 +104,7 @@ def _lightgbm(table: pd.DataFrame, folder: Path, size: int) -> OwnModel:
     model = lightgbm.LGBMClassifier(n_estimators=size, n_jobs=1, verbose=-1).fit(with_categories(table), table[LABEL])
     model.booster_.save_model(folder / "lightgbm.txt")
     options = _options(folder / "lightgbm.txt", labels=LABELS)
-    return OwnModel(options, lambda rows: model.predict_proba(with_categories(rows))[:, 1])
+    return OwnModel(options, lambda rows: np.asarray(model.predict_proba(with_categories(rows)))[:, 1])
 
 
 def _scikit_learn(kind: str) -> Callable[[pd.DataFrame, Path, int], OwnModel]:
@@ -137,7 +137,7 @@ def _scikit_learn(kind: str) -> Callable[[pd.DataFrame, Path, int], OwnModel]:
         model.fit(table.drop(columns=LABEL), table[LABEL])
         skops.io.dump(model, folder / f"{kind}.skops")
         options = _options(folder / f"{kind}.skops")
-        return OwnModel(options, lambda rows: model.predict_proba(rows.drop(columns=LABEL))[:, 1])
+        return OwnModel(options, lambda rows: np.asarray(model.predict_proba(rows.drop(columns=LABEL)))[:, 1])
 
     return train
 

@@ -7,14 +7,13 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 import tensorflow as tf
 import tensorflow_transform as tft
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-from tfx.components.trainer.fn_args_utils import FnArgs
 
 from serving.reference_predictions import ReferencePredictions
 from serving.signatures.common import VOCABULARY, Labels, export
@@ -36,6 +35,9 @@ from trainers.tabular.tree_models import (
 )
 from transform.options import TabularOptions
 from transform.tabular import RAW
+
+if TYPE_CHECKING:
+    from tfx.components.trainer.fn_args_utils import FnArgs
 
 Kind = Literal["number", "category"]
 
@@ -203,6 +205,7 @@ def _forest(
 def _read_ydf(path: str, options: WrapTableOptions, order: tuple[str, ...]) -> WrappedTable:
     import ydf
 
+    ydf.verbose(0)
     try:
         model = ydf.load_model(path)
     except Exception as error:  # of many classes, some of them its own
@@ -398,7 +401,11 @@ def _frozen_with_tables(
     traced = tf.function(
         lambda *values: model(feed(dict(zip(order, values, strict=True))), training=False), autograph=False
     ).get_concrete_function(*specs)
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel("ERROR")  # it warns of each lookup table, which the session loader does without
     frozen = convert_variables_to_constants_v2(traced)
+    logger.setLevel(level)
     handles = {inner.op.name: outer for outer, inner in traced.graph.captures if outer.dtype == tf.resource}
     captured = [handles[tensor.op.name] for tensor in frozen.inputs[len(order) :]]
     tables = [
