@@ -60,8 +60,14 @@ class TabularRunConfig(TableRunConfig):
 
     preprocessing: TabularOptions
     trainer: AnyTabularTrainerOptions = TabularTrainerOptions()
-    # What is wrapped may be served without being measured.
-    evaluation: EvaluationOptions = EvaluationOptions()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _optional_evaluation(cls, content: Any) -> Any:
+        """What is wrapped may be served without being measured."""
+        trainer = content.get("trainer") if isinstance(content, dict) else None
+        wraps = isinstance(trainer, dict) and trainer.get("mode") == "wrap"
+        return {"evaluation": {}, **content} if wraps else content
 
     @field_validator("trainer", mode="before")
     @classmethod
