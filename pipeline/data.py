@@ -82,6 +82,8 @@ def check_table(inputs: Mapping[str, str], config: TableRunConfig) -> TableFindi
         raise BrokenInput(f"{where}: the file has a header and no rows; expected at least one row for each class")
     named = config.preprocessing.named_columns()
     keys = {name: f"preprocessing.{key}" for name, key in named.items()} | config.data.split.named_columns()
+    taken = config.model_columns()
+    keys |= dict.fromkeys(taken, "the model that trainer.model")
     for name, key in keys.items():
         if name not in facts.types:
             raise BrokenInput(
@@ -95,11 +97,22 @@ def check_table(inputs: Mapping[str, str], config: TableRunConfig) -> TableFindi
                 _text_for_a_number(name, shards, ingestion.reading, said)
                 or f"{where}: column {name!r} holds text, expected numbers ({said}); call the column categorical"
             )
+    for name, kind in taken.items():
+        if facts.types[name] == TEXT and kind == "number":
+            raise BrokenInput(
+                f"{where}: column {name!r} holds text, the model of trainer.model takes numbers there; mend the "
+                "values, or list in data.missing what stands for a missing one"
+            )
+        if facts.types[name] not in (TEXT, pa.int64()) and kind == "category":
+            raise BrokenInput(
+                f"{where}: column {name!r} holds {facts.types[name]}, the model of trainer.model takes categories "
+                "there; mend the values"
+            )
     left_out = [
         f"the column {name!r} holds {kind}, which no example can hold, and is left out"
         for name, kind in facts.left_out.items()
     ]
-    undecided = [name for name in facts.types if name not in keys] if config.chooses_columns else []
+    undecided = [name for name in facts.types if name not in keys] if config.chooses_columns and config.learns else []
     choices = column_choices(shards, ingestion.reading, facts.types, undecided)
     if config.data.split.group and config.data.split.group not in named:
         choices[config.data.split.group] = ColumnChoice("ignored", "it tells the groups of data.split")

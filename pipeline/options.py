@@ -19,7 +19,7 @@ from components.table_example_gen.options import Ingestion, SplitOptions, TableF
 from pipeline.schedules.cron import CronExpression, parse_cron_expression
 from trainers.image.options import FineTuneOptions, WrapOptions
 from trainers.options import Objective, TunerOptions
-from trainers.tabular.options import TabularTrainerOptions
+from trainers.tabular.options import TabularTrainerOptions, WrapTableOptions
 from trainers.text.options import TextTrainerOptions
 from transform.options import ImageOptions, TabularOptions, TextOptions
 
@@ -455,7 +455,7 @@ class RunConfig(_Section):
     task: str
     data: DataOptions
     preprocessing: TabularOptions | TextOptions | ImageOptions
-    trainer: TabularTrainerOptions | TextTrainerOptions | FineTuneOptions | WrapOptions
+    trainer: TabularTrainerOptions | WrapTableOptions | TextTrainerOptions | FineTuneOptions | WrapOptions
     tuner: TunerOptions | None = None
     evaluation: EvaluationOptions
     serving_check: ServingCheckOptions = ServingCheckOptions()
@@ -515,6 +515,10 @@ class TableRunConfig(RunConfig):
 
     data: TableDataOptions
     preprocessing: TabularOptions | TextOptions
+
+    def model_columns(self) -> Mapping[str, str]:
+        """The columns that a model takes which exists -> number or category; {} where one is trained."""
+        return {}
 
     def ingestion(self) -> Ingestion:
         """What is done with the rows."""

@@ -40,7 +40,7 @@ from pipeline.options import (
 from pipeline.spans import IMAGE_SPANS, TABLE_SPANS, TEXT_SPANS, SpanContent
 from trainers.image.options import ImageTrainerOptions
 from trainers.options import TOLERANCES, Objective
-from trainers.tabular.options import TabularTrainerOptions
+from trainers.tabular.options import AnyTabularTrainerOptions, TabularTrainerOptions, with_mode
 from trainers.text.options import NgramOptions, TextTrainerOptions
 from transform.columns import Column
 from transform.options import ImageOptions, TabularOptions, TextOptions
@@ -56,11 +56,46 @@ class TabularRunConfig(TableRunConfig):
     """A run on rows of a table."""
 
     chooses_columns: ClassVar[bool] = True
+    not_tuned: ClassVar[frozenset[str]] = frozenset({"mode", "warm_start"})
 
     preprocessing: TabularOptions
-    trainer: TabularTrainerOptions = TabularTrainerOptions()
+    trainer: AnyTabularTrainerOptions = TabularTrainerOptions()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _optional_evaluation(cls, content: Any) -> Any:
+        """What is wrapped may be served without being measured."""
+        trainer = content.get("trainer") if isinstance(content, dict) else None
+        wraps = isinstance(trainer, dict) and trainer.get("mode") == "wrap"
+        return {"evaluation": {}, **content} if wraps else content
+
+    @field_validator("trainer", mode="before")
+    @classmethod
+    def _default_mode(cls, trainer: Any) -> Any:
+        return with_mode(trainer)
+
+    @property
+    def learns(self) -> bool:
+        return self.trainer.mode == "train"
+
+    @model_validator(mode="after")
+    def _complete_preprocessing(self) -> TabularRunConfig:
+        if self.trainer.mode == "train":
+            if self.preprocessing.raw:
+                raise ValueError("preprocessing.raw is for trainer.mode: wrap, which fills it in; leave it out")
+            return self
+        # TensorFlow and the libraries of models are for this mode alone.
+        from trainers.tabular.wrap import raw_preprocessing
+
+        object.__setattr__(self, "preprocessing", raw_preprocessing(self.trainer, self.preprocessing))
+        return self
+
+    def model_columns(self) -> Mapping[str, str]:
+        return self.preprocessing.raw
 
     def with_kinds(self, kinds: Mapping[str, str]) -> RunConfig:
+        if not self.learns:
+            return self
         columns = {name: Column.model_validate({"kind": kind}) for name, kind in kinds.items()}
         preprocessing = self.preprocessing.model_copy(update={"columns": columns | self.preprocessing.columns})
         return self.model_copy(update={"preprocessing": preprocessing})
@@ -201,8 +236,10 @@ def _label_statistics() -> tfdv.StatsOptions:
     return tfdv.StatsOptions(feature_allowlist=["label"])
 
 
-def _search_rows(config: RunConfig) -> LeakSearch:
+def _search_rows(config: RunConfig) -> LeakSearch | None:
     assert isinstance(config, TabularRunConfig)
+    if not config.learns:
+        return None
     ignored = tuple(sorted(config.preprocessing.ignored_columns()))
     return LeakSearch(ignored=ignored, label_names=config.preprocessing.label.names, allow=config.data.allow)
 

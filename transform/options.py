@@ -53,6 +53,7 @@ class TabularOptions(BaseModel):
             A kind alone may stand for the whole: `sex: categorical`.
         crosses: groups of columns whose combinations of values are categories of their own.
         minimum_category_count: how often a category must occur in the training data to be known.
+        raw: column -> number or category, of those that a wrapped model takes as they are; it decides about them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -61,6 +62,7 @@ class TabularOptions(BaseModel):
     columns: dict[str, Column] = {}
     crosses: tuple[tuple[str, ...], ...] = ()
     minimum_category_count: int = Field(2, ge=1)
+    raw: dict[str, Literal["number", "category"]] = {}
 
     @field_validator("columns", mode="before")
     @classmethod

@@ -26,6 +26,7 @@ HASHES = "hashes"
 LIST = "list"
 TERMS = "terms"
 WEIGHTS = "_weights"
+RAW = "raw"
 
 
 def preprocessing_fn(
@@ -51,8 +52,13 @@ def preprocessing_fn(
         its number in the vocabulary + 1, then 0 to the end.
         `terms0` and `terms0_weights`, …: what weighted_terms gives of a text.
         `label`: int64 [batch], -1 for a missing or unlisted label.
+        Where the options name raw columns, `raw0`, `raw1`, … instead of all but the label: these columns in their
+        order, [batch] each, a missing value in the form of serving/missing_values.py.
     """
     options = TabularOptions.model_validate_json(custom_config["preprocessing"])
+    if options.raw:
+        features = {f"{RAW}{number}": dense_column(inputs[name]) for number, name in enumerate(options.raw)}
+        return features | _label(inputs, options)
     names = [name for name in sorted(inputs) if name != options.label.column]
     plan = {name: column_plan(name, inputs[name].dtype, options) for name in names}
     columns = {name: dense_column(inputs[name]) for name in names if plan[name].kind != "list"}
@@ -77,9 +83,13 @@ def preprocessing_fn(
         outputs[HASHES] = hashed_categories([(columns[name], plan[name]) for name in of_kind["hash"]])
     if of_kind["text"]:
         outputs |= terms_of_texts({name: columns[name] for name in of_kind["text"]}, plan, options)
-    if options.label.column in inputs:
-        outputs[LABEL] = label_ids(inputs[options.label.column], options.label)
-    return outputs
+    return outputs | _label(inputs, options)
+
+
+def _label(inputs: Mapping[str, tf.Tensor | tf.SparseTensor], options: TabularOptions) -> dict[str, tf.Tensor]:
+    if options.label.column not in inputs:
+        return {}
+    return {LABEL: label_ids(inputs[options.label.column], options.label)}
 
 
 def column_plan(name: str, dtype: tf.DType, options: TabularOptions) -> Column:

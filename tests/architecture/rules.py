@@ -23,7 +23,7 @@ SHARED_NAMES = {
     "options",
     "config",
     *("tabular", "text", "image"),  # per task
-    *("models", "train", "splits"),  # the trainers of the tasks
+    *("models", "train", "splits", "wrap"),  # the trainers of the tasks
     *("component", "executor"),  # per component
     *("rest", "grpc"),  # the two ends of a wire
     "local",  # as against a cluster, and an object store

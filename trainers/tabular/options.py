@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator, model_validator
+
+from trainers.options import PathBesideConfig
 
 ModelKind = Literal["auto", "linear", "network", "trees", "blend"]
 
@@ -39,6 +41,7 @@ class TabularTrainerOptions(BaseModel):
     """Which model is trained, and how.
 
     Attributes:
+        mode: what tells these options from WrapTableOptions.
         model: `linear`; `network`, which has a linear part; `trees`, boosted; `blend`, the mean of these and of a
             random forest, weighted as predictions out of folds suit best; `auto`, the blend, or the best of them alone
             where a blend gains nothing to speak of. With `warm_start`, `auto` is a network, or linear without hidden
@@ -61,6 +64,7 @@ class TabularTrainerOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    mode: Literal["train"] = "train"
     model: ModelKind = "auto"
     hidden_units: tuple[int, ...] = (64, 32)
     trees: TreeOptions = TreeOptions()
@@ -97,3 +101,48 @@ class TabularTrainerOptions(BaseModel):
     def keras_units(self) -> tuple[int, ...]:
         """The hidden layers of the Keras model where there are no members."""
         return () if self.model == "linear" else self.hidden_units
+
+
+class WrapTableOptions(BaseModel):
+    """An existing model, which is not trained.
+
+    Attributes:
+        mode: what tells these options from TabularTrainerOptions.
+        model: a .keras file; the directory of a YDF model; an XGBoost model, .json or .ubj; a LightGBM model, .txt; a
+            scikit-learn classifier or pipeline, .skops, or .joblib and .pkl where it is trusted. Paths are relative to
+            the config file.
+        labels: the label of each class in the order of their numbers, where the model does not know them.
+        columns: the names of the columns in the model's order, where it does not know them.
+        outputs: what a Keras model answers with.
+        trusted: whether a file may run code of its own when it is loaded, as every pickle does.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
+
+    mode: Literal["wrap"]
+    model: PathBesideConfig
+    labels: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    outputs: Literal["probabilities", "logits"] = "probabilities"
+    trusted: bool = False
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _refuse_booleans(cls, labels: Any) -> Any:
+        if isinstance(labels, list | tuple) and any(isinstance(label, bool) for label in labels):
+            raise ValueError("YAML reads an unquoted yes, no, on or off as true or false; put the label in quotes")
+        return labels
+
+
+AnyTabularTrainerOptions = Annotated[TabularTrainerOptions | WrapTableOptions, Field(discriminator="mode")]
+
+
+def with_mode(trainer: Any) -> Any:
+    """The content of a config's `trainer`, in which the mode may be left out: training."""
+    return {"mode": "train", **trainer} if isinstance(trainer, dict) else trainer
+
+
+def read_trainer_options(content: str) -> TabularTrainerOptions | WrapTableOptions:
+    """The options out of their JSON."""
+    options: TabularTrainerOptions | WrapTableOptions = TypeAdapter(AnyTabularTrainerOptions).validate_json(content)
+    return options

@@ -28,7 +28,8 @@ from trainers.splits import (
 )
 from trainers.tabular.members import Classifier, Table, keras_classifier, train_members
 from trainers.tabular.models import build_model, feature_sizes, known_categories, known_terms, model_inputs
-from trainers.tabular.options import TabularTrainerOptions
+from trainers.tabular.options import TabularTrainerOptions, read_trainer_options
+from trainers.tabular.wrap import wrap
 from trainers.tuning import BestHyperparameters, TrialOutcome, hyperparameter_search, tuning_split
 from trainers.warm_start import MeaningOfWeights, start_warm, write_warm_start
 from transform.options import TabularOptions
@@ -36,13 +37,17 @@ from transform.tabular import CATEGORY_VOCABULARY
 
 
 def run_fn(fn_args: FnArgs) -> None:
-    """Train on the train split, export, and leave the eval split's reference predictions beside the export.
+    """Train on the train split or wrap what exists, export, and leave reference predictions of the eval split.
 
-    `fn_args.custom_config` carries `preprocessing` and `trainer`, the JSON of TabularOptions and TabularTrainerOptions,
-    and `code_fingerprint`; `fn_args.hyperparameters` what a search found.
+    `fn_args.custom_config` carries `preprocessing` and `trainer`, the JSON of TabularOptions and of the options of a
+    trainer of tables, and `code_fingerprint`; `fn_args.hyperparameters` what a search found.
     """
     best = BestHyperparameters.of(fn_args)
-    options = tuned_options(TabularTrainerOptions.model_validate_json(fn_args.custom_config["trainer"]), best.values)
+    given = read_trainer_options(fn_args.custom_config["trainer"])
+    if given.mode == "wrap":
+        wrap(fn_args, given, best.code_fingerprint)
+        return
+    options = tuned_options(given, best.values)
     preprocessing = TabularOptions.model_validate_json(fn_args.custom_config["preprocessing"])
     transform_output = tft.TFTransformOutput(fn_args.transform_output)
     labels = [label.decode() for label in transform_output.vocabulary_by_name(VOCABULARY)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from serving.signatures.common import is_missing
 from serving.signatures.forests import AT_LEAST, IN_SET, LEAF, OBLIQUE, Forest, forest_scores
 from trainers.errors import TrainingError
 
@@ -69,7 +72,7 @@ class _Growing:
         self.roots.append(root)
         self.tree_outputs.append(output)
 
-    def forest(self, bias: Sequence[float], category_counts: Sequence[int]) -> Forest:
+    def forest(self, bias: Sequence[float] | np.ndarray, category_counts: Sequence[int]) -> Forest:
         condition, column, threshold, members, missing, yes, no, leaf = zip(*self.nodes, strict=True)
         size = max((len(bits) for bits in self.sets), default=1)
         sets = np.zeros((max(len(self.sets), 1), size), np.uint8)
@@ -107,6 +110,10 @@ def sigmoid_of_scores(scores: tf.Tensor) -> tf.Tensor:
     return tf.concat([tf.sigmoid(-scores), tf.sigmoid(scores)], axis=1)
 
 
+# What LightGBM takes for 0.
+_LIGHTGBM_ZERO = 1e-35
+
+
 @dataclass(frozen=True)
 class TreeModel:
     """A forest with what it takes and what it answers.
@@ -120,6 +127,7 @@ class TreeModel:
         labels: the classes in the order of the probabilities; () where the model knows their numbers only.
         probabilities: scores, float32 [batch, outputs] -> float32 [batch, classes].
         dtype: that of the numbers that conditions are compared in.
+        zero_is_missing: whether 0 counts as a missing number.
     """
 
     forest: Forest
@@ -129,10 +137,67 @@ class TreeModel:
     probabilities: Callable[[tf.Tensor], tf.Tensor]
     unknown: int = -1
     dtype: tf.DType = tf.float32
+    zero_is_missing: bool = False
 
     def predict(self, numbers: tf.Tensor, categories: tf.Tensor) -> tf.Tensor:
-        """float32 [batch, classes], of what forest_scores takes."""
+        """[batch, classes], of what forest_scores takes."""
+        if self.zero_is_missing:
+            nan = tf.constant(np.nan, numbers.dtype)
+            numbers = tf.where(tf.abs(numbers) <= _LIGHTGBM_ZERO, nan, numbers)
         return self.probabilities(forest_scores(self.forest, numbers, categories))
+
+    def predict_columns(self, columns: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        """float32 [batch, classes], of columns as a table has them, [batch] each, see serving/missing_values.py."""
+        batch = tf.size(next(iter(columns.values())))
+        numbers = [number_column(columns[name], self.dtype) for name in self.numbers]
+        categories = [
+            category_numbers(text_column(columns[name]), known, self.unknown) for name, known in self.categories.items()
+        ]
+        return self.predict(
+            tf.stack(numbers, axis=1) if numbers else tf.zeros([batch, 0], self.dtype),
+            tf.stack(categories, axis=1) if categories else tf.zeros([batch, 0], tf.int64),
+        )
+
+
+def number_column(values: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    """[batch] of a floating dtype: the numbers of a column of a table, NaN where it has none."""
+    return tf.where(is_missing(values), tf.constant(np.nan, dtype), tf.cast(values, dtype))
+
+
+def text_column(values: tf.Tensor) -> tf.Tensor:
+    """string [batch]: the values of a column of a table as text, "" where it has none."""
+    text = values if values.dtype == tf.string else tf.strings.as_string(values, shortest=values.dtype.is_floating)
+    return tf.where(is_missing(values), "", text)
+
+
+# One less than 2^63, of which to_hash_bucket_fast takes the remainder.
+_HASHES = 2**63 - 1
+
+
+def category_numbers(texts: tf.Tensor, known: Sequence[str], unknown: int = -1) -> tf.Tensor:
+    """int64 [batch]: where each text stands among those that are known; -1 for "", `unknown` for all others.
+
+    Found by hashes, and compared: so there is no table, whose place in an export no frozen function could keep.
+
+    Args:
+        texts: string [batch].
+        known: the categories; where one stands twice, the first counts.
+        unknown: the number of a text that is not among them.
+    """
+    words = [word.encode() for word in dict.fromkeys(known)] or [b""]
+    with tf.init_scope():  # now, not in the graph
+        hashes = tf.strings.to_hash_bucket_fast(tf.constant(words), _HASHES).numpy()
+    order = np.argsort(hashes)
+    places = np.array([[*known].index(words[place].decode()) for place in order] if known else [0])
+    if len(np.unique(hashes)) < len(words):
+        raise TrainingError("two categories of a column have the same hash, which a forest cannot tell apart")
+    found = tf.searchsorted(
+        tf.constant(hashes[order]), tf.strings.to_hash_bucket_fast(texts, _HASHES), out_type=tf.int32
+    )
+    found = tf.minimum(found, len(words) - 1)
+    same = tf.equal(tf.gather(tf.constant([words[place] for place in order]), found), texts)
+    numbers = tf.where(same, tf.gather(tf.constant(places, tf.int64), found), tf.constant(unknown, tf.int64))
+    return tf.where(tf.equal(texts, ""), tf.constant(-1, tf.int64), numbers)
 
 
 def forest_of_ydf(model: Any) -> TreeModel:
@@ -247,3 +312,273 @@ def _ydf_node(node: Any, columns: _YdfColumns, growing: _Growing, values: Callab
         f"the YDF model has a {type(test).__name__} on {specification.name!r}, expected conditions on numbers and "
         "categories; train it without that column"
     )
+
+
+def _next_above(threshold: float) -> float:
+    """The t of `x >= t` that says `x > threshold`."""
+    return float(np.nextafter(threshold, np.inf))
+
+
+def _unfit(what: str, found: str, expected: str) -> TrainingError:
+    return TrainingError(f"the {what} model has {found}, expected {expected}; train it so, and save it anew")
+
+
+def forest_of_xgboost(model: Any) -> TreeModel:
+    """A classifier of XGBoost.
+
+    Args:
+        model: an `xgboost.Booster`.
+
+    Raises:
+        TrainingError: it is no classifier of trees with a value a leaf, or does not hold the categories of a column.
+    """
+    content = json.loads(model.save_raw("json"))["learner"]
+    booster, objective = content["gradient_booster"], content["objective"]["name"]
+    if booster["name"] not in ("gbtree", "dart") or objective not in _XGBOOST_LINKS:
+        raise _unfit(
+            "XGBoost", f"the booster {booster['name']} and the objective {objective}",
+            f"gbtree or dart, and one of {', '.join(_XGBOOST_LINKS)}",
+        )  # fmt: skip
+    weights = booster.get("weight_drop")
+    booster = booster.get("gbtree", booster)["model"]
+    outputs = max(1, int(content["learner_model_param"]["num_class"]))
+    base = np.array(json.loads(f"[{content['learner_model_param']['base_score'].strip('[]')}]"), np.float32)
+    bias = np.log(base / (1 - base)) if objective == "binary:logistic" else base
+    names = tuple(content["feature_names"]) or tuple(map(str, range(model.num_features())))
+    kinds = content["feature_types"] or ["float"] * len(names)
+    categories = _xgboost_categories(booster.get("cats", {}), names, kinds)
+    numbers = tuple(name for name in names if name not in categories)
+    place = {name: [*known].index(name) for known in (numbers, categories) for name in known}
+
+    trees = booster["trees"][: _xgboost_trees(model, booster)]
+    growing = _Growing()
+    for number, (tree, output) in enumerate(zip(trees, booster["tree_info"], strict=False)):
+        if int(tree["tree_param"]["size_leaf_vector"]) > 1:
+            raise _unfit("XGBoost", "leaves of several values", "multi_strategy one_output_per_tree")
+        weight = weights[number] if weights else 1.0
+        members = _xgboost_sets(tree)
+
+        def grow(node: int, tree: Any = tree, weight: float = weight, members: Any = members) -> int:
+            left, right = tree["left_children"][node], tree["right_children"][node]
+            condition = np.float32(tree["split_conditions"][node])
+            if left < 0:
+                return growing.leaf([float(condition) * weight])
+            column = place[names[tree["split_indices"][node]]]
+            no, yes, missing = grow(left), grow(right), not tree["default_left"][node]
+            if node in members:
+                return growing.in_set(column, members[node], missing, yes, no)
+            return growing.at_least(column, float(condition), missing, yes, no)
+
+        growing.tree(grow(0), output)
+    forest = growing.forest(np.resize(bias, outputs), [len(known) for known in categories.values()])
+    return TreeModel(forest, numbers, categories, (), _XGBOOST_LINKS[objective])
+
+
+_XGBOOST_LINKS = {
+    "binary:logistic": sigmoid_of_scores,
+    "multi:softprob": tf.nn.softmax,
+    "multi:softmax": tf.nn.softmax,
+}
+
+
+def xgboost_iterations(model: Any) -> int:
+    """How many rounds its own scikit-learn interface answers with: up to the best one of early stopping; 0 for all."""
+    best = model.attr("best_iteration")
+    return int(best) + 1 if best and model.attr("scikit_learn") else 0
+
+
+def _xgboost_trees(model: Any, booster: Mapping[str, Any]) -> int:
+    rounds = xgboost_iterations(model)
+    return int(booster["iteration_indptr"][rounds]) if rounds else len(booster["trees"])
+
+
+def _xgboost_categories(
+    content: Mapping[str, Any], names: Sequence[str], kinds: Sequence[str]
+) -> dict[str, tuple[str, ...]]:
+    found = {}
+    encodings = content.get("enc") or [{}] * len(names)
+    for name, kind, encoding in zip(names, kinds, encodings, strict=True):
+        if kind != "c":
+            continue
+        values, offsets = encoding.get("values", []), encoding.get("offsets", [])
+        if not values:
+            raise TrainingError(
+                f"the XGBoost model does not hold the categories of its column {name!r}; train it with XGBoost 3.1 or "
+                "later on a pandas column of categories"
+            )
+        if offsets:
+            joined = bytes(value % 256 for value in values)
+            texts = [joined[start:end].decode() for start, end in itertools.pairwise(offsets)]
+        else:
+            texts = [str(value) for value in values]
+        found[name] = tuple(texts)
+    return found
+
+
+def _xgboost_sets(tree: Mapping[str, Any]) -> dict[int, Sequence[int]]:
+    """Node -> the categories that go to the right."""
+    places = zip(tree["categories_nodes"], tree["categories_segments"], tree["categories_sizes"], strict=True)
+    return {node: tree["categories"][start : start + size] for node, start, size in places}
+
+
+def forest_of_lightgbm(model: Any) -> TreeModel:
+    """A classifier of LightGBM.
+
+    Args:
+        model: a `lightgbm.Booster`.
+
+    Raises:
+        TrainingError: it is no classifier, or has linear models in its leaves.
+    """
+    content = model.dump_model()
+    objective, *parameters = content["objective"].split(" ")
+    if objective not in ("binary", "multiclass") or content.get("linear_tree"):
+        raise _unfit("LightGBM", f"the objective {content['objective']}", "binary or multiclass, with constant leaves")
+    settings = dict(parameter.split(":") for parameter in parameters if ":" in parameter)
+    slope = float(settings.get("sigmoid", 1))
+    names = tuple(content["feature_names"])
+    categories = _lightgbm_categories(content, names)
+    numbers = tuple(name for name in names if name not in categories)
+    place = {name: [*known].index(name) for known in (numbers, categories) for name in known}
+    trees, outputs = content["tree_info"], content["num_tree_per_iteration"]
+    share = outputs / len(trees) if content.get("average_output") else 1.0
+    growing = _Growing()
+    treatments = set()
+
+    def grow(node: Mapping[str, Any]) -> int:
+        if "split_feature" not in node:
+            if "leaf_coeff" in node:
+                raise _unfit("LightGBM", "linear models in its leaves", "linear_tree: false")
+            return growing.leaf([node["leaf_value"] * share * (slope if objective == "binary" else 1.0)])
+        left, right = grow(node["left_child"]), grow(node["right_child"])
+        column = place[names[node["split_feature"]]]
+        if node["decision_type"] == "==":
+            members = [int(member) for member in node["threshold"].split("||")]
+            return growing.in_set(column, members, False, yes=left, no=right)
+        treatments.add(node["missing_type"])
+        threshold = float(node["threshold"])
+        missing = threshold < 0.0 if node["missing_type"] == "None" else not node["default_left"]
+        return growing.at_least(column, _next_above(threshold), missing, yes=right, no=left)
+
+    for number, tree in enumerate(trees):
+        growing.tree(grow(tree["tree_structure"]), number % outputs)
+    return TreeModel(
+        growing.forest([0.0] * outputs, [len(known) for known in categories.values()]),
+        numbers,
+        categories,
+        labels=(),
+        probabilities=sigmoid_of_scores if objective == "binary" else tf.nn.softmax,
+        dtype=tf.float64,
+        zero_is_missing="Zero" in treatments,
+    )
+
+
+def _lightgbm_categories(content: Mapping[str, Any], names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    columns = [name for name in names if content["feature_infos"].get(name, {}).get("values")]
+    known = content.get("pandas_categorical") or []
+    if known and len(known) != len(columns):
+        raise TrainingError(
+            f"the LightGBM model has {len(known)} pandas columns of categories and uses {len(columns)}; train it "
+            "without those that have one value only"
+        )
+    if not known:  # whole numbers, which are their own numbers
+        known = [range(max(content["feature_infos"][name]["values"]) + 1) for name in columns]
+    return {name: tuple(map(str, values)) for name, values in zip(columns, known, strict=True)}
+
+
+def forest_of_sklearn(model: Any) -> TreeModel:
+    """A classifier of scikit-learn that is made of trees; its columns are numbers, called by their place: "0", "1" …
+
+    Columns that HistGradientBoosting takes as categories are categories of such numbers, called the same.
+
+    Args:
+        model: a fitted DecisionTreeClassifier, ExtraTreeClassifier, RandomForestClassifier, ExtraTreesClassifier,
+            GradientBoostingClassifier or HistGradientBoostingClassifier.
+
+    Raises:
+        TrainingError: it has several outputs, or begins with another model.
+    """
+    kind = type(model).__name__
+    if getattr(model, "n_outputs_", 1) > 1:
+        raise _unfit("scikit-learn", "several labels a row", "one")
+    if kind == "HistGradientBoostingClassifier":
+        return _histogram_forest(model)
+    names = tuple(map(str, range(model.n_features_in_)))
+    growing = _Growing()
+    if kind == "GradientBoostingClassifier":
+        if not (model.init_ == "zero" or type(model.init_).__name__ == "DummyClassifier"):
+            raise _unfit("scikit-learn", f"{type(model.init_).__name__} to begin with", "init: None")
+        (bias,) = model._raw_predict_init(np.zeros([1, len(names)], np.float32))
+        slope = 2.0 if model.loss == "exponential" else 1.0
+        for stage in model.estimators_:
+            for output, tree in enumerate(stage):
+                values = tree.tree_.value[:, :, 0] * model.learning_rate * slope
+                growing.tree(_sklearn_tree(tree.tree_, values, growing), output)
+        link = sigmoid_of_scores if len(bias) == 1 else tf.nn.softmax
+        return TreeModel(growing.forest(bias * slope, []), names, {}, (), link)
+    trees = [model] if hasattr(model, "tree_") else model.estimators_
+    for tree in trees:
+        counts = tree.tree_.value[:, 0, :]
+        growing.tree(_sklearn_tree(tree.tree_, counts / counts.sum(axis=1, keepdims=True) / len(trees), growing))
+    return TreeModel(growing.forest([0.0] * len(model.classes_), []), names, {}, (), tf.identity)
+
+
+def _sklearn_tree(tree: Any, values: np.ndarray, growing: _Growing) -> int:
+    """The number of the root of a tree, whose nodes are added; children come behind their parent in scikit-learn."""
+    numbers = np.zeros(tree.node_count, np.int64)
+    for node in reversed(range(tree.node_count)):
+        left, right = tree.children_left[node], tree.children_right[node]
+        if left < 0:
+            numbers[node] = growing.leaf(values[node])
+        else:
+            numbers[node] = growing.at_least(
+                int(tree.feature[node]),
+                _next_above(tree.threshold[node]),
+                not tree.missing_go_to_left[node],
+                yes=int(numbers[right]),
+                no=int(numbers[left]),
+            )
+    return int(numbers[0])
+
+
+def _as_text(known: Sequence[Any]) -> tuple[str, ...]:
+    """Categories as text_column writes them; the missing one, which stands at the end, is none."""
+    values = [value for value in known if not (value is None or value != value)]
+    if all(isinstance(value, str) for value in values):
+        return tuple(values)
+    return tuple(text.decode() for text in text_column(tf.constant(np.asarray(values, np.float64))).numpy())
+
+
+def _histogram_forest(model: Any) -> TreeModel:
+    flags = model.is_categorical_ if model.is_categorical_ is not None else np.zeros(model.n_features_in_, bool)
+    # Its own preprocessing puts the columns of categories before the others.
+    order = np.concatenate([np.flatnonzero(flags), np.flatnonzero(~flags)])
+    count = int(flags.sum())
+    encoder = model._preprocessor.named_transformers_["encoder"] if count else None
+    categories = {
+        str(column): _as_text(known)
+        for column, known in zip(order[:count], encoder.categories_ if encoder else [], strict=True)
+    }
+    growing = _Growing()
+    for stage in model._predictors:
+        for output, predictor in enumerate(stage):
+            numbers = np.zeros(len(predictor.nodes), np.int64)
+            for place in reversed(range(len(predictor.nodes))):
+                node = predictor.nodes[place]
+                if node["is_leaf"]:
+                    numbers[place] = growing.leaf([node["value"]])
+                    continue
+                left, right = int(numbers[node["left"]]), int(numbers[node["right"]])
+                to_left, column = bool(node["missing_go_to_left"]), int(node["feature_idx"])
+                if node["is_categorical"]:
+                    bits = predictor.raw_left_cat_bitsets[node["bitset_idx"]]
+                    members = np.flatnonzero(np.unpackbits(bits.astype("<u4").view(np.uint8), bitorder="little"))
+                    numbers[place] = growing.in_set(column, members.tolist(), to_left, yes=left, no=right)
+                else:
+                    threshold = _next_above(node["num_threshold"])
+                    numbers[place] = growing.at_least(column - count, threshold, not to_left, yes=right, no=left)
+            growing.tree(int(numbers[0]), output)
+    bias = np.asarray(model._baseline_prediction, np.float64).reshape(-1)
+    link = sigmoid_of_scores if len(bias) == 1 else tf.nn.softmax
+    forest = growing.forest(bias, [len(known) for known in categories.values()])
+    return TreeModel(forest, tuple(map(str, order[count:])), categories, (), link, dtype=tf.float64)
