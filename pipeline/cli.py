@@ -8,7 +8,14 @@ import click
 
 # The module of each command that is not pipeline/commands/<name>.py. Modules are imported when they are used, since
 # TensorFlow and TFX take seconds to load.
-_MODULES = {"retrain": "run", "tune": "run", "compile": "cluster", "rehearse": "cluster", "submit": "cluster"}
+_MODULES = {
+    "report": "runs",
+    "retrain": "run",
+    "tune": "run",
+    "compile": "cluster",
+    "rehearse": "cluster",
+    "submit": "cluster",
+}
 COMMANDS = {
     "init": "Look at data, and write a config to begin with.",
     "run": "Train, check and publish the model that a config describes.",

@@ -435,7 +435,7 @@ def _text(artifacts: Mapping[str, RunArtifact], role: str, name: str) -> str:
 
 
 def _evaluated(evaluation: str) -> dict[str, float]:
-    from components.evaluator.results import overall_metrics  # TFMA takes seconds to load
+    from components.evaluator.eval_config import overall_metrics  # TFMA takes seconds to load
 
     return overall_metrics(evaluation)
 

@@ -13,7 +13,6 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 
 from components.errors import BrokenInput
 from components.evaluator.options import EvaluationOptions
-from components.run_report.model_card import ModelCard
 from components.table_example_gen.bigquery import BigQuerySource
 from components.table_example_gen.options import Ingestion, SplitOptions, TableFormat, TableReading
 from pipeline.schedules.cron import CronExpression, parse_cron_expression
@@ -411,6 +410,28 @@ class ImageDataOptions(DataOptions):
                     f"or lists of photos, photos/{{SPAN}}.csv; received {spans.path!r}"
                 )
         return spans
+
+
+class ModelCard(BaseModel):
+    """The part of a model card that no measurement knows; the report adds the measurements.
+
+    After Mitchell et al., Model Cards for Model Reporting, 2019.
+
+    Attributes:
+        intended_use: what the model is for.
+        not_for: what it must not be used for.
+        data: where the data comes from, who is in it, under which licence.
+        limits: what is known to go wrong.
+        owner: whom to ask.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    intended_use: str = ""
+    not_for: str = ""
+    data: str = ""
+    limits: str = ""
+    owner: str = ""
 
 
 class ServingCheckOptions(_Section):

@@ -404,7 +404,7 @@ def _write_report(folder: Path, run_id: str, exit_status: ExitStatus, ended: str
 
 
 def _evaluated(run: FinishedRun) -> dict[str, float]:
-    from components.evaluator.results import overall_metrics
+    from components.evaluator.eval_config import overall_metrics
 
     return overall_metrics(run.artifacts["evaluation"].uri) if "evaluation" in run.artifacts else {}
 

@@ -14,10 +14,9 @@ from tfx.types import artifact_utils
 from tfx.utils import io_utils, path_utils
 from tfx_bsl.public import tfxio
 
-from components.evaluator.eval_config import BASELINE, CANDIDATE, eval_config
+from components.evaluator.eval_config import BASELINE, CANDIDATE, eval_config, threshold_failures
 from components.evaluator.options import EvaluationOptions
 from components.evaluator.predictions import PredictExamples
-from components.evaluator.results import threshold_failures
 from serving.signatures.common import read_labels
 
 

@@ -15,7 +15,7 @@ from tfx.types import artifact_utils
 from tfx.utils import io_utils, path_utils
 
 from components.errors import NotPublished
-from components.evaluator.results import overall_metrics
+from components.evaluator.eval_config import overall_metrics
 from components.serving_check.check import REPORT_FILE
 from serving.model_store import (
     ModelStoreError,

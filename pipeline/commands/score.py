@@ -14,7 +14,7 @@ from pipeline.exit_status import ExitStatus
 from serving.garbage_collection import garbage_collection_paused
 
 if TYPE_CHECKING:
-    from pipeline.scoring.model import PublishedModel
+    from pipeline.scoring.inputs import PublishedModel
     from pipeline.scoring.pipeline import Scores
 
 CONFIG_SUFFIXES = (".yaml", ".yml")
@@ -89,7 +89,7 @@ def _score(
         from pipeline.config import load_config
         from pipeline.options import BeamOptions
         from pipeline.run import model_base_path
-        from pipeline.scoring.model import find_model
+        from pipeline.scoring.inputs import find_model
         from pipeline.scoring.pipeline import check_output
         from pipeline.scoring.pipeline import score as score_files
 

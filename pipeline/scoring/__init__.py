@@ -1,3 +1,3 @@
 """Batch scoring: files through a published model."""
 
-__all__ = ["inputs", "model", "pipeline"]
+__all__ = ["inputs", "pipeline"]

@@ -21,8 +21,7 @@ from components.errors import BrokenInput
 from pipeline.options import IN_MEMORY_RUNNER, BeamOptions
 from pipeline.runners.beam_speedups import apply_beam_speedups
 from pipeline.runners.job_service import require_job_service
-from pipeline.scoring.inputs import BadItem, Item, Source, find_sources, read_items
-from pipeline.scoring.model import PublishedModel
+from pipeline.scoring.inputs import BadItem, Item, PublishedModel, Source, find_sources, read_items
 from pipeline.scoring.outputs import ROW_WRITERS, Prediction, Shard, WriteShard, open_row_writer, publish_shards
 from serving.client.table_columns import table_value
 from serving.client.tensors import input_array

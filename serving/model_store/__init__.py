@@ -16,11 +16,12 @@ from serving.model_store.base import (
     fingerprints,
     parse_version_number,
 )
-from serving.model_store.config import ConfiguredModel, model_server_config
 from serving.model_store.operations import (
+    ConfiguredModel,
     label,
     labels,
     list_versions,
+    model_server_config,
     promote,
     prune,
     publish,

@@ -32,15 +32,16 @@ from serving.model_store.base import (
     LABELS_FILE,
     LARGEST_VERSION_NUMBER,
     PROVENANCE_FILE,
+    SAVED_MODEL_FILE,
     ModelStoreError,
     ModelVersion,
     decode_json,
     decode_labels,
     encode_json,
     encode_labels,
+    open_bucket,
     parse_version_number,
 )
-from serving.model_store.saved_models import SAVED_MODEL_FILE, open_bucket
 
 API_ERRORS = (GoogleAPIError, GoogleAuthError, DataCorruption, InvalidResponse, requests.RequestException)
 

@@ -15,6 +15,7 @@ from serving.model_store.base import (
     LABELS_FILE,
     LARGEST_VERSION_NUMBER,
     PROVENANCE_FILE,
+    SAVED_MODEL_FILE,
     ModelStoreError,
     ModelVersion,
     decode_json,
@@ -23,7 +24,6 @@ from serving.model_store.base import (
     encode_labels,
     parse_version_number,
 )
-from serving.model_store.saved_models import SAVED_MODEL_FILE
 
 # All names below the base path that are no version; none parses as an integer.
 _LOCK = ".lock"  # never removed: processes that wait hold it open

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 from serving.model_store.base import (
     PROVENANCE_FILE,
+    SAVED_MODEL_FILE,
     ModelStoreError,
     ModelVersion,
     Store,
@@ -22,9 +24,10 @@ from serving.model_store.base import (
     check_provenance,
     encode_json,
     fingerprints,
+    model_files,
     published_provenance,
+    saved_model_files,
 )
-from serving.model_store.saved_models import SAVED_MODEL_FILE, model_files, saved_model_files
 
 
 def _open_store(base_path: str) -> Store:
@@ -304,3 +307,53 @@ def _is_from_object_store(error: Exception) -> bool:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
+
+
+_HEADER = """\
+# tensorflow.serving.ModelServerConfig, made by `ingraph models config`. Where labels are given, exactly the labelled
+# versions and the largest one are served: the default, the latest one only, unloads what a label points to. So make it
+# again after publishing, labelling or withdrawing. Servers need --allow_version_labels_for_unavailable_models to start.
+"""
+
+
+@dataclass(frozen=True)
+class ConfiguredModel:
+    """A model in the config: its name, where it is now, and the absolute path at which the server finds it."""
+
+    name: str
+    base_path: str
+    served_path: str
+
+
+def model_server_config(models: Iterable[ConfiguredModel]) -> str:
+    """The text of a ModelServerConfig.
+
+    Raises ModelStoreError where a base path holds no version, or a label points to one that is not there.
+    """
+    blocks = "".join(_block(model) for model in models)
+    return f"{_HEADER}model_config_list {{\n{blocks}}}\n"
+
+
+def _block(model: ConfiguredModel) -> str:
+    numbers = {version.number for version in list_versions(model.base_path) if not version.withdrawn}
+    if not numbers:
+        raise ModelStoreError(f"{model.base_path} has no version to serve: publish one first.")
+    labelled = labels(model.base_path)
+    for label, number in sorted(labelled.items()):
+        if number not in numbers:
+            raise ModelStoreError(
+                f"label {label} in {model.base_path} points to version {number}, which is not there: "
+                f"move it with `ingraph models label {model.base_path} {label} VERSION`."
+            )
+    lines = [
+        f"name: {json.dumps(model.name)}",
+        f"base_path: {json.dumps(model.served_path)}",
+        'model_platform: "tensorflow"',
+    ]
+    if labelled:
+        served = " ".join(f"versions: {number}" for number in sorted({*labelled.values(), max(numbers)}))
+        lines.append(f"model_version_policy {{ specific {{ {served} }} }}")
+    lines += [
+        f"version_labels {{ key: {json.dumps(label)} value: {number} }}" for label, number in sorted(labelled.items())
+    ]
+    return "  config {\n" + "".join(f"    {line}\n" for line in lines) + "  }\n"

@@ -12,10 +12,10 @@ import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.proto import config_pb2
 from tfx.types import standard_artifacts
 
+from components.evaluator.eval_config import overall_metrics
 from components.evaluator.executor import Executor
 from components.evaluator.options import EvaluationOptions
 from components.evaluator.predictions import aligned
-from components.evaluator.results import overall_metrics
 from pipeline.runners.local import BEAM_PIPELINE_ARGS
 from serving.signatures.common import SERVE_EXAMPLES, TRANSFORM_FEATURES, Labels, ServedModel, export
 

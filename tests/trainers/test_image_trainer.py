@@ -21,9 +21,8 @@ from trainers.image.backbones import backbone_blocks, image_backbone
 from trainers.image.batches import ImageTraining, augmented
 from trainers.image.fine_tuning import compile_classifier, fine_tuned
 from trainers.image.heads import chosen_blocks, ridge_head
-from trainers.image.keras_applications import BACKBONES
 from trainers.image.models import ImageClassifier
-from trainers.image.options import AugmentationOptions, FineTuneOptions
+from trainers.image.options import BACKBONES, AugmentationOptions, FineTuneOptions
 from trainers.image.splits import Images, image_predictions, read_image_split
 from transform.options import ImageOptions
 

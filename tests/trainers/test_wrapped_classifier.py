@@ -11,8 +11,7 @@ import tensorflow as tf
 from pydantic import ValidationError
 
 from trainers.errors import TrainingError
-from trainers.image.label_files import IMAGENET, read_label_file
-from trainers.image.options import WrapOptions, read_trainer_options
+from trainers.image.options import IMAGENET, WrapOptions, read_label_file, read_trainer_options
 from trainers.image.wrap import wrapped_classifier
 from transform.options import ImageOptions
 

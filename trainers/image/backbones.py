@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import keras
 
 from trainers.errors import TrainingError, first_line
-from trainers.image.keras_applications import BLUE_GREEN_RED, STANDARDISED
-from trainers.image.options import IMAGENET, NO_WEIGHTS
+from trainers.image.options import BLUE_GREEN_RED, IMAGENET, NO_WEIGHTS, STANDARDISED
 from trainers.warm_start import copy_weights
 from transform.options import ImageOptions
 

@@ -1,16 +1,119 @@
-"""Options of the trainer of images."""
+"""Options of the trainer of images, the backbones of keras.applications, and files of labels."""
 
 from __future__ import annotations
 
 import difflib
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationInfo, field_validator, model_validator
 
-from trainers.image.keras_applications import BACKBONES, DEFAULT_BACKBONE
-from trainers.image.label_files import IMAGENET, read_label_file
 from trainers.options import Precision, beside_config
 from transform.options import PixelFormat
+
+# ImageNet's 1000 classes in the order of Keras's models, ILSVRC 2012's: the first word that WordNet has for each, and
+# "crane bird" and "maillot tank suit" where two classes would have one name. The list is torchvision's (BSD 3-Clause);
+# timm's and TensorFlow.js's MobileNet's (both Apache 2.0) have the same names in the same order, but for these two and
+# a spelling. WordNet: https://wordnet.princeton.edu/license-and-commercial-use
+IMAGENET = "imagenet"
+_IMAGENET_FILE = Path(__file__).with_name("imagenet_labels.txt")
+
+_BACKGROUND = "background"
+
+
+def read_label_file(path: str, background_first: bool) -> tuple[str, ...]:
+    """One label a line, in the order of the classifier's outputs; empty lines at the end are passed over.
+
+    Args:
+        path: a UTF-8 text file, or `imagenet` for the names of ImageNet's 1000 classes.
+        background_first: the classifier's first output is no class; the file may begin with a line `background` for it,
+            which is left out.
+
+    Raises:
+        ValueError: there is no such file, or it does not name each class once.
+    """
+    lines = _lines(_IMAGENET_FILE if path == IMAGENET else Path(path))
+    first = 1 if background_first and lines and lines[0].lower() == _BACKGROUND else 0
+    seen: dict[str, int] = {}
+    for number, label in enumerate(lines[first:], start=first + 1):
+        if not label:
+            raise ValueError(f"{path}: line {number} is empty; expected one label a line, in the order of the outputs")
+        if label in seen:
+            raise ValueError(
+                f"{path}: line {number} is {label!r} as line {seen[label]} is; a label tells one class from the "
+                "others, so write both differently, such as 'crane (bird)' and 'crane (machine)'"
+            )
+        seen[label] = number
+    if len(seen) < 2:
+        raise ValueError(f"{path}: expected at least two labels, one a line, found {len(seen)}")
+    return tuple(seen)
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        content = file.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise ValueError(f"{file}: no such file; trainer.labels names a text file with one label a line") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: the labels cannot be read: {error}; save them as UTF-8 text") from error
+    return [line.strip() for line in content.rstrip().splitlines()]
+
+
+DEFAULT_BACKBONE = "InceptionV3"
+
+# What their weights were trained with, https://keras.io/api/applications/. The `raw` ones do the rest in their graph;
+# for some of them it is put there by image_backbone.py.
+_MINUS_ONE_TO_ONE = {
+    "InceptionResNetV2": 299,
+    "InceptionV3": 299,
+    "MobileNet": 224,
+    "MobileNetV2": 224,
+    "NASNetLarge": 331,
+    "NASNetMobile": 224,
+    "ResNet50V2": 224,
+    "ResNet101V2": 224,
+    "ResNet152V2": 224,
+    "Xception": 299,
+}
+_RAW = {
+    "ConvNeXtTiny": 224,
+    "ConvNeXtSmall": 224,
+    "ConvNeXtBase": 224,
+    "ConvNeXtLarge": 224,
+    "ConvNeXtXLarge": 224,
+    "DenseNet121": 224,
+    "DenseNet169": 224,
+    "DenseNet201": 224,
+    "EfficientNetB0": 224,
+    "EfficientNetB1": 240,
+    "EfficientNetB2": 260,
+    "EfficientNetB3": 300,
+    "EfficientNetB4": 380,
+    "EfficientNetB5": 456,
+    "EfficientNetB6": 528,
+    "EfficientNetB7": 600,
+    "EfficientNetV2B0": 224,
+    "EfficientNetV2B1": 240,
+    "EfficientNetV2B2": 260,
+    "EfficientNetV2B3": 300,
+    "EfficientNetV2S": 384,
+    "EfficientNetV2M": 480,
+    "EfficientNetV2L": 480,
+    "MobileNetV3Small": 224,
+    "MobileNetV3Large": 224,
+    "ResNet50": 224,
+    "ResNet101": 224,
+    "ResNet152": 224,
+    "VGG16": 224,
+    "VGG19": 224,
+}
+BACKBONES = {name: PixelFormat(size, size, "minus_one_to_one") for name, size in _MINUS_ONE_TO_ONE.items()} | {
+    name: PixelFormat(size, size, "raw") for name, size in _RAW.items()
+}
+
+# Trained on 0 to 255 less the mean of each colour in the order blue, green, red; or on 0 to 1, standardised.
+BLUE_GREEN_RED = ("ResNet50", "ResNet101", "ResNet152", "VGG16", "VGG19")
+STANDARDISED = ("DenseNet121", "DenseNet169", "DenseNet201")
 
 
 class AugmentationOptions(BaseModel):

@@ -11,10 +11,8 @@ import tensorflow as tf
 from trainers.artifacts import load_saved_model
 from trainers.errors import TrainingError, first_line
 from trainers.image.backbones import pixels_as_trained
-from trainers.image.keras_applications import BACKBONES, BLUE_GREEN_RED, STANDARDISED
-from trainers.image.label_files import IMAGENET
 from trainers.image.models import ImageClassifier
-from trainers.image.options import WrapOptions
+from trainers.image.options import BACKBONES, BLUE_GREEN_RED, IMAGENET, STANDARDISED, WrapOptions
 from transform.options import ImageOptions
 
 Shape = tuple[int, int, int]

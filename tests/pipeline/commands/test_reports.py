@@ -23,8 +23,7 @@ from components.run_report.component import RunReportSpec
 from components.run_report.executor import REPORT_PAGE, Executor, RunReportArtifact
 from components.run_report.statistics import wilson_interval
 from pipeline import reports
-from pipeline.commands.report import report
-from pipeline.commands.runs import runs
+from pipeline.commands.runs import report, runs
 from pipeline.history import find_run, open_metadata_store, read_recorded_run, read_run_record
 from serving import reference_predictions
 from tests.pipeline.conftest import PROJECT, HeartRun, ingraph

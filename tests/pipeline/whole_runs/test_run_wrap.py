@@ -23,7 +23,7 @@ from serving.client.grpc import GrpcClient
 from serving.server.app import EmbeddedServer
 from serving.server.options import ServerOptions
 from tests.pipeline.conftest import Finished, ingraph, strings
-from trainers.image.label_files import IMAGENET, read_label_file
+from trainers.image.options import IMAGENET, read_label_file
 
 # InceptionV3 takes nothing smaller.
 SIZE = 75
