@@ -22,6 +22,7 @@ from serving.client.rest import RestClient
 from serving.server.app import EmbeddedServer
 from serving.server.options import ServerOptions
 from tests.pipeline.conftest import Finished, ingraph, strings
+from tests.pipeline.report_page import page_of, table
 from trainers.splits import dense_batch
 from trainers.text.models import ragged_terms
 
@@ -109,6 +110,14 @@ def test_a_newcomer_reads_the_verdicts_and_the_labels(finished, workdir):
     assert f"published as version 1: {workdir}/models/reviews/1" in finished.output
     answers = [line.rpartition("-> ")[2] for line in finished.output.splitlines() if line.startswith(("REST", "gRPC"))]
     assert len(answers) == 2 and answers[0] == answers[1] and answers[0] in LABELS
+
+
+def test_the_report_shows_the_loss_of_the_first_best_and_last_epoch(finished, workdir):
+    (file,) = (workdir / "runs/reviews/artifacts/Trainer/model").glob("*/learning_curves.json")
+    losses = json.loads(file.read_text())["loss"]
+    (report,) = (workdir / "runs/reviews/reports").glob("*.html")
+    shown = table(page_of(report), "First, best and last loss")["training rows"]
+    assert shown == [f"{loss:.4f}" for loss in (losses[0], min(losses), losses[-1])] + [str(len(losses))]
 
 
 def test_the_label_of_serving_default_is_the_training_graphs(client, texts, training_graph):
