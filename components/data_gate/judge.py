@@ -50,6 +50,18 @@ def missing_labels(split: SplitFindings, label: str) -> str | None:
     )
 
 
+def unshared_labels(splits: Sequence[SplitFindings], label: str) -> Iterable[str]:
+    """Splits whose labels the first one, which is learned from, does not have at all: nothing could be measured."""
+    classes = {split.name: class_counts(split.columns[label]) for split in splits if label in split.columns}
+    (first, learned), *others = classes.items() or [("", {})]
+    for name, found in others:
+        if learned and found and not learned.keys() & found.keys():
+            yield (
+                f"{name} split: the label column {label!r} holds {format_counts(found)}, none of the labels of the "
+                f"{first} split, {format_values(sorted(learned))}; write the same label alike in both."
+            )
+
+
 def judge(
     splits: Iterable[SplitFindings],
     schema: schema_pb2.Schema,
@@ -93,6 +105,8 @@ def judge(
         warnings += _tolerated_values(split, schema, schema_path)
         if not schema_is_curated:
             warnings += _mixed_columns(split)
+    if label:
+        unusable += unshared_labels(splits, label)
     return Verdict(
         unusable=tuple(unusable),
         anomalies=tuple(anomalies),

@@ -191,6 +191,16 @@ def test_one_class_only_stops_and_names_it(labels, value):
     )
 
 
+def test_labels_that_are_written_otherwise_in_another_split_stop_and_are_named():
+    verdict = verdict_on(
+        patients(target=["yes", "no"] * 20), patients(target=[*["yes."] * 15, *["no."] * 25]), schema=None
+    )
+    assert verdict.unusable == (
+        "eval split: the label column 'target' holds 'no.' (25 rows), 'yes.' (15 rows), none of the labels of the "
+        "train split, 'no', 'yes'; write the same label alike in both.",
+    )
+
+
 def test_an_empty_label_column_stops():
     verdict = verdict_on(patients(), patients(target=[None] * 40))
     assert "label column 'target'" in verdict.unusable[0]
