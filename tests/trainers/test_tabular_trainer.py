@@ -414,9 +414,9 @@ def test_the_model_learns_from_each_kind(session):
         assert right[rest::3].mean() > 0.9
 
 
+# A blend starts from nothing.
+@pytest.mark.parametrize("trainer", [LINEAR, NETWORK], ids=["linear", "network"], indirect=True, scope="module")
 def test_a_warm_start_begins_with_the_weights_of_the_served_model(saved_model, expected, trainer, tmp_path):
-    if trainer is BLEND:
-        pytest.skip("a blend starts from nothing")
     still = {**trainer, "epochs": 1, "learning_rate": 1e-12, "batch_size": 300}
     started = train(tmp_path, TABLE, base_model=saved_model, **still)
     said = json.loads((Path(started).parent / "provenance.json").read_text())["warm_start"]

@@ -10,10 +10,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import lightgbm
 import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
+import xgboost
 
 from benchmarks.harness.running import TEST_DATA
 from benchmarks.tabular.wrapped import LABELS, LIBRARIES, OwnModel, adult, compare, exported
@@ -126,6 +128,7 @@ import sys
 for library in ("ydf", "xgboost", "lightgbm", "sklearn", "skops", "keras", "tensorflow_transform"):
     sys.modules[library] = None  # an import of it raises ImportError
 import tensorflow as tf
+import xgboost
 from tensorflow.core.framework import op_def_pb2
 known = set(tf.raw_ops.__dict__)
 with tf.Graph().as_default(), tf.compat.v1.Session() as session:
@@ -295,7 +298,6 @@ def answers(model: TreeModel, table: pd.DataFrame) -> np.ndarray:
 )
 @pytest.mark.parametrize("classes", [2, 3])
 def test_xgboost_is_carried_over(shop, classes, options):
-    xgboost = pytest.importorskip("xgboost")
     table, label = shop[0], np.minimum(shop[1], classes - 1)
     model = xgboost.XGBClassifier(n_estimators=6, enable_categorical=True, n_jobs=1, **options).fit(table, label)
     carried = forest_of_xgboost(model.get_booster())
@@ -303,7 +305,6 @@ def test_xgboost_is_carried_over(shop, classes, options):
 
 
 def test_xgboost_that_stopped_early_answers_with_its_best_rounds(shop, tmp_path):
-    xgboost = pytest.importorskip("xgboost")
     table, label = shop[0], shop[1] > 0
     model = xgboost.XGBClassifier(n_estimators=200, enable_categorical=True, n_jobs=1, early_stopping_rounds=3)
     model.fit(table[:200], label[:200], eval_set=[(table[200:], label[200:])], verbose=False)
@@ -326,7 +327,6 @@ def test_xgboost_that_stopped_early_answers_with_its_best_rounds(shop, tmp_path)
 )
 @pytest.mark.parametrize("classes", [2, 3])
 def test_lightgbm_is_carried_over(shop, classes, options):
-    lightgbm = pytest.importorskip("lightgbm")
     table, label = shop[0], np.minimum(shop[1], classes - 1)
     model = lightgbm.LGBMClassifier(n_estimators=6, n_jobs=1, verbose=-1, **options).fit(table, label)
     carried = forest_of_lightgbm(model.booster_)
@@ -448,7 +448,6 @@ def test_a_classifier_that_cannot_be_carried_over_is_named(tmp_path):
 
 @pytest.mark.parametrize(("given", "received"), [({}, "none is given"), ({"labels": ["a"]}, "received 1: a")])
 def test_labels_are_not_guessed(shop, tmp_path, given, received):
-    xgboost = pytest.importorskip("xgboost")
     model = xgboost.XGBClassifier(n_estimators=2, enable_categorical=True, n_jobs=1).fit(shop[0], shop[1] > 0)
     model.save_model(tmp_path / "model.json")
     with pytest.raises(TrainingError, match=f"knows its 2 classes by number only, and {received}; give trainer.labels"):
