@@ -128,7 +128,6 @@ import sys
 for library in ("ydf", "xgboost", "lightgbm", "sklearn", "skops", "keras", "tensorflow_transform"):
     sys.modules[library] = None  # an import of it raises ImportError
 import tensorflow as tf
-import xgboost
 from tensorflow.core.framework import op_def_pb2
 known = set(tf.raw_ops.__dict__)
 with tf.Graph().as_default(), tf.compat.v1.Session() as session:
