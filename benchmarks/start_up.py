@@ -2,8 +2,8 @@
 
     .venv/bin/python -m benchmarks.start_up [--turns 5]
 
-Each is a process started anew, in turns; told are medians. Beside them stand the bare interpreter and the import of
-TensorFlow, without which nothing can be served.
+Each is a process started anew, in turns; told are medians. Beside them stands the import of TensorFlow, without which
+nothing can be served: long enough to be measured well, and no work of this project's.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from benchmarks.harness.running import own_process, report
 from benchmarks.serving.servers import COLUMNS, NAME, write_sum_model
 
 INGRAPH = str(Path(sys.executable).with_name("ingraph"))
-INTERPRETER, TENSORFLOW = "bare interpreter", "import tensorflow"
+TENSORFLOW = "import tensorflow"
 READY, ANSWER = "server ready", "first answer of that server, from its start"
 _PORT = re.compile(r"REST on http://127\.0\.0\.1:(\d+)")
 
@@ -54,11 +54,10 @@ def main() -> None:
 def one_turn(base_path: str) -> dict[str, float]:
     """Seconds of everything, once."""
     commands: Mapping[str, list[str]] = {
-        INTERPRETER: [sys.executable, "-c", "pass"],
+        TENSORFLOW: [sys.executable, "-c", "import tensorflow"],
         "import of the REST client": [sys.executable, "-c", "import serving.client.rest"],
         "import of the gRPC client": [sys.executable, "-c", "import serving.client.grpc"],
         "ingraph --help": [INGRAPH, "--help"],
-        TENSORFLOW: [sys.executable, "-c", "import tensorflow"],
     }
     found = {name: seconds_of(partial(run, command)) for name, command in commands.items()}
     return found | server_start(base_path)
@@ -106,16 +105,13 @@ def ask(port: int) -> None:
 
 
 def compared(seconds: Mapping[str, float]) -> list[Measurement]:
-    """What needs no TensorFlow beside the interpreter, what needs it beside its import."""
-    found, beside = [], ""
-    for name, value in seconds.items():
-        if name in (INTERPRETER, TENSORFLOW):
-            ratio = value / seconds[INTERPRETER] if name == TENSORFLOW else None
-            found.append(Measurement(name, value, "s", "time", ratio, INTERPRETER if ratio else ""))
-            beside = name
-        else:
-            found.append(Measurement(name, value, "s", "time", value / seconds[beside], beside))
-    return found
+    """Everything beside the import of TensorFlow."""
+    bare = seconds[TENSORFLOW]
+    others = {name: value for name, value in seconds.items() if name != TENSORFLOW}
+    return [
+        Measurement(TENSORFLOW, bare, "s", "time"),
+        *(Measurement(name, value, "s", "time", value / bare, TENSORFLOW) for name, value in others.items()),
+    ]
 
 
 if __name__ == "__main__":
