@@ -86,7 +86,8 @@ def compile(config: str, target: Target, output: str, overrides: tuple[str, ...]
 def rehearse(spec: str, root: str, parameters: tuple[str, ...]) -> None:
     """Run what `ingraph compile` wrote without a cluster: every step's container command, one after the other, here.
 
-    The commands run in this Python instead of the image. Compile with a pipeline root of this machine:
+    The commands run in this Python instead of the image, forked from a process that has loaded TFX. Compile with a
+    pipeline root of this machine:
 
     \b
     ingraph compile configs/heart.yaml --target kubeflow -o heart.yaml --stage \\
@@ -97,7 +98,6 @@ def rehearse(spec: str, root: str, parameters: tuple[str, ...]) -> None:
     from pipeline.run import quiet_output
 
     with quiet_output(Path(os.devnull)) as screen:
-        from components.run_report.executor import REPORT_PAGE
         from pipeline.runners.rehearsal import StepFailed, rehearse_spec
 
         def step_ended(step: str, seconds: float) -> None:
@@ -108,6 +108,8 @@ def rehearse(spec: str, root: str, parameters: tuple[str, ...]) -> None:
         except RunStopped as stopped:
             print(f"stopped    {stopped}", file=screen)
             sys.exit(stopped.status if isinstance(stopped, StepFailed) else status_of_error(stopped))
+        from components.run_report.executor import REPORT_PAGE  # with all of TFX
+
         for step, output in outputs.items():
             for artifacts in output.artifacts.values():
                 reason = artifacts.artifacts[0].metadata.fields["reason"].string_value

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
+import runpy
 import subprocess
 import sys
 import time
@@ -20,6 +22,8 @@ from components.errors import BrokenInput, RunStopped
 
 _EXECUTOR_INPUT = "{{$}}"
 _RUN_ID = "{{$.pipeline_job_uuid}}"
+# What pipeline.container_main imports once it runs.
+_TFX_ENTRY_MODULE = "tfx.orchestration.kubeflow.v2.container.kubeflow_v2_run_executor"
 
 
 class StepFailed(RunStopped):
@@ -40,11 +44,11 @@ def rehearse_spec(
     parameters: Mapping[str, str] | None = None,
     on_step: Callable[[str, float], None] = lambda step, seconds: None,
 ) -> dict[str, pipeline_spec_pb2.ExecutorOutput]:
-    """Run every step of a compiled spec as a subprocess, in an order that its dependencies allow.
+    """Run every step of a compiled spec in a process of its own, in an order that its dependencies allow.
 
     What a backend does is done here: executor inputs with artifact URIs below `root`, runtime parameters, the hook of
     a FileBasedExampleGen, and handing on what each step reports. Nothing is cached, and the images are not used:
-    the commands run in this Python.
+    the commands run in this Python, forked from a process that loads TFX once for all of them.
 
     Args:
         spec_file: what `ingraph compile` wrote, JSON or YAML.
@@ -150,13 +154,43 @@ class _Run:
         arguments = [argument.replace(_EXECUTOR_INPUT, given) for argument in command]
         arguments[0] = sys.executable if arguments[0] in ("python", "python3") else arguments[0]
         log = folder / "log.txt"
-        with log.open("ab") as stream:
-            status = subprocess.run(
-                arguments, stdout=stream, stderr=subprocess.STDOUT, env=dict(os.environ), check=False
-            ).returncode
+        if arguments[:2] == [sys.executable, "-m"]:
+            status = _run_forked(arguments[2:], log)
+        else:
+            with log.open("ab") as stream:
+                status = subprocess.run(
+                    arguments, stdout=stream, stderr=subprocess.STDOUT, env=dict(os.environ), check=False
+                ).returncode
         if status:
             lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
             raise StepFailed(f"{step} failed: {lines[-1] if lines else 'no output'} (status {status}, {log})", status)
+
+
+def _run_forked(arguments: Sequence[str], log: Path) -> int:
+    """Run `python -m` in a fork of a process that has loaded TFX, which takes longer than most steps; its status.
+
+    Args:
+        arguments: the module and its own arguments.
+        log: takes what it writes.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([_TFX_ENTRY_MODULE])
+    process = context.Process(target=_run_module, args=(list(arguments), str(log)))
+    process.start()
+    process.join()
+    status = process.exitcode
+    process.close()
+    assert status is not None  # it was joined
+    return status
+
+
+def _run_module(arguments: list[str], log: str) -> None:
+    """What the fork does."""
+    with Path(log).open("ab", buffering=0) as stream:
+        for output in (1, 2):
+            os.dup2(stream.fileno(), output)
+    sys.argv = arguments
+    runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
 
 
 def _in_order(tasks: Mapping[str, pipeline_spec_pb2.PipelineTaskSpec]) -> list[str]:
