@@ -8,7 +8,7 @@ READY := .venv/.ready
 UV := .venv/tools/bin/uv
 LOCK_OPTIONS := --quiet --no-header --generate-hashes --python-version 3.11
 
-.PHONY: setup help run test lint browser screenshots load idle bench bench-compare month portable overhead fuzz compat airflow-check protos lock doctor clean
+.PHONY: setup help run test suite lint browser screenshots load idle bench bench-compare month portable overhead fuzz compat airflow-check protos lock doctor clean
 
 setup: $(READY)  ## make .venv: locked dependencies and ingraph itself (the default target)
 
@@ -24,8 +24,11 @@ help:  ## list these targets
 run: $(READY)  ## train, check and publish the demo models
 	@set -e; for config in $(CONFIGS); do .venv/bin/ingraph run "$$config"; done
 
+test: $(READY)  ## lint and all tests, side by side
+	@$(MAKE) --no-print-directory --jobs 2 lint suite
+
 # A file of tests stays in one process; two cores share the files.
-test: lint  ## lint, then all tests
+suite: $(READY)
 	.venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)  ## ruff and mypy

@@ -43,4 +43,4 @@ def heart_run(tmp_path_factory: pytest.TempPathFactory) -> HeartRun:
     from tests.pipeline.conftest import HeartRun, ingraph
 
     workdir = tmp_path_factory.mktemp("heart")
-    return HeartRun(workdir, ingraph("run", "configs/heart.yaml", "--workdir", str(workdir)))
+    return HeartRun(workdir, ingraph("run", "configs/heart.yaml", "--workdir", str(workdir), fresh=True))

@@ -175,7 +175,7 @@ def _run_forked(arguments: Sequence[str], log: Path) -> int:
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([_TFX_ENTRY_MODULE])
-    process = context.Process(target=_run_module, args=(list(arguments), str(log)))
+    process = context.Process(target=_run_module, args=(list(arguments), str(log), dict(os.environ)))
     process.start()
     process.join()
     status = process.exitcode
@@ -184,8 +184,10 @@ def _run_forked(arguments: Sequence[str], log: Path) -> int:
     return status
 
 
-def _run_module(arguments: list[str], log: str) -> None:
+def _run_module(arguments: list[str], log: str, environment: Mapping[str, str]) -> None:
     """What the fork does."""
+    os.environ.clear()
+    os.environ.update(environment)
     with Path(log).open("ab", buffering=0) as stream:
         for output in (1, 2):
             os.dup2(stream.fileno(), output)

@@ -42,7 +42,7 @@ def workdir(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def finished(workdir) -> Finished:
     settings = [argument for setting in SETTINGS for argument in ("--set", setting)]
-    return ingraph("run", "configs/digits.yaml", "--workdir", str(workdir), *settings)
+    return ingraph("run", "configs/digits.yaml", "--workdir", str(workdir), *settings, fresh=True)
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +139,7 @@ def test_the_published_version_says_what_it_was_made_from_and_is_warm_after_few_
 
 def test_the_next_run_repeats_nothing_and_publishes_nothing_twice(finished, workdir):
     settings = [argument for setting in SETTINGS for argument in ("--set", setting)]
-    again = ingraph("run", "configs/digits.yaml", "--workdir", str(workdir), *settings)
+    again = ingraph("run", "configs/digits.yaml", "--workdir", str(workdir), *settings, fresh=True)
     assert again.status == 0, again.output
     state = {line.split()[0]: line.split()[1] for line in again.output.splitlines() if line.startswith("  ")}
     assert state["ImageExampleGen"] == state["Transform"] == state["Trainer"] == "unchanged"

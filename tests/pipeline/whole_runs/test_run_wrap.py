@@ -97,7 +97,7 @@ def finished(model, files, workdir) -> Finished:
     rows = [f"{file},{file.parent.name if number % 2 else ''}" for number, file in enumerate(files)]
     (workdir / "photos.csv").write_text("\n".join(["path,label", *rows]))
     (workdir / "imagenet.yaml").write_text(CONFIG)
-    done = ingraph("run", str(workdir / "imagenet.yaml"), "--workdir", str(workdir))
+    done = ingraph("run", str(workdir / "imagenet.yaml"), "--workdir", str(workdir), fresh=True)
     assert done.status == 0, done.output + done.errors
     return done
 
