@@ -27,7 +27,7 @@ from rich.table import Table
 
 from benchmarks.harness.pipelines import CONFIGS, first_steps
 from benchmarks.harness.running import own_process
-from benchmarks.tabular.scale import CONFIG, write_rows
+from benchmarks.scale import ROWS_CONFIG, write_rows
 from serving.garbage_collection import garbage_collection_paused
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def _timed(speedup: Speedup, variant: str, within: dict[str, float]) -> Speedup:
 
 def _write_table(folder: Path, rows: int) -> Path:
     write_rows(folder / "rows.csv", rows)
-    (folder / "rows.yaml").write_text(CONFIG, encoding="utf-8")
+    (folder / "rows.yaml").write_text(ROWS_CONFIG, encoding="utf-8")
     return folder / "rows.yaml"
 
 

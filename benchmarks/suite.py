@@ -50,21 +50,21 @@ SUITE = (
     Benchmark(
         "tabular-scale",
         "Rows: time and memory by their number",
-        "benchmarks.tabular.scale",
-        arguments=("--rows", "10000", "100000", "1000000"),
-        short=("--rows", "1000", "10000"),
+        "benchmarks.scale",
+        arguments=("rows", "10000", "100000", "1000000"),
+        short=("rows", "1000", "10000"),
     ),
     Benchmark(
         "text-scale",
         "Texts: time and memory by their number",
-        "benchmarks.text.scale",
-        arguments=("--documents", "5000", "20000"),
+        "benchmarks.scale",
+        arguments=("texts", "5000", "20000"),
     ),
     Benchmark(
         "image-scale",
         "Photos: time and memory by their number",
-        "benchmarks.image.scale",
-        arguments=("--photos", "500", "5000"),
+        "benchmarks.scale",
+        arguments=("photos", "500", "5000"),
     ),
     Benchmark(
         "serving-overhead",

@@ -2,7 +2,7 @@
 
     .venv/bin/python -m benchmarks.tabular.reading [--rows 1000000] [--only csv]
 
-The rows are those of benchmarks.tabular.scale. pyarrow reads the same file into memory, the best of three times, in the
+The rows are those of benchmarks.scale. pyarrow reads the same file into memory, the best of three times, in the
 process in which TableExampleGen then types it, splits it and writes its examples; each format has a process of its own.
 """
 
@@ -23,7 +23,7 @@ import pyarrow.parquet
 
 from benchmarks.harness.measurement import Goal, Measurement
 from benchmarks.harness.running import own_process, peak_memory, report
-from benchmarks.tabular.scale import write_rows
+from benchmarks.scale import write_rows
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 

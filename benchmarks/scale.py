@@ -1,0 +1,238 @@
+"""Time and memory of tables, texts and photos by their number.
+
+    .venv/bin/python -m benchmarks.scale rows [10000 100000 1000000]
+    .venv/bin/python -m benchmarks.scale texts [10000 100000]
+    .venv/bin/python -m benchmarks.scale photos [500 5000]
+
+Every size runs in a process of its own.
+
+- Rows of twelve columns are made up, the same ones each time, and go through what `ingraph run` does up to Transform:
+  its components, its runner and its Beam options.
+- Texts are made of the film reviews' own words: each keeps a review's first half and takes another's second half, of
+  the same label, so that the number of different terms grows as it does with real ones. They are read, analysed and
+  learned from with the options of configs/reviews.yaml.
+- Photos have 100 KB, and go as far as rows do. A hundred of them show about what the libraries alone take.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import random
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.harness.measurement import Goal
+from benchmarks.harness.pipelines import Scale, first_steps, growth
+from benchmarks.harness.running import own_process, peak_memory, report
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is made more of.
+
+    Attributes:
+        measure: makes that many up and runs on them.
+        sizes: by default.
+        title: of the table.
+        goals: of the time of an item and of the memory at the last size.
+        fewest: a size before all others, to compare them with.
+    """
+
+    measure: Callable[[int], Scale]
+    sizes: Sequence[int]
+    title: str
+    goals: Sequence[Goal | None] = ()
+    fewest: Sequence[int] = ()
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("kind", choices=sorted(KINDS))
+    parser.add_argument("sizes", type=int, nargs="*")
+    given = parser.parse_args()
+    kind = KINDS[given.kind]
+    found = [own_process(kind.measure, size) for size in (*kind.fewest, *(given.sizes or kind.sizes))]
+    report(kind.title, growth(given.kind, found, *kind.goals))
+
+
+ROWS_CONFIG = """
+name: rows
+task: tabular
+data: {path: rows.csv}
+preprocessing: {label: {column: bought}}
+evaluation: {at_least: {auc: 0.5}}
+"""
+CITIES, PLANS, CHANNELS = 200, 4, 6
+MEMORY_LIMIT = 4096
+ROWS_AT_ONCE = 100_000
+
+
+def measure_rows(rows: int) -> Scale:
+    """Make the rows up, and run the pipeline on them."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_rows(Path(folder, "rows.csv"), rows)
+        Path(folder, "rows.yaml").write_text(ROWS_CONFIG, encoding="utf-8")
+        steps = first_steps(f"{folder}/rows.yaml")
+    return Scale(rows, steps, peak_memory())
+
+
+def write_rows(path: Path, rows: int) -> None:
+    """A CSV file of made-up customers."""
+    chance = np.random.default_rng(0)
+    with path.open("w", encoding="utf-8") as file:
+        file.write("age,income,visits,balance,score,height,month,city,plan,device,channel,bought\n")
+        for start in range(0, rows, ROWS_AT_ONCE):
+            file.writelines(f"{row}\n" for row in customers(chance, min(ROWS_AT_ONCE, rows - start)))
+
+
+def customers(chance: np.random.Generator, count: int) -> list[str]:
+    """Lines of the file; who buys depends on income and visits, and on chance."""
+    income, visits = chance.lognormal(3, 0.5, count).round(2), chance.poisson(4, count)
+    bought = (income / 20 + visits / 4 + chance.normal(0, 1, count) > 2.5).astype(int)
+    columns = [
+        chance.integers(18, 90, count),
+        income,
+        visits,
+        chance.normal(0, 100, count).round(2),
+        chance.random(count).round(4),
+        chance.normal(170, 10, count).round(1),
+        chance.integers(1, 13, count),
+        np.char.add("city", chance.integers(0, CITIES, count).astype(str)),
+        np.char.add("plan", chance.integers(0, PLANS, count).astype(str)),
+        chance.choice(["phone", "tablet", "computer"], count),
+        np.char.add("channel", chance.integers(0, CHANNELS, count).astype(str)),
+        bought,
+    ]
+    return [",".join(map(str, row)) for row in zip(*(column.tolist() for column in columns), strict=True)]
+
+
+TEXTS_CONFIG = Path(__file__).resolve().parents[1] / "configs/reviews.yaml"
+
+
+def measure_texts(documents: int) -> Scale:
+    """Make the documents up, and read, analyse and train on them."""
+    from benchmarks.harness.pipelines import transform_graph
+    from benchmarks.text.quality import SPEC
+    from pipeline.config import load_config
+    from pipeline.runners.beam_speedups import apply_beam_speedups
+    from trainers.splits import TransformGraph
+    from trainers.text.options import NgramOptions
+    from trainers.text.train import fit_classifier, read_training_split
+    from transform.text import preprocessing_fn
+
+    apply_beam_speedups()
+    config = load_config(str(TEXTS_CONFIG))
+    trainer = config.trainer
+    assert isinstance(trainer, NgramOptions)
+    options = {"preprocessing": config.preprocessing.model_dump_json()}
+    steps = {}
+    with tempfile.TemporaryDirectory() as folder:
+        write_documents(f"{folder}/documents.csv", documents)
+        examples, steps["reading"] = timed(lambda: read_examples(folder))
+        graph, steps["Transform"] = timed(lambda: transform_graph(preprocessing_fn, options, SPEC, examples, folder))
+        transform = TransformGraph(graph)
+
+        def training() -> None:
+            fit_classifier(read_training_split([examples], transform, trainer), graph, 2, trainer)
+
+        _, steps["training"] = timed(training)
+    return Scale(documents, steps, peak_memory())
+
+
+def timed(step: Callable[[], Any]) -> tuple[Any, float]:
+    started = time.perf_counter()
+    return step(), time.perf_counter() - started
+
+
+def write_documents(path: str, documents: int) -> None:
+    from pipeline import demo_data
+
+    with demo_data.fetch("reviews").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    of_label = {label: [row["text"].split() for row in rows if row["label"] == label] for label in ("fresh", "rotten")}
+    source = random.Random(0)
+    with Path(path).open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"])
+        for number in range(documents):
+            label = ("fresh", "rotten")[number % 2]
+            first, second = source.choice(of_label[label]), source.choice(of_label[label])
+            writer.writerow([" ".join([*first[: len(first) // 2], *second[len(second) // 2 :]]), label])
+
+
+def read_examples(folder: str) -> str:
+    """The examples of `documents.csv`, as TableExampleGen makes them; the path of their file."""
+    import tensorflow as tf
+
+    from components.table_example_gen.executor import split_records
+    from components.table_example_gen.facts import merged_facts, shard_facts
+    from components.table_example_gen.options import Ingestion, TableReading
+    from components.table_example_gen.sources import plan_inputs
+
+    ingestion = Ingestion(reading=TableReading(as_text=True, strip=False))
+    shards = plan_inputs({"all": f"{folder}/documents.csv"}, ingestion)
+    facts = merged_facts(shard_facts(shard, ingestion) for shard in shards)
+    path = f"{folder}/examples.gz"
+    with tf.io.TFRecordWriter(path, "GZIP") as writer:
+        for shard in shards:
+            for _, records in split_records(shard, facts, ingestion):
+                for record in records:
+                    writer.write(record)
+    return path
+
+
+PHOTOS_CONFIG = """
+name: photos
+task: image
+data: {path: photos, minimum_examples: 5}
+trainer: {mode: fine_tune, weights: none}
+evaluation: {at_least: {accuracy: 0.5}}
+"""
+FEWEST = 100
+IMAGE_SIZE = 100_000
+# What the allocator keeps differs by some MiB from run to run.
+FLAT = Goal(1.05)
+
+
+def measure_photos(photos: int) -> Scale:
+    """Make the photos up and ingest them."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_images(Path(folder) / "photos", photos)
+        Path(folder, "photos.yaml").write_text(PHOTOS_CONFIG, encoding="utf-8")
+        steps = first_steps(f"{folder}/photos.yaml")
+    return Scale(photos, steps, peak_memory())
+
+
+def write_images(folder: Path, count: int) -> None:
+    """PNG headers and noise: only the header is read when photos are ingested."""
+    header = bytes.fromhex("89504e470d0a1a0a0000000d4948445200000040000000400802000000")
+    for number in range(count):
+        file = folder / f"class{number % 4}" / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(header + os.urandom(IMAGE_SIZE - len(header)))
+
+
+KINDS: Mapping[str, Kind] = {
+    "rows": Kind(
+        measure_rows,
+        (10_000, 100_000, 1_000_000),
+        "tables by their rows",
+        goals=(Goal(1.1), Goal(MEMORY_LIMIT, of="value")),
+    ),
+    "texts": Kind(measure_texts, (10_000, 100_000), "texts by their number"),
+    "photos": Kind(measure_photos, (500, 5000), "photos by their number", goals=(None, FLAT), fewest=(FEWEST,)),
+}
+
+if __name__ == "__main__":
+    main()
