@@ -19,14 +19,15 @@ SUITE = (
     Benchmark(
         "tabular-pipelines",
         "Hearts: ingraph, a plain Keras script and TFX's own components",
-        "benchmarks.tabular.pipelines",
-        arguments=("--turns", "2"),
-        short=("--turns", "1"),
+        "benchmarks.pipelines",
+        arguments=("hearts", "--turns", "2"),
+        short=("hearts", "--turns", "1"),
     ),
     Benchmark(
         "text-pipeline",
         "Reviews: the whole pipeline",
-        "benchmarks.text.pipelines",
+        "benchmarks.pipelines",
+        arguments=("reviews",),
     ),
     Benchmark(
         "image-pipeline",
