@@ -147,7 +147,11 @@ def create_pipeline(config: RunConfig, locations: Locations, run_id: str, beam_p
     )
     model = trainer.outputs["model"]
     evaluator = Evaluator(
-        examples=prepared.examples, model=model, baseline_model=baseline.outputs["model"], options=config.evaluation
+        examples=prepared.examples,
+        model=model,
+        baseline_model=baseline.outputs["model"],
+        options=config.evaluation,
+        positive=config.preprocessing.label.positive or "",
     )
     serving_check = ServingCheck(
         model=model,

@@ -84,7 +84,8 @@ def check_table(inputs: Mapping[str, str], config: TableRunConfig) -> TableFindi
     keys = {name: f"preprocessing.{key}" for name, key in named.items()} | config.data.split.named_columns()
     taken = config.model_columns()
     keys |= dict.fromkeys(taken, "the model that trainer.model")
-    for name, key in keys.items():
+    sliced = {name: "evaluation.slices" for one in config.evaluation.slices for name in one.columns}
+    for name, key in (sliced | keys).items():
         if name not in facts.types:
             raise BrokenInput(
                 f"{where}: there is no column {name!r}, which {key} in the config names; "

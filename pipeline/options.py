@@ -506,6 +506,11 @@ class RunConfig(_Section):
         return self
 
     @model_validator(mode="after")
+    def _check_positive(self) -> RunConfig:
+        self.evaluation.check_positive(self.preprocessing.label.positive)
+        return self
+
+    @model_validator(mode="after")
     def _check_tuner(self) -> RunConfig:
         if self.tuner is None:
             return self

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+from dataclasses import asdict
 from typing import Any
 
 import apache_beam as beam
@@ -14,7 +16,14 @@ from tfx.types import artifact_utils
 from tfx.utils import io_utils, path_utils
 from tfx_bsl.public import tfxio
 
-from components.evaluator.eval_config import BASELINE, CANDIDATE, eval_config, threshold_failures
+from components.evaluator.eval_config import (
+    BASELINE,
+    CANDIDATE,
+    SLICE_BOUNDS_FILE,
+    eval_config,
+    slice_bounds,
+    threshold_failures,
+)
 from components.evaluator.options import EvaluationOptions
 from components.evaluator.predictions import PredictExamples
 from serving.signatures.common import read_labels
@@ -38,10 +47,12 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             models[BASELINE] = path_utils.serving_model_path(baseline.uri)
 
         options = EvaluationOptions.model_validate_json(exec_properties["options"])
+        labels, positive = read_labels(models[CANDIDATE]), exec_properties["positive"]
         config = eval_config(
             options,
-            classes=len(read_labels(models[CANDIDATE])),
+            classes=len(labels),
             has_baseline=BASELINE in models,
+            positive=labels.index(positive) if positive else None,
         )
         examples = artifact_utils.get_split_uris(input_dict["examples"], exec_properties["split"])
         with self._make_beam_pipeline() as pipeline:
@@ -49,6 +60,12 @@ class Executor(base_beam_executor.BaseBeamExecutor):
 
         # Without a threshold there may be nothing to measure either, which TFMA takes for a failure.
         failures = threshold_failures(tfma.load_validation_result(evaluation)) if options.has_thresholds else []
+        if options.has_slice_bounds:
+            found = slice_bounds(options, evaluation)
+            io_utils.write_string_file(
+                f"{evaluation}/{SLICE_BOUNDS_FILE}", json.dumps({"bounds": [asdict(one) for one in found]})
+            )
+            failures += [one.failure for one in found if one.fails]
         blessing = artifact_utils.get_single_instance(output_dict["blessing"])
         _bless(blessing, model, failures)
 

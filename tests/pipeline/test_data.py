@@ -68,6 +68,12 @@ def test_what_cannot_be_used_is_named_with_its_place(tmp_path, content, sentence
         check_table({"all": str(path)}, config_of(path))
 
 
+def test_a_slice_of_a_column_that_is_not_there_is_named(tmp_path):
+    path = written(tmp_path, "review,opinion\na,b\n")
+    with pytest.raises(BrokenInput, match="no column 'country', which evaluation.slices in the config names"):
+        check_table({"all": str(path)}, config_of(path, "evaluation.slices=[[opinion], [country]]"))
+
+
 def test_the_first_row_is_as_people_write_it(tmp_path):
     path = written(tmp_path, '\ufeffreview,opinion,stars\r\n"one\r\ntwo ""three""\nfour",,05\r\nfive,rotten,1\r\n')
     config = config_of(path)
