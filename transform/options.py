@@ -111,6 +111,26 @@ class TabularOptions(BaseModel):
                     )
         return self
 
+    def without(self, name: str, key: str, what: str) -> TabularOptions:
+        """These options with a column left out of the features.
+
+        Args:
+            name: of the column.
+            key: of the config that names it, for messages.
+            what: it is, for messages.
+
+        Raises:
+            ValueError: the options make something of it.
+        """
+        others = self.model_copy(update={"columns": {**self.columns, name: Column(kind="ignored")}})
+        used = {column: place for column, place in self.named_columns().items() if column not in self.ignored_columns()}
+        if name in used:
+            raise ValueError(
+                f"{key} is {name!r}, which preprocessing.{used[name]} names; {what} is neither feature nor label: take "
+                "it out of one of both"
+            )
+        return others
+
     def named_columns(self) -> dict[str, str]:
         """Column -> the key that names it."""
         crossed = {name: "crosses" for cross in self.crosses for name in cross}

@@ -17,6 +17,7 @@ class EvaluatorSpec(ComponentSpec):
     PARAMETERS = {
         "options": ExecutionParameter(type=str),
         "positive": ExecutionParameter(type=str),
+        "weight": ExecutionParameter(type=str),
         "split": ExecutionParameter(type=str),
     }
     INPUTS = {
@@ -43,6 +44,7 @@ class Evaluator(base_beam_component.BaseBeamComponent):
         baseline_model: the output of Baseline; one without a model (`has_model` 0) is no baseline.
         options: thresholds and slices.
         positive: the label that precision, recall and the like are about; "" for none.
+        weight: the column of the examples' weights; "" where all count the same.
         split: the split of `examples` to measure on.
 
     Outputs:
@@ -60,6 +62,7 @@ class Evaluator(base_beam_component.BaseBeamComponent):
         baseline_model: types.BaseChannel,
         options: EvaluationOptions,
         positive: str = "",
+        weight: str = "",
         split: str = "eval",
     ) -> None:
         super().__init__(
@@ -69,6 +72,7 @@ class Evaluator(base_beam_component.BaseBeamComponent):
                 baseline_model=baseline_model,
                 options=options.model_dump_json(),
                 positive=positive,
+                weight=weight,
                 split=split,
                 evaluation=types.Channel(type=standard_artifacts.ModelEvaluation),
                 blessing=types.Channel(type=standard_artifacts.ModelBlessing),

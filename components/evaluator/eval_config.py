@@ -17,6 +17,7 @@ from components.evaluator.options import LOWER_IS_BETTER, OF_POSITIVE, Evaluatio
 CANDIDATE = "candidate"
 BASELINE = "baseline"
 LABEL_KEY = "__label__"
+WEIGHT_KEY = "__weight__"
 PREDICTION_KEY = "__probabilities_of_{model}__"
 
 # Beyond this, a curve for each class costs more than it tells.
@@ -27,7 +28,7 @@ _CLASS_NAMES: dict[Metric, str] = {"cross_entropy": "SparseCategoricalCrossentro
 
 
 def eval_config(
-    options: EvaluationOptions, classes: int, has_baseline: bool, positive: int | None = None
+    options: EvaluationOptions, classes: int, has_baseline: bool, positive: int | None = None, weighted: bool = False
 ) -> config_pb2.EvalConfig:
     """Metrics of examples that carry predictions: their label in LABEL_KEY, probabilities in PREDICTION_KEY.
 
@@ -36,6 +37,7 @@ def eval_config(
         classes: how many labels there are.
         has_baseline: whether the examples carry those of a model that is served, too.
         positive: the number of the label that OF_POSITIVE are about; None leaves these out.
+        weighted: whether the examples carry weights, in WEIGHT_KEY.
 
     TFMA: https://www.tensorflow.org/tfx/model_analysis/setup
     """
@@ -44,11 +46,15 @@ def eval_config(
     if positive is not None:
         measured += sorted(OF_POSITIVE)
     arguments = {"positive": -1 if positive is None else positive}
-    metrics = [config_pb2.MetricConfig(class_name="ExampleCount", config='{"name": "example_count"}')]
-    metrics += [_metric(metric, options, has_baseline, arguments) for metric in measured]
+    count = config_pb2.MetricConfig(class_name="ExampleCount", config='{"name": "example_count"}')
+    metrics = [_metric(metric, options, has_baseline, arguments) for metric in measured]
     if options.has_slice_bounds:
         metrics.append(_own_metric(STATISTICS, arguments))
-    specs = [config_pb2.MetricsSpec(metrics=metrics, model_names=models)]
+    unweighted = config_pb2.ExampleWeightOptions(unweighted=True)
+    specs = [
+        config_pb2.MetricsSpec(metrics=[count], model_names=models, example_weights=unweighted),
+        config_pb2.MetricsSpec(metrics=metrics, model_names=models),
+    ]
     if classes <= CLASSES_WITH_CURVES:
         specs.append(
             config_pb2.MetricsSpec(
@@ -68,6 +74,7 @@ def eval_config(
                 is_baseline=model == BASELINE,
                 label_key=LABEL_KEY,
                 prediction_key=PREDICTION_KEY.format(model=model),
+                example_weight_key=WEIGHT_KEY if weighted else "",
             )
             for model in models
         ],

@@ -53,10 +53,11 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             classes=len(labels),
             has_baseline=BASELINE in models,
             positive=labels.index(positive) if positive else None,
+            weighted=bool(exec_properties["weight"]),
         )
         examples = artifact_utils.get_split_uris(input_dict["examples"], exec_properties["split"])
         with self._make_beam_pipeline() as pipeline:
-            _evaluate(pipeline, examples, models, config, evaluation)
+            _evaluate(pipeline, examples, PredictExamples(models, exec_properties["weight"]), config, evaluation)
 
         # Without a threshold there may be nothing to measure either, which TFMA takes for a failure.
         failures = threshold_failures(tfma.load_validation_result(evaluation)) if options.has_thresholds else []
@@ -71,7 +72,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
 
 
 def _evaluate(
-    pipeline: beam.Pipeline, examples: list[str], models: dict[str, str], config: tfma.EvalConfig, output: str
+    pipeline: beam.Pipeline, examples: list[str], predict: PredictExamples, config: tfma.EvalConfig, output: str
 ) -> None:
     with_predictions = tfxio.TFExampleBeamRecord(
         physical_format="inmem",
@@ -85,13 +86,13 @@ def _evaluate(
         ]
         | "Flatten" >> beam.Flatten()
         | "Batch" >> beam.BatchElements(min_batch_size=32, max_batch_size=1024)
-        | "Predict" >> beam.ParDo(PredictExamples(models))
+        | "Predict" >> beam.ParDo(predict)
         | "Arrow" >> with_predictions.BeamSource()
         | "Evaluate"
         >> tfma.ExtractEvaluateAndWriteResults(
             eval_shared_model=[
-                tfma.EvalSharedModel(model_name=name, model_type=tfma.constants.MATERIALIZED_PREDICTION)
-                for name in models
+                tfma.EvalSharedModel(model_name=model.name, model_type=tfma.constants.MATERIALIZED_PREDICTION)
+                for model in config.model_specs
             ],
             eval_config=config,
             output_path=output,

@@ -138,7 +138,7 @@ def model_artifact(path: Path, has_model: int | None = None) -> standard_artifac
 
 
 def evaluate(
-    examples, model, baseline, options: EvaluationOptions, folder: Path, positive: str = ""
+    examples, model, baseline, options: EvaluationOptions, folder: Path, positive: str = "", weight: str = ""
 ) -> standard_artifacts.ModelBlessing:
     blessing, evaluation = standard_artifacts.ModelBlessing(), standard_artifacts.ModelEvaluation()
     blessing.uri, evaluation.uri = str(folder / "blessing"), str(folder / "evaluation")
@@ -146,7 +146,7 @@ def evaluate(
     Executor(context).Do(
         {"examples": [examples], "model": [model], "baseline_model": [baseline]},
         {"evaluation": [evaluation], "blessing": [blessing]},
-        {"options": options.model_dump_json(), "split": "eval", "positive": positive},
+        {"options": options.model_dump_json(), "split": "eval", "positive": positive, "weight": weight},
     )
     return blessing
 
