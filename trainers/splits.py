@@ -164,9 +164,22 @@ def check_weights(weights: np.ndarray, column: str) -> None:
         raise TrainingError(f"data.weight: {column!r} is 0 in all {len(weights):,} rows, so that none of them counts")
 
 
-def training_weights(split: TransformedSplit) -> np.ndarray | None:
-    """float64 [n], 1 in the mean: how much each row counts in training; None where all count the same."""
-    return None if split.weights is None else split.weights / split.weights.mean()
+def training_weights(split: TransformedSplit, classes: int, balanced: bool = False) -> np.ndarray | None:
+    """float64 [n], 1 in the mean: how much each row counts in training; None where all count the same.
+
+    Args:
+        split: the rows, with their own weights, if they have any.
+        classes: how many labels there are.
+        balanced: whether each label that occurs counts the same in the sum, as scikit-learn's
+            `class_weight="balanced"` has it.
+    """
+    if split.weights is None and not balanced:
+        return None
+    weights = np.ones(len(split.labels)) if split.weights is None else split.weights
+    if balanced:
+        of_labels = np.bincount(split.labels, weights, minlength=classes)
+        weights = weights / np.where(of_labels > 0, of_labels, 1.0)[split.labels]
+    return weights / weights.mean()
 
 
 def _rows(column: Column, chosen: tf.Tensor) -> Column:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,8 @@ from serving.session_model import SessionModel
 from serving.signatures.tabular import raw_list
 from trainers.errors import TrainingError
 from trainers.options import TunerOptions
-from trainers.splits import TransformedSplit, TransformGraph, check_weights
-from trainers.tabular.members import Table, train_members
+from trainers.splits import TransformedSplit, TransformGraph, check_weights, training_weights
+from trainers.tabular.members import Deadline, Table, _LinearModel, _network, _Trees, train_members
 from trainers.tabular.models import Classifier, build_model, model_inputs
 from trainers.tabular.options import TabularTrainerOptions
 from trainers.tabular.train import fit, run_fn, shuffled_batches, tuner_fn
@@ -157,6 +158,24 @@ def test_a_keras_model_learns_what_rows_of_weight_say():
     model = build_model(split().features, vocabulary_size=2, classes=2, options=options)
     fit(model, misled(), options)
     assert accuracy(model, split(seed=1)) > 0.8
+
+
+def test_balanced_classes_make_a_rare_label_as_likely_as_a_frequent_one_for_each_member():
+    rare = replace(split(600), labels=(np.arange(600) % 10 == 0).astype(np.int64))
+    for model in ("linear", "trees", "network"):
+        options = {"hidden_units": (8,) if model == "network" else (), "epochs": 8, "trees": {"count": 20, "forest": 0}}
+        kept = {"none": 0.0, "balanced": 0.0}
+        for kind in kept:
+            table = Table(rare, 2, 3, {}, TabularTrainerOptions(**options, class_weights=kind))
+            tried = {"linear": _LinearModel(table).tried, "network": partial(_network, table)}.get(model)
+            attempt = tried or _Trees.of(table).boosted
+            kept[kind] = float(attempt(Deadline(None), 0.0).probabilities[:, 1].mean())
+        assert kept["none"] < 0.2 and 0.4 < kept["balanced"] < 0.6, model
+    # Of rows that have weights, too: 60 of weight 3 and 540 of weight 1.
+    weighed = replace(rare, weights=np.where(rare.labels == 1, 3.0, 1.0))
+    weights = training_weights(weighed, 2, balanced=True)
+    assert [weights[rare.labels == label].sum() for label in (0, 1)] == pytest.approx([300, 300])
+    assert weights.mean() == pytest.approx(1)
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ class Table:
     @cached_property
     def weights(self) -> np.ndarray | None:
         """float64 [n], 1 in the mean: how much each row counts; None where all count the same."""
-        return training_weights(self.split)
+        return training_weights(self.split, self.classes, self.options.class_weights == "balanced")
 
     def weights_of(self, rows: Any) -> np.ndarray | None:
         """Those of some rows."""
@@ -188,7 +188,8 @@ def _report(
         name: {**figures[name], "chosen": dict(one.chosen), "seconds": round(seconds[name], 2)}
         for name, one in tried.items()
     }
-    return {**blend.report, "folds": len(table.folds), "members": members, "left_out": list(left_out)}
+    class_weights = {"class_weights": table.options.class_weights}
+    return {**blend.report, **class_weights, "folds": len(table.folds), "members": members, "left_out": list(left_out)}
 
 
 def _blended(members: Mapping[str, Classifier], blend: Blend, report: Mapping[str, Any]) -> Classifier:

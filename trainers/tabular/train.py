@@ -118,7 +118,7 @@ def fit(model: keras.Model, train: TransformedSplit, options: TabularTrainerOpti
         callbacks.append(
             keras.callbacks.EarlyStopping(patience=options.early_stopping_patience, restore_best_weights=True)
         )
-    weights = training_weights(train)
+    weights = training_weights(train, model.output.shape[1], options.class_weights == "balanced")
     model.fit(
         shuffled_batches(
             _rows(train, used), batch_size, options.seed, False, None if weights is None else weights[used]
