@@ -147,7 +147,12 @@ def create_pipeline(config: RunConfig, locations: Locations, run_id: str, beam_p
     )
     model = trainer.outputs["model"]
     evaluator = Evaluator(
-        examples=prepared.examples, model=model, baseline_model=baseline.outputs["model"], options=config.evaluation
+        examples=prepared.examples,
+        model=model,
+        baseline_model=baseline.outputs["model"],
+        options=config.evaluation,
+        positive=config.preprocessing.label.positive or "",
+        weight=_weight(config),
     )
     serving_check = ServingCheck(
         model=model,
@@ -310,11 +315,17 @@ def _module_options(config: RunConfig, locations: Locations) -> _ModuleOptions:
         trainer={
             "preprocessing": preprocessing,
             "trainer": trainer,
+            "weight": _weight(config),
             "code_fingerprint": code_fingerprint(
-                f"trainers.{config.task}", preprocessing, trainer, schema, _files(config)
+                f"trainers.{config.task}", preprocessing, trainer, schema, _files(config), _weight(config)
             ),
         },
     )
+
+
+def _weight(config: RunConfig) -> str:
+    """The column of the rows' weights, "" for none."""
+    return getattr(config.data, "weight", None) or ""
 
 
 def _files(config: RunConfig) -> str:

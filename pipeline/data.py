@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -82,9 +83,13 @@ def check_table(inputs: Mapping[str, str], config: TableRunConfig) -> TableFindi
         raise BrokenInput(f"{where}: the file has a header and no rows; expected at least one row for each class")
     named = config.preprocessing.named_columns()
     keys = {name: f"preprocessing.{key}" for name, key in named.items()} | config.data.split.named_columns()
+    weight = config.data.weight
+    if weight is not None:
+        keys[weight] = "data.weight"
     taken = config.model_columns()
     keys |= dict.fromkeys(taken, "the model that trainer.model")
-    for name, key in keys.items():
+    sliced = {name: "evaluation.slices" for one in config.evaluation.slices for name in one.columns}
+    for name, key in (sliced | keys).items():
         if name not in facts.types:
             raise BrokenInput(
                 f"{where}: there is no column {name!r}, which {key} in the config names; "
@@ -97,6 +102,8 @@ def check_table(inputs: Mapping[str, str], config: TableRunConfig) -> TableFindi
                 _text_for_a_number(name, shards, ingestion.reading, said)
                 or f"{where}: column {name!r} holds text, expected numbers ({said}); call the column categorical"
             )
+    if weight is not None:
+        _check_weights(weight, shards, ingestion.reading, facts)
     for name, kind in taken.items():
         if facts.types[name] == TEXT and kind == "number":
             raise BrokenInput(
@@ -153,6 +160,32 @@ def _text_for_a_number(column: str, shards: Sequence[Shard], reading: TableReadi
                     f"({said}); mend the value, or call the column categorical"
                 )
     return None
+
+
+def _check_weights(column: str, shards: Sequence[Shard], reading: TableReading, facts: TableFacts) -> None:
+    """See that a column weighs rows; raises BrokenInput where it does not, with the first row that it cannot weigh."""
+    said = "data.weight in the config names it"
+    if facts.types[column] == TEXT:
+        raise BrokenInput(
+            _text_for_a_number(column, shards, reading, said)
+            or f"column {column!r} holds text, expected numbers ({said}); mend the values"
+        )
+    total = 0.0
+    for shard in shards:
+        row = 0
+        for batch in shard_batches(shard, reading, {column: facts.types[column]}):
+            weights = pc.cast(batch.column(column), pa.float64()).to_numpy(zero_copy_only=False)
+            bad = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
+            if len(bad):
+                found = "is missing" if np.isnan(weights[bad[0]]) else f"is {weights[bad[0]]:g}"
+                raise BrokenInput(
+                    f"{shard.path}: row {row + int(bad[0]) + 1:,} of those read here: the weight {column!r} {found}, "
+                    f"expected a number of at least 0 in each row ({said}); mend the value, or leave the row out"
+                )
+            row += len(batch)
+            total += float(weights.sum())
+    if not total:
+        raise BrokenInput(f"column {column!r} is 0 in all rows, so that none of them counts ({said}); mend the values")
 
 
 _NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"

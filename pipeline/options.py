@@ -353,6 +353,7 @@ class TableDataOptions(DataOptions):
         strip: whether blanks around a value are no part of it; by default true, but of texts.
         split: how rows that are held out are told from others.
         test_share: the share that only the report sees.
+        weight: a column of numbers, how much each row counts in training and in the evaluation; of tables alone.
     """
 
     bigquery: BigQuerySource | None = None
@@ -365,6 +366,7 @@ class TableDataOptions(DataOptions):
     strip: bool | None = None
     split: SplitOptions = SplitOptions()
     test_share: float = Field(0.0, ge=0, lt=1)
+    weight: str | None = None
 
     @field_validator("path", mode="before")
     @classmethod
@@ -503,6 +505,11 @@ class RunConfig(_Section):
             raise ValueError(
                 "evaluation: no threshold: give at least one under at_least or at_most, `at_least: {accuracy: 0.7}`"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_positive(self) -> RunConfig:
+        self.evaluation.check_positive(self.preprocessing.label.positive)
         return self
 
     @model_validator(mode="after")

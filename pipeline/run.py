@@ -416,7 +416,7 @@ def _status(error: BaseException) -> ExitStatus:
 
 def _reason(error: BaseException) -> str:
     if isinstance(error, RunStopped | PreprocessingError | TrainingError):
-        return str(error)
+        return str(error).partition(" [while running ")[0]  # Beam says in which of its steps
     if _disk_is_full(error):
         return "the disk is full; free some space and run the same command again, finished steps are not repeated"
     return f"unexpected: {type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"

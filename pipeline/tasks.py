@@ -35,6 +35,7 @@ from pipeline.data import (
 from pipeline.options import (
     ImageDataOptions,
     RunConfig,
+    TableDataOptions,
     TableRunConfig,
 )
 from pipeline.spans import IMAGE_SPANS, TABLE_SPANS, TEXT_SPANS, SpanContent
@@ -83,11 +84,19 @@ class TabularRunConfig(TableRunConfig):
         if self.trainer.mode == "train":
             if self.preprocessing.raw:
                 raise ValueError("preprocessing.raw is for trainer.mode: wrap, which fills it in; leave it out")
+            if self.data.weight is not None:
+                without = self.preprocessing.without(self.data.weight, "data.weight", "a weight")
+                object.__setattr__(self, "preprocessing", without)
             return self
         # TensorFlow and the libraries of models are for this mode alone.
         from trainers.tabular.wrap import raw_preprocessing
 
         object.__setattr__(self, "preprocessing", raw_preprocessing(self.trainer, self.preprocessing))
+        if self.data.weight in (*self.preprocessing.raw, self.preprocessing.label.column):
+            raise ValueError(
+                f"data.weight is {self.data.weight!r}, which is the label or a column that the model takes; expected a "
+                "column of its own"
+            )
         return self
 
     def model_columns(self) -> Mapping[str, str]:
@@ -114,6 +123,13 @@ class TextRunConfig(TableRunConfig):
     @classmethod
     def _default_model(cls, trainer: Any) -> Any:
         return {"model": "ngrams", **trainer} if isinstance(trainer, dict) else trainer
+
+    @field_validator("data")
+    @classmethod
+    def _no_weight(cls, data: TableDataOptions) -> TableDataOptions:
+        if data.weight is not None:
+            raise ValueError("weight is for task: tabular; each text counts the same, so leave it out")
+        return data
 
     @model_validator(mode="after")
     def _complete_preprocessing(self) -> TextRunConfig:

@@ -12,8 +12,11 @@ import tensorflow as tf
 import tensorflow_transform as tft
 from tensorflow_transform.saved.saved_transform_io_v2 import SavedModelLoader
 
+from serving.missing_values import MISSING_FLOAT, MISSING_INTEGER
 from serving.reference_predictions import example_id
 from serving.signatures.common import LABEL
+from trainers.errors import TrainingError
+from transform.labels import dense_column
 
 
 def data_fingerprint(*split_fingerprints: str) -> str:
@@ -70,6 +73,7 @@ class TransformedSplit:
         labels: int64 [n], the number of each label.
         left_out: how many examples had no usable label.
         fingerprint: SHA-256 over all examples of the split, whatever their order in the files.
+        weights: float64 [n], how much each example counts; None where all count the same.
     """
 
     ids: list[str]
@@ -77,6 +81,7 @@ class TransformedSplit:
     labels: np.ndarray
     left_out: int
     fingerprint: str
+    weights: np.ndarray | None = None
 
 
 def read_transformed_split(
@@ -84,6 +89,7 @@ def read_transformed_split(
     transform: TransformGraph,
     inputs: Callable[[Mapping[str, tf.Tensor]], Mapping[str, Column]] = dict,
     batch_size: int = 4096,
+    weight: str = "",
 ) -> TransformedSplit:
     """Read gzipped TFRecord files of raw tf.Examples, in the order of their names.
 
@@ -92,33 +98,88 @@ def read_transformed_split(
         transform: the graph that makes model features.
         inputs: what becomes of a batch of these features; it may leave padding out, for the memory's sake.
         batch_size: how many examples are transformed at once.
+        weight: the raw column of the examples' weights; "" for none.
+
+    Raises:
+        TrainingError: a weight is missing, negative or no number.
     """
     raw_feature_spec = transform.raw_feature_spec
+    if weight and (weight not in raw_feature_spec or raw_feature_spec[weight].dtype == tf.string):
+        raise TrainingError(
+            f"data.weight: the schema has no column {weight!r} of numbers; expected one with the weight of each row"
+        )
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
-    def transformed(serialized: tf.Tensor) -> tuple[Mapping[str, Column], tf.Tensor]:
-        features = transform(tf.io.parse_example(serialized, raw_feature_spec))
+    def transformed(serialized: tf.Tensor) -> tuple[Mapping[str, Column], tf.Tensor, tf.Tensor]:
+        raw = tf.io.parse_example(serialized, raw_feature_spec)
+        features = transform(raw)
         labels = features.pop(LABEL)
         usable = labels >= 0
-        return {name: _rows(column, usable) for name, column in inputs(features).items()}, labels
+        given = tf.cast(dense_column(raw[weight]), tf.float64) if weight else tf.ones_like(labels, tf.float64)
+        return {name: _rows(column, usable) for name, column in inputs(features).items()}, labels, given
 
     ids: list[str] = []
     batches: list[Mapping[str, Column]] = []
     labels: list[np.ndarray] = []
+    weights: list[np.ndarray] = []
     files = sorted(path for pattern in file_patterns for path in tf.io.gfile.glob(pattern))
     for records in tf.data.TFRecordDataset(files, compression_type="GZIP").batch(batch_size):
         ids.extend(example_id(record) for record in records.numpy())
-        columns, numbers = transformed(records)
+        columns, numbers, given = transformed(records)
         batches.append(columns)
         labels.append(numbers.numpy())
+        weights.append(given.numpy())
     usable = np.concatenate(labels) >= 0
+    if weight:
+        check_weights(np.concatenate(weights)[usable], weight)
     return TransformedSplit(
         ids=[id_ for id_, use in zip(ids, usable, strict=True) if use],
         features={name: _joined([batch[name] for batch in batches]) for name in batches[0]},
         labels=np.concatenate(labels)[usable],
         left_out=int((~usable).sum()),
         fingerprint=hashlib.sha256("".join(sorted(ids)).encode()).hexdigest(),
+        weights=np.concatenate(weights)[usable] if weight else None,
     )
+
+
+def check_weights(weights: np.ndarray, column: str) -> None:
+    """See that rows can be weighed.
+
+    Args:
+        weights: float64 [n], a missing one in the form of serving/missing_values.py.
+        column: of the data, for messages.
+
+    Raises:
+        TrainingError: one is missing, negative or no number, or all are 0.
+    """
+    missing = (weights == MISSING_INTEGER) | (weights <= MISSING_FLOAT)
+    bad = missing | ~np.isfinite(weights) | (weights < 0)
+    if bad.any():
+        found = "is missing" if missing[bad][0] else f"is {weights[bad][0]:g}"
+        raise TrainingError(
+            f"data.weight: the weight {column!r} of {int(bad.sum()):,} rows cannot be used, of the first it {found}; "
+            "expected a number of at least 0 in each row: mend the values, or leave the rows out"
+        )
+    if len(weights) and not weights.any():
+        raise TrainingError(f"data.weight: {column!r} is 0 in all {len(weights):,} rows, so that none of them counts")
+
+
+def training_weights(split: TransformedSplit, classes: int, balanced: bool = False) -> np.ndarray | None:
+    """float64 [n], 1 in the mean: how much each row counts in training; None where all count the same.
+
+    Args:
+        split: the rows, with their own weights, if they have any.
+        classes: how many labels there are.
+        balanced: whether each label that occurs counts the same in the sum, as scikit-learn's
+            `class_weight="balanced"` has it.
+    """
+    if split.weights is None and not balanced:
+        return None
+    weights = np.ones(len(split.labels)) if split.weights is None else split.weights
+    if balanced:
+        of_labels = np.bincount(split.labels, weights, minlength=classes)
+        weights = weights / np.where(of_labels > 0, of_labels, 1.0)[split.labels]
+    return weights / weights.mean()
 
 
 def _rows(column: Column, chosen: tf.Tensor) -> Column:
@@ -135,8 +196,10 @@ Rows = tuple[Mapping[str, Column], np.ndarray]
 BATCHES_SORTED_TOGETHER = 16
 
 
-def shuffled_batches(rows: Rows, batch_size: int, seed: int, by_length: bool = True) -> tf.data.Dataset:
-    """The rows in a new order in each pass, without end.
+def shuffled_batches(
+    rows: Rows, batch_size: int, seed: int, by_length: bool = True, weights: np.ndarray | None = None
+) -> tf.data.Dataset:
+    """The rows in a new order in each pass, without end; features and labels, and their weights where there are any.
 
     One iterator serves all epochs (given arrays, Keras makes a new one for each, which costs more than an epoch over
     small data), and rows are gathered a batch at a time. Ragged columns are filled up to the longest row of their
@@ -160,9 +223,10 @@ def shuffled_batches(rows: Rows, batch_size: int, seed: int, by_length: bool = T
         return tf.data.Dataset.from_tensor_slices(order).batch(batch_size)
 
     batches = tf.data.Dataset.counter().flat_map(one_pass)
-    return batches.map(lambda chosen: (dense_batch(columns, chosen), tf.gather(numbers, chosen))).prefetch(
-        tf.data.AUTOTUNE
-    )
+    others = [numbers] if weights is None else [numbers, tf.constant(weights, tf.float32)]
+    return batches.map(
+        lambda chosen: (dense_batch(columns, chosen), *(tf.gather(other, chosen) for other in others))
+    ).prefetch(tf.data.AUTOTUNE)
 
 
 def _by_length(order: tf.Tensor, lengths: tf.Tensor, batch_size: int, seed: int) -> tf.Tensor:

@@ -64,21 +64,26 @@ class TrialOutcome:
         curves: what Keras recorded of each epoch, by name.
         labels: int64 [n], the number of each example's label.
         probabilities: float32 [n, classes].
+        weights: float64 [n], how much each example counts; None where all count the same.
     """
 
     curves: Mapping[str, Sequence[float]]
     labels: np.ndarray
     probabilities: np.ndarray
+    weights: np.ndarray | None = None
 
     def metrics(self) -> dict[str, float]:
         """`auc`, for more than two classes the mean of each against the others; `accuracy`; `cross_entropy`."""
         of_labels = self.probabilities[np.arange(len(self.labels)), self.labels]
         classes = range(1, 2) if self.probabilities.shape[1] == 2 else np.unique(self.labels)
-        areas = [area_under_roc(self.labels == number, self.probabilities[:, number]) for number in classes]
+        weights = None if self.weights is None else self.weights[None]
+        areas = [area_under_roc(self.labels == number, self.probabilities[:, number], weights) for number in classes]
+        right = self.probabilities.argmax(axis=1) == self.labels
+        losses = -np.log(np.maximum(of_labels, SMALLEST_PROBABILITY))
         return {
             "auc": float(np.mean(areas)),
-            "accuracy": float((self.probabilities.argmax(axis=1) == self.labels).mean()),
-            "cross_entropy": float(-np.log(np.maximum(of_labels, SMALLEST_PROBABILITY)).mean()),
+            "accuracy": float(np.average(right, weights=self.weights)),
+            "cross_entropy": float(np.average(losses, weights=self.weights)),
         }
 
 
@@ -152,6 +157,7 @@ def _rows(split: TransformedSplit, chosen: np.ndarray) -> TransformedSplit:
             for name, column in split.features.items()
         },
         labels=split.labels[rows],
+        weights=None if split.weights is None else split.weights[rows],
     )
 
 

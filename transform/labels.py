@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import apache_beam as beam
 import numpy as np
@@ -14,6 +14,7 @@ from tensorflow_transform.beam import experimental as tft_beam
 
 from serving.missing_values import missing_value
 from serving.signatures.common import VOCABULARY, is_missing
+from transform.errors import PreprocessingError
 from transform.options import LabelOptions
 
 
@@ -44,7 +45,7 @@ def label_ids(values: tf.Tensor | tf.SparseTensor, options: LabelOptions) -> tf.
     text = label_text(values, options)
     (path,) = tft.experimental.ptransform_analyzer(
         inputs=[text],
-        ptransform=_WriteVocabulary(options.order),
+        ptransform=_WriteVocabulary(options),
         output_dtypes=[tf.string],
         output_shapes=[[]],
         output_asset_default_values=[b"label"],
@@ -68,16 +69,16 @@ def label_text(values: tf.Tensor | tf.SparseTensor, options: LabelOptions) -> tf
 class _WriteVocabulary(tft_beam.PTransformAnalyzer):
     """Write the distinct labels to a file, and answer its path."""
 
-    def __init__(self, order: Sequence[str]) -> None:
+    def __init__(self, options: LabelOptions) -> None:
         super().__init__()
-        self._order = tuple(order)
+        self._options = options
 
     def expand(self, batches: beam.PCollection) -> beam.PCollection:
         path = os.path.join(self.base_temp_dir, VOCABULARY)  # noqa: PTH118 (an object store's path is no pathlib path)
         return (
             batches
             | "Distinct" >> beam.CombineGlobally(_DistinctLabels())
-            | "Write" >> beam.Map(_write_labels, path, self._order)
+            | "Write" >> beam.Map(_write_labels, path, self._options)
         )
 
 
@@ -98,8 +99,12 @@ class _DistinctLabels(beam.CombineFn):
         return sorted(accumulator)
 
 
-def _write_labels(found: list[bytes], path: str, order: Sequence[str]) -> np.ndarray:
-    labels = [label.encode() for label in order] or found
+def _write_labels(found: list[bytes], path: str, options: LabelOptions) -> np.ndarray:
+    labels = [label.encode() for label in options.order] or found
+    try:
+        options.number_of_positive([label.decode(errors="replace") for label in labels])
+    except ValueError as error:
+        raise PreprocessingError(str(error)) from None
     tf.io.gfile.makedirs(os.path.dirname(path))  # noqa: PTH120
     with tf.io.gfile.GFile(path, "wb") as file:
         file.write(b"".join(label + b"\n" for label in labels))

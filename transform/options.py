@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ class LabelOptions(BaseModel):
         names: what to call a raw value, `{"1": "disease"}`; values not listed keep their own text.
         order: the labels in vocabulary order; lexicographic where empty. Never by frequency: a label's number must not
             move when data grows.
+        positive: the label that precision, recall and the like are about, by the name that people read.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
@@ -25,11 +27,13 @@ class LabelOptions(BaseModel):
     column: str
     names: dict[str, str] = {}
     order: tuple[str, ...] = ()
+    positive: str | None = None
 
-    @field_validator("names", "order", mode="before")
+    @field_validator("names", "order", "positive", mode="before")
     @classmethod
     def _refuse_booleans(cls, labels: Any) -> Any:
         texts = [*labels, *labels.values()] if isinstance(labels, dict) else labels
+        texts = [texts] if isinstance(texts, bool) else texts
         if isinstance(texts, list | tuple) and any(isinstance(text, bool) for text in texts):
             raise ValueError("YAML reads an unquoted yes, no, on or off as true or false; put the label in quotes")
         return labels
@@ -41,7 +45,28 @@ class LabelOptions(BaseModel):
         unknown = sorted(set(self.names.values()) - set(self.order)) if self.order else []
         if unknown:
             raise ValueError(f"names gives {unknown[0]!r}, which order does not list; add it to order")
+        name = self.names.get(self.positive or "")
+        if name is not None and self.positive not in self.names.values():
+            raise ValueError(f"positive is {self.positive!r}, which names calls {name!r}; write positive: {name}")
+        if self.order:
+            self.number_of_positive(self.order)
         return self
+
+    def number_of_positive(self, labels: Sequence[str]) -> int | None:
+        """Where the positive label stands among all; None where none is named.
+
+        Raises:
+            ValueError: it is not among them.
+        """
+        if self.positive is None:
+            return None
+        if self.positive not in labels:
+            shown = ", ".join(map(repr, labels[:10])) + (", …" if len(labels) > 10 else "")
+            raise ValueError(
+                f"preprocessing.label.positive is {self.positive!r}, which is none of the labels {shown}; name one of "
+                "them"
+            )
+        return list(labels).index(self.positive)
 
 
 class TabularOptions(BaseModel):
@@ -85,6 +110,26 @@ class TabularOptions(BaseModel):
                         f"crosses names {name!r}, which is {column.kind}; it must be {' or '.join(CROSSED_KINDS)}"
                     )
         return self
+
+    def without(self, name: str, key: str, what: str) -> TabularOptions:
+        """These options with a column left out of the features.
+
+        Args:
+            name: of the column.
+            key: of the config that names it, for messages.
+            what: it is, for messages.
+
+        Raises:
+            ValueError: the options make something of it.
+        """
+        others = self.model_copy(update={"columns": {**self.columns, name: Column(kind="ignored")}})
+        used = {column: place for column, place in self.named_columns().items() if column not in self.ignored_columns()}
+        if name in used:
+            raise ValueError(
+                f"{key} is {name!r}, which preprocessing.{used[name]} names; {what} is neither feature nor label: take "
+                "it out of one of both"
+            )
+        return others
 
     def named_columns(self) -> dict[str, str]:
         """Column -> the key that names it."""

@@ -16,6 +16,8 @@ class EvaluatorSpec(ComponentSpec):
 
     PARAMETERS = {
         "options": ExecutionParameter(type=str),
+        "positive": ExecutionParameter(type=str),
+        "weight": ExecutionParameter(type=str),
         "split": ExecutionParameter(type=str),
     }
     INPUTS = {
@@ -41,6 +43,8 @@ class Evaluator(base_beam_component.BaseBeamComponent):
         model: the candidate.
         baseline_model: the output of Baseline; one without a model (`has_model` 0) is no baseline.
         options: thresholds and slices.
+        positive: the label that precision, recall and the like are about; "" for none.
+        weight: the column of the examples' weights; "" where all count the same.
         split: the split of `examples` to measure on.
 
     Outputs:
@@ -57,6 +61,8 @@ class Evaluator(base_beam_component.BaseBeamComponent):
         model: types.BaseChannel,
         baseline_model: types.BaseChannel,
         options: EvaluationOptions,
+        positive: str = "",
+        weight: str = "",
         split: str = "eval",
     ) -> None:
         super().__init__(
@@ -65,6 +71,8 @@ class Evaluator(base_beam_component.BaseBeamComponent):
                 model=model,
                 baseline_model=baseline_model,
                 options=options.model_dump_json(),
+                positive=positive,
+                weight=weight,
                 split=split,
                 evaluation=types.Channel(type=standard_artifacts.ModelEvaluation),
                 blessing=types.Channel(type=standard_artifacts.ModelBlessing),

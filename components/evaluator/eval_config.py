@@ -3,46 +3,62 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, get_args
 
+import numpy as np
 import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.proto import config_pb2, metrics_for_slice_pb2, validation_result_pb2
 
-from components.evaluator.options import EvaluationOptions, Metric
+from components.evaluator.classification import MEASURED, STATISTICS, ClassifierMetric, auc_spread, interval
+from components.evaluator.options import LOWER_IS_BETTER, OF_POSITIVE, EvaluationOptions, Metric, SliceOptions
 
 CANDIDATE = "candidate"
 BASELINE = "baseline"
 LABEL_KEY = "__label__"
+WEIGHT_KEY = "__weight__"
 PREDICTION_KEY = "__probabilities_of_{model}__"
 
 # Beyond this, a curve for each class costs more than it tells.
 CLASSES_WITH_CURVES = 20
-_CLASS_NAMES: dict[Metric, str] = {
-    "accuracy": "SparseCategoricalAccuracy",
-    "cross_entropy": "SparseCategoricalCrossentropy",
-    "auc": "AUC",
-}
+_ORDER = get_args(Metric)
+# TFMA's own; the others are of ClassifierMetric.
+_CLASS_NAMES: dict[Metric, str] = {"cross_entropy": "SparseCategoricalCrossentropy", "auc": "AUC"}
 
 
-def eval_config(options: EvaluationOptions, classes: int, has_baseline: bool) -> config_pb2.EvalConfig:
+def eval_config(
+    options: EvaluationOptions, classes: int, has_baseline: bool, positive: int | None = None, weighted: bool = False
+) -> config_pb2.EvalConfig:
     """Metrics of examples that carry predictions: their label in LABEL_KEY, probabilities in PREDICTION_KEY.
+
+    Args:
+        options: thresholds and slices.
+        classes: how many labels there are.
+        has_baseline: whether the examples carry those of a model that is served, too.
+        positive: the number of the label that OF_POSITIVE are about; None leaves these out.
+        weighted: whether the examples carry weights, in WEIGHT_KEY.
 
     TFMA: https://www.tensorflow.org/tfx/model_analysis/setup
     """
     models = [CANDIDATE, BASELINE] if has_baseline else [CANDIDATE]
+    measured: list[Metric] = ["accuracy", "cross_entropy", "ece"]
+    if positive is not None:
+        measured += sorted(OF_POSITIVE)
+    arguments = {"positive": -1 if positive is None else positive}
+    count = config_pb2.MetricConfig(class_name="ExampleCount", config='{"name": "example_count"}')
+    metrics = [_metric(metric, options, has_baseline, arguments) for metric in measured]
+    if options.has_slice_bounds:
+        metrics.append(_own_metric(STATISTICS, arguments))
+    unweighted = config_pb2.ExampleWeightOptions(unweighted=True)
     specs = [
-        config_pb2.MetricsSpec(
-            metrics=[
-                config_pb2.MetricConfig(class_name="ExampleCount", config='{"name": "example_count"}'),
-                _metric("accuracy", options, has_baseline),
-                _metric("cross_entropy", options, has_baseline),
-            ],
-            model_names=models,
-        )
+        config_pb2.MetricsSpec(metrics=[count], model_names=models, example_weights=unweighted),
+        config_pb2.MetricsSpec(metrics=metrics, model_names=models),
     ]
     if classes <= CLASSES_WITH_CURVES:
         specs.append(
             config_pb2.MetricsSpec(
-                metrics=[_metric("auc", options, has_baseline)],
+                metrics=[_metric("auc", options, has_baseline, {})],
                 # The curves of two classes mirror each other: one is enough.
                 binarize=config_pb2.BinarizationOptions(class_ids={"values": range(1 if classes == 2 else 0, classes)}),
                 aggregate=config_pb2.AggregationOptions(
@@ -58,19 +74,26 @@ def eval_config(options: EvaluationOptions, classes: int, has_baseline: bool) ->
                 is_baseline=model == BASELINE,
                 label_key=LABEL_KEY,
                 prediction_key=PREDICTION_KEY.format(model=model),
+                example_weight_key=WEIGHT_KEY if weighted else "",
             )
             for model in models
         ],
         metrics_specs=specs,
         slicing_specs=[
             config_pb2.SlicingSpec(),
-            *(config_pb2.SlicingSpec(feature_keys=keys) for keys in options.slices),
+            *(config_pb2.SlicingSpec(feature_keys=one.columns) for one in options.slices),
         ],
     )
 
 
-def _metric(metric: Metric, options: EvaluationOptions, has_baseline: bool) -> config_pb2.MetricConfig:
-    config = config_pb2.MetricConfig(class_name=_CLASS_NAMES[metric], config=json.dumps({"name": metric}))
+def _metric(
+    metric: Metric, options: EvaluationOptions, has_baseline: bool, arguments: Mapping[str, Any]
+) -> config_pb2.MetricConfig:
+    """Of ClassifierMetric with these arguments, or of TFMA."""
+    if metric in _CLASS_NAMES:
+        config = config_pb2.MetricConfig(class_name=_CLASS_NAMES[metric], config=json.dumps({"name": metric}))
+    else:
+        config = _own_metric(metric, arguments)
     # Of all examples; `config.threshold` would hold for every slice as well.
     threshold = config_pb2.MetricThreshold()
     if metric in options.at_least:
@@ -79,7 +102,7 @@ def _metric(metric: Metric, options: EvaluationOptions, has_baseline: bool) -> c
         threshold.value_threshold.upper_bound.value = options.at_most[metric]
     if has_baseline and metric in options.may_worsen_by:
         change = threshold.change_threshold
-        if metric == "cross_entropy":
+        if metric in LOWER_IS_BETTER:
             change.direction = config_pb2.MetricDirection.LOWER_IS_BETTER
             change.absolute.value = options.may_worsen_by[metric]
         else:
@@ -88,6 +111,14 @@ def _metric(metric: Metric, options: EvaluationOptions, has_baseline: bool) -> c
     if threshold.ByteSize():
         config.per_slice_thresholds.add(slicing_specs=[config_pb2.SlicingSpec()], threshold=threshold)
     return config
+
+
+def _own_metric(name: str, arguments: Mapping[str, Any]) -> config_pb2.MetricConfig:
+    return config_pb2.MetricConfig(
+        class_name=ClassifierMetric.__name__,
+        module=ClassifierMetric.__module__,
+        config=json.dumps({"name": name, **arguments}),
+    )
 
 
 def overall_metrics(evaluation: str) -> dict[str, float]:
@@ -108,8 +139,8 @@ def threshold_failures(result: validation_result_pb2.ValidationResult) -> list[s
     """One sentence for each threshold that does not hold; none where all hold."""
     failures = []
     for slice_result in result.metric_validations_per_slice:
-        for failure in slice_result.failures:
-            failures.append(_sentence(failure) + _of_slice(slice_result.slice_key))
+        for failure in sorted(slice_result.failures, key=lambda failure: _ORDER.index(failure.metric_key.name)):
+            failures.append(_sentence(failure))
     if not failures and not result.validation_ok:
         failures.append(
             "there is nothing to measure for a threshold: no example of the eval split has a label of the model; add "
@@ -133,10 +164,136 @@ def _sentence(failure: validation_result_pb2.ValidationFailure) -> str:
     return f"{metric} is {value:.4f}, expected at most {bounds.upper_bound.value:g}"
 
 
-def _of_slice(key: metrics_for_slice_pb2.SliceKey) -> str:
-    values = [
-        f"{single.column}={getattr(single, kind)}"
-        for single in key.single_slice_keys
-        if (kind := single.WhichOneof("kind"))
-    ]
-    return f" where {', '.join(values)}" if values else ""
+def slice_name(key: metrics_for_slice_pb2.SliceKey) -> str:
+    """Such as `sex=1, cp=2`; "" for all examples."""
+    parts = []
+    for single in key.single_slice_keys:
+        kind = single.WhichOneof("kind")
+        value = getattr(single, kind) if kind else ""
+        parts.append(f"{single.column}={value.decode(errors='replace') if isinstance(value, bytes) else value}")
+    return ", ".join(parts)
+
+
+_Kind: TypeAlias = Literal["at_least", "at_most"]
+SLICE_BOUNDS_FILE = "slice_bounds.json"
+# All intervals of an evaluation hold together so often.
+_CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class SliceBound:
+    """A bound of a slice, and what was found there.
+
+    Attributes:
+        slice: see slice_name.
+        metric: its name.
+        kind: of the bound.
+        bound: the number.
+        rows: how many examples the slice has.
+        value: of the metric; None where the slice has nothing to measure it by. Likewise the interval.
+        low: where the interval begins.
+        high: where it ends.
+        intervals: how many there are; each is so wide that all of them hold in 95 % of cases (Bonferroni).
+        verdict: `misses` where the whole interval is beyond the bound, `undecided` where the bound is within it.
+        fails: whether the model may not go live for it.
+    """
+
+    slice: str
+    metric: str
+    kind: _Kind
+    bound: float
+    rows: int
+    value: float | None
+    low: float | None
+    high: float | None
+    intervals: int
+    verdict: Literal["holds", "misses", "undecided"]
+    fails: bool
+
+    @property
+    def demand(self) -> str:
+        """The bound, in words."""
+        return f"{self.metric} {self.kind.replace('_', ' ')} {self.bound:g} where {self.slice}"
+
+    @property
+    def found(self) -> str:
+        """The figure, in words."""
+        if self.value is None:
+            return f"nothing to measure it by, {self.rows:,} rows"
+        figure = f"{self.value:.4f} ({self.low:.4f} to {self.high:.4f}), {self.rows:,} rows"
+        return f"{figure}, too few to tell" if self.verdict == "undecided" else figure
+
+    @property
+    def failure(self) -> str:
+        """A sentence of why the model may not go live."""
+        together = f"{self.intervals} intervals hold together in {_CONFIDENCE:.0%} of cases"
+        if self.verdict == "misses":
+            return (
+                f"{self.metric} is {self.value:.4f} where {self.slice}, with the interval {self.low:.4f} to "
+                f"{self.high:.4f} ({self.rows:,} rows, {together}), "
+                f"expected {self.kind.replace('_', ' ')} {self.bound:g}"
+            )
+        return (
+            f"{self.demand} cannot be told: {self.found} ({together}), give more rows, or say undecided: pass for this "
+            "slice"
+        )
+
+
+def slice_bounds(options: EvaluationOptions, evaluation: str) -> list[SliceBound]:
+    """What the candidate reaches in each slice that has bounds, from the directory that TFMA wrote."""
+    found: list[tuple[SliceOptions, _Kind, Metric, float, str, int, float, float]] = []
+    slices = [metrics for metrics in tfma.load_metrics(evaluation) if metrics.slice_key.single_slice_keys]
+    for one in options.slices:
+        of_kinds: list[tuple[_Kind, dict[Metric, float]]] = [("at_least", one.at_least), ("at_most", one.at_most)]
+        for kind, bounds in of_kinds:
+            for metric, bound in bounds.items():
+                measured = [
+                    (slice_name(metrics.slice_key), *_figure(metrics, metric))
+                    for metrics in slices
+                    if {single.column for single in metrics.slice_key.single_slice_keys} == set(one.columns)
+                ]
+                empty = (", ".join(f"{column}=any" for column in one.columns), 0, np.nan, np.nan)
+                found += [(one, kind, metric, bound, *figure) for figure in sorted(measured) or [empty]]
+    intervals = sum(bool(np.isfinite(value)) for *_, value, _ in found)
+    result = []
+    for one, kind, metric, bound, name, rows, value, spread in found:
+        low, high = interval(metric, value, spread, 1 - (1 - _CONFIDENCE) / max(intervals, 1))
+        holds, misses = (low >= bound, high < bound) if kind == "at_least" else (high <= bound, low > bound)
+        told = bool(np.isfinite(low))
+        verdict: Literal["holds", "misses", "undecided"] = "misses" if misses else "holds" if holds else "undecided"
+        # Where no example is in any slice, the columns are not those of the data.
+        fails = verdict == "misses" or (verdict == "undecided" and (one.undecided == "fail" or not rows))
+        result.append(
+            SliceBound(
+                slice=name,
+                metric=metric,
+                kind=kind,
+                bound=bound,
+                rows=rows,
+                value=value if told else None,
+                low=low if told else None,
+                high=high if told else None,
+                intervals=intervals,
+                verdict=verdict,
+                fails=fails,
+            )
+        )
+    return result
+
+
+def _figure(metrics: metrics_for_slice_pb2.MetricsForSlice, metric: str) -> tuple[int, float, float]:
+    """Of the candidate in a slice: how many examples, the value of a metric, and the spread that `interval` takes."""
+    values = {
+        found.key.name: found.value
+        for found in metrics.metric_keys_and_values
+        if found.key.model_name != BASELINE and not found.key.is_diff and not found.key.HasField("sub_key")
+    }
+    numbers = np.array(values[STATISTICS].array_value.float64_values) if STATISTICS in values else np.zeros(1)
+    rows = int(numbers[0])
+    if len(numbers) == 1:
+        return rows, np.nan, np.nan
+    if metric == "auc":
+        area = values["auc"].double_value.value if "auc" in values else np.nan
+        return rows, area, auc_spread(area, numbers[1 + 2 * len(MEASURED) :])
+    place = 1 + 2 * MEASURED.index(metric)
+    return rows, float(numbers[place]), float(numbers[place + 1])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+from dataclasses import asdict
 from typing import Any
 
 import apache_beam as beam
@@ -14,7 +16,14 @@ from tfx.types import artifact_utils
 from tfx.utils import io_utils, path_utils
 from tfx_bsl.public import tfxio
 
-from components.evaluator.eval_config import BASELINE, CANDIDATE, eval_config, threshold_failures
+from components.evaluator.eval_config import (
+    BASELINE,
+    CANDIDATE,
+    SLICE_BOUNDS_FILE,
+    eval_config,
+    slice_bounds,
+    threshold_failures,
+)
 from components.evaluator.options import EvaluationOptions
 from components.evaluator.predictions import PredictExamples
 from serving.signatures.common import read_labels
@@ -38,23 +47,32 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             models[BASELINE] = path_utils.serving_model_path(baseline.uri)
 
         options = EvaluationOptions.model_validate_json(exec_properties["options"])
+        labels, positive = read_labels(models[CANDIDATE]), exec_properties["positive"]
         config = eval_config(
             options,
-            classes=len(read_labels(models[CANDIDATE])),
+            classes=len(labels),
             has_baseline=BASELINE in models,
+            positive=labels.index(positive) if positive else None,
+            weighted=bool(exec_properties["weight"]),
         )
         examples = artifact_utils.get_split_uris(input_dict["examples"], exec_properties["split"])
         with self._make_beam_pipeline() as pipeline:
-            _evaluate(pipeline, examples, models, config, evaluation)
+            _evaluate(pipeline, examples, PredictExamples(models, exec_properties["weight"]), config, evaluation)
 
         # Without a threshold there may be nothing to measure either, which TFMA takes for a failure.
         failures = threshold_failures(tfma.load_validation_result(evaluation)) if options.has_thresholds else []
+        if options.has_slice_bounds:
+            found = slice_bounds(options, evaluation)
+            io_utils.write_string_file(
+                f"{evaluation}/{SLICE_BOUNDS_FILE}", json.dumps({"bounds": [asdict(one) for one in found]})
+            )
+            failures += [one.failure for one in found if one.fails]
         blessing = artifact_utils.get_single_instance(output_dict["blessing"])
         _bless(blessing, model, failures)
 
 
 def _evaluate(
-    pipeline: beam.Pipeline, examples: list[str], models: dict[str, str], config: tfma.EvalConfig, output: str
+    pipeline: beam.Pipeline, examples: list[str], predict: PredictExamples, config: tfma.EvalConfig, output: str
 ) -> None:
     with_predictions = tfxio.TFExampleBeamRecord(
         physical_format="inmem",
@@ -68,13 +86,13 @@ def _evaluate(
         ]
         | "Flatten" >> beam.Flatten()
         | "Batch" >> beam.BatchElements(min_batch_size=32, max_batch_size=1024)
-        | "Predict" >> beam.ParDo(PredictExamples(models))
+        | "Predict" >> beam.ParDo(predict)
         | "Arrow" >> with_predictions.BeamSource()
         | "Evaluate"
         >> tfma.ExtractEvaluateAndWriteResults(
             eval_shared_model=[
-                tfma.EvalSharedModel(model_name=name, model_type=tfma.constants.MATERIALIZED_PREDICTION)
-                for name in models
+                tfma.EvalSharedModel(model_name=model.name, model_type=tfma.constants.MATERIALIZED_PREDICTION)
+                for model in config.model_specs
             ],
             eval_config=config,
             output_path=output,

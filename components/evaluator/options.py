@@ -2,11 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterable
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-Metric = Literal["accuracy", "auc", "cross_entropy"]
+Metric = Literal["accuracy", "auc", "cross_entropy", "pr_auc", "precision", "recall", "f1", "specificity", "ece"]
+
+# Those of one label against all others.
+OF_POSITIVE: frozenset[Metric] = frozenset({"pr_auc", "precision", "recall", "f1", "specificity"})
+LOWER_IS_BETTER: frozenset[Metric] = frozenset({"cross_entropy", "ece"})
+
+
+class SliceOptions(BaseModel):
+    """Parts of the eval split, and what a model has to reach in each of them.
+
+    Attributes:
+        columns: each combination of their values is a slice.
+        at_least: lower bounds by metric, which hold for each slice by itself.
+        at_most: upper bounds likewise.
+        undecided: what becomes of a model of which a slice does not tell whether it keeps a bound, since the bound is
+            within the confidence interval: it may `pass`, or not (`fail`).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    columns: tuple[str, ...] = Field(min_length=1)
+    at_least: dict[Metric, float] = {}
+    at_most: dict[Metric, float] = {}
+    undecided: Literal["pass", "fail"] = "pass"
+
+    @model_validator(mode="after")
+    def _check(self) -> SliceOptions:
+        if "undecided" in self.model_fields_set and not (self.at_least or self.at_most):
+            raise ValueError("undecided is about bounds: give at_least or at_most beside it, at_least: {recall: 0.7}")
+        return self
 
 
 class EvaluationOptions(BaseModel):
@@ -14,11 +44,13 @@ class EvaluationOptions(BaseModel):
 
     Attributes:
         at_least: lower bounds by metric. `auc` is the area under the ROC curve, for more than two classes the mean of
-            one against the rest.
+            one against the rest; `ece` the expected calibration error; those of OF_POSITIVE are about the label that
+            `preprocessing.label.positive` names, `pr_auc` as average precision.
         at_most: upper bounds by metric.
         may_worsen_by: how much worse than the model served now a metric may be; below 0, it must be better by so much.
             Holds from the second version on.
-        slices: groups of columns; metrics are also reported for each combination of their values.
+        slices: groups of columns; metrics are also reported for each combination of their values. A list of columns may
+            stand for the whole.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -26,14 +58,45 @@ class EvaluationOptions(BaseModel):
     at_least: dict[Metric, float] = {}
     at_most: dict[Metric, float] = {}
     may_worsen_by: dict[Metric, float] = {}
-    slices: tuple[tuple[str, ...], ...] = ()
+    slices: tuple[SliceOptions, ...] = ()
+
+    @field_validator("slices", mode="before")
+    @classmethod
+    def _lists_of_columns(cls, slices: Any) -> Any:
+        if not isinstance(slices, list | tuple):
+            return slices
+        return [{"columns": one} if isinstance(one, list | tuple) else one for one in slices]
 
     @property
     def has_bounds(self) -> bool:
         """Whether a metric is compared with a number of the config."""
-        return bool(self.at_least or self.at_most)
+        return bool(self.at_least or self.at_most or self.has_slice_bounds)
+
+    @property
+    def has_slice_bounds(self) -> bool:
+        """Whether that is so in slices."""
+        return any(one.at_least or one.at_most for one in self.slices)
 
     @property
     def has_thresholds(self) -> bool:
-        """Whether a metric is compared with anything at all."""
-        return self.has_bounds or bool(self.may_worsen_by)
+        """Whether a metric of all examples is compared with anything."""
+        return bool(self.at_least or self.at_most or self.may_worsen_by)
+
+    def check_positive(self, positive: str | None) -> None:
+        """See that there is a positive label where a metric is about one.
+
+        Raises:
+            ValueError: there is none; the message names the metric.
+        """
+        if positive is not None:
+            return
+        places: list[tuple[str, Iterable[Metric]]] = [
+            (key, getattr(self, key)) for key in ("at_least", "at_most", "may_worsen_by")
+        ]
+        places += [(f"slices.{key}", getattr(one, key)) for one in self.slices for key in ("at_least", "at_most")]
+        for key, metrics in places:
+            for metric in sorted(OF_POSITIVE & set(metrics)):
+                raise ValueError(
+                    f"evaluation.{key}.{metric} is about one label; name it: preprocessing.label.positive, as the "
+                    "label is served"
+                )

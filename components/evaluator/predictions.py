@@ -8,7 +8,8 @@ import apache_beam as beam
 import numpy as np
 import tensorflow as tf
 
-from components.evaluator.eval_config import BASELINE, CANDIDATE, LABEL_KEY, PREDICTION_KEY
+from components.errors import BrokenInput
+from components.evaluator.eval_config import BASELINE, CANDIDATE, LABEL_KEY, PREDICTION_KEY, WEIGHT_KEY
 from serving.session_model import SessionModel
 from serving.signatures.common import LABEL, SERVE_EXAMPLES, TRANSFORM_FEATURES, read_labels
 from serving.signatures.image import ERROR, IMAGE
@@ -23,10 +24,12 @@ class PredictExamples(beam.DoFn):
 
     Args:
         paths: SavedModel directories, by model name; the label numbers are those of CANDIDATE.
+        weight: the column of the examples' weights; "" where all count the same.
     """
 
-    def __init__(self, paths: Mapping[str, str]) -> None:
+    def __init__(self, paths: Mapping[str, str], weight: str = "") -> None:
         super().__init__()
+        self._weight = weight
         self._paths = dict(paths)
         self._left_out = beam.metrics.Metrics.counter("evaluator", "examples_left_out")
 
@@ -57,6 +60,8 @@ class PredictExamples(beam.DoFn):
             # Nothing is measured by the bytes of a photo.
             example.features.feature.pop(IMAGE, None)
             example.features.feature[LABEL_KEY].int64_list.value.append(int(labels[row]))
+            if self._weight:
+                example.features.feature[WEIGHT_KEY].float_list.value.append(example_weight(example, self._weight))
             for name, values in probabilities.items():
                 example.features.feature[PREDICTION_KEY.format(model=name)].float_list.value.extend(values[row])
             yield example.SerializeToString()
@@ -73,6 +78,23 @@ class PredictExamples(beam.DoFn):
     def teardown(self) -> None:
         for model in self._models.values():
             model.close()
+
+
+def example_weight(example: tf.train.Example, column: str) -> float:
+    """How much an example counts.
+
+    Raises:
+        BrokenInput: its weight is missing, negative or no number.
+    """
+    feature = example.features.feature[column]
+    kind = feature.WhichOneof("kind")
+    values = [] if kind in (None, "bytes_list") else getattr(feature, kind).value
+    if len(values) != 1 or not 0 <= values[0] < np.inf:
+        raise BrokenInput(
+            f"data.weight: the weight {column!r} of an example is {list(values) or 'missing'}, expected a number of at "
+            "least 0 in each row; mend the values, or leave the rows out"
+        )
+    return float(values[0])
 
 
 def aligned(probabilities: np.ndarray, labels: Sequence[str], order: Sequence[str]) -> np.ndarray:

@@ -15,7 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from tfx.dsl.io import fileio
 from tfx.utils import io_utils, path_utils
 
-from components.evaluator.eval_config import BASELINE, CANDIDATE
+from components.evaluator.eval_config import BASELINE, CANDIDATE, slice_name
 from components.evaluator.predictions import aligned
 from components.run_report.finished_run import FinishedRun, RunArtifact
 from components.run_report.statistics import EvalPredictions
@@ -58,16 +58,7 @@ def _metrics(metrics: tfma.proto.metrics_for_slice_pb2.MetricsForSlice) -> Slice
             continue
         # TFMA names the model only where there are two.
         models[key.model_name or CANDIDATE][key.name] = metric.value.double_value.value
-    return SliceMetrics(_slice_name(metrics.slice_key), models[CANDIDATE], models[BASELINE])
-
-
-def _slice_name(key: tfma.proto.metrics_for_slice_pb2.SliceKey) -> str:
-    parts = []
-    for single in key.single_slice_keys:
-        kind = single.WhichOneof("kind")
-        value = getattr(single, kind) if kind else ""
-        parts.append(f"{single.column}={value.decode() if isinstance(value, bytes) else value}")
-    return ", ".join(parts)
+    return SliceMetrics(slice_name(metrics.slice_key), models[CANDIDATE], models[BASELINE])
 
 
 EVAL_SPLIT, TEST_SPLIT = "eval", "test"

@@ -12,7 +12,8 @@ from components.compatibility_check.changes import class_changes, signature_chan
 from components.data_gate.verdict import VERDICT_FILE
 from components.drift import measured_drift, read_span_anomalies
 from components.drift_gate.executor import DRIFT_FILE
-from components.evaluator.options import EvaluationOptions
+from components.evaluator.eval_config import SLICE_BOUNDS_FILE, SliceBound
+from components.evaluator.options import LOWER_IS_BETTER, EvaluationOptions
 from components.run_report.evaluation import SliceMetrics
 from components.run_report.finished_run import FinishedRun, artifact_json
 from components.serving_check.candidate import read_signatures
@@ -206,8 +207,11 @@ def _thresholds(run: FinishedRun, evaluation: list[SliceMetrics]) -> tuple[Check
             checks.append(Check(demand, "nothing was served to compare with", True))
             continue
         change = metrics[name] - before[name]
-        worse = change if name == "cross_entropy" else -change
+        worse = change if name in LOWER_IS_BETTER else -change
         checks.append(Check(demand, f"{metrics[name]:.4f}, was {before[name]:.4f} ({change:+.4f})", worse <= allowed))
+    if options.has_slice_bounds:
+        of_slices = artifact_json(run, "evaluation", SLICE_BOUNDS_FILE).get("bounds", [])
+        checks += [Check(one.demand, one.found, not one.fails) for one in (SliceBound(**found) for found in of_slices)]
     return tuple(checks)
 
 

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
+import sklearn.metrics
 import tensorflow as tf
 import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.proto import config_pb2
 from tfx.types import standard_artifacts
 
-from components.evaluator.eval_config import overall_metrics
+from components.evaluator.classification import (
+    MEASURED,
+    STATISTICS,
+    auc_spread,
+    interval,
+    slice_statistics,
+    sums_of,
+)
+from components.evaluator.eval_config import overall_metrics, slice_bounds
 from components.evaluator.executor import Executor
 from components.evaluator.options import EvaluationOptions
 from components.evaluator.predictions import aligned
@@ -96,20 +108,25 @@ def export_model(path: Path, labels: Sequence[str], shift: float = 0.0) -> None:
     export(model, str(path / "Format-Serving"))
 
 
-@pytest.fixture(scope="module")
-def examples(tmp_path_factory) -> standard_artifacts.Examples:
-    folder = tmp_path_factory.mktemp("examples")
-    (folder / "Split-eval").mkdir()
+def write_examples(folder: Path, rows: Sequence[tuple[float, str | None, str]]) -> standard_artifacts.Examples:
+    """An eval split of scores, labels and groups."""
+    (folder / "Split-eval").mkdir(parents=True)
     with tf.io.TFRecordWriter(str(folder / "Split-eval/data.gz"), "GZIP") as writer:
-        for score, label in ROWS:
+        for score, label, group in rows:
             example = tf.train.Example()
             example.features.feature["score"].float_list.value.append(score)
             if label:
                 example.features.feature["label"].bytes_list.value.append(label.encode())
+            example.features.feature["group"].bytes_list.value.append(group.encode())
             writer.write(example.SerializeToString())
     artifact = standard_artifacts.Examples()
     artifact.uri, artifact.split_names = str(folder), '["eval"]'
     return artifact
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory) -> standard_artifacts.Examples:
+    return write_examples(tmp_path_factory.mktemp("examples"), [(*row, "a") for row in ROWS])
 
 
 def model_artifact(path: Path, has_model: int | None = None) -> standard_artifacts.Model:
@@ -120,14 +137,16 @@ def model_artifact(path: Path, has_model: int | None = None) -> standard_artifac
     return artifact
 
 
-def evaluate(examples, model, baseline, options: EvaluationOptions, folder: Path) -> standard_artifacts.ModelBlessing:
+def evaluate(
+    examples, model, baseline, options: EvaluationOptions, folder: Path, positive: str = "", weight: str = ""
+) -> standard_artifacts.ModelBlessing:
     blessing, evaluation = standard_artifacts.ModelBlessing(), standard_artifacts.ModelEvaluation()
     blessing.uri, evaluation.uri = str(folder / "blessing"), str(folder / "evaluation")
     context = Executor.Context(beam_pipeline_args=BEAM_PIPELINE_ARGS, tmp_dir=str(folder / "tmp"), unique_id="1")
     Executor(context).Do(
         {"examples": [examples], "model": [model], "baseline_model": [baseline]},
         {"evaluation": [evaluation], "blessing": [blessing]},
-        {"options": options.model_dump_json(), "split": "eval"},
+        {"options": options.model_dump_json(), "split": "eval", "positive": positive, "weight": weight},
     )
     return blessing
 
@@ -204,3 +223,122 @@ def test_without_any_label_a_model_is_blessed_where_nothing_is_demanded_of_it(ca
     blessing = evaluate(unlabelled, candidate, nothing_served, demanding, tmp_path / "demanding")
     assert blessing.get_int_custom_property("blessed") == 0
     assert "no example of the eval split has a label of the model" in blessing.get_string_custom_property("reason")
+
+
+def rows_of(group: str, scores: Sequence[tuple[float, str, int]]) -> list[tuple[float, str, str]]:
+    return [(score, label, group) for score, label, count in scores for _ in range(count)]
+
+
+# Of the label "yes": in group a 45 of 50 are found, in b 25 of 50; c has three rows, one of them "yes", which is found.
+GROUPS = [
+    *rows_of("a", [(0.9, "yes", 45), (0.2, "yes", 5), (0.3, "no", 90), (0.7, "no", 10)]),
+    *rows_of("b", [(0.9, "yes", 25), (0.2, "yes", 25), (0.3, "no", 90), (0.7, "no", 10)]),
+    *rows_of("c", [(0.9, "yes", 1), (0.3, "no", 2)]),
+]
+
+
+@pytest.fixture(scope="module")
+def groups(tmp_path_factory) -> standard_artifacts.Examples:
+    return write_examples(tmp_path_factory.mktemp("groups"), GROUPS)
+
+
+@pytest.fixture(scope="module")
+def in_groups(groups, candidate, tmp_path_factory) -> tuple[standard_artifacts.ModelBlessing, Path]:
+    """An evaluation with bounds of all examples and of each group."""
+    options = EvaluationOptions(
+        at_least={"recall": 0.6, "precision": 0.9},
+        at_most={"ece": 0.05},
+        slices=({"columns": ("group",), "at_least": {"recall": 0.75, "auc": 0.6}, "at_most": {"cross_entropy": 0.5}},),
+    )
+    folder = tmp_path_factory.mktemp("in_groups")
+    return evaluate(groups, candidate, model_artifact(folder, has_model=0), options, folder, positive="yes"), folder
+
+
+def test_metrics_of_the_positive_label_are_scikit_learns(in_groups):
+    truth = [label == "yes" for _, label, _ in GROUPS]
+    scores = [score for score, _, _ in GROUPS]
+    named = [score > 0.5 for score in scores]
+    metrics = overall_metrics(str(in_groups[1] / "evaluation"))
+    expected = {
+        "precision": sklearn.metrics.precision_score(truth, named),
+        "recall": sklearn.metrics.recall_score(truth, named),
+        "f1": sklearn.metrics.f1_score(truth, named),
+        "specificity": sklearn.metrics.recall_score(truth, named, pos_label=False),
+        "accuracy": sklearn.metrics.accuracy_score(truth, named),
+        "pr_auc": sklearn.metrics.average_precision_score(truth, scores),
+        # Sure by 0.9, 0.8 and 0.7: right in 71 of 71, 0 of 30, and 182 of 202, two kinds of rows in one bin.
+        "ece": (71 * 0.1 + 30 * 0.8 + abs(182 - 202 * 0.7)) / len(truth),
+    }
+    for name, value in expected.items():
+        assert metrics[name] == pytest.approx(value, abs=1e-6), name
+    assert STATISTICS not in metrics
+
+
+def test_the_verdict_names_slice_figure_interval_and_bound_where_a_slice_misses_one(in_groups):
+    blessing, folder = in_groups
+    reasons = blessing.get_string_custom_property("reason").split("; ")
+    assert [reason.split(" is ")[0] for reason in reasons] == ["precision", "ece", "recall"]
+    # Wilson's interval of 25 in 50, so wide that nine intervals hold together.
+    low, high = scipy.stats.binomtest(25, 50).proportion_ci(1 - 0.05 / 9, "wilson")
+    assert reasons[2] == (
+        f"recall is 0.5000 where group=b, with the interval {low:.4f} to {high:.4f} (150 rows, 9 intervals hold "
+        "together in 95% of cases), expected at least 0.75"
+    )
+    bounds = json.loads((folder / "evaluation/slice_bounds.json").read_text())["bounds"]
+    verdicts = {(one["metric"], one["slice"][-1]): one["verdict"] for one in bounds}
+    assert verdicts["recall", "a"] == "undecided" and verdicts["recall", "b"] == "misses"
+    assert verdicts["auc", "a"] == "holds" and verdicts["recall", "c"] == "undecided"
+
+
+def test_a_slice_that_does_not_tell_stops_a_model_only_where_it_is_to(in_groups):
+    for undecided, stopped in (("pass", []), ("fail", ["group=b", "group=c"])):
+        bounds = {"columns": ("group",), "at_least": {"recall": 0.4}, "undecided": undecided}
+        found = slice_bounds(EvaluationOptions(slices=(bounds,)), str(in_groups[1] / "evaluation"))
+        assert [one.slice for one in found if one.fails] == stopped
+        assert [one.verdict for one in found] == ["holds", "undecided", "undecided"]
+    assert found[2].failure == (
+        "recall at least 0.4 where group=c cannot be told: 1.0000 (0.1486 to 1.0000), 3 rows, too few to tell (3 "
+        "intervals hold together in 95% of cases), give more rows, or say undecided: pass for this slice"
+    )
+
+
+def test_bounds_of_a_column_that_no_example_has_stop_the_model(in_groups):
+    options = EvaluationOptions(slices=({"columns": ("country",), "at_least": {"accuracy": 0.1}},))
+    (found,) = slice_bounds(options, str(in_groups[1] / "evaluation"))
+    assert found.fails and found.failure.startswith(
+        "accuracy at least 0.1 where country=any cannot be told: nothing to"
+    )
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "precision", "recall", "specificity", "f1", "auc", "pr_auc", "ece"])
+def test_intervals_hold_as_often_as_they_say(metric):
+    chance = np.random.default_rng(3)
+
+    def drawn(rows: int) -> np.ndarray:
+        chosen = chance.uniform(0.02, 0.98, rows)
+        said = 1 / (1 + np.exp(-1.8 * np.log(chosen / (1 - chosen))))
+        labels = (chance.random(rows) < chosen).astype(np.int64)
+        sums = sums_of(labels, np.stack([1 - said, said], axis=1).astype(np.float32), np.ones(rows), positive=1)
+        if metric == "auc":
+            area = sklearn.metrics.roc_auc_score(labels, said)
+            return np.array([area, auc_spread(area, slice_statistics(sums)[1 + 2 * len(MEASURED) :])])
+        place = 1 + 2 * MEASURED.index(metric)
+        return slice_statistics(sums)[place : place + 2]
+
+    truth = drawn(400_000)[0]
+    intervals = [interval(metric, *drawn(400), 0.95) for _ in range(200)]
+    assert 0.9 <= np.mean([low <= truth <= high for low, high in intervals]) <= 1.0
+    # Not by being too wide.
+    assert np.mean([high - low for low, high in intervals]) < 0.16
+
+
+def test_rows_of_weight_two_count_as_twice_the_rows():
+    labels, scores = np.array([1, 1, 0, 0, 1]), np.array([0.9, 0.4, 0.2, 0.6, 0.7], np.float32)
+    probabilities = np.stack([1 - scores, scores], axis=1)
+    weights = np.array([2.0, 1, 1, 2, 1])
+    repeated = np.repeat(np.arange(5), weights.astype(int))
+    once = slice_statistics(sums_of(labels, probabilities, weights, 1))
+    twice = slice_statistics(sums_of(labels[repeated], probabilities[repeated], np.ones(7), 1))
+    np.testing.assert_allclose(once[1 : 1 + 2 * len(MEASURED) : 2], twice[1 : 1 + 2 * len(MEASURED) : 2], rtol=1e-6)
+    # (3 + 2)^2 / (9 + 4) rows tell as much as a row of weight 3 and one of weight 2.
+    assert slice_statistics(sums_of(labels[:2], probabilities[:2], np.array([3.0, 2]), 1))[2] == pytest.approx(25 / 13)

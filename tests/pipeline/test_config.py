@@ -78,7 +78,18 @@ def test_a_key_of_an_override_stands_once(config_path):
         ("trainer.epochs=0", "trainer.epochs: Input should be greater than or equal to 1, received 0"),
         ("data.dataset=hearts", "data: give either path (your own file) or dataset"),
         ("evaluation.at_least={}", "evaluation: no threshold"),
-        ("evaluation.at_least.f1=0.5", "evaluation.at_least.f1"),
+        ("evaluation.at_least.gini=0.5", "evaluation.at_least.gini"),
+        ("evaluation.at_least.f1=0.5", "evaluation.at_least.f1 is about one label; name it: preprocessing.label.pos"),
+        ("evaluation.slices=[{columns: [sex], at_most: {recall: 1}}]", "evaluation.slices.at_most.recall is about one"),
+        (
+            "evaluation.slices=[{columns: [sex], undecided: fail}]",
+            "undecided is about bounds: give at_least or at_most",
+        ),
+        (
+            "preprocessing.label={column: bought, order: [a, b], positive: c}",
+            "positive is 'c', which is none of the la",
+        ),
+        ('preprocessing.label={column: bought, names: {"1": yep}, positive: "1"}', "write positive: yep"),
         ("preprocessing.columns.bought=categorical", "columns lists the label 'bought'"),
         ("preprocessing.columns.age={kind: quantiles}", "buckets goes with kind: quantiles"),
         ("preprocessing.columns.age={kind: boundaries, boundaries: [2, 1]}", "boundaries must ascend"),
@@ -88,6 +99,8 @@ def test_a_key_of_an_override_stands_once(config_path):
         ('preprocessing.label.order=["yes", "yes"]', "order lists a label twice"),
         ("preprocessing.label.order=[yes, no]", "put the label in quotes"),
         ("preprocessing.label.names={1: yes}", "put the label in quotes"),
+        ("data.weight=bought", "data.weight is 'bought', which preprocessing.label.column names; a weight is neither"),
+        ("data.weight=age", "data.weight is 'age', which preprocessing.columns.age names"),
         ("name=../up", "name: String should match pattern"),
         ("trainer", "--set trainer: expected key=value"),
         ("name.of=x", "'name' holds a value, not keys"),
@@ -97,6 +110,11 @@ def test_what_makes_no_sense_is_refused_by_its_key(config_path, override, senten
     with pytest.raises(BrokenInput) as refused:
         load_config(config_path, [override])
     assert sentence in str(refused.value)
+
+
+def test_a_weight_of_texts_is_refused():
+    with pytest.raises(BrokenInput, match="data: weight is for task: tabular"):
+        load_config(str(CONFIGS / "reviews.yaml"), ["data.weight=stars"])
 
 
 def test_a_missing_key_is_named(tmp_path):

@@ -68,6 +68,12 @@ def test_what_cannot_be_used_is_named_with_its_place(tmp_path, content, sentence
         check_table({"all": str(path)}, config_of(path))
 
 
+def test_a_slice_of_a_column_that_is_not_there_is_named(tmp_path):
+    path = written(tmp_path, "review,opinion\na,b\n")
+    with pytest.raises(BrokenInput, match=r"no column 'country', which evaluation\.slices in the config names"):
+        check_table({"all": str(path)}, config_of(path, "evaluation.slices=[[opinion], [country]]"))
+
+
 def test_the_first_row_is_as_people_write_it(tmp_path):
     path = written(tmp_path, '\ufeffreview,opinion,stars\r\n"one\r\ntwo ""three""\nfour",,05\r\nfive,rotten,1\r\n')
     config = config_of(path)
@@ -103,6 +109,29 @@ data: {path: people.csv}
 preprocessing: {label: {column: label}}
 evaluation: {at_least: {accuracy: 0.5}}
 """
+
+
+@pytest.mark.parametrize(
+    ("weights", "sentence"),
+    [
+        (["1", "0.5", "-2", "1"], "row 3 of those read here: the weight 'w' is -2, expected a number of at least 0"),
+        (["1", "", "2", "1"], "row 2 of those read here: the weight 'w' is missing"),
+        (["1", "inf", "2", "1"], "row 2 of those read here: the weight 'w' is inf"),
+        (["1", "heavy", "2", "1"], r"line 3: column 'w' is 'heavy', expected a number \(data.weight in the config"),
+        (["0", "0", "0", "0"], "column 'w' is 0 in all rows, so that none of them counts"),
+    ],
+)
+def test_a_weight_that_cannot_be_used_is_named_with_its_row(tmp_path, weights, sentence):
+    rows = [f"{number},{'ab'[number % 2]},{weight}" for number, weight in enumerate(weights)]
+    path = written(tmp_path, "\n".join(["age,label,w", *rows, ""]), "people.csv")
+    (tmp_path / "config.yaml").write_text(TABLE_CONFIG)
+    config = load_config(str(tmp_path / "config.yaml"), ["data.weight=w"])
+    assert isinstance(config, TableRunConfig) and "w" in config.preprocessing.ignored_columns()
+    with pytest.raises(BrokenInput, match=sentence):
+        check_table({"all": str(path)}, config)
+    path.write_text("\n".join(["age,label", *(row.rpartition(",")[0] for row in rows), ""]))
+    with pytest.raises(BrokenInput, match=r"no column 'w', which data\.weight in the config names"):
+        check_table({"all": str(path)}, config)
 
 
 def test_a_text_far_down_a_column_of_numbers_is_named_with_its_line(tmp_path):

@@ -71,6 +71,27 @@ def test_no_other_weights_are_better(truth):
     assert found <= (-np.log(of_labels @ others.T).mean(axis=0)).min() + 1e-6
 
 
+def test_a_row_of_weight_two_counts_as_two_rows(truth):
+    labels = drawn(truth)[:600]
+    noise = np.random.default_rng(3).normal(scale=0.25, size=[2, 600])
+    weights = 1.0 + (np.arange(600) % 3 == 0)
+    twice = np.repeat(np.arange(600), weights.astype(int))
+    members = {
+        name: of_positive(np.clip(truth[:600] + part, 0.02, 0.98)) for name, part in zip("ab", noise, strict=True)
+    }
+    weighed = choose_blend(members, labels, True, weights)
+    repeated = choose_blend({name: one[twice] for name, one in members.items()}, labels[twice], True)
+    assert weighed.weights["a"] == pytest.approx(repeated.weights["a"], abs=1e-6)
+    for figure in ("cross_entropy", "accuracy", "auc"):
+        assert weighed.report["blend"][figure][0] == pytest.approx(repeated.report["blend"][figure][0], abs=2e-4)
+    assert weighed.report["calibration"]["ece"][0] == pytest.approx(repeated.report["calibration"]["ece"][0])
+    unweighed = choose_blend(members, labels, True)
+    assert abs(weighed.weights["a"] - unweighed.weights["a"]) > 1e-3
+    # Rows that stand twice are not more rows.
+    width, narrow = (np.diff(one.report["blend"]["accuracy"][1:])[0] for one in (weighed, repeated))
+    assert width > 1.05 * narrow
+
+
 def test_a_member_that_knows_nothing_gets_no_weight(truth):
     labels = drawn(truth)
     blend = choose_blend({"good": of_positive(truth), "none": np.full([ROWS, 2], 0.5)}, labels)

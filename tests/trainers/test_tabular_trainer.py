@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,11 @@ from serving import reference_predictions
 from serving.reference_predictions import FILE_NAME
 from serving.session_model import SessionModel
 from serving.signatures.tabular import raw_list
+from trainers.errors import TrainingError
 from trainers.options import TunerOptions
-from trainers.splits import TransformedSplit, TransformGraph
-from trainers.tabular.members import Classifier, Table, train_members
-from trainers.tabular.models import build_model, model_inputs
+from trainers.splits import TransformedSplit, TransformGraph, check_weights, training_weights
+from trainers.tabular.members import Deadline, Table, _LinearModel, _network, _Trees, train_members
+from trainers.tabular.models import Classifier, build_model, model_inputs
 from trainers.tabular.options import TabularTrainerOptions
 from trainers.tabular.train import fit, run_fn, shuffled_batches, tuner_fn
 from transform.options import LabelOptions, TabularOptions
@@ -135,6 +137,54 @@ def test_trees_alone_answer_as_ydf_does_also_of_categories_that_no_training_met(
     asked.features["categories"][::3] = 2
     served = tf.function(trees.answer, autograph=False)(asked.features)
     np.testing.assert_allclose(served, trees.predict(asked), atol=1e-6)
+
+
+def misled(rows: int = 600) -> TransformedSplit:
+    """Two thirds of the labels are the wrong ones, and these rows have hardly any weight."""
+    wrong = np.arange(rows) % 3 > 0
+    right = split(rows)
+    return replace(right, labels=np.where(wrong, 1 - right.labels, right.labels), weights=np.where(wrong, 0.01, 3.0))
+
+
+def test_each_member_learns_what_rows_of_weight_say():
+    tried = members_of(misled(), model="blend", hidden_units=(16,), epochs=15).report["members"]
+    assert list(tried) == ["linear", "trees", "forest", "network"]
+    for name, figures in tried.items():
+        assert figures["accuracy"][0] > 0.8, name
+
+
+def test_a_keras_model_learns_what_rows_of_weight_say():
+    options = TabularTrainerOptions(hidden_units=(), epochs=60, learning_rate=0.1, early_stopping_patience=30)
+    model = build_model(split().features, vocabulary_size=2, classes=2, options=options)
+    fit(model, misled(), options)
+    assert accuracy(model, split(seed=1)) > 0.8
+
+
+def test_balanced_classes_make_a_rare_label_as_likely_as_a_frequent_one_for_each_member():
+    rare = replace(split(600), labels=(np.arange(600) % 10 == 0).astype(np.int64))
+    for model in ("linear", "trees", "network"):
+        options = {"hidden_units": (8,) if model == "network" else (), "epochs": 8, "trees": {"count": 20, "forest": 0}}
+        kept = {"none": 0.0, "balanced": 0.0}
+        for kind in kept:
+            table = Table(rare, 2, 3, {}, TabularTrainerOptions(**options, class_weights=kind))
+            tried = {"linear": _LinearModel(table).tried, "network": partial(_network, table)}.get(model)
+            attempt = tried or _Trees.of(table).boosted
+            kept[kind] = float(attempt(Deadline(None), 0.0).probabilities[:, 1].mean())
+        assert kept["none"] < 0.2 and 0.4 < kept["balanced"] < 0.6, model
+    # Of rows that have weights, too: 60 of weight 3 and 540 of weight 1.
+    weighed = replace(rare, weights=np.where(rare.labels == 1, 3.0, 1.0))
+    weights = training_weights(weighed, 2, balanced=True)
+    assert [weights[rare.labels == label].sum() for label in (0, 1)] == pytest.approx([300, 300])
+    assert weights.mean() == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [([1.0, -2.0], "of the first it is -2"), ([-1e38, 1.0], "is missing"), ([0.0, 0.0], "is 0 in all 2 rows")],
+)
+def test_weights_that_weigh_nothing_are_refused(weights, said):
+    with pytest.raises(TrainingError, match=said):
+        check_weights(np.array(weights), "w")
 
 
 def test_trees_that_never_met_a_label_give_it_no_probability():

@@ -77,6 +77,18 @@ def test_terms_may_stand_in_any_order_and_a_row_beside_longer_ones(classifier):
     np.testing.assert_allclose(beside, alone, atol=1e-6)
 
 
+def test_balanced_classes_make_a_rare_label_as_likely_as_a_frequent_one():
+    unknown = split(rows=400, signs=False)
+    rare = as_split(unknown.features, (np.arange(400) % 10 == 0).astype(np.int64))
+    of_rare = {
+        kind: trained(rare, epochs=4, class_weights=kind)
+        .model.predict(dense_batch(rare.features), verbose=0)[:, 1]
+        .mean()
+        for kind in ("none", "balanced")
+    }
+    assert of_rare["none"] < 0.2 and 0.4 < of_rare["balanced"] < 0.6
+
+
 def test_a_text_without_terms_leans_to_the_frequent_class():
     train = split(signs=False)
     train.labels[:] = np.arange(600) % 4 == 0

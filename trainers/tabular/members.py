@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,9 @@ import tensorflow as tf
 from scipy.optimize import minimize
 
 from serving.signatures.common import Features
-from trainers.artifacts import frozen_model, predict_split
-from trainers.splits import TransformedSplit, dense_batch
+from trainers.splits import TransformedSplit, dense_batch, training_weights
 from trainers.tabular.blending import Blend, choose_blend, cross_entropies, stratified_folds
-from trainers.tabular.models import TERM_SCALE, build_model, model_inputs
+from trainers.tabular.models import TERM_SCALE, Classifier, build_model, keras_classifier, model_inputs
 from trainers.tabular.options import TabularTrainerOptions
 from trainers.tabular.trees import (
     TreeInputs,
@@ -37,40 +36,6 @@ from trainers.tuning import SMALLEST_PROBABILITY
 from transform.tabular import CATEGORIES, CATEGORY_VOCABULARY, HASHES, LIST, NUMBERS, TERMS, WEIGHTS
 
 LINEAR, TREES, FOREST, NETWORK = "linear", "trees", "forest", "network"
-
-
-@dataclass(frozen=True)
-class Classifier:
-    """A trained model.
-
-    Attributes:
-        predict: a split -> float32 [n, classes], by the library that trained the model.
-        answer: transformed features -> the same, float32 [batch, classes], in core operations.
-        model: where it is a Keras model.
-        curves: name -> a value an epoch, where epochs were trained.
-        report: for the provenance, what was tried.
-        save: where there are members: writes each, by its name, into a folder.
-    """
-
-    predict: Callable[[TransformedSplit], np.ndarray]
-    answer: Callable[[Features], tf.Tensor]
-    model: keras.Model | None = None
-    curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    report: Mapping[str, Any] = field(default_factory=dict)
-    save: Callable[[Path], None] | None = None
-
-
-def keras_classifier(model: keras.Model, curves: Mapping[str, Sequence[float]] = {}) -> Classifier:
-    """Of a Keras model that build_model made."""
-    frozen = frozen_model(model)
-    labels = [""] * model.output.shape[1]
-    return Classifier(
-        predict=lambda split: predict_split(model, split, labels).probabilities,
-        answer=lambda features: frozen(dense_batch(model_inputs(features))),
-        model=model,
-        curves=curves,
-        save=lambda path: model.save(path.with_suffix(".keras")),
-    )
 
 
 @dataclass(frozen=True)
@@ -104,6 +69,20 @@ class Table:
     def held_out(self) -> np.ndarray:
         """The rows of all folds, one fold after the other."""
         return np.concatenate(self.folds)
+
+    @cached_property
+    def weights(self) -> np.ndarray | None:
+        """float64 [n], 1 in the mean: how much each row counts; None where all count the same."""
+        return training_weights(self.split, self.classes, self.options.class_weights == "balanced")
+
+    def weights_of(self, rows: Any) -> np.ndarray | None:
+        """Those of some rows."""
+        return None if self.weights is None else self.weights[rows]
+
+    def loss(self, probabilities: np.ndarray) -> float:
+        """The cross entropy of what models say of `held_out`."""
+        losses = cross_entropies(probabilities, self.labels[self.held_out])
+        return float(np.average(losses, weights=self.weights_of(self.held_out)))
 
     def seen(self, fold: np.ndarray) -> np.ndarray:
         """The rows that are not in a fold."""
@@ -172,7 +151,10 @@ def train_members(table: Table) -> Classifier:
         seconds[name] = time.monotonic() - started
     held_out = table.held_out
     blend = choose_blend(
-        {name: one.probabilities for name, one in tried.items()}, table.labels[held_out], options.model == "blend"
+        {name: one.probabilities for name, one in tried.items()},
+        table.labels[held_out],
+        options.model == "blend",
+        table.weights_of(held_out),
     )
     kept = {}
     for name, weight in blend.weights.items():
@@ -206,7 +188,8 @@ def _report(
         name: {**figures[name], "chosen": dict(one.chosen), "seconds": round(seconds[name], 2)}
         for name, one in tried.items()
     }
-    return {**blend.report, "folds": len(table.folds), "members": members, "left_out": list(left_out)}
+    class_weights = {"class_weights": table.options.class_weights}
+    return {**blend.report, **class_weights, "folds": len(table.folds), "members": members, "left_out": list(left_out)}
 
 
 def _blended(members: Mapping[str, Classifier], blend: Blend, report: Mapping[str, Any]) -> Classifier:
@@ -295,9 +278,7 @@ class _LinearModel:
 
         by_fold = _on_folds(self._table, deadline, reserved, predict)
         by_penalty = [np.concatenate(parts) for parts in zip(*by_fold, strict=True)]
-        labels = self._table.labels[self._table.held_out]
-        losses = [cross_entropies(probabilities, labels).mean() for probabilities in by_penalty]
-        best = int(np.argmin(losses))
+        best = int(np.argmin([self._table.loss(probabilities) for probabilities in by_penalty]))
         return Tried(by_penalty[best], {"l2": penalties[best] / rows}, lambda: self.refit(penalties[best]))
 
     def refit(self, penalty: float) -> Classifier:
@@ -307,6 +288,8 @@ class _LinearModel:
     def _fit(self, rows: np.ndarray, penalty: float, start: np.ndarray | None) -> np.ndarray:
         """float64 [columns + 1, classes], the biases last."""
         matrix, labels, classes = self._matrix[rows], self._table.labels[rows], self._table.classes
+        given = self._table.weights_of(rows)
+        shares = (np.ones(len(rows)) if given is None else given) / len(rows)
         transposed = matrix.T.tocsr() if scipy.sparse.issparse(matrix) else matrix.T
         penalties = penalty * self._penalties[:, None]
         shape = matrix.shape[1] + 1, classes
@@ -316,11 +299,11 @@ class _LinearModel:
         def loss_and_gradient(flat: np.ndarray) -> tuple[float, np.ndarray]:
             weights = flat.reshape(shape)
             probabilities = _softmax(matrix @ weights[:-1] + weights[-1])
-            rest = (probabilities - truth) / len(rows)
+            rest = (probabilities - truth) * shares[:, None]
             gradient = np.empty(shape)
             gradient[:-1] = transposed @ rest + 2 * penalties * weights[:-1]
             gradient[-1] = rest.sum(axis=0) if self._bias else 0.0
-            loss = cross_entropies(probabilities, labels).mean() + (penalties * weights[:-1] ** 2).sum()
+            loss = cross_entropies(probabilities, labels) @ shares + (penalties * weights[:-1] ** 2).sum()
             return float(loss), gradient.reshape(-1)
 
         begin = np.zeros(shape) if start is None else start
@@ -434,19 +417,22 @@ class _Trees:
     def _tree_table(self, split: TransformedSplit) -> TreeTable:
         return TreeTable.of(self._inputs, split.features, len(split.labels))
 
+    def _labelled(self, rows: Any) -> tuple[TreeTable, np.ndarray, np.ndarray | None]:
+        return self._rows.rows(rows), self._table.labels[rows], self._table.weights_of(rows)
+
     def boosted(self, deadline: Deadline, reserved: float) -> Tried:
         table, options = self._table, self._table.options
 
+        def grown(rows: Any, count: int | None, fold: np.ndarray | None = None) -> Any:
+            held_out = None if fold is None else self._labelled(fold)
+            return train_boosted(*self._labelled(rows), options.trees, options.seed, count, held_out)
+
         def stopped(seen: np.ndarray, fold: np.ndarray) -> tuple[np.ndarray, int]:
-            held_out = self._rows.rows(fold), table.labels[fold]
-            model = train_boosted(
-                self._rows.rows(seen), table.labels[seen], options.trees, options.seed, held_out=held_out
-            )
-            return tree_probabilities(model, held_out[0], table.classes), tree_count(model)
+            model = grown(seen, None, fold)
+            return tree_probabilities(model, self._rows.rows(fold), table.classes), tree_count(model)
 
         def counted(seen: np.ndarray, fold: np.ndarray) -> np.ndarray:
-            model = train_boosted(self._rows.rows(seen), table.labels[seen], options.trees, options.seed, count)
-            return tree_probabilities(model, self._rows.rows(fold), table.classes)
+            return tree_probabilities(grown(seen, count), self._rows.rows(fold), table.classes)
 
         found = _on_folds(table, deadline, reserved, stopped, self._parallel)
         count = max(1, round(float(np.mean([trees for _, trees in found]))))
@@ -455,7 +441,7 @@ class _Trees:
             probabilities = _on_folds(table, deadline, reserved, counted, self._parallel)
 
         def refit() -> Classifier:
-            return self._classifier(train_boosted(self._rows, table.labels, options.trees, options.seed, count))
+            return self._classifier(grown(slice(None), count))
 
         return Tried(np.concatenate(probabilities), {"trees": count}, refit)
 
@@ -470,11 +456,11 @@ class _Trees:
         table, count, seed = self._table, self.forest_size(), self._table.options.seed
 
         def predict(seen: np.ndarray, fold: np.ndarray) -> np.ndarray:
-            model = train_random_forest(self._rows.rows(seen), table.labels[seen], count, seed)
+            model = train_random_forest(*self._labelled(seen), count, seed)
             return tree_probabilities(model, self._rows.rows(fold), table.classes)
 
         def refit() -> Classifier:
-            return self._classifier(train_random_forest(self._rows, table.labels, count, seed))
+            return self._classifier(train_random_forest(*self._labelled(slice(None)), count, seed))
 
         return Tried(
             np.concatenate(_on_folds(table, deadline, reserved, predict, self._parallel)), {"trees": count}, refit
@@ -520,11 +506,13 @@ class _Network:
             for name, column in table.split.features.items()
         }
         labels = tf.constant(table.labels)
+        weights = None if table.weights is None else tf.constant(table.weights, tf.float32)
 
         def step(rows: tf.Tensor) -> tf.Tensor:
             with tf.GradientTape() as tape:
                 answers = self.model(dense_batch(columns, rows), training=True)
                 losses = keras.losses.sparse_categorical_crossentropy(tf.gather(labels, rows), answers)
+                losses = losses if weights is None else losses * tf.gather(weights, rows)
                 loss = tf.add_n([tf.reduce_mean(losses), *self.model.losses])
             gradients = tape.gradient(loss, [variable.value for variable in self.model.trainable_variables])
             self._optimizer.apply(gradients, self.model.trainable_variables)
@@ -571,13 +559,12 @@ class _Network:
 def _network(table: Table, deadline: Deadline, reserved: float) -> Tried:
     """The network; how many epochs of all that the step size is planned for, the folds decide."""
     network = _Network(table)
-    labels = table.labels[table.held_out]
 
     def predict(seen: np.ndarray, fold: np.ndarray) -> np.ndarray:
         return np.stack([network.predict(fold) for _ in network.epochs(seen, table.options.epochs)])
 
     by_epoch = np.concatenate(_on_folds(table, deadline, reserved, predict), axis=1)
-    losses = [float(cross_entropies(probabilities, labels).mean()) for probabilities in by_epoch]
+    losses = [table.loss(probabilities) for probabilities in by_epoch]
     best = int(np.argmin(losses))
 
     def refit() -> Classifier:

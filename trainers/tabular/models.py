@@ -1,16 +1,20 @@
-"""Models of tables: a linear model and a network over numbers, embedded categories and terms of texts."""
+"""Models of tables: a linear model and a network over numbers, embedded categories and terms of texts; classifiers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 import tensorflow_transform as tft
 
 from serving.signatures.common import Features
-from trainers.splits import Column
+from trainers.artifacts import frozen_model, predict_split
+from trainers.splits import Column, TransformedSplit, dense_batch
 from trainers.tabular.options import TabularTrainerOptions
 from transform.options import TabularOptions
 from transform.tabular import CATEGORIES, CATEGORY_VOCABULARY, HASHES, LIST, NUMBERS, TERMS, WEIGHTS, hash_numbers
@@ -198,3 +202,37 @@ def feature_sizes(terms: Mapping[str, list[str]], preprocessing: TabularOptions)
     """What build_model takes as `sizes`; the terms are those of known_terms."""
     hashed = [hash_numbers(column) for column in preprocessing.columns.values() if column.kind == "hash"]
     return {name: len(known) for name, known in terms.items()} | ({HASHES: sum(hashed)} if hashed else {})
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A trained model.
+
+    Attributes:
+        predict: a split -> float32 [n, classes], by the library that trained the model.
+        answer: transformed features -> the same, float32 [batch, classes], in core operations.
+        model: where it is a Keras model.
+        curves: name -> a value an epoch, where epochs were trained.
+        report: for the provenance, what was tried.
+        save: where there are members: writes each, by its name, into a folder.
+    """
+
+    predict: Callable[[TransformedSplit], np.ndarray]
+    answer: Callable[[Features], tf.Tensor]
+    model: keras.Model | None = None
+    curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    report: Mapping[str, Any] = field(default_factory=dict)
+    save: Callable[[Path], None] | None = None
+
+
+def keras_classifier(model: keras.Model, curves: Mapping[str, Sequence[float]] = {}) -> Classifier:
+    """Of a Keras model that build_model made."""
+    frozen = frozen_model(model)
+    labels = [""] * model.output.shape[1]
+    return Classifier(
+        predict=lambda split: predict_split(model, split, labels).probabilities,
+        answer=lambda features: frozen(dense_batch(model_inputs(features))),
+        model=model,
+        curves=curves,
+        save=lambda path: model.save(path.with_suffix(".keras")),
+    )

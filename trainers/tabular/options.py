@@ -58,6 +58,8 @@ class TabularTrainerOptions(BaseModel):
         epochs: passes over the training split.
         early_stopping_patience: stop after so many epochs without a better loss on rows held out from the training
             split, and keep the best weights; without it, all epochs run on all rows.
+        class_weights: `balanced`: each label counts the same, however many rows it has. Probabilities are those of data
+            in which all labels are equally frequent then.
         warm_start: start from the weights of the model that is served, where they mean the same, see warm_start.py.
         seed: of the initial weights, the shuffling and the held-out rows.
     """
@@ -76,6 +78,7 @@ class TabularTrainerOptions(BaseModel):
     batch_size: int = Field(256, ge=1)
     epochs: int = Field(30, ge=1)
     early_stopping_patience: int | None = Field(None, ge=1)
+    class_weights: Literal["none", "balanced"] = "none"
     warm_start: bool = False
     seed: int = 0
 

@@ -25,9 +25,18 @@ from trainers.splits import (
     dense_batch,
     read_transformed_split,
     shuffled_batches,
+    training_weights,
 )
-from trainers.tabular.members import Classifier, Table, keras_classifier, train_members
-from trainers.tabular.models import build_model, feature_sizes, known_categories, known_terms, model_inputs
+from trainers.tabular.members import Table, train_members
+from trainers.tabular.models import (
+    Classifier,
+    build_model,
+    feature_sizes,
+    keras_classifier,
+    known_categories,
+    known_terms,
+    model_inputs,
+)
 from trainers.tabular.options import TabularTrainerOptions, read_trainer_options
 from trainers.tabular.wrap import wrap
 from trainers.tuning import BestHyperparameters, TrialOutcome, hyperparameter_search, tuning_split
@@ -40,7 +49,8 @@ def run_fn(fn_args: FnArgs) -> None:
     """Train on the train split or wrap what exists, export, and leave reference predictions of the eval split.
 
     `fn_args.custom_config` carries `preprocessing` and `trainer`, the JSON of TabularOptions and of the options of a
-    trainer of tables, and `code_fingerprint`; `fn_args.hyperparameters` what a search found.
+    trainer of tables, `code_fingerprint`, and `weight`, the column of the rows' weights, "" for none;
+    `fn_args.hyperparameters` what a search found.
     """
     best = BestHyperparameters.of(fn_args)
     given = read_trainer_options(fn_args.custom_config["trainer"])
@@ -52,8 +62,9 @@ def run_fn(fn_args: FnArgs) -> None:
     transform_output = tft.TFTransformOutput(fn_args.transform_output)
     labels = [label.decode() for label in transform_output.vocabulary_by_name(VOCABULARY)]
     transform = TransformGraph(transform_output)
-    train = read_transformed_split(fn_args.train_files, transform, model_inputs)
-    evaluation = read_transformed_split(fn_args.eval_files, transform, model_inputs)
+    weight = fn_args.custom_config.get("weight", "")
+    train = read_transformed_split(fn_args.train_files, transform, model_inputs, weight=weight)
+    evaluation = read_transformed_split(fn_args.eval_files, transform, model_inputs, weight=weight)
 
     categories = known_categories(transform_output, train.features)
     terms = known_terms(transform_output, train.features)
@@ -107,11 +118,14 @@ def fit(model: keras.Model, train: TransformedSplit, options: TabularTrainerOpti
         callbacks.append(
             keras.callbacks.EarlyStopping(patience=options.early_stopping_patience, restore_best_weights=True)
         )
+    weights = training_weights(train, model.output.shape[1], options.class_weights == "balanced")
     model.fit(
-        shuffled_batches(_rows(train, used), batch_size, options.seed, by_length=False),
+        shuffled_batches(
+            _rows(train, used), batch_size, options.seed, False, None if weights is None else weights[used]
+        ),
         steps_per_epoch=steps,
         epochs=options.epochs,
-        validation_data=_validation(train, held_out) if len(held_out) else None,
+        validation_data=_validation(train, held_out, weights) if len(held_out) else None,
         callbacks=callbacks,
         shuffle=False,  # the dataset is
         verbose=0,
@@ -126,16 +140,16 @@ def _rows(split: TransformedSplit, rows: np.ndarray) -> Rows:
     return features, split.labels[rows]
 
 
-def _validation(split: TransformedSplit, rows: np.ndarray) -> tf.data.Dataset:
+def _validation(split: TransformedSplit, rows: np.ndarray, weights: np.ndarray | None) -> tf.data.Dataset:
     features, labels = _rows(split, rows)
     # As tensors, as in shuffled_batches; and batched as Keras batches arrays.
     columns = {
         name: column if isinstance(column, tf.RaggedTensor) else tf.constant(column)
         for name, column in features.items()
     }
-    numbers = tf.constant(labels)
+    others = [tf.constant(labels)] if weights is None else [tf.constant(labels), tf.constant(weights[rows], tf.float32)]
     batches = tf.data.Dataset.range(len(rows)).batch(32)
-    return batches.map(lambda chosen: (dense_batch(columns, chosen), tf.gather(numbers, chosen)))
+    return batches.map(lambda chosen: (dense_batch(columns, chosen), *(tf.gather(other, chosen) for other in others)))
 
 
 def _keras_model(table: Table) -> keras.Model:
@@ -181,7 +195,10 @@ def tuner_fn(fn_args: FnArgs) -> TunerFnResult:
     transform_output = tft.TFTransformOutput(fn_args.transform_graph_path)
     labels = [label.decode() for label in transform_output.vocabulary_by_name(VOCABULARY)]
     transform = TransformGraph(transform_output)
-    train, held_out = tuning_split(read_transformed_split(fn_args.train_files, transform, model_inputs), tuner)
+    weight = fn_args.custom_config.get("weight", "")
+    train, held_out = tuning_split(
+        read_transformed_split(fn_args.train_files, transform, model_inputs, weight=weight), tuner
+    )
     categories = known_categories(transform_output, train.features)
     sizes = feature_sizes(known_terms(transform_output, train.features), preprocessing)
 
@@ -193,6 +210,6 @@ def tuner_fn(fn_args: FnArgs) -> TunerFnResult:
             model = _keras_model(table)
             fit(model, train, candidate)
             classifier = keras_classifier(model, learning_curves(model))
-        return TrialOutcome(classifier.curves, held_out.labels, classifier.predict(held_out))
+        return TrialOutcome(classifier.curves, held_out.labels, classifier.predict(held_out), held_out.weights)
 
     return hyperparameter_search(trial, options, tuner, fn_args.working_dir)

@@ -147,33 +147,36 @@ def _quiet() -> Iterator[None]:
 _ROWS_OF_ONE_THREAD, _THREADS = 20_000, 4
 # Of few rows, trees that see parts of them, and of the columns, are better together than those that see all.
 _SHARE_OF_FEW_ROWS, _SHARE_OF_FEW_COLUMNS = 0.8, 0.5
-LABEL_COLUMN = "label"
+LABEL_COLUMN, _WEIGHT_COLUMN = "label", "weight"
 
 
 def train_boosted(
     table: TreeTable,
     labels: np.ndarray,
+    weights: np.ndarray | None,
     options: TreeOptions,
     seed: int,
     count: int | None = None,
-    held_out: tuple[TreeTable, np.ndarray] | None = None,
+    held_out: tuple[TreeTable, np.ndarray, np.ndarray | None] | None = None,
 ) -> Any:
     """YDF's gradient boosted trees.
 
     Args:
         table: n rows.
         labels: int64 [n].
+        weights: float64 [n], how much each row counts; None where all count the same.
         options: size and number of trees.
         seed: of what is drawn.
         count: how many trees, or options.count.
-        held_out: rows that tell when further trees do not gain any more; those trees are left out.
+        held_out: rows that tell when further trees do not gain any more, their labels and weights; those trees are
+            left out.
     """
     import ydf
 
     stops = held_out is not None
     few = has_few_rows(table)
     learner = ydf.GradientBoostedTreesLearner(
-        **_common(table, seed),
+        **_common(table, seed, weights is not None),
         num_trees=count or options.count,
         max_depth=options.max_depth,
         shrinkage=options.learning_rate,
@@ -187,15 +190,23 @@ def train_boosted(
         validation_ratio=0.1 if stops else 0.0,
         early_stopping="LOSS_INCREASE" if stops else "NONE",
     )
-    return _train(learner, (table, labels), held_out)
+    return _train(learner, _with_labels(table, labels, weights), held_out and _with_labels(*held_out))
 
 
-def train_random_forest(table: TreeTable, labels: np.ndarray, count: int, seed: int) -> Any:
-    """YDF's random forest of `count` trees, whose answer is the mean of what its leaves say of each label."""
+def train_random_forest(table: TreeTable, labels: np.ndarray, weights: np.ndarray | None, count: int, seed: int) -> Any:
+    """YDF's random forest of `count` trees, whose answer is the mean of what its leaves say of each label.
+
+    A leaf of a deep tree holds so few rows that weights say nothing there: each row stands as often as it weighs
+    instead, rounded up or down by chance.
+    """
     import ydf
 
+    if weights is not None:
+        counts = np.floor(weights / weights.mean() + np.random.default_rng(seed).random(len(weights))).astype(int)
+        chosen = np.repeat(np.arange(len(weights)), counts)
+        table, labels = table.rows(chosen), labels[chosen]
     learner = ydf.RandomForestLearner(
-        **_common(table, seed),
+        **_common(table, seed, False),
         num_trees=count,
         max_depth=_DEEPEST,
         min_examples=2,
@@ -203,7 +214,7 @@ def train_random_forest(table: TreeTable, labels: np.ndarray, count: int, seed: 
         winner_take_all=False,
         compute_oob_performances=False,
     )
-    return _train(learner, (table, labels), None)
+    return _train(learner, _with_labels(table, labels, None), None)
 
 
 _DEEPEST = 24
@@ -214,30 +225,31 @@ def has_few_rows(table: TreeTable) -> bool:
     return len(table.numbers) <= _ROWS_OF_ONE_THREAD
 
 
-def _common(table: TreeTable, seed: int) -> dict[str, Any]:
+def _common(table: TreeTable, seed: int, weighted: bool) -> dict[str, Any]:
     import ydf
 
     numbers = [(f"{_NUMBER}{place}", ydf.Semantic.NUMERICAL) for place in range(table.numbers.shape[1])]
     categories = [(f"{_CATEGORY}{place}", ydf.Semantic.CATEGORICAL) for place in range(table.categories.shape[1])]
     return {
         "label": LABEL_COLUMN,
+        "weights": _WEIGHT_COLUMN if weighted else None,
         "features": [*numbers, *categories],
         "random_seed": seed,
         "num_threads": 1 if has_few_rows(table) else _THREADS,
     }
 
 
-def _train(learner: Any, rows: tuple[TreeTable, np.ndarray], held_out: tuple[TreeTable, np.ndarray] | None) -> Any:
+def _train(learner: Any, rows: dict[str, np.ndarray], held_out: dict[str, np.ndarray] | None) -> Any:
     import ydf
 
     ydf.verbose(0)
     with _quiet():
-        valid = _with_labels(*held_out) if held_out else None
-        return learner.train(_with_labels(*rows), valid=valid)
+        return learner.train(rows, valid=held_out)
 
 
-def _with_labels(table: TreeTable, labels: np.ndarray) -> dict[str, np.ndarray]:
-    return table.columns() | {LABEL_COLUMN: labels}
+def _with_labels(table: TreeTable, labels: np.ndarray, weights: np.ndarray | None) -> dict[str, np.ndarray]:
+    columns = table.columns() | {LABEL_COLUMN: labels}
+    return columns if weights is None else columns | {_WEIGHT_COLUMN: weights.astype(np.float32)}
 
 
 def tree_count(model: Any) -> int:

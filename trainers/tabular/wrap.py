@@ -482,8 +482,9 @@ def wrap(fn_args: FnArgs, options: WrapTableOptions, code_fingerprint: str) -> N
     )
     served.resources["tables"] = [*model.tables]
     export(served, fn_args.serving_model_dir)
-    train = read_transformed_split(fn_args.train_files, transform)
-    evaluation = read_transformed_split(fn_args.eval_files, transform)
+    weight = fn_args.custom_config.get("weight", "")
+    train = read_transformed_split(fn_args.train_files, transform, weight=weight)
+    evaluation = read_transformed_split(fn_args.eval_files, transform, weight=weight)
     frozen = tf.function(model.predict, autograph=False)
     agreements = []
     for split in (train, evaluation):

@@ -17,6 +17,8 @@ class _Training(BaseModel):
         learning_rate: Adam's step size; it decays to zero along a cosine.
         batch_size: examples per step.
         epochs: passes over the training split.
+        class_weights: `balanced`: each label counts the same, however many texts it has. Probabilities are those of
+            data in which all labels are equally frequent then.
         warm_start: start from the weights of the model that is served, where they mean the same, see warm_start.py.
         seed: of the initial weights and the shuffling.
     """
@@ -26,6 +28,7 @@ class _Training(BaseModel):
     learning_rate: float = Field(1e-3, gt=0)
     batch_size: int = Field(128, ge=1)
     epochs: int = Field(6, ge=1)
+    class_weights: Literal["none", "balanced"] = "none"
     warm_start: bool = False
     seed: int = 0
 

@@ -24,6 +24,7 @@ from trainers.splits import (
     dense_batch,
     read_transformed_split,
     shuffled_batches,
+    training_weights,
 )
 from trainers.text.embeddings import TextEmbedding
 from trainers.text.models import (
@@ -55,8 +56,9 @@ def fit_text(classifier: TextClassifier, train: TransformedSplit, options: TextM
         jit_compile=False,
         steps_per_execution=steps_per_execution(steps),
     )
+    weights = training_weights(train, classifier.model.output.shape[1], options.class_weights == "balanced")
     classifier.model.history = together.fit(
-        shuffled_batches((train.features, train.labels), batch_size, options.seed),
+        shuffled_batches((train.features, train.labels), batch_size, options.seed, weights=weights),
         steps_per_epoch=steps,
         epochs=options.epochs,
         shuffle=False,  # the dataset is

@@ -1,0 +1,295 @@
+"""Metrics of a classifier's labels and probabilities that TFMA has not, or not by the label that is served."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+import apache_beam as beam
+import numpy as np
+from scipy import stats
+from scipy.special import expit, logit
+from tensorflow_model_analysis.metrics import metric_types, metric_util
+from tensorflow_model_analysis.proto import config_pb2
+
+# Average precision comes from a histogram of the positive label's logits: rare labels have small probabilities.
+_SCORES, _LARGEST_LOGIT = 10_000, 16.0
+_CALIBRATION_BINS = 15
+_SMALLEST_PROBABILITY = 1e-7
+_DRAWS = 1000
+STATISTICS = "statistics"
+# The order of the statistics of intervals, see slice_statistics.
+MEASURED = ("accuracy", "precision", "recall", "specificity", "f1", "pr_auc", "cross_entropy", "ece")
+
+Sums: TypeAlias = dict[str, np.ndarray]
+Accumulator: TypeAlias = tuple[list[tuple[int, np.ndarray, float]], Sums]
+
+
+class ClassifierMetric(metric_types.Metric):
+    """One of MEASURED, or STATISTICS, an array for intervals. Labels are those that are served.
+
+    Args:
+        name: which one.
+        positive: the number of the label that precision, recall, f1, specificity and pr_auc are about; -1 for none.
+    """
+
+    def __init__(self, name: str, positive: int = -1) -> None:
+        super().__init__(metric_util.merge_per_key_computations(_computations), name=name, positive=positive)
+
+
+metric_types.register_metric(ClassifierMetric)
+
+
+def _computations(
+    name: str,
+    positive: int,
+    eval_config: config_pb2.EvalConfig | None = None,
+    model_name: str = "",
+    output_name: str = "",
+    example_weighted: bool = False,
+) -> Any:
+    """The sums, which all metrics of a model share, and what becomes of them."""
+    of_model = {"model_name": model_name, "output_name": output_name, "example_weighted": example_weighted}
+    key = metric_types.MetricKey(name=name, **of_model)
+    sums = metric_types.MetricKey(name="_classifier_sums", **of_model)
+
+    def result(metrics: Mapping[metric_types.MetricKey, Any]) -> dict[metric_types.MetricKey, Any]:
+        found: Sums = metrics[sums]
+        return {key: slice_statistics(found) if name == STATISTICS else _value(name, found)}
+
+    return [
+        metric_types.MetricComputation(keys=[sums], preprocessors=None, combiner=_SumRows(sums, eval_config, positive)),
+        metric_types.DerivedMetricComputation(keys=[key], result=result),
+    ]
+
+
+_ROWS_AT_ONCE = 1000
+
+
+class _SumRows(beam.CombineFn):
+    """Sums over rows, some of which wait to be summed together."""
+
+    def __init__(self, key: metric_types.MetricKey, eval_config: config_pb2.EvalConfig | None, positive: int) -> None:
+        super().__init__()
+        self._key, self._config, self._positive = key, eval_config, positive
+
+    def create_accumulator(self) -> Accumulator:
+        return [], {}
+
+    def add_input(self, accumulator: Accumulator, element: metric_types.StandardMetricInputs) -> Accumulator:
+        rows, sums = accumulator
+        for label, prediction, weight in metric_util.to_label_prediction_example_weight(
+            element,
+            eval_config=self._config,
+            model_name=self._key.model_name,
+            output_name=self._key.output_name,
+            example_weighted=self._key.example_weighted,
+            flatten=False,
+        ):
+            rows.append((int(label.reshape(-1)[0]), prediction.reshape(-1), float(weight.reshape(-1)[0])))
+        return self._summed(accumulator) if len(rows) >= _ROWS_AT_ONCE else (rows, sums)
+
+    def merge_accumulators(self, accumulators: Any) -> Accumulator:
+        merged: Sums = {}
+        for accumulator in accumulators:
+            merged = _added(merged, self._summed(accumulator)[1])
+        return [], merged
+
+    def compact(self, accumulator: Accumulator) -> Accumulator:
+        return self._summed(accumulator)
+
+    def extract_output(self, accumulator: Accumulator) -> dict[metric_types.MetricKey, Sums]:
+        return {self._key: self._summed(accumulator)[1]}
+
+    def _summed(self, accumulator: Accumulator) -> Accumulator:
+        rows, sums = accumulator
+        if not rows:
+            return accumulator
+        labels, probabilities, weights = (np.array(part) for part in zip(*rows, strict=True))
+        return [], _added(sums, sums_of(labels, probabilities, weights, self._positive))
+
+
+def _added(first: Sums, second: Sums) -> Sums:
+    return {name: first[name] + second[name] for name in second} if first and second else first or second
+
+
+def sums_of(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray, positive: int = -1) -> Sums:
+    """What all metrics and their intervals are worked out from.
+
+    Args:
+        labels: int64 [n].
+        probabilities: float32 [n, classes].
+        weights: float64 [n].
+        positive: the number of the positive label, -1 for none.
+    """
+    rows, classes = probabilities.shape
+    answered = best = probabilities.argmax(axis=1)
+    of_both = np.stack([weights, weights**2], axis=1)
+    normalized = probabilities / np.maximum(probabilities.sum(axis=1, keepdims=True), _SMALLEST_PROBABILITY)
+    of_labels = normalized[np.arange(rows), labels].astype(np.float64)
+    losses = -np.log(np.clip(of_labels, _SMALLEST_PROBABILITY, 1 - _SMALLEST_PROBABILITY))
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    gaps = weights * ((best == labels) - confidence)
+    bins = np.minimum((confidence * _CALIBRATION_BINS).astype(int), _CALIBRATION_BINS - 1)
+    cells = 2 * (labels == positive) + (answered == positive)
+    found = {
+        "rows": np.array(rows, np.float64),
+        "weights": of_both.sum(axis=0),
+        "right": np.array((weights * (answered == labels)).sum()),
+        "classes": np.stack([np.bincount(labels, part, minlength=classes) for part in of_both.T], axis=1),
+        "cells": np.stack([np.bincount(cells, part, minlength=4) for part in of_both.T], axis=1),
+        "losses": np.array([(weights * losses).sum(), (of_both[:, 1] * losses).sum(), ((weights * losses) ** 2).sum()]),
+        "gaps": np.stack([np.bincount(bins, part, minlength=_CALIBRATION_BINS) for part in (gaps, gaps**2)]),
+    }
+    if positive >= 0:
+        scores = logit(np.clip(probabilities[:, positive].astype(np.float64), 1e-12, 1 - 1e-12))
+        place = (np.clip(scores / _LARGEST_LOGIT, -1, 1) + 1) / 2 * (_SCORES - 1)
+        is_positive = labels == positive
+        found["scores"] = np.stack(
+            [np.bincount(place.astype(int)[of], weights[of], minlength=_SCORES) for of in (is_positive, ~is_positive)]
+        )
+    return found
+
+
+def _ratio(part: float, whole: float) -> float:
+    return float(part / whole) if whole > 0 else float("nan")
+
+
+def _value(name: str, sums: Sums) -> float:
+    """The metric; NaN where there is nothing to work it out from."""
+    total = float(sums["weights"][0]) if sums else 0.0
+    if not total:
+        return float("nan")
+    # Of the negative and of the positive label, what is answered to be negative and positive.
+    true_negatives, false_positives, false_negatives, true_positives = sums["cells"][:, 0].tolist()
+    match name:
+        case "accuracy":
+            return float(sums["right"] / total)
+        case "cross_entropy":
+            return float(sums["losses"][0] / total)
+        case "ece":
+            return float(np.abs(sums["gaps"][0]).sum() / total)
+        case "precision":
+            return _ratio(true_positives, true_positives + false_positives)
+        case "recall":
+            return _ratio(true_positives, true_positives + false_negatives)
+        case "specificity":
+            return _ratio(true_negatives, true_negatives + false_positives)
+        case "f1":
+            return _ratio(2 * true_positives, 2 * true_positives + false_positives + false_negatives)
+        case _:
+            return _average_precision(sums["scores"])
+
+
+def _average_precision(scores: np.ndarray) -> float:
+    """The mean of the precision, weighted by the steps of the recall, as scikit-learn's average_precision_score."""
+    positives, negatives = scores[:, ::-1].cumsum(axis=1)
+    if not positives[-1]:
+        return float("nan")
+    named = positives + negatives
+    precision = np.divide(positives, named, out=np.zeros_like(named), where=named > 0)
+    return float((np.diff(positives, prepend=0) * precision).sum() / positives[-1])
+
+
+def slice_statistics(sums: Sums) -> np.ndarray:
+    """float64: the number of rows; of each of MEASURED its value and the spread that `interval` takes; then of each
+    label, how many rows of equal weight would tell as much as its rows do.
+
+    Source of that number, (sum of weights)^2 / sum of squares: Kish, Survey Sampling (1965).
+    """
+    if not sums:
+        return np.zeros(1)
+    negatives, positives = sums["cells"][:2], sums["cells"][2:]
+    answered = sums["cells"][1] + sums["cells"][3]
+    either = sums["cells"][1] + positives.sum(axis=0)
+    total, squares = sums["weights"]
+    value = {name: _value(name, sums) for name in MEASURED if name != "pr_auc" or "scores" in sums}
+    loss = value["cross_entropy"]
+    _, squared_once, squared_twice = sums["losses"]
+    noise = np.random.default_rng(0).normal(size=(_DRAWS, _CALIBRATION_BINS))
+    drawn = np.abs(sums["gaps"][0] + noise * np.sqrt(sums["gaps"][1])).sum(axis=1)
+    spread = {
+        "accuracy": _effective(sums["weights"]),
+        "precision": _effective(answered),
+        "recall": _effective(positives.sum(axis=0)),
+        "specificity": _effective(negatives.sum(axis=0)),
+        "f1": _effective(either),
+        "pr_auc": _logit_error(value.get("pr_auc", np.nan), _effective(positives.sum(axis=0))),
+        "cross_entropy": _ratio(np.sqrt(max(squared_twice - 2 * loss * squared_once + loss**2 * squares, 0)), total),
+        "ece": _ratio(drawn.std(), total),
+    }
+    pairs = [(value.get(name, np.nan), spread[name]) for name in MEASURED]
+    return np.array([sums["rows"], *np.ravel(pairs), *map(_effective, sums["classes"])], np.float64)
+
+
+def _effective(weights: np.ndarray) -> float:
+    return float(weights[0] ** 2 / weights[1]) if weights[1] > 0 else 0.0
+
+
+def _logit_error(share: float, count: float) -> float:
+    """Source: Boyd, Eng and Page, Area under the Precision-Recall Curve (ECML 2013), the logit interval."""
+    share = _inside(share, count)
+    return float(1 / np.sqrt(count * share * (1 - share))) if count > 0 else float("nan")
+
+
+def _inside(share: float, count: float) -> float:
+    """A share whose logit is finite: that of half a row, where it is 0 or 1."""
+    return float(np.clip(share, 1 / (2 * count + 2), 1 - 1 / (2 * count + 2)))
+
+
+def auc_spread(area: float, counts: np.ndarray) -> float:
+    """The standard error of the logit of an area under the ROC curve; of more than two labels, of their mean.
+
+    Args:
+        area: the area, or the mean of the areas.
+        counts: float64 [classes], how many rows each label has.
+
+    Source: Hanley and McNeil, Radiology 143 (1982), equation 1.
+    """
+    classes = counts[1:] if len(counts) == 2 else counts
+    variances = []
+    for positives in classes:
+        negatives = counts.sum() - positives
+        if positives <= 0 or negatives <= 0:
+            continue
+        share = _inside(area, min(positives, negatives))
+        both = share / (2 - share) - share**2, 2 * share**2 / (1 + share) - share**2
+        pairs = share * (1 - share) + (positives - 1) * both[0] + (negatives - 1) * both[1]
+        variances.append(pairs / (positives * negatives) / (share * (1 - share)) ** 2)
+    return float(np.sqrt(np.mean(variances))) if variances else float("nan")
+
+
+def interval(name: str, value: float, spread: float, confidence: float) -> tuple[float, float]:
+    """The confidence interval of a metric of a slice.
+
+    Shares (accuracy, precision, recall, specificity) have Wilson's; f1 has that of the share it is made of, of the rows
+    that are or are answered to be positive; auc and pr_auc have that of their logit; cross_entropy and ece the normal
+    one.
+
+    Args:
+        name: `auc`, or one of MEASURED.
+        value: of the metric.
+        spread: from slice_statistics or auc_spread.
+        confidence: between 0 and 1.
+
+    Source: Wilson, Probable inference, JASA 1927; Hand, Christen and Kirielle, F*: an interpretable transformation of
+        the F-measure, Machine Learning 110 (2021).
+    """
+    width = float(stats.norm.ppf((1 + confidence) / 2))
+    if not np.isfinite(value) or not np.isfinite(spread):
+        return float("nan"), float("nan")
+    if name in ("cross_entropy", "ece"):
+        return max(value - width * spread, 0.0), value + width * spread
+    if name in ("auc", "pr_auc"):
+        centre = logit(np.clip(value, 1e-6, 1 - 1e-6))
+        return min(float(expit(centre - width * spread)), value), max(float(expit(centre + width * spread)), value)
+    if name == "f1":
+        low, high = _wilson(value / (2 - value), spread, width)
+        return 2 * low / (1 + low), 2 * high / (1 + high)
+    return _wilson(value, spread, width)
+
+
+def _wilson(share: float, count: float, width: float) -> tuple[float, float]:
+    centre = (share + width**2 / (2 * count)) / (1 + width**2 / count)
+    half = width / (1 + width**2 / count) * np.sqrt(share * (1 - share) / count + width**2 / (4 * count**2))
+    return max(float(centre - half), 0.0), min(float(centre + half), 1.0)
