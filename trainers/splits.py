@@ -78,6 +78,11 @@ class TransformedSplit:
     left_out: int
     fingerprint: str
 
+    @property
+    def truth(self) -> dict[str, int]:
+        """Id -> the number of its label."""
+        return dict(zip(self.ids, self.labels.tolist(), strict=True))
+
 
 def read_transformed_split(
     file_patterns: Sequence[str],

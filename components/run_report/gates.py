@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from tfx.utils import path_utils
 
-from components.compatibility_check.changes import class_changes, signature_changes
+from components.compatibility_check.changes import answer_changes, signature_changes
 from components.data_gate.verdict import VERDICT_FILE
 from components.drift import measured_drift, read_span_anomalies
 from components.drift_gate.executor import DRIFT_FILE
@@ -89,10 +89,9 @@ def _compatibility_checks(run: FinishedRun) -> tuple[Check, ...]:
     for name in sorted(name for name in signatures if not name.startswith("__")):
         changes = signature_changes({name: signatures[name]}, others)
         checks.append(Check(f"{name}: inputs and outputs as before", "; ".join(changes) or "the same", not changes))
-    labels = read_labels(after)
-    changes = class_changes(read_labels(before), labels)
+    changes = answer_changes(before, run.artifacts["model"].uri)
     allowed = run.config["data"]["spans"].get("class_changes") == "allow"
-    found = "; ".join(changes) or f"the same {len(labels)} classes"
+    found = "; ".join(changes) or f"the same {len(read_labels(after))} classes"
     demand = "classes as before" + ", or any others (data.spans.class_changes is allow)" * allowed
     return (*checks, Check(demand, found, allowed or not changes))
 

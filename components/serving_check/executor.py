@@ -11,9 +11,10 @@ from tfx.dsl.io import fileio
 from tfx.types import artifact_utils
 from tfx.utils import io_utils, path_utils
 
-from components.serving_check.check import REPORT_FILE, Report, check, precision_remark
+from components.serving_check.check import REPORT_FILE, Report, check, precision_remark, read_provenance
 from components.serving_check.model_process import ModelProcess
 from serving.reference_predictions import FILE_NAME
+from serving.unknown import UnknownRule
 from trainers.artifacts import PROVENANCE_FILE
 
 
@@ -47,6 +48,7 @@ class Executor(base_executor.BaseExecutor):
                 maximum_examples=exec_properties["maximum_examples"],
                 timeout_seconds=timeout_seconds,
                 feature_of_input=json.loads(exec_properties["feature_of_input"]),
+                unknown=UnknownRule.of(read_provenance(f"{model.uri}/{PROVENANCE_FILE}")),
             )
         _bless(blessing, report)
         # Beside the verdict, for whoever reads it: what is checked is the same for every precision.

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,8 @@ class Classifier:
         curves: name -> a value an epoch, where epochs were trained.
         report: for the provenance, what was tried.
         save: where there are members: writes each, by its name, into a folder.
+        out_of_fold: probabilities, float32 [n, classes], of rows by models that did not see them, and int64 [n], their
+            labels; None where there are no folds.
     """
 
     predict: Callable[[TransformedSplit], np.ndarray]
@@ -58,6 +60,7 @@ class Classifier:
     curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
     report: Mapping[str, Any] = field(default_factory=dict)
     save: Callable[[Path], None] | None = None
+    out_of_fold: tuple[np.ndarray, np.ndarray] | None = None
 
 
 def keras_classifier(model: keras.Model, curves: Mapping[str, Sequence[float]] = {}) -> Classifier:
@@ -180,7 +183,8 @@ def train_members(table: Table) -> Classifier:
             started = time.monotonic()
             kept[name] = tried[name].refit()
             seconds[name] += time.monotonic() - started
-    return _blended(kept, blend, _report(table, blend, tried, seconds, left_out))
+    told = blend.probabilities({name: one.probabilities for name, one in tried.items()}), table.labels[held_out]
+    return replace(_blended(kept, blend, _report(table, blend, tried, seconds, left_out)), out_of_fold=told)
 
 
 def _members(table: Table) -> dict[str, Callable[[Deadline, float], Tried]]:
