@@ -211,7 +211,9 @@ def _thresholds(run: FinishedRun, evaluation: list[SliceMetrics]) -> tuple[Check
 
 
 def _serving_check(run: FinishedRun, report: Mapping[str, Any]) -> Gate:
-    question = "Does the exported model answer, as a server loads it, what the trained model says?"
+    wraps = run.config.get("trainer", {}).get("mode") == "wrap"
+    original = "wrapped model in its own library" if wraps else "trained model"
+    question = f"Does the exported model answer, as a server loads it, what the {original} says?"
     if run.failed_in("ServingCheck"):
         return Gate("ServingCheck", question, "failed", (run.ended,))
     if not report:
@@ -219,8 +221,8 @@ def _serving_check(run: FinishedRun, report: Mapping[str, Any]) -> Gate:
     if not report["blessed"]:
         return Gate("ServingCheck", question, "failed", tuple(report["reasons"]))
     said = (
-        f"{report['checked']:,} of {report['examples']:,} examples of the eval split were sent; every label is the "
-        f"trained model's, every probability within {report['tolerance']:g} of it, and the "
+        f"{report['checked']:,} of {report['examples']:,} examples of the eval split were sent; every label is that "
+        f"of the {original}, every probability within {report['tolerance']:g} of it, and the "
         f"{report['warmup_requests']} warm-up requests were answered."
     )
     return Gate("ServingCheck", question, "passed", (said,))

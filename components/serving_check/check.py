@@ -64,9 +64,22 @@ def read_provenance(file: str) -> dict[str, Any]:
     return found
 
 
-def precision_remark(provenance_file: str) -> str:
-    """A sentence about what a lower precision gained where the model was made; "" for a model in float32."""
-    provenance = read_provenance(provenance_file)
+def remark(provenance: Mapping[str, Any]) -> str:
+    """A sentence for people about a wrapped table, or a lower precision; "" where there is nothing to say.
+
+    Args:
+        provenance: what the Trainer says of the model.
+    """
+    wrapped = provenance.get("wrapped")
+    if wrapped:
+        return (
+            f"of all {wrapped['rows']:,} rows of the data, {wrapped['labels_equal']:,} labels are the library's; "
+            f"probabilities are {wrapped['greatest_difference']:.1g} apart at most"
+        )
+    return _precision_remark(provenance)
+
+
+def _precision_remark(provenance: Mapping[str, Any]) -> str:
     gain = provenance.get("time_of_float32")
     if not gain:
         return ""
