@@ -306,6 +306,9 @@ class _ModuleOptions:
 def _module_options(config: RunConfig, locations: Locations) -> _ModuleOptions:
     preprocessing = config.preprocessing.model_dump_json()
     trainer = config.trainer.model_dump_json()
+    # What is not set is left out, and the fingerprint of a model stays what it was before there were such options.
+    serving = config.serving.model_dump_json(exclude_defaults=True)
+    serving_options = () if serving == "{}" else (serving,)
     schema = posixpath.basename(posixpath.dirname(locations.schema_file)) if locations.schema_file else ""
     return _ModuleOptions(
         transform={
@@ -316,8 +319,15 @@ def _module_options(config: RunConfig, locations: Locations) -> _ModuleOptions:
             "preprocessing": preprocessing,
             "trainer": trainer,
             "weight": _weight(config),
+            **({"serving": serving} if serving_options else {}),
             "code_fingerprint": code_fingerprint(
-                f"trainers.{config.task}", preprocessing, trainer, schema, _files(config), _weight(config)
+                f"trainers.{config.task}",
+                preprocessing,
+                trainer,
+                schema,
+                _files(config),
+                _weight(config),
+                *serving_options,
             ),
         },
     )

@@ -17,7 +17,7 @@ from components.table_example_gen.bigquery import BigQuerySource
 from components.table_example_gen.options import Ingestion, SplitOptions, TableFormat, TableReading
 from pipeline.schedules.cron import CronExpression, parse_cron_expression
 from trainers.image.options import FineTuneOptions, WrapOptions
-from trainers.options import Objective, TunerOptions
+from trainers.options import Objective, ServingOptions, TunerOptions
 from trainers.tabular.options import TabularTrainerOptions, WrapTableOptions
 from trainers.text.options import TextTrainerOptions
 from transform.options import ImageOptions, TabularOptions, TextOptions
@@ -459,6 +459,7 @@ class RunConfig(_Section):
         trainer: see trainers/<task>/options.py.
         tuner: which of these options are searched for and how, see trainers/options.py; None for no search.
         evaluation: see components/evaluator/options.py.
+        serving: what the exported model answers, see trainers/options.py.
         serving_check: the last gate.
         model_card: what the report says of the model that no measurement knows.
         runs: the folder of runs and their metadata.
@@ -481,6 +482,7 @@ class RunConfig(_Section):
     trainer: TabularTrainerOptions | WrapTableOptions | TextTrainerOptions | FineTuneOptions | WrapOptions
     tuner: TunerOptions | None = None
     evaluation: EvaluationOptions
+    serving: ServingOptions = ServingOptions()
     serving_check: ServingCheckOptions = ServingCheckOptions()
     model_card: ModelCard = ModelCard()
     runs: str = "runs"
@@ -510,6 +512,13 @@ class RunConfig(_Section):
     @model_validator(mode="after")
     def _check_positive(self) -> RunConfig:
         self.evaluation.check_positive(self.preprocessing.label.positive)
+        return self
+
+    @model_validator(mode="after")
+    def _check_unknown(self) -> RunConfig:
+        if self.serving.unknown is not None:
+            label = self.preprocessing.label
+            self.serving.unknown.check({*label.order, *label.names.values()})
         return self
 
     @model_validator(mode="after")

@@ -324,7 +324,7 @@ def _publish(prepared: PreparedRun) -> ExitStatus:
     finally:
         end_ahead()
     outcome = read_outcome(metadata, run_id)
-    screen.outcome(outcome, time.monotonic() - started)
+    screen.outcome(outcome, time.monotonic() - started, wraps=not config.learns)
     if outcome.pushed:
         sample_prediction(config, locations.base_path, locations.data, screen)
         return ExitStatus.PUBLISHED

@@ -71,15 +71,17 @@ class RunScreen:
         # A blank ends the longest names, too.
         self._print(STEP.format(f"{node} ") + ("unchanged" if cached else f"{seconds:6.1f} s"))
 
-    def outcome(self, outcome: RunOutcome, seconds: float) -> None:
-        """The verdicts, and where the model lies."""
+    def outcome(self, outcome: RunOutcome, seconds: float, wraps: bool = False) -> None:
+        """The verdicts, and where the model lies; `wraps` says that the model came from elsewhere."""
         self._print(STEP.format("pipeline") + f"{seconds:6.1f} s\n")
         for warning in outcome.warnings:
             self._print(f"[yellow]warning[/yellow]    {escape(warning)}")
         metrics = ", ".join(f"{escape(name)} {value:.4g}" for name, value in sorted(outcome.metrics.items()))
         self._print(f"metrics    {metrics or 'none: no example of the eval split has a label of the model'}")
         self._verdict("evaluation", outcome.blessed, "every threshold holds", outcome.evaluation_reason)
-        self._verdict("serving", outcome.infra_blessed, "answers as the training graph does", outcome.infra_reason)
+        # What a wrapped model is compared with is itself: nothing was trained.
+        fine = "answers as the wrapped model does in its own library" if wraps else "answers as the training graph does"
+        self._verdict("serving", outcome.infra_blessed, fine, outcome.infra_reason)
         if outcome.infra_remark:
             self._print(f"{'':<10} {escape(outcome.infra_remark)}")
         if outcome.pushed:

@@ -9,4 +9,5 @@ __all__ = [
     "server",
     "session_model",
     "signatures",
+    "unknown",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -16,11 +16,37 @@ FILE_NAME = "reference_predictions.parquet"
 
 @dataclass(frozen=True)
 class ReferencePredictions:
-    """One row per example: ids and labels of length n, probabilities float32 [n, classes] in vocabulary order."""
+    """One row per example.
+
+    Attributes:
+        ids: of the examples.
+        labels: the most probable label of each.
+        probabilities: float32 [n, classes], in vocabulary order.
+        answers: what serving_default answers, where that is not always the label; see serving/unknown.py.
+    """
 
     ids: list[str]
     labels: list[str]
     probabilities: np.ndarray
+    answers: list[str] | None = None
+
+    @property
+    def served(self) -> list[str]:
+        """What serving_default answers."""
+        return self.labels if self.answers is None else self.answers
+
+    def with_answers(self, answers: list[str]) -> ReferencePredictions:
+        """The same with these answers of serving_default."""
+        return replace(self, answers=answers)
+
+    def rows(self, chosen: Sequence[int]) -> ReferencePredictions:
+        """Some of the rows, in the order given."""
+        return ReferencePredictions(
+            ids=[self.ids[row] for row in chosen],
+            labels=[self.labels[row] for row in chosen],
+            probabilities=self.probabilities[list(chosen)],
+            answers=None if self.answers is None else [self.answers[row] for row in chosen],
+        )
 
 
 def predictions_of(ids: Sequence[str], labels: Sequence[str], probabilities: np.ndarray) -> ReferencePredictions:
@@ -40,6 +66,7 @@ def write(path: str, predictions: ReferencePredictions) -> None:
             "id": predictions.ids,
             "label": predictions.labels,
             "probabilities": pa.array(list(predictions.probabilities.astype(np.float32)), pa.list_(pa.float32())),
+            **({"answer": predictions.answers} if predictions.answers is not None else {}),
         }
     )
     buffer = pa.BufferOutputStream()  # pyarrow does not take a GFile for a file
@@ -61,4 +88,5 @@ def read(path: str) -> ReferencePredictions:
         ids=table.column("id").to_pylist(),
         labels=table.column("label").to_pylist(),
         probabilities=np.asarray(rows, np.float32).reshape(len(rows), -1),
+        answers=table.column("answer").to_pylist() if "answer" in table.column_names else None,
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, struct_pb2, text_format, wrappers_pb2
 from google.protobuf.message import Message
@@ -18,7 +19,15 @@ from google.protobuf.message import Message
 from serving import reference_predictions
 from serving.reference_predictions import ReferencePredictions
 from serving.signatures.common import freeze
+from serving.unknown import (
+    HALF_OF_EVAL,
+    OUT_OF_FOLD,
+    UnknownRule,
+    calibrates,
+    rule_of_coverage,
+)
 from trainers.errors import TrainingError, first_line
+from trainers.options import ServingOptions
 from trainers.splits import TransformedSplit, dense_batch
 
 LEARNING_CURVES_FILE = "learning_curves.json"
@@ -125,6 +134,53 @@ def predict_split(
     return reference_predictions.predictions_of(split.ids, labels, probabilities)
 
 
+def unknown_rule(
+    options: ServingOptions,
+    labels: Sequence[str],
+    predictions: ReferencePredictions,
+    truth: Mapping[str, int],
+    out_of_fold: tuple[np.ndarray, np.ndarray] | None = None,
+) -> UnknownRule | None:
+    """When serving_default answers a label of its own; None for never.
+
+    A coverage is calibrated on predictions out of folds where there are such, else on half of the eval split.
+
+    Args:
+        options: of the config.
+        labels: the label vocabulary.
+        predictions: of the eval split.
+        truth: id -> number of the label, of the examples of the eval split that have a usable one.
+        out_of_fold: probabilities, float [n, classes], of rows by models that did not see them, and int64 [n], the
+            numbers of their labels.
+
+    Raises:
+        TrainingError: the label is one of the model's, or the coverage needs more rows than there are.
+    """
+    unknown = options.unknown
+    if unknown is None:
+        return None
+    try:
+        unknown.check(labels)
+    except ValueError as error:
+        raise TrainingError(str(error)) from error
+    if unknown.coverage is None:
+        return UnknownRule(unknown.label, float(unknown.confidence or 0))
+    if out_of_fold is not None:
+        probabilities, numbers = out_of_fold
+        of_truth, source = probabilities[np.arange(len(numbers)), numbers], OUT_OF_FOLD
+    else:
+        rows = [row for row, id_ in enumerate(predictions.ids) if id_ in truth and calibrates(id_)]
+        numbers = np.array([truth[predictions.ids[row]] for row in rows], np.int64)
+        of_truth, source = predictions.probabilities[rows, numbers], HALF_OF_EVAL
+    try:
+        return rule_of_coverage(unknown.label, unknown.coverage, of_truth, source)
+    except ValueError as error:
+        raise TrainingError(
+            f"serving.unknown.coverage is {unknown.coverage:g}, which {error}; give more data, lower it, or name a "
+            "confidence instead"
+        ) from error
+
+
 MODEL_FILE = "model.keras"
 PROVENANCE_FILE = "provenance.json"
 LIBRARIES = ("tensorflow", "keras", "tensorflow-transform", "tfx")
@@ -143,6 +199,7 @@ def write_artifacts(
     warm_start: str = "",
     curves: Mapping[str, Sequence[float]] | None = None,
     members: Mapping[str, Any] = {},
+    unknown: UnknownRule | None = None,
 ) -> None:
     """Write what later steps need into the export's parent directory, and the TensorBoard log.
 
@@ -162,6 +219,7 @@ def write_artifacts(
         warm_start: from where the training began, see trainers/warm_start.py, if it was to begin with a served model.
         curves: name -> a value an epoch, where it is not what Keras recorded of the model.
         members: what was tried on folds, by which figures, and what was kept of it; {} where nothing was.
+        unknown: when serving_default answers a label of its own.
     """
     folder = os.path.dirname(export_path.rstrip("/"))  # noqa: PTH120 (may be an object store's path)
     if model is not None:
@@ -170,7 +228,8 @@ def write_artifacts(
     if curves:
         _write_json(f"{folder}/{LEARNING_CURVES_FILE}", curves)
         write_tensorboard_log(model_run, curves, hyperparameters, metrics={})
-    reference_predictions.write(f"{folder}/{reference_predictions.FILE_NAME}", predictions)
+    answered = unknown.answers(predictions) if unknown else predictions
+    reference_predictions.write(f"{folder}/{reference_predictions.FILE_NAME}", answered)
     provenance = {
         "data_fingerprint": data_fingerprint,
         "code_fingerprint": code_fingerprint,
@@ -178,6 +237,7 @@ def write_artifacts(
         **(precision or {}),
         **({"warm_start": warm_start} if warm_start else {}),
         **({"members": members} if members else {}),
+        **(unknown.as_provenance() if unknown else {}),
         **({"hyperparameters": hyperparameters} if hyperparameters else {}),
         "libraries": {library: version(library) for library in LIBRARIES},
     }

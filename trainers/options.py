@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -83,6 +83,61 @@ def tuned_options(options: Options, values: Mapping[str, Any]) -> Options:
             section = section[holder]
         section[last] = value
     return type(options).model_validate(content)
+
+
+class UnknownOptions(BaseModel):
+    """Rows that serving_default answers with a label of its own, for the model does not know: see serving/unknown.py.
+
+    Attributes:
+        label: what is answered then; none of the model's labels.
+        confidence: a label whose probability is smaller is not answered; or
+        coverage: the share of new rows whose label set holds the true label; a label is answered where it is the set
+            alone.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    label: str = "unknown"
+    confidence: float | None = Field(None, gt=0, le=1)
+    coverage: float | None = Field(None, gt=0, lt=1)
+
+    @field_validator("label")
+    @classmethod
+    def _check_label(cls, label: str) -> str:
+        if not label.strip():
+            raise ValueError("expected a label, `unknown` for example; nothing is the answer to what cannot be read")
+        return label
+
+    @model_validator(mode="after")
+    def _check(self) -> UnknownOptions:
+        if (self.confidence is None) == (self.coverage is None):
+            raise ValueError("give either confidence, `confidence: 0.7`, or coverage, `coverage: 0.9`")
+        return self
+
+    def check(self, labels: Iterable[str]) -> None:
+        """Raises ValueError where one of the model's labels has the name."""
+        if self.label in labels:
+            raise ValueError(
+                f"serving.unknown.label is {self.label!r}, which is one of the model's labels; choose a name that no "
+                "label has"
+            )
+
+
+class ServingOptions(BaseModel):
+    """What the exported model answers.
+
+    Attributes:
+        unknown: when it answers a label of its own; None for never.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    unknown: UnknownOptions | None = None
+
+    @classmethod
+    def of(cls, custom_config: Mapping[str, Any]) -> ServingOptions:
+        """Those that a Trainer is given as JSON; the defaults where it is given none."""
+        return cls.model_validate_json(custom_config.get("serving", "{}"))
 
 
 Objective = Literal["auc", "accuracy", "cross_entropy"]

@@ -83,6 +83,11 @@ class TransformedSplit:
     fingerprint: str
     weights: np.ndarray | None = None
 
+    @property
+    def truth(self) -> dict[str, int]:
+        """Id -> the number of its label."""
+        return dict(zip(self.ids, self.labels.tolist(), strict=True))
+
 
 def read_transformed_split(
     file_patterns: Sequence[str],

@@ -7,6 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 import tensorflow as tf
 from tensorflow.core.framework import tensor_shape_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
+from tfx.utils import path_utils
+
+from components.serving_check.check import read_provenance
+from serving.model_store import PROVENANCE_FILE as PUBLISHED_PROVENANCE_FILE
+from serving.signatures.common import ANSWER, read_labels
+from serving.unknown import UnknownRule
+from trainers.artifacts import PROVENANCE_FILE
+
+_ALLOWED = "or set data.spans.class_changes to allow"
 
 
 def class_changes(before: Sequence[str], after: Sequence[str]) -> list[str]:
@@ -16,20 +25,48 @@ def class_changes(before: Sequence[str], after: Sequence[str]) -> list[str]:
         before: the labels of the served model, in the order of their probabilities.
         after: those of the candidate.
     """
-    allowed = "or set data.spans.class_changes to allow"
     new = [label for label in after if label not in before]
     vanished = [label for label in before if label not in after]
     changes = []
     if new:
-        changes.append(f"new class {_quoted(new)}; correct the label in the data, {allowed}")
+        changes.append(f"new class {_quoted(new)}; correct the label in the data, {_ALLOWED}")
     if vanished:
-        changes.append(f"class {_quoted(vanished)} is gone; add examples of it, {allowed}")
+        changes.append(f"class {_quoted(vanished)} is gone; add examples of it, {_ALLOWED}")
     if not changes and list(before) != list(after):
         changes.append(
             f"the classes are in another order, {_quoted(after)}, before {_quoted(before)}; put "
-            f"preprocessing.label.order back, {allowed}"
+            f"preprocessing.label.order back, {_ALLOWED}"
         )
     return changes
+
+
+def answer_changes(served: str, candidate: str) -> list[str]:
+    """A sentence for each kind of difference between what the models answer: classes, and the label for unknown.
+
+    Args:
+        served: a published SavedModel's directory.
+        candidate: the directory of the Trainer's model.
+    """
+    model = path_utils.serving_model_path(candidate)
+    files = f"{served}/{PUBLISHED_PROVENANCE_FILE}", f"{candidate}/{PROVENANCE_FILE}"
+    before, after = (UnknownRule.of(read_provenance(file)) for file in files)
+    return class_changes(read_labels(served), read_labels(model)) + unknown_changes(before, after)
+
+
+def unknown_changes(before: UnknownRule | None, after: UnknownRule | None) -> list[str]:
+    """A sentence where serving_default has another label for unknown, or begins or ceases to have one.
+
+    Args:
+        before: of the served model; None where it always answers a label of its classes.
+        after: of the candidate.
+    """
+    was, now = (rule.label if rule else "" for rule in (before, after))
+    if was == now:
+        return []
+    if not now:
+        return [f"the answer {was!r} for unknown is gone; set serving.unknown again, {_ALLOWED}"]
+    before_that = f"before {was!r}" if was else "which the served model never does"
+    return [f"serving_default may answer {now!r} for unknown, {before_that}; set serving.unknown back, {_ALLOWED}"]
 
 
 def _quoted(labels: Sequence[str]) -> str:
@@ -77,7 +114,8 @@ def _input_changes(signature: str, before: Tensors, after: Tensors) -> Iterator[
 
 
 def _output_changes(signature: str, before: Tensors, after: Tensors) -> Iterator[str]:
-    for name in sorted(before.keys() - after.keys()):
+    # What the answer can be is compared as a class is, and may be allowed.
+    for name in sorted(before.keys() - after.keys() - {ANSWER}):
         yield f"{signature}: the output {name!r} is gone; clients read it: export it again"
     for name in sorted(before.keys() & after.keys()):
         if before[name].dtype != after[name].dtype:

@@ -9,10 +9,9 @@ from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 from tfx.utils import path_utils
 
-from components.compatibility_check.changes import class_changes, signature_changes
+from components.compatibility_check.changes import answer_changes, signature_changes
 from components.errors import IncompatibleModel
 from components.serving_check.candidate import read_signatures
-from serving.signatures.common import read_labels
 
 
 class Executor(base_executor.BaseExecutor):
@@ -33,11 +32,11 @@ class Executor(base_executor.BaseExecutor):
         served = artifact_utils.get_single_instance(input_dict["baseline_model"])
         if not served.get_int_custom_property("has_model"):
             return
-        before = path_utils.serving_model_path(served.uri)
-        after = path_utils.serving_model_path(artifact_utils.get_single_uri(input_dict["model"]))
+        candidate = artifact_utils.get_single_uri(input_dict["model"])
+        before, after = path_utils.serving_model_path(served.uri), path_utils.serving_model_path(candidate)
         changes = signature_changes(read_signatures(before), read_signatures(after))
         if exec_properties["class_changes"] == "stop":
-            changes += class_changes(read_labels(before), read_labels(after))
+            changes += answer_changes(before, candidate)
         if changes:
             version = served.get_int_custom_property("served_version")
             raise IncompatibleModel("\n".join(f"compared with version {version}, served now: {c}" for c in changes))

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from tfx.utils import path_utils
 
-from components.compatibility_check.changes import class_changes, signature_changes
+from components.compatibility_check.changes import answer_changes, signature_changes
 from components.data_gate.verdict import VERDICT_FILE
 from components.drift import measured_drift, read_span_anomalies
 from components.drift_gate.executor import DRIFT_FILE
@@ -90,10 +90,9 @@ def _compatibility_checks(run: FinishedRun) -> tuple[Check, ...]:
     for name in sorted(name for name in signatures if not name.startswith("__")):
         changes = signature_changes({name: signatures[name]}, others)
         checks.append(Check(f"{name}: inputs and outputs as before", "; ".join(changes) or "the same", not changes))
-    labels = read_labels(after)
-    changes = class_changes(read_labels(before), labels)
+    changes = answer_changes(before, run.artifacts["model"].uri)
     allowed = run.config["data"]["spans"].get("class_changes") == "allow"
-    found = "; ".join(changes) or f"the same {len(labels)} classes"
+    found = "; ".join(changes) or f"the same {len(read_labels(after))} classes"
     demand = "classes as before" + ", or any others (data.spans.class_changes is allow)" * allowed
     return (*checks, Check(demand, found, allowed or not changes))
 
@@ -216,7 +215,9 @@ def _thresholds(run: FinishedRun, evaluation: list[SliceMetrics]) -> tuple[Check
 
 
 def _serving_check(run: FinishedRun, report: Mapping[str, Any]) -> Gate:
-    question = "Does the exported model answer, as a server loads it, what the trained model says?"
+    wraps = run.config.get("trainer", {}).get("mode") == "wrap"
+    original = "wrapped model in its own library" if wraps else "trained model"
+    question = f"Does the exported model answer, as a server loads it, what the {original} says?"
     if run.failed_in("ServingCheck"):
         return Gate("ServingCheck", question, "failed", (run.ended,))
     if not report:
@@ -224,8 +225,8 @@ def _serving_check(run: FinishedRun, report: Mapping[str, Any]) -> Gate:
     if not report["blessed"]:
         return Gate("ServingCheck", question, "failed", tuple(report["reasons"]))
     said = (
-        f"{report['checked']:,} of {report['examples']:,} examples of the eval split were sent; every label is the "
-        f"trained model's, every probability within {report['tolerance']:g} of it, and the "
+        f"{report['checked']:,} of {report['examples']:,} examples of the eval split were sent; every label is that "
+        f"of the {original}, every probability within {report['tolerance']:g} of it, and the "
         f"{report['warmup_requests']} warm-up requests were answered."
     )
     return Gate("ServingCheck", question, "passed", (said,))

@@ -21,8 +21,9 @@ from components.run_report.evaluation import is_same_model, read_evaluation, rea
 from components.run_report.finished_run import FinishedRun, artifact_json
 from components.run_report.gates import Gate, headline, read_gates
 from components.run_report.sections import data_section, model_section
-from components.run_report.statistics import EvalPredictions, Interval, MetricEstimate, metric_estimates
+from components.run_report.statistics import EvalPredictions, Interval, MetricEstimate, metric_estimates, unknown_result
 from components.serving_check.check import REPORT_FILE
+from serving.unknown import UnknownRule
 from trainers.artifacts import LEARNING_CURVES_FILE, PROVENANCE_FILE
 
 NONE = "\N{EN DASH}"
@@ -83,6 +84,8 @@ def report_page(run: FinishedRun) -> str:
     predictions, tested = read_predictions(run), read_test_predictions(run)
     summary = read_data_summary(run)
     curves = artifact_json(run, "model", LEARNING_CURVES_FILE)
+    provenance = artifact_json(run, "model", PROVENANCE_FILE)
+    rule = UnknownRule.of(provenance)
     return render(
         "report.html",
         run=run,
@@ -101,7 +104,8 @@ def report_page(run: FinishedRun) -> str:
         same_as_served=_same_as_served(run),
         serving_check=serving_check,
         latency_picture=latency_chart(latency) if (latency := serving_check.get("latency_ms")) else "",
-        provenance=artifact_json(run, "model", PROVENANCE_FILE),
+        provenance=provenance,
+        unknown=unknown_result(predictions, rule) if predictions and rule else None,
     )
 
 

@@ -6,9 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import tensorflow as tf
 from scipy import stats
 
 from components.evaluator.eval_config import CLASSES_WITH_CURVES
+from serving.unknown import HALF_OF_EVAL, OUT_OF_FOLD, UnknownRule, calibrates
 from trainers.roc import area_under_roc
 
 
@@ -104,6 +106,69 @@ def _result(predictions: EvalPredictions, number: int, label: str) -> ClassResul
         recall=wilson_interval(hits, examples),
         precision=wilson_interval(hits, int(named_so.sum())),
         baseline_recall=baseline,
+    )
+
+
+@dataclass(frozen=True)
+class UnknownResult:
+    """What came of the label for unknown, on examples that it was not calibrated on.
+
+    Attributes:
+        rule: when it is answered.
+        examples: how many were measured.
+        unknown: the share that is answered with it.
+        accuracy: of the labels of the others; None where there are none.
+        wrong: the share of all that is answered with a wrong label.
+        coverage: the share whose label set holds the true label; None where no coverage was asked for.
+        guarantee: the sentence that holds for new rows; "" where no coverage was asked for.
+    """
+
+    rule: UnknownRule
+    examples: int
+    unknown: Interval
+    accuracy: Interval | None
+    wrong: Interval
+    coverage: Interval | None
+    guarantee: str
+
+
+_GUARANTEES = {
+    HALF_OF_EVAL: (
+        "For a new row from the source of these, the true label is in the label set with a probability of at least "
+        "{coverage:g} (split conformal prediction), so at most {rest:.3g} of all rows get a wrong label."
+    ),
+    OUT_OF_FOLD: (
+        "For a new row from the source of these, the true label is in the label set with a probability of at least "
+        "{coverage:g} (split conformal prediction), as far as the models of the folds answer as the served one does, "
+        "so at most {rest:.3g} of all rows get a wrong label."
+    ),
+}
+
+
+def unknown_result(predictions: EvalPredictions, rule: UnknownRule) -> UnknownResult | None:
+    """Measure a rule on the eval split, or on the half that it was not calibrated on; None where that has no example.
+
+    Shares have Wilson's 95 % intervals.
+    """
+    measured = np.array([rule.calibrated_on != HALF_OF_EVAL or not calibrates(id_) for id_ in predictions.ids])
+    truth, chosen = predictions.truth[measured], predictions.predicted[measured]
+    probabilities = tf.constant(predictions.probabilities[measured], tf.float32)
+    unknown = rule.replaces(probabilities, tf.constant(chosen)).numpy()
+    covered = rule.label_sets(probabilities).numpy()[np.arange(len(truth)), truth]
+    right, total = chosen == truth, len(truth)
+    shares = [wilson_interval(int(one.sum()), total) for one in (unknown, ~unknown & ~right, covered)]
+    share, wrong, coverage = shares
+    if share is None or wrong is None:
+        return None
+    asked = rule.coverage
+    return UnknownResult(
+        rule=rule,
+        examples=total,
+        unknown=share,
+        accuracy=wilson_interval(int((right & ~unknown).sum()), int((~unknown).sum())),
+        wrong=wrong,
+        coverage=coverage if asked is not None else None,
+        guarantee=_GUARANTEES[rule.calibrated_on].format(coverage=asked, rest=1 - asked) if asked is not None else "",
     )
 
 

@@ -16,6 +16,7 @@ from serving import reference_predictions
 from serving.missing_values import missing_value
 from serving.reference_predictions import ReferencePredictions, example_id
 from serving.signatures.common import SERVING_DEFAULT, read_labels
+from serving.unknown import UnknownRule
 
 
 def read_signatures(path: str) -> Mapping[str, meta_graph_pb2.SignatureDef]:
@@ -139,6 +140,7 @@ class Candidate:
     Attributes:
         examples_in_split: how many examples the split holds.
         left_out: how many chosen examples have no reference prediction.
+        unknown: when serving_default answers a label that is not in the vocabulary; None for never.
     """
 
     signatures: Mapping[str, meta_graph_pb2.SignatureDef]
@@ -147,6 +149,7 @@ class Candidate:
     expected: ReferencePredictions
     examples_in_split: int
     left_out: int
+    unknown: UnknownRule | None = None
 
     @staticmethod
     def read(
@@ -155,10 +158,12 @@ class Candidate:
         example_files: Sequence[str],
         maximum_examples: int,
         feature_of_input: Mapping[str, str] | None = None,
+        unknown: UnknownRule | None = None,
     ) -> Candidate:
         """Read a model's signatures, labels and reference predictions, and choose the examples to send.
 
-        `feature_of_input` names the feature behind each input of another name.
+        `feature_of_input` names the feature behind each input of another name, `unknown` when serving_default answers a
+        label of its own.
 
         Raises:
             ModelUnavailable: one of them is missing, or does not fit the others.
@@ -182,9 +187,10 @@ class Candidate:
             examples=[
                 without_label(tf.train.Example.FromString(record), inputs, feature_of_input) for _, record in usable
             ],
-            expected=_rows(predictions, rows),
+            expected=predictions.rows(rows),
             examples_in_split=total,
             left_out=len(chosen) - len(usable),
+            unknown=unknown,
         )
 
     def batches(self) -> Iterator[slice]:
@@ -200,15 +206,7 @@ class Candidate:
 
     def expectation(self, batch: slice) -> ReferencePredictions:
         """The reference predictions of these examples."""
-        return _rows(self.expected, range(len(self.examples))[batch])
-
-
-def _rows(predictions: ReferencePredictions, rows: Sequence[int]) -> ReferencePredictions:
-    return ReferencePredictions(
-        ids=[predictions.ids[row] for row in rows],
-        labels=[predictions.labels[row] for row in rows],
-        probabilities=predictions.probabilities[list(rows)],
-    )
+        return self.expected.rows(range(len(self.examples))[batch])
 
 
 def _read_labels(saved_model: str) -> list[str]:

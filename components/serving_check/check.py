@@ -17,7 +17,8 @@ from components.serving_check.candidate import BATCH_SIZE, Candidate
 from components.serving_check.model_process import ModelProcess
 from components.serving_check.model_server import ModelServer, Request, read_warmup_requests, write_warmup_requests
 from serving.reference_predictions import ReferencePredictions
-from serving.signatures.common import CLASSIFY, SERVE_EXAMPLES, SERVING_DEFAULT, TRANSFORM_FEATURES
+from serving.signatures.common import ANSWER, CLASSIFY, SERVE_EXAMPLES, SERVING_DEFAULT, TRANSFORM_FEATURES
+from serving.unknown import UnknownRule
 
 REPORT_FILE = "report.json"
 
@@ -57,9 +58,28 @@ class Report:
         return {"blessed": self.blessed, **asdict(self)}
 
 
-def precision_remark(provenance_file: str) -> str:
-    """A sentence about what a lower precision gained where the model was made; "" for a model in float32."""
-    provenance = json.loads(io_utils.read_string_file(provenance_file)) if fileio.exists(provenance_file) else {}
+def read_provenance(file: str) -> dict[str, Any]:
+    """What the Trainer says of a model, or what is published with it; {} where there is no such file."""
+    found: dict[str, Any] = json.loads(io_utils.read_string_file(file)) if fileio.exists(file) else {}
+    return found
+
+
+def remark(provenance: Mapping[str, Any]) -> str:
+    """A sentence for people about a wrapped table, or a lower precision; "" where there is nothing to say.
+
+    Args:
+        provenance: what the Trainer says of the model.
+    """
+    wrapped = provenance.get("wrapped")
+    if wrapped:
+        return (
+            f"of all {wrapped['rows']:,} rows of the data, {wrapped['labels_equal']:,} labels are the library's; "
+            f"probabilities are {wrapped['greatest_difference']:.1g} apart at most"
+        )
+    return _precision_remark(provenance)
+
+
+def _precision_remark(provenance: Mapping[str, Any]) -> str:
     gain = provenance.get("time_of_float32")
     if not gain:
         return ""
@@ -71,19 +91,26 @@ def precision_remark(provenance_file: str) -> str:
 
 
 def mismatches(
-    outputs: Mapping[str, np.ndarray], expected: ReferencePredictions, vocabulary: Sequence[str], tolerance: float
+    outputs: Mapping[str, np.ndarray],
+    expected: ReferencePredictions,
+    vocabulary: Sequence[str],
+    tolerance: float,
+    unknown: UnknownRule | None = None,
 ) -> list[str]:
     """A sentence for each row that one signature answered differently; [] when all agree.
 
-    Which outputs there are decides what is compared: `output_0` (labels [n]); `labels` and `probabilities` [n, k], best
-    first, with `error` [n]; or `probabilities` [n, classes] in vocabulary order.
+    Which outputs there are decides what is compared: `output_0` (answers [n]); `labels` and `probabilities` [n, k],
+    best first, with `error` [n], and `answer` [n] where that is not always the best label; or `probabilities`
+    [n, classes] in vocabulary order.
 
     Args:
         outputs: what the signature answered to n examples.
         expected: the reference predictions of these n examples.
         vocabulary: the label of each class.
         tolerance: how far a probability may be from its reference. A label may differ only where the two classes'
-            reference probabilities are closer to each other than that.
+            reference probabilities are closer to each other than that, and the answer for unknown only where a
+            probability is so close to the threshold.
+        unknown: when serving_default answers a label of its own.
     """
     wrong_rows = [
         f"output {name!r} has {len(values)} rows for {len(expected.ids)} examples"
@@ -99,9 +126,11 @@ def mismatches(
             served, shown = _in_vocabulary_order(outputs["labels"], served, vocabulary)
         found |= _probabilities(served, shown, expected, vocabulary, tolerance)
     # The sentence that says most of a row replaces the others.
-    for name, labels in (("labels", outputs.get("labels")), ("output_0", outputs.get("output_0"))):
-        if labels is not None:
-            found |= _labels(labels[:, 0] if name == "labels" else labels, expected, vocabulary, tolerance)
+    if "labels" in outputs:
+        found |= _labels(outputs["labels"][:, 0], expected.labels, expected, vocabulary, tolerance)
+    for name in ("output_0", ANSWER):
+        if name in outputs:
+            found |= _labels(outputs[name], expected.served, expected, vocabulary, tolerance, unknown)
     found |= {
         row: f"answered the error {_text(error)!r}" for row, error in enumerate(outputs.get("error", ())) if error
     }
@@ -109,15 +138,26 @@ def mismatches(
 
 
 def _labels(
-    served: np.ndarray, expected: ReferencePredictions, vocabulary: Sequence[str], tolerance: float
+    served: np.ndarray,
+    wanted_labels: Sequence[str],
+    expected: ReferencePredictions,
+    vocabulary: Sequence[str],
+    tolerance: float,
+    unknown: UnknownRule | None = None,
 ) -> dict[int, str]:
     found = {}
     classes = {label: number for number, label in enumerate(vocabulary)}
-    for row, (label, wanted) in enumerate(zip(map(_text, served), expected.labels, strict=True)):
+    for row, (label, wanted) in enumerate(zip(map(_text, served), wanted_labels, strict=True)):
         if label == wanted:
             continue
         reference = expected.probabilities[row]
-        if label not in classes:
+        if unknown and unknown.label in (label, wanted):
+            if not unknown.is_close(reference[None], tolerance)[0]:
+                found[row] = (
+                    f"served {label!r}, expected {wanted!r} (the greatest reference probability is "
+                    f"{reference.max():.6f}, a label needs {unknown.threshold:.6f})"
+                )
+        elif label not in classes:
             found[row] = f"served {label!r}, which is no label of the vocabulary; expected {wanted!r}"
         elif not abs(reference[classes[label]] - reference[classes[wanted]]) < tolerance:
             found[row] = (
@@ -189,6 +229,7 @@ def check(
     maximum_examples: int,
     timeout_seconds: float,
     feature_of_input: Mapping[str, str] | None = None,
+    unknown: UnknownRule | None = None,
 ) -> Report:
     """Ask the model and compare; what goes wrong is a reason in the report, never an exception.
 
@@ -201,6 +242,7 @@ def check(
         maximum_examples: how many examples are sent at most.
         timeout_seconds: how long a model server may take to start, and for each answer.
         feature_of_input: the feature behind each input of another name.
+        unknown: when serving_default answers a label of its own.
     """
     candidate: Candidate | None = None
     reasons: list[str] = []
@@ -208,7 +250,7 @@ def check(
     latency: dict[str, dict[str, dict[str, float]]] = {}
     warmup_requests, load_seconds = 0, None
     try:
-        candidate = Candidate.read(saved_model, reference, example_files, maximum_examples, feature_of_input)
+        candidate = Candidate.read(saved_model, reference, example_files, maximum_examples, feature_of_input, unknown)
         warmup_requests = write_warmup_requests(saved_model, _warmup(candidate))
         load_seconds = process.load(saved_model)
         loaders.append("session")
@@ -275,7 +317,7 @@ def _compare(run: Run, candidate: Candidate, signature: str, tolerance: float) -
             return
         except ModelUnavailable as end:
             raise ModelUnavailable(f"{signature}, batch of {size} from example {expected.ids[0]} on: {end}") from end
-        for difference in mismatches(outputs, expected, candidate.vocabulary, tolerance):
+        for difference in mismatches(outputs, expected, candidate.vocabulary, tolerance, candidate.unknown):
             yield f"{signature}, {difference} (in a batch of {size})"
 
 

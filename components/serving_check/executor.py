@@ -11,9 +11,10 @@ from tfx.dsl.io import fileio
 from tfx.types import artifact_utils
 from tfx.utils import io_utils, path_utils
 
-from components.serving_check.check import REPORT_FILE, Report, check, precision_remark
+from components.serving_check.check import REPORT_FILE, Report, check, read_provenance, remark
 from components.serving_check.model_process import ModelProcess
 from serving.reference_predictions import FILE_NAME
+from serving.unknown import UnknownRule
 from trainers.artifacts import PROVENANCE_FILE
 
 
@@ -34,6 +35,7 @@ class Executor(base_executor.BaseExecutor):
             model = artifact_utils.get_single_instance(input_dict["model"])
             blessing = artifact_utils.get_single_instance(output_dict["blessing"])
             split = artifact_utils.get_split_uri(input_dict["examples"], exec_properties["eval_split"])
+            provenance = read_provenance(f"{model.uri}/{PROVENANCE_FILE}")
             stamped = path_utils.stamped_model_path(blessing.uri)
             io_utils.copy_dir(
                 path_utils.serving_model_path(model.uri, path_utils.is_old_model_artifact(model)), stamped
@@ -47,10 +49,11 @@ class Executor(base_executor.BaseExecutor):
                 maximum_examples=exec_properties["maximum_examples"],
                 timeout_seconds=timeout_seconds,
                 feature_of_input=json.loads(exec_properties["feature_of_input"]),
+                unknown=UnknownRule.of(provenance),
             )
         _bless(blessing, report)
         # Beside the verdict, for whoever reads it: what is checked is the same for every precision.
-        blessing.set_string_custom_property("remark", precision_remark(f"{model.uri}/{PROVENANCE_FILE}"))
+        blessing.set_string_custom_property("remark", remark(provenance))
         if not report.blessed:
             fileio.rmtree(stamped)
 

@@ -34,6 +34,7 @@ from components.table_file import (
 )
 from serving.client.metadata import IMAGE_INPUTS, ModelMetadata, TensorDescription
 from serving.model_store import ModelStoreError, ModelVersion, list_versions, served_version
+from serving.signatures.common import ANSWER
 
 
 @dataclass(frozen=True)
@@ -365,7 +366,7 @@ def _find_version(base_path: str, number: int | None) -> ModelVersion:
 
 def _outputs_read(outputs: Mapping[str, TensorDescription]) -> tuple[str, ...]:
     if outputs.keys() >= _RANKED_OUTPUTS:
-        return tuple(sorted(outputs.keys() & {*_RANKED_OUTPUTS, "error"}))
+        return tuple(sorted(outputs.keys() & {*_RANKED_OUTPUTS, "error", ANSWER}))
     return tuple(outputs) if [output.dtype for output in outputs.values()] == ["string"] else ()
 
 

@@ -26,6 +26,7 @@ from pipeline.scoring.outputs import ROW_WRITERS, Prediction, Shard, WriteShard,
 from serving.client.table_columns import table_value
 from serving.client.tensors import input_array
 from serving.session_model import SessionModel
+from serving.signatures.common import ANSWER
 
 BAD = "bad"
 
@@ -113,10 +114,10 @@ def _answer(item: Item, outputs: Mapping[str, np.ndarray]) -> Prediction | BadIt
             return BadItem(item.source, item.line, "the model gives no label")
         return Prediction(item.source, item.line, _text(label), None, {})
     labels = [_text(label) for label in outputs["labels"]]
-    probabilities = list(outputs["probabilities"])
-    return Prediction(
-        item.source, item.line, labels[0], probabilities[0], dict(zip(labels, probabilities, strict=True))
-    )
+    probabilities = dict(zip(labels, outputs["probabilities"], strict=True))
+    # The label for unknown has no probability.
+    answer = _text(outputs[ANSWER]) if ANSWER in outputs else labels[0]
+    return Prediction(item.source, item.line, answer, probabilities.get(answer), probabilities)
 
 
 def _text(value: object) -> str:

@@ -9,6 +9,7 @@ import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from serving.missing_values import MISSING_FLOAT, MISSING_INTEGER, missing_value
+from serving.unknown import UnknownRule
 
 
 def is_missing(values: tf.Tensor) -> tf.Tensor:
@@ -51,6 +52,8 @@ def parse_examples(examples: tf.Tensor, spec: FeatureSpec) -> dict[str, tf.Tenso
     return parsed
 
 
+# The output of classify that is what serving_default answers, of models that have a label for unknown.
+ANSWER = "answer"
 # The file name of the vocabulary, among the assets of Transform's graph and of the export.
 VOCABULARY = "labels"
 
@@ -60,10 +63,12 @@ class Labels(tf.Module):
 
     Args:
         vocabulary: a text file with one label a line; line i names class i.
+        unknown: when serving_default answers a label that is not in the vocabulary; None for never.
     """
 
-    def __init__(self, vocabulary: str) -> None:
+    def __init__(self, vocabulary: str, unknown: UnknownRule | None = None) -> None:
         super().__init__(name="labels")
+        self._unknown = unknown
         initializer = tf.lookup.TextFileInitializer(
             vocabulary, tf.int64, tf.lookup.TextFileIndex.LINE_NUMBER, tf.string, tf.lookup.TextFileIndex.WHOLE_LINE
         )
@@ -72,6 +77,18 @@ class Labels(tf.Module):
     def best(self, probabilities: tf.Tensor) -> tf.Tensor:
         """string [batch]: the most probable label of each row of `probabilities`, float32 [batch, classes]."""
         return self._table.lookup(tf.argmax(probabilities, axis=-1))
+
+    def answered(self, probabilities: tf.Tensor) -> tf.Tensor:
+        """string [batch]: what serving_default answers: the best label, or the one for unknown."""
+        chosen = tf.argmax(probabilities, axis=-1)
+        label = self._table.lookup(chosen)
+        if self._unknown is None:
+            return label
+        return tf.where(self._unknown.replaces(probabilities, chosen), self._unknown.label, label)
+
+    def answer_beside(self, probabilities: tf.Tensor) -> dict[str, tf.Tensor]:
+        """What classify has beside its ranking: serving_default's answer, where that is not always the best label."""
+        return {} if self._unknown is None else {ANSWER: self.answered(probabilities)}
 
     def ranked(self, probabilities: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor]:
         """The `count` best labels, string [batch, count], and their probabilities, float32 [batch, count]."""

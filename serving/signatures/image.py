@@ -164,13 +164,18 @@ def served_model(
 
     def serving_default(image: tf.Tensor) -> dict[str, tf.Tensor]:
         probabilities, errors = probabilities_and_errors(as_raw_features(image_files(image)))
-        return {"output_0": tf.where(tf.equal(errors, ""), labels.best(probabilities), "")}
+        return {"output_0": tf.where(tf.equal(errors, ""), labels.answered(probabilities), "")}
 
     def classify(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         probabilities, errors = probabilities_and_errors(as_raw_features(image_bytes))
         ranked, ranked_probabilities = labels.ranked(probabilities, min(RANKED, classes))
-        usable = tf.equal(errors, "")[:, None]
-        return {"labels": tf.where(usable, ranked, ""), "probabilities": ranked_probabilities, "error": errors}
+        usable = tf.equal(errors, "")
+        return {
+            "labels": tf.where(usable[:, None], ranked, ""),
+            "probabilities": ranked_probabilities,
+            "error": errors,
+            **{name: tf.where(usable, answer, "") for name, answer in labels.answer_beside(probabilities).items()},
+        }
 
     def serve_examples(examples: tf.Tensor) -> dict[str, tf.Tensor]:
         probabilities, _ = probabilities_and_errors(parse_examples(examples, served_features))

@@ -76,11 +76,13 @@ def served_model(
         return predict(transform({name: raw_column(name, values[name]) for name in columns}))
 
     def serving_default(**values: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"output_0": labels.best(probabilities_of_columns(values))}
+        return {"output_0": labels.answered(probabilities_of_columns(values))}
 
     def classify(**values: tf.Tensor) -> dict[str, tf.Tensor]:
-        ranked, probabilities = labels.ranked(probabilities_of_columns(values), classes)
-        return {"labels": ranked, "probabilities": probabilities, "error": tf.fill([tf.shape(ranked)[0]], "")}
+        probabilities = probabilities_of_columns(values)
+        ranked, of_ranked = labels.ranked(probabilities, classes)
+        no_error = tf.fill([tf.shape(ranked)[0]], "")
+        return {"labels": ranked, "probabilities": of_ranked, "error": no_error, **labels.answer_beside(probabilities)}
 
     def serve_examples(examples: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"probabilities": predict(transform(parse_examples(examples, columns)))}

@@ -52,11 +52,13 @@ def served_model(
         return predict(transform({text_column: raw_feature(text, text_spec[text_column])}))
 
     def serving_default(text: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"output_0": labels.best(probabilities_of_text(text))}
+        return {"output_0": labels.answered(probabilities_of_text(text))}
 
     def classify(text: tf.Tensor) -> dict[str, tf.Tensor]:
-        ranked, probabilities = labels.ranked(probabilities_of_text(text), classes)
-        return {"labels": ranked, "probabilities": probabilities, "error": tf.fill([tf.shape(ranked)[0]], "")}
+        probabilities = probabilities_of_text(text)
+        ranked, of_ranked = labels.ranked(probabilities, classes)
+        no_error = tf.fill([tf.shape(ranked)[0]], "")
+        return {"labels": ranked, "probabilities": of_ranked, "error": no_error, **labels.answer_beside(probabilities)}
 
     def serve_examples(examples: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"probabilities": predict(transform(parse_examples(examples, text_spec)))}

@@ -13,6 +13,7 @@ from serving.missing_values import MISSING_FLOAT
 from serving.model_store import publish
 from serving.signatures import image, tabular, text
 from serving.signatures.common import CLASSIFY, VOCABULARY, Labels, ServedModel, export
+from serving.unknown import UnknownRule
 from tests.serving import colour_photos
 from tests.serving.colour_photos import photo
 from transform.image import preprocessing_fn
@@ -38,7 +39,7 @@ def publish_all(folder: Path) -> dict[str, str]:
     return {name: publisher(folder / name) for name, publisher in publishers.items()}
 
 
-def publish_patients(base_path: Path, build: str = "1") -> str:
+def publish_patients(base_path: Path, build: str = "1", unknown: UnknownRule | None = None) -> str:
     """Who is older than 50, or whose thal is fixed, is rather ill: sigmoid((age - 50) / 10 + 2 [thal is fixed])."""
 
     def predict(features: Mapping[str, tf.SparseTensor]) -> tf.Tensor:
@@ -48,7 +49,7 @@ def publish_patients(base_path: Path, build: str = "1") -> str:
             tf.sigmoid((tf.cast(age, tf.float32) - 50) / 10 + 2 * tf.cast(tf.equal(thal, "fixed"), tf.float32))
         )
 
-    labels = _labels(base_path, ["disease", "healthy"])
+    labels = _labels(base_path, ["disease", "healthy"], unknown)
     model = tabular.served_model(_AsTheyAre(), predict, labels, PATIENT_FEATURES, "target", classes=2)
     return _publish(base_path, model, PATIENTS, build)
 
@@ -98,11 +99,11 @@ def _two_classes(first: tf.Tensor) -> tf.Tensor:
     return tf.stack([first, 1 - first], axis=1)
 
 
-def _labels(base_path: Path, names: list[str]) -> Labels:
+def _labels(base_path: Path, names: list[str], unknown: UnknownRule | None = None) -> Labels:
     folder = base_path.with_name(f"{base_path.name}-vocabulary")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / VOCABULARY).write_text("".join(f"{name}\n" for name in names))
-    return Labels(str(folder / VOCABULARY))
+    return Labels(str(folder / VOCABULARY), unknown)
 
 
 def _publish(base_path: Path, model: ServedModel, inputs: Mapping[str, np.ndarray], build: str = "1") -> str:

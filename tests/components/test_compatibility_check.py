@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import nullcontext
+
 import pytest
 import tensorflow as tf
 from tfx.types import standard_artifacts
@@ -66,6 +69,32 @@ def test_another_signature_harms_nobody(tmp_path):
 def test_what_a_client_would_notice_stops_the_run(tmp_path, changed, said):
     with pytest.raises(IncompatibleModel, match=said):
         check(tmp_path, **changed)
+
+
+UNKNOWN = {"unknown": {"label": "unsure", "threshold": 0.7}}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        (UNKNOWN, UNKNOWN, ""),
+        ({}, UNKNOWN, "serving_default may answer 'unsure' for unknown, which the served model never does"),
+        (UNKNOWN, {}, "the answer 'unsure' for unknown is gone"),
+        ({"unknown": {"label": "?", "threshold": 0.7}}, UNKNOWN, r"may answer 'unsure' for unknown, before '\?'"),
+    ],
+)
+def test_an_answer_for_unknown_that_is_new_or_gone_stops_the_run_unless_classes_may_change(
+    tmp_path, before, after, said
+):
+    served, candidate = model(tmp_path / "served"), model(tmp_path / "candidate")
+    published = tmp_path / "served/Format-Serving/assets.extra/provenance.json"
+    published.parent.mkdir()
+    for file, provenance in ((published, before), (tmp_path / "candidate/provenance.json", after)):
+        file.write_text(json.dumps(provenance))
+    inputs = {"model": [candidate], "baseline_model": [served]}
+    Executor().Do(inputs, {}, {"class_changes": "allow"})
+    with pytest.raises(IncompatibleModel, match=said) if said else nullcontext():
+        Executor().Do(inputs, {}, {"class_changes": "stop"})
 
 
 def test_classes_may_change_where_the_config_allows_it_and_inputs_still_may_not(tmp_path):

@@ -28,8 +28,10 @@ from components.run_report.statistics import (
     confusion_matrix,
     metric_estimates,
     threshold_curve,
+    unknown_result,
     wilson_interval,
 )
+from serving.unknown import UnknownRule, conformal_threshold
 from tests.components.test_compatibility_check import COLUMNS, model
 from trainers.roc import area_under_roc
 
@@ -67,6 +69,53 @@ def test_the_interval_of_a_share_holds_the_share_and_stays_between_0_and_1(count
 def test_the_interval_of_a_share_has_the_bounds_of_the_formula(count, total, low, high):
     interval = wilson_interval(count, total)
     assert (interval.low, interval.high) == (pytest.approx(low, abs=1e-7), pytest.approx(high, abs=1e-7))
+
+
+@pytest.mark.parametrize(("rows", "coverage"), [(20, 0.9), (99, 0.9), (200, 0.55)])
+def test_label_sets_hold_the_true_label_as_often_as_was_asked_for_in_the_mean_over_calibrations(rows, coverage):
+    chance = np.random.default_rng(rows)
+    # A model that knows something, of four classes; the truth is drawn by other probabilities than it says.
+    found = []
+    for _ in range(400):
+        logits = chance.normal(size=(rows + 500, 4))
+        truth = (logits + chance.gumbel(size=logits.shape)).argmax(axis=1)
+        said = np.exp(2 * logits) / np.exp(2 * logits).sum(axis=1, keepdims=True)
+        of_truth = said[np.arange(len(truth)), truth].astype(np.float32)
+        found.append((of_truth[rows:] >= np.float32(conformal_threshold(of_truth[:rows], coverage))).mean())
+    # It is ceil((n + 1) coverage) / (n + 1) exactly, but for the margin.
+    assert np.mean(found) == pytest.approx(np.ceil((rows + 1) * coverage) / (rows + 1), abs=0.01)
+
+
+def test_a_coverage_that_needs_more_rows_is_refused_and_the_fewest_are_enough():
+    with pytest.raises(ValueError, match="needs 99 labelled rows that the model did not learn from, received 98"):
+        conformal_threshold(np.linspace(0.1, 0.9, 98), 0.99)
+    assert 0.0999 <= conformal_threshold(np.linspace(0.1, 0.9, 99), 0.99) < 0.1
+
+
+@pytest.mark.parametrize("calibrated_on", ["out_of_fold", "half_of_eval"])
+def test_unknown_is_measured_on_rows_that_it_was_not_calibrated_on(calibrated_on):
+    found = predictions(examples=600)
+    used = np.array([calibrated_on == "out_of_fold" or int(id_, 16) % 2 == 1 for id_ in found.ids])
+    result = unknown_result(found, UnknownRule("unsure", 0.3, 0.9, calibrated_on, 300))
+    sets = found.probabilities[used] >= np.float32(0.3)
+    best, truth = found.predicted[used], found.truth[used]
+    answered = sets.sum(axis=1) == 1
+    assert 0.2 < answered.mean() < 0.9
+    assert result.examples == used.sum()
+    assert result.unknown.value == pytest.approx((~answered).mean())
+    assert result.accuracy.value == pytest.approx((best == truth)[answered].mean())
+    assert result.accuracy.low < result.accuracy.value < result.accuracy.high
+    assert result.wrong.value == pytest.approx(((best != truth) & answered).mean())
+    assert result.coverage.value == pytest.approx(sets[np.arange(len(truth)), truth].mean())
+    assert "at least 0.9" in result.guarantee and "at most 0.1 of all rows" in result.guarantee
+    assert ("as far as the models of the folds" in result.guarantee) == (calibrated_on == "out_of_fold")
+
+
+def test_unknown_by_confidence_promises_no_coverage():
+    found = predictions(examples=600)
+    result = unknown_result(found, UnknownRule("unsure", 0.6))
+    assert result.unknown.value == pytest.approx((found.probabilities.max(axis=1) < np.float32(0.6)).mean())
+    assert (result.examples, result.coverage, result.guarantee) == (600, None, "")
 
 
 def test_a_share_of_nothing_has_no_interval():

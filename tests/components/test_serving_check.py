@@ -18,7 +18,7 @@ from tfx.types import channel_utils, standard_artifacts
 from components.errors import ModelUnavailable, RequestRefused
 from components.serving_check import model_process
 from components.serving_check.candidate import request_inputs, without_label
-from components.serving_check.check import MODEL_SERVER, precision_remark
+from components.serving_check.check import MODEL_SERVER, read_provenance, remark
 from components.serving_check.component import ServingCheck
 from components.serving_check.executor import Executor
 from components.serving_check.model_process import end_ahead, start_ahead
@@ -96,28 +96,26 @@ def test_a_feature_that_fits_no_request_is_refused():
         request_inputs(signature(age=tf.int64), [example(age=[1.5])])
 
 
-def provenance(folder: Path, **content) -> str:
-    (folder / "provenance.json").write_text(json.dumps(content))
-    return str(folder / "provenance.json")
+def test_a_gain_is_said_for_each_batch_size():
+    gain = {"precision": "bfloat16", "time_of_float32": {"1": 0.512, "8": 0.49}}
+    assert remark(gain) == "bfloat16: the network takes 0.51 at batch 1, 0.49 at batch 8 of its time in float32"
 
 
-def test_a_gain_is_said_for_each_batch_size(tmp_path):
-    file = provenance(tmp_path, precision="bfloat16", time_of_float32={"1": 0.512, "8": 0.49})
-    assert (
-        precision_remark(file) == "bfloat16: the network takes 0.51 at batch 1, 0.49 at batch 8 of its time in float32"
-    )
-
-
-def test_no_gain_is_said_with_what_would_gain(tmp_path):
-    file = provenance(tmp_path, precision="bfloat16", time_of_float32={"1": 1.0, "8": 1.08})
-    assert precision_remark(file).endswith(
+def test_no_gain_is_said_with_what_would_gain():
+    assert remark({"precision": "bfloat16", "time_of_float32": {"1": 1.0, "8": 1.08}}).endswith(
         "so nothing is gained on this machine; it is for CPUs with AVX512-BF16 or AMX"
     )
 
 
+def test_how_a_wrapped_table_agrees_with_its_library_is_said_of_all_rows():
+    assert remark({"wrapped": {"rows": 48842, "labels_equal": 48842, "greatest_difference": 2.4e-7}}) == (
+        "of all 48,842 rows of the data, 48,842 labels are the library's; probabilities are 2e-07 apart at most"
+    )
+
+
 def test_nothing_is_said_of_float32_and_of_models_without_provenance(tmp_path):
-    assert precision_remark(provenance(tmp_path, precision="float32")) == ""
-    assert precision_remark(str(tmp_path / "missing.json")) == ""
+    assert remark({"precision": "float32"}) == ""
+    assert read_provenance(str(tmp_path / "missing.json")) == {}
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,8 @@ import pytest
 from pipeline import cli
 from serving.client.grpc import GrpcClient
 from serving.client.rest import RestClient
+from serving.server.app import EmbeddedServer
+from serving.server.options import ServerOptions
 from tests.pipeline.pipelines_api import PipelinesApi, serve_pipelines_api
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -104,6 +107,27 @@ def client(request, server) -> Iterator[RestClient | GrpcClient]:
     connected = RestClient(port=server.rest_port) if request.param == "REST" else GrpcClient(port=server.grpc_port)
     with connected:
         yield connected
+
+
+def answers_over_both(saved_model: str, rest: Mapping[str, Any], grpc: Mapping[str, Any], folder: Path) -> list[str]:
+    """serving_default's answers over REST, which are those over gRPC, of a SavedModel that is served from the folder.
+
+    Args:
+        saved_model: its directory.
+        rest: what is asked over REST: input name -> values that JSON has.
+        grpc: the same as arrays.
+        folder: takes a copy, as version 1 of a model.
+    """
+    shutil.copytree(saved_model, folder / "asked/1")
+    options = ServerOptions(rest_port=0, grpc_port=0)
+    with (
+        EmbeddedServer({"asked": str(folder / "asked")}, options) as server,
+        RestClient(port=server.rest_port) as rest_client,
+        GrpcClient(port=server.grpc_port) as grpc_client,
+    ):
+        answers = strings(rest_client.predict("asked", rest)["output_0"])
+        assert strings(grpc_client.predict("asked", grpc)["output_0"]) == answers
+    return answers
 
 
 def training_graphs_answers(model: Path, features: Mapping[str, Any]) -> np.ndarray:

@@ -219,3 +219,22 @@ def test_workers_that_are_no_containers_need_no_image():
 def test_names_with_dashes_are_refused():
     with pytest.raises(ValueError, match="'--project': give names without dashes"):
         BeamOptions(options={"--project": "p"})
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["serving.unknown.label=unsure"], "give either confidence, `confidence: 0.7`, or coverage"),
+        (["serving.unknown={confidence: 0.7, coverage: 0.9}"], "give either confidence"),
+        (["serving.unknown={coverage: 1.0}"], "less than 1"),
+        (["serving.unknown={confidence: 0.7, label: ' '}"], "expected a label"),
+        (
+            ["serving.unknown={confidence: 0.7, label: sick}", "preprocessing.label.names={1: sick}"],
+            "serving.unknown.label is 'sick', which is one of the model's labels; choose a name that no label has",
+        ),
+    ],
+)
+def test_a_label_for_unknown_that_makes_no_sense_is_refused(config_path, settings, said):
+    with pytest.raises(BrokenInput, match=said):
+        load_config(config_path, settings)
+    assert load_config(config_path, ["serving.unknown.coverage=0.9"]).serving.unknown.label == "unknown"

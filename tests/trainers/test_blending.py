@@ -5,6 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from serving.reference_predictions import predictions_of
+from serving.unknown import UnknownRule
+from trainers.artifacts import unknown_rule
+from trainers.errors import TrainingError
+from trainers.options import ServingOptions, UnknownOptions
 from trainers.tabular.blending import (
     best_temperature,
     best_weights,
@@ -152,3 +157,22 @@ def test_calibration_error_is_how_far_confidence_is_from_accuracy():
     probabilities = of_positive(np.repeat([0.9, 0.4], [100, 100]))
     labels = np.concatenate([np.ones(70), np.zeros(30), np.ones(20), np.zeros(80)]).astype(np.int64)
     assert expected_calibration_error(probabilities, labels) == pytest.approx((0.2 + 0.2) / 2)
+
+
+def test_a_label_for_unknown_that_a_label_has_and_a_coverage_of_too_few_rows_are_refused():
+    ids = [f"{number:064x}" for number in range(100)]
+    eval_split = predictions_of(ids, ["no", "yes"], of_positive(np.linspace(0.1, 0.9, 100).astype(np.float32)))
+    truth = dict.fromkeys(ids[:60], 1)
+
+    def rule(**unknown: object) -> UnknownRule | None:
+        return unknown_rule(ServingOptions(unknown=UnknownOptions(**unknown)), ["no", "yes"], eval_split, truth)
+
+    with pytest.raises(TrainingError, match=r"serving.unknown.label is 'no', which is one of the model's labels"):
+        rule(label="no", confidence=0.7)
+    with pytest.raises(
+        TrainingError, match=r"coverage is 0.97, which needs 33 labelled rows .*, received 30; give more"
+    ):
+        rule(coverage=0.97)
+    assert (found := rule(coverage=0.96)) is not None and found.rows == 30
+    assert rule(label="?", confidence=0.7) == UnknownRule("?", 0.7)
+    assert unknown_rule(ServingOptions(), ["no", "yes"], eval_split, truth) is None

@@ -22,6 +22,7 @@ from serving import reference_predictions
 from serving.reference_predictions import FILE_NAME
 from serving.session_model import SessionModel
 from serving.signatures.tabular import raw_list
+from tests.pipeline.conftest import answers_over_both
 from trainers.errors import TrainingError
 from trainers.options import TunerOptions
 from trainers.splits import TransformedSplit, TransformGraph, check_weights, training_weights
@@ -310,7 +311,7 @@ def columns_of(table: list[Row]) -> dict[str, np.ndarray]:
     return columns
 
 
-def train(folder: Path, table: list[Row], base_model: str = "", **trainer: Any) -> str:
+def train(folder: Path, table: list[Row], base_model: str = "", serving: str = "{}", **trainer: Any) -> str:
     tf.compat.v1.reset_default_graph()  # other tests leave annotations there, which tft would read
     options = TabularTrainerOptions(**{"warm_start": True} | trainer)
     with tf.io.TFRecordWriter(f"{folder}/examples.gz", "GZIP") as writer:
@@ -318,6 +319,7 @@ def train(folder: Path, table: list[Row], base_model: str = "", **trainer: Any) 
             writer.write(example(row))
     config = {
         "preprocessing": OPTIONS.model_dump_json(), "trainer": options.model_dump_json(), "code_fingerprint": "code",
+        "serving": serving,
     }  # fmt: skip
     transform_graph(preprocessing_fn, config, SPEC, f"{folder}/examples.gz", str(folder))
     run_fn(
@@ -357,6 +359,10 @@ LINEAR, NETWORK = {"model": "linear"}, {"model": "network", "hidden_units": (8,)
 BLEND = {"model": "blend", "hidden_units": (8,), "warm_start": False, "trees": {"count": 60, "forest": 20}}
 
 
+# Nine in ten rows of a fold are told rightly: a tenth of the rows and some have no label alone in their set.
+COVERAGE = '{"unknown": {"label": "unsure", "coverage": 0.8}}'
+
+
 @pytest.fixture(scope="module", params=[LINEAR, NETWORK, BLEND], ids=["linear", "network", "blend"])
 def trainer(request) -> dict[str, Any]:
     return request.param
@@ -369,7 +375,7 @@ def folder(tmp_path_factory, trainer) -> Path:
 
 @pytest.fixture(scope="module")
 def saved_model(folder, trainer) -> str:
-    return train(folder, TABLE, **trainer, epochs=20, batch_size=32)
+    return train(folder, TABLE, serving=COVERAGE, **trainer, epochs=20, batch_size=32)
 
 
 @pytest.fixture(scope="module")
@@ -387,30 +393,73 @@ def expected(saved_model) -> np.ndarray:
     return np.array([by_id[reference_predictions.example_id(example(row))] for row in TABLE])
 
 
+@pytest.fixture(scope="module")
+def answers(saved_model, expected) -> list[str]:
+    """What serving_default has to answer by these probabilities, worked out from the rule's own words."""
+    threshold = np.float32(provenance(saved_model)["unknown"]["threshold"])
+    alone = (expected >= threshold).sum(axis=1) == 1
+    return [("no", "yes")[best] if one else "unsure" for best, one in zip(expected.argmax(axis=1), alone, strict=True)]
+
+
+def provenance(saved_model: str) -> dict[str, Any]:
+    said: dict[str, Any] = json.loads((Path(saved_model).parent / "provenance.json").read_text())
+    return said
+
+
 def test_examples_get_the_training_graphs_probabilities(session, expected):
     serialized = np.array([example({k: v for k, v in row.items() if k != "bought"}) for row in TABLE], object)
     answers = session.run("serve_examples", {"examples": serialized})["probabilities"]
     np.testing.assert_allclose(answers, expected, atol=1e-6)
 
 
-def test_columns_get_the_training_graphs_labels_and_probabilities(session, expected):
+def test_columns_get_the_training_graphs_labels_and_probabilities(session, expected, answers):
     columns = columns_of(TABLE)
     assert columns["colours"].ndim == 2
-    answers = session.run("classify", columns)
+    ranked = session.run("classify", columns)
     order = np.argsort(-expected, axis=1)
-    assert (answers["labels"] == np.array([b"no", b"yes"], object)[order]).all()
-    np.testing.assert_allclose(answers["probabilities"], np.take_along_axis(expected, order, axis=1), atol=1e-6)
-    labels = session.run("serving_default", columns)["output_0"]
-    assert labels.tolist() == [(b"no", b"yes")[best] for best in expected.argmax(axis=1)]
+    assert (ranked["labels"] == np.array([b"no", b"yes"], object)[order]).all()
+    np.testing.assert_allclose(ranked["probabilities"], np.take_along_axis(expected, order, axis=1), atol=1e-6)
+    for found in (session.run("serving_default", columns)["output_0"], ranked["answer"]):
+        assert [answer.decode() for answer in found] == answers
 
 
-def test_columns_are_taken_as_vectors_and_as_columns_of_one(session, expected):
+def test_rows_without_one_label_in_their_set_are_answered_unknown_over_rest_and_grpc(saved_model, answers, tmp_path):
+    assert 5 < answers.count("unsure") < 150 and answers.count("yes") > 10
+    columns = columns_of(TABLE)
+    as_json = {name: _as_json(values.tolist()) for name, values in columns.items()}
+    assert answers_over_both(saved_model, as_json, columns, tmp_path) == answers
+    written = reference_predictions.read(f"{Path(saved_model).parent}/{FILE_NAME}")
+    assert written.served.count("unsure") == answers.count("unsure") and "unsure" not in written.labels
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_as_json(one) for one in value]
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def test_a_coverage_is_calibrated_on_rows_that_the_model_did_not_see(saved_model, expected, trainer):
+    rule = provenance(saved_model)["unknown"]
+    if trainer is BLEND:
+        assert (rule["calibrated_on"], rule["rows"]) == ("out_of_fold", 300)
+        return
+    truth = [("no", "yes").index(row["bought"]) for row in TABLE]
+    half = [
+        number for number, row in enumerate(TABLE) if int(reference_predictions.example_id(example(row)), 16) % 2 == 0
+    ]
+    of_truth = -np.sort(-expected[half, np.array(truth)[half]])
+    place = int(np.ceil((len(half) + 1) * 0.8)) - 1
+    assert (rule["calibrated_on"], rule["rows"], rule["coverage"]) == ("half_of_eval", len(half), 0.8)
+    assert max(of_truth[place + 1], of_truth[place] - 1.1e-4) < rule["threshold"] <= of_truth[place]
+
+
+def test_columns_are_taken_as_vectors_and_as_columns_of_one(session, answers):
     columns = columns_of(TABLE)
     colours = np.array([";".join(cell) for cell in columns["colours"]], object)  # separated, in one value
     for column in (colours, colours[:, None]):
         taken = {name: values if values.ndim == 2 else values[:, None] for name, values in columns.items()}
-        answers = session.run("serving_default", taken | {"colours": column})["output_0"]
-        assert answers.tolist() == [(b"no", b"yes")[best] for best in expected.argmax(axis=1)]
+        found = session.run("serving_default", taken | {"colours": column})["output_0"]
+        assert [answer.decode() for answer in found] == answers
 
 
 def test_a_row_alone_is_answered_as_among_others(session, expected):
@@ -458,7 +507,7 @@ def test_an_empty_request_has_an_empty_answer(session):
 
 def test_the_model_learns_from_each_kind(session):
     table = rows(300, seed=1)
-    answers = session.run("serving_default", columns_of(table))["output_0"]
+    answers = session.run("classify", columns_of(table))["labels"][:, 0]
     right = np.array([answer.decode() == row["bought"] for answer, row in zip(answers, table, strict=True)])
     for rest in range(3):  # a third of the rows says it by the tags, a third by the sentence; all by the month
         assert right[rest::3].mean() > 0.9
@@ -469,7 +518,7 @@ def test_the_model_learns_from_each_kind(session):
 def test_a_warm_start_begins_with_the_weights_of_the_served_model(saved_model, expected, trainer, tmp_path):
     still = {**trainer, "epochs": 1, "learning_rate": 1e-12, "batch_size": 300}
     started = train(tmp_path, TABLE, base_model=saved_model, **still)
-    said = json.loads((Path(started).parent / "provenance.json").read_text())["warm_start"]
+    said = provenance(started)["warm_start"]
     assert said.startswith("warm: from the served model, with") and "terms0" in said
     again = reference_predictions.read(f"{Path(started).parent}/{FILE_NAME}")
     by_id = dict(zip(again.ids, again.probabilities, strict=True))

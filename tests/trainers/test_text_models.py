@@ -22,6 +22,7 @@ from pipeline.runners.local import BEAM_PIPELINE_ARGS
 from serving import reference_predictions
 from serving.reference_predictions import FILE_NAME
 from serving.session_model import SessionModel
+from tests.pipeline.conftest import answers_over_both
 from trainers.errors import TrainingError
 from trainers.text.embeddings import TextEmbedding
 from trainers.text.options import TextTrainerOptions
@@ -86,7 +87,7 @@ def records(tmp_path_factory) -> str:
     return path
 
 
-def exported(folder: Path, records: str, trainer: dict, base_model: str = "") -> str:
+def exported(folder: Path, records: str, trainer: dict, base_model: str = "", serving: str = "{}") -> str:
     """The SavedModel that Transform and run_fn make of the records, where `base_model` is served."""
     tf.compat.v1.reset_default_graph()  # other tests leave annotations there, which tft would read
     options = TypeAdapter(TextTrainerOptions).validate_python(trainer)
@@ -95,6 +96,7 @@ def exported(folder: Path, records: str, trainer: dict, base_model: str = "") ->
         "preprocessing": text_options.model_dump_json(),
         "trainer": options.model_dump_json(),
         "code_fingerprint": "code",
+        "serving": serving,
     }
     metadata = tft.DatasetMetadata.from_feature_spec(SPEC)
     source = tfxio.TFExampleRecord(records, schema=metadata.schema, telemetry_descriptors=["test"])
@@ -124,6 +126,9 @@ MODELS = {
 }
 
 
+COVERAGE = '{"unknown": {"label": "unsure", "coverage": 0.6}}'
+
+
 @pytest.fixture(scope="module", params=list(MODELS))
 def trainer(request, tmp_path_factory) -> dict:
     options = {"model": request.param, "warm_start": True, **MODELS[request.param]}
@@ -134,7 +139,7 @@ def trainer(request, tmp_path_factory) -> dict:
 @pytest.fixture(scope="module")
 def saved_model(trainer, tmp_path_factory, records, hub_model) -> str:
     with at_its_handle(hub_model, trainer):
-        return exported(tmp_path_factory.mktemp(trainer["model"]), records, trainer)
+        return exported(tmp_path_factory.mktemp(trainer["model"]), records, trainer, serving=COVERAGE)
 
 
 @contextmanager
@@ -160,8 +165,23 @@ def test_a_session_answers_as_the_training_graph_does(saved_model, records):
 def test_the_model_has_learned_what_the_words_say(saved_model):
     session = SessionModel(saved_model)
     asked = np.array([b"the fine film", b"film the dull", b"dull"], object)
-    assert session.run("serving_default", {"text": asked})["output_0"].tolist() == [b"good", b"bad", b"bad"]
+    assert session.run("classify", {"text": asked})["labels"][:, 0].tolist() == [b"good", b"bad", b"bad"]
     session.close()
+
+
+def test_texts_without_one_label_in_their_set_are_answered_unknown_over_rest_and_grpc(saved_model, records, tmp_path):
+    written = reference_predictions.read(f"{Path(saved_model).parent}/{FILE_NAME}")
+    rule = provenance(saved_model)["unknown"]
+    assert (rule["calibrated_on"], rule["coverage"]) == ("half_of_eval", 0.6)
+    assert rule["rows"] == sum(int(id_, 16) % 2 == 0 for id_ in written.ids)
+    alone = (written.probabilities >= np.float32(rule["threshold"])).sum(axis=1) == 1
+    expected = [label if one else "unsure" for label, one in zip(written.labels, alone, strict=True)]
+    assert expected.count("unsure") > 10 and {"good", "bad"} & set(expected)
+    serialized = tf.data.TFRecordDataset(records, "GZIP").as_numpy_iterator()
+    texts = [tf.train.Example.FromString(one).features.feature["text"].bytes_list.value[0] for one in serialized]
+    asked = {"text": [text.decode() for text in texts]}
+    assert answers_over_both(saved_model, asked, {"text": np.array(texts, object)}, tmp_path) == expected
+    assert written.served == expected
 
 
 def test_odd_texts_have_finite_answers_and_leave_the_others_alone(saved_model):

@@ -84,12 +84,19 @@ class ImageSplit:
         held_out: bool [n], which of them a training may watch itself on.
         left_out: how many examples have no photo that can be used, or no known label.
         fingerprint: SHA-256 over all examples of the split, whatever their order in the files.
+        ids: of the photos that can be learned from, see serving.reference_predictions.
     """
 
     labels: np.ndarray
     held_out: np.ndarray
     left_out: int
     fingerprint: str
+    ids: tuple[str, ...]
+
+    @property
+    def truth(self) -> dict[str, int]:
+        """Id -> the number of its label."""
+        return dict(zip(self.ids, self.labels.tolist(), strict=True))
 
 
 def read_image_split(photos: Images) -> ImageSplit:
@@ -107,6 +114,7 @@ def read_image_split(photos: Images) -> ImageSplit:
         held_out=np.concatenate(held_out)[used],
         left_out=int((~used).sum()),
         fingerprint=hashlib.sha256("".join(sorted(ids)).encode()).hexdigest(),
+        ids=tuple(id_ for id_, use in zip(ids, used.tolist(), strict=True) if use),
     )
 
 

@@ -14,7 +14,7 @@ from tfx.components.tuner.component import TunerFnResult
 
 from serving.signatures.common import VOCABULARY, Features, Labels, export
 from serving.signatures.image import IMAGE, served_model
-from trainers.artifacts import learning_curves, write_artifacts
+from trainers.artifacts import learning_curves, unknown_rule, write_artifacts
 from trainers.fitting import training_folder
 from trainers.image.batches import ImageTraining
 from trainers.image.fine_tuning import ImageWarmStart, fine_tuned
@@ -22,7 +22,7 @@ from trainers.image.models import ImageClassifier, frozen_classifier
 from trainers.image.options import FineTuneOptions, read_trainer_options
 from trainers.image.splits import BATCH_SIZE, Images, image_predictions, is_usable, read_image_split, read_images
 from trainers.image.wrap import wrapped_classifier
-from trainers.options import TunerOptions, tuned_options
+from trainers.options import ServingOptions, TunerOptions, tuned_options
 from trainers.splits import TransformGraph, data_fingerprint
 from trainers.tuning import (
     BestHyperparameters,
@@ -68,26 +68,30 @@ def run_fn(fn_args: FnArgs) -> None:
             classifier = wrapped_classifier(options, preprocessing, len(labels))
         classifier = classifier.traced(preprocessing.height, preprocessing.width)
         frozen = frozen_classifier(classifier, preprocessing.height, preprocessing.width, options.precision)
-        _export(frozen.predict, transform_output, transform, preprocessing, len(labels), fn_args.serving_model_dir)
+        predictions = image_predictions(classifier, eval_images, labels)
+        unknown = unknown_rule(ServingOptions.of(fn_args.custom_config), labels, predictions, evaluation.truth)
+        vocabulary = Labels(transform_output.vocabulary_file_by_name(VOCABULARY), unknown)
+        _export(frozen.predict, vocabulary, transform, preprocessing, len(labels), fn_args.serving_model_dir)
         if classifier.meaning is not None:
             write_warm_start(fn_args.serving_model_dir, classifier.model, classifier.meaning)
         write_artifacts(
             fn_args.serving_model_dir,
             fn_args.model_run_dir,
             model=classifier.model,
-            predictions=image_predictions(classifier, eval_images, labels),
+            predictions=predictions,
             data_fingerprint=made_from,
             code_fingerprint=best.code_fingerprint,
             left_out=train.left_out + evaluation.left_out,
             hyperparameters=best.values,
             precision=frozen.provenance,
             warm_start=classifier.start,
+            unknown=unknown,
         )
 
 
 def _export(
     predict: Callable[[Features], tf.Tensor],
-    transform_output: tft.TFTransformOutput,
+    labels: Labels,
     transform: TransformGraph,
     preprocessing: ImageOptions,
     classes: int,
@@ -97,7 +101,7 @@ def _export(
         served_model(
             transform=transform,
             predict=predict,
-            labels=Labels(transform_output.vocabulary_file_by_name(VOCABULARY)),
+            labels=labels,
             raw_feature_spec=transform.raw_feature_spec,
             label_column=preprocessing.label.column,
             classes=classes,

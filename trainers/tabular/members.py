@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -162,7 +162,8 @@ def train_members(table: Table) -> Classifier:
             started = time.monotonic()
             kept[name] = tried[name].refit()
             seconds[name] += time.monotonic() - started
-    return _blended(kept, blend, _report(table, blend, tried, seconds, left_out))
+    told = blend.probabilities({name: one.probabilities for name, one in tried.items()}), table.labels[held_out]
+    return replace(_blended(kept, blend, _report(table, blend, tried, seconds, left_out)), out_of_fold=told)
 
 
 def _members(table: Table) -> dict[str, Callable[[Deadline, float], Tried]]:

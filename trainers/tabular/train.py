@@ -14,9 +14,9 @@ from tfx.components.tuner.component import TunerFnResult
 from serving.reference_predictions import predictions_of
 from serving.signatures.common import VOCABULARY, Labels, export
 from serving.signatures.tabular import served_model
-from trainers.artifacts import learning_curves, write_artifacts, write_members
+from trainers.artifacts import learning_curves, unknown_rule, write_artifacts, write_members
 from trainers.fitting import steps_per_execution
-from trainers.options import TunerOptions, tuned_options
+from trainers.options import ServingOptions, TunerOptions, tuned_options
 from trainers.splits import (
     Rows,
     TransformedSplit,
@@ -79,7 +79,12 @@ def run_fn(fn_args: FnArgs) -> None:
         start = start_warm(model, meaning, fn_args.base_model) if options.warm_start else ""
         fit(model, train, options)
         classifier = keras_classifier(model, learning_curves(model))
-    _export(classifier, transform_output, transform, preprocessing, len(labels), fn_args.serving_model_dir)
+    predictions = predictions_of(evaluation.ids, labels, classifier.predict(evaluation))
+    unknown = unknown_rule(
+        ServingOptions.of(fn_args.custom_config), labels, predictions, evaluation.truth, classifier.out_of_fold
+    )
+    vocabulary = Labels(transform_output.vocabulary_file_by_name(VOCABULARY), unknown)
+    _export(classifier, vocabulary, transform, preprocessing, len(labels), fn_args.serving_model_dir)
     if options.has_members and classifier.save is not None:
         write_members(fn_args.serving_model_dir, classifier.save)
     if options.warm_start:
@@ -88,7 +93,7 @@ def run_fn(fn_args: FnArgs) -> None:
         fn_args.serving_model_dir,
         fn_args.model_run_dir,
         model=None if options.has_members else classifier.model,
-        predictions=predictions_of(evaluation.ids, labels, classifier.predict(evaluation)),
+        predictions=predictions,
         curves=classifier.curves,
         members=classifier.report,
         data_fingerprint=data_fingerprint(train.fingerprint, evaluation.fingerprint),
@@ -96,6 +101,7 @@ def run_fn(fn_args: FnArgs) -> None:
         left_out=train.left_out + evaluation.left_out,
         hyperparameters=best.values,
         warm_start=start,
+        unknown=unknown,
     )
 
 
@@ -162,7 +168,7 @@ def _keras_model(table: Table) -> keras.Model:
 
 def _export(
     classifier: Classifier,
-    transform_output: tft.TFTransformOutput,
+    labels: Labels,
     transform: TransformGraph,
     preprocessing: TabularOptions,
     classes: int,
@@ -172,7 +178,7 @@ def _export(
         served_model(
             transform=transform,
             predict=classifier.answer,
-            labels=Labels(transform_output.vocabulary_file_by_name(VOCABULARY)),
+            labels=labels,
             raw_feature_spec=transform.raw_feature_spec,
             label_column=preprocessing.label.column,
             classes=classes,

@@ -15,11 +15,12 @@ import tensorflow as tf
 import tensorflow_transform as tft
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from serving.reference_predictions import ReferencePredictions
+from serving.reference_predictions import predictions_of
 from serving.signatures.common import VOCABULARY, Labels, export
 from serving.signatures.tabular import served_model
-from trainers.artifacts import write_artifacts
+from trainers.artifacts import unknown_rule, write_artifacts
 from trainers.errors import TrainingError, first_line
+from trainers.options import ServingOptions
 from trainers.splits import TransformGraph, data_fingerprint, read_transformed_split
 from trainers.tabular.options import WrapTableOptions
 from trainers.tabular.sklearn_pipelines import SklearnModel, sklearn_model
@@ -472,37 +473,38 @@ def wrap(fn_args: FnArgs, options: WrapTableOptions, code_fingerprint: str) -> N
     model = wrapped_table(options, labels)
     features = {name: f"{RAW}{number}" for number, name in enumerate(preprocessing.raw)}
     wanted = {*features, preprocessing.label.column}
+    weight = fn_args.custom_config.get("weight", "")
+    train = read_transformed_split(fn_args.train_files, transform, weight=weight)
+    evaluation = read_transformed_split(fn_args.eval_files, transform, weight=weight)
+    columns, answers = [], []
+    for split in (train, evaluation):
+        columns.append({name: np.asarray(split.features[feature]) for name, feature in features.items()})
+        answers.append(model.answers(columns[-1]))
+    predictions = predictions_of(evaluation.ids, labels, answers[-1])
+    unknown = unknown_rule(ServingOptions.of(fn_args.custom_config), labels, predictions, evaluation.truth)
     served = served_model(
         transform=transform,
         predict=lambda raw: model.predict({name: raw[feature] for name, feature in features.items()}),
-        labels=Labels(transform_output.vocabulary_file_by_name(VOCABULARY)),
+        labels=Labels(transform_output.vocabulary_file_by_name(VOCABULARY), unknown),
         raw_feature_spec={name: spec for name, spec in transform.raw_feature_spec.items() if name in wanted},
         label_column=preprocessing.label.column,
         classes=len(labels),
     )
     served.resources["tables"] = [*model.tables]
     export(served, fn_args.serving_model_dir)
-    weight = fn_args.custom_config.get("weight", "")
-    train = read_transformed_split(fn_args.train_files, transform, weight=weight)
-    evaluation = read_transformed_split(fn_args.eval_files, transform, weight=weight)
     frozen = tf.function(model.predict, autograph=False)
-    agreements = []
-    for split in (train, evaluation):
-        rows = {name: np.asarray(split.features[feature]) for name, feature in features.items()}
-        probabilities = model.answers(rows)
-        agreements.append(_agreement(frozen, rows, probabilities))
+    agreements = [_agreement(frozen, rows, expected) for rows, expected in zip(columns, answers, strict=True)]
     write_artifacts(
         fn_args.serving_model_dir,
         fn_args.model_run_dir,
         model=None,
-        predictions=ReferencePredictions(
-            evaluation.ids, [labels[best] for best in probabilities.argmax(axis=1)], probabilities
-        ),
+        predictions=predictions,
         data_fingerprint=data_fingerprint(train.fingerprint, evaluation.fingerprint),
         code_fingerprint=code_fingerprint,
         left_out=train.left_out + evaluation.left_out,
         hyperparameters={},
         precision={"wrapped": _whole(agreements)},
+        unknown=unknown,
     )
 
 

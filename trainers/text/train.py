@@ -13,9 +13,9 @@ from tfx.components.tuner.component import TunerFnResult
 
 from serving.signatures.common import VOCABULARY, Features, Labels, export
 from serving.signatures.text import served_model
-from trainers.artifacts import frozen_model, learning_curves, predict_split, write_artifacts
+from trainers.artifacts import frozen_model, learning_curves, predict_split, unknown_rule, write_artifacts
 from trainers.fitting import steps_per_execution
-from trainers.options import TunerOptions, tuned_options
+from trainers.options import ServingOptions, TunerOptions, tuned_options
 from trainers.splits import (
     Column,
     TransformedSplit,
@@ -93,19 +93,23 @@ def run_fn(fn_args: FnArgs) -> None:
     meaning = MeaningOfWeights.of(transform, preprocessing, labels, terms, handle)
     start = start_warm(classifier.model, meaning, fn_args.base_model) if options.warm_start else ""
     fit_text(classifier, train, options)
-    _export(classifier, transform_output, transform, preprocessing, len(labels), fn_args.serving_model_dir)
+    predictions = predict_split(classifier.model, evaluation, labels)
+    unknown = unknown_rule(ServingOptions.of(fn_args.custom_config), labels, predictions, evaluation.truth)
+    vocabulary = Labels(transform_output.vocabulary_file_by_name(VOCABULARY), unknown)
+    _export(classifier, vocabulary, transform, preprocessing, len(labels), fn_args.serving_model_dir)
     if options.warm_start:
         write_warm_start(fn_args.serving_model_dir, classifier.model, meaning)
     write_artifacts(
         fn_args.serving_model_dir,
         fn_args.model_run_dir,
         model=classifier.model,
-        predictions=predict_split(classifier.model, evaluation, labels),
+        predictions=predictions,
         data_fingerprint=data_fingerprint(train.fingerprint, evaluation.fingerprint),
         code_fingerprint=best.code_fingerprint,
         left_out=train.left_out + evaluation.left_out,
         hyperparameters=best.values,
         warm_start=start,
+        unknown=unknown,
     )
 
 
@@ -162,7 +166,7 @@ def _served_prediction(classifier: TextClassifier) -> Callable[[Features], tf.Te
 
 def _export(
     classifier: TextClassifier,
-    transform_output: tft.TFTransformOutput,
+    labels: Labels,
     transform: TransformGraph,
     preprocessing: TextOptions,
     classes: int,
@@ -172,7 +176,7 @@ def _export(
         served_model(
             transform=transform,
             predict=_served_prediction(classifier),
-            labels=Labels(transform_output.vocabulary_file_by_name(VOCABULARY)),
+            labels=labels,
             raw_feature_spec=transform.raw_feature_spec,
             text_column=preprocessing.column,
             classes=classes,

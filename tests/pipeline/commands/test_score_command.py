@@ -22,6 +22,7 @@ from serving.client.table_columns import table_columns
 from serving.model_store import withdraw
 from serving.server.app import EmbeddedServer
 from serving.server.options import ServerOptions
+from serving.unknown import UnknownRule
 from tests.browser import small_classifiers
 from tests.pipeline.conftest import PROJECT, HeartRun, strings
 from tests.pipeline.flat_object_store import FlatObjectStore
@@ -167,6 +168,27 @@ def test_tables_are_read_in_every_format(models, score, written, tmp_path, name,
     assert [row["probabilities"]["disease"] for row in scored] == pytest.approx(DISEASE, abs=1e-6)
     assert [row["probability"] for row in scored] == [max(row["probabilities"].values()) for row in scored]
     assert [row["line"] for row in scored] == [2, 3, 4]
+
+
+@pytest.mark.parametrize("name", ["scores.jsonl", "scores.csv", "scores.parquet"])
+def test_a_row_that_a_server_answers_with_unknown_is_scored_so_and_keeps_its_probabilities(
+    score, written, tmp_path, name
+):
+    base_path = small_classifiers.publish_patients(tmp_path / "models/patients", unknown=UnknownRule("unsure", 0.8))
+
+    result = score(base_path, written("a.csv", PATIENTS), output=name)
+
+    assert result.exit_code == 0, result.output
+    scored = {
+        ".jsonl": rows,
+        ".csv": lambda path: list(csv.DictReader(path.open(encoding="utf-8"))),
+        ".parquet": lambda path: pq.read_table(path).to_pylist(),
+    }[Path(name).suffix](tmp_path / name)
+    assert [row["label"] for row in scored] == ["disease", "unsure", "disease"]
+    assert scored[1]["probability"] in (None, "")
+    assert float(scored[0]["probability"]) == pytest.approx(DISEASE[0], abs=1e-6)
+    ranked = scored[1]["probabilities"]
+    assert list(json.loads(ranked) if isinstance(ranked, str) else dict(ranked)) == ["healthy", "disease"]
 
 
 def test_files_folders_and_patterns_are_read_in_order_and_a_field_may_span_lines(models, score, written, tmp_path):

@@ -31,6 +31,7 @@ SETTINGS = (
     "trainer.epochs=2",
     "preprocessing={height: 32, width: 32}",
     "evaluation={at_least: {accuracy: 0.05}}",
+    "serving={unknown: {label: unclear, coverage: 0.8}}",
 )
 
 
@@ -88,13 +89,31 @@ def test_a_newcomer_reads_the_verdicts_the_label_of_a_photo_and_what_to_type_nex
     assert "1,797 photos of 10 classes" in finished.output
     assert f"published as version 1: {workdir}/models/digits/1" in finished.output
     answers = [line.rpartition("-> ")[2] for line in finished.output.splitlines() if line.startswith(("REST", "gRPC"))]
-    assert len(answers) == 2 and answers[0] == answers[1] and answers[0] in LABELS
+    assert len(answers) == 2 and answers[0] == answers[1] and answers[0] in [*LABELS, "unclear"]
     assert "ingraph predict digits" in finished.output
 
 
-def test_the_labels_of_the_whole_eval_split_are_the_training_graphs(client, files, training_graph):
+@pytest.fixture(scope="module")
+def unknown(artifacts) -> dict[str, Any]:
+    """What the provenance says of the label for unknown."""
+    (model,) = (artifacts / "Trainer/model").iterdir()
+    found: dict[str, Any] = json.loads((model / "provenance.json").read_text())["unknown"]
+    return found
+
+
+@pytest.fixture(scope="module")
+def answers(training_graph, unknown) -> list[str]:
+    """What serving_default has to answer by these probabilities."""
+    alone = (training_graph >= np.float32(unknown["threshold"])).sum(axis=1) == 1
+    best = training_graph.argmax(axis=1)
+    return [LABELS[number] if one else "unclear" for number, one in zip(best, alone, strict=True)]
+
+
+def test_the_answers_to_the_whole_eval_split_are_the_training_graphs_unclear_photos_among_them(
+    client, files, training_graph, unknown, answers
+):
     assert len(files) > 300
-    expected = [LABELS[best] for best in training_graph.argmax(axis=1)]
+    assert 20 < answers.count("unclear") < len(files)
     answered: list[str] = []
     for start in range(0, len(files), 64):
         images: list[Any] = files[start : start + 64]
@@ -102,8 +121,30 @@ def test_the_labels_of_the_whole_eval_split_are_the_training_graphs(client, file
             images = [base64.urlsafe_b64encode(image).decode() for image in images]
         answered += strings(client.predict("digits", {"image": images})["output_0"])
     close = np.sort(training_graph, axis=1)[:, -1] - np.sort(training_graph, axis=1)[:, -2] < TOLERANCE
-    differing = [row for row in range(len(files)) if answered[row] != expected[row] and not close[row]]
+    close |= np.abs(training_graph - unknown["threshold"]).min(axis=1) < TOLERANCE
+    differing = [row for row in range(len(files)) if answered[row] != answers[row] and not close[row]]
     assert differing == []
+    assert close.mean() < 0.2
+
+
+def test_the_report_says_how_many_photos_are_unclear_of_those_that_did_not_set_the_threshold(
+    finished, workdir, records, training_graph, unknown, answers
+):
+    ids = [reference_predictions.example_id(record) for record in records]
+    truth = [tf.train.Example.FromString(one).features.feature["label"].bytes_list.value[0].decode() for one in records]
+    measured = [row for row, id_ in enumerate(ids) if int(id_, 16) % 2 == 1]
+    assert (unknown["calibrated_on"], unknown["rows"]) == ("half_of_eval", len(records) - len(measured))
+    covered = [training_graph[row, int(truth[row])] >= np.float32(unknown["threshold"]) for row in measured]
+    (page,) = (workdir / "runs/digits/reports").glob("*.html")
+    text = page.read_text()
+    for title, share in (
+        ("share answered “unclear”", np.mean([answers[row] == "unclear" for row in measured])),
+        ("coverage of the label sets", np.mean(covered)),
+        ("share of all with a wrong label", np.mean([answers[row] not in (truth[row], "unclear") for row in measured])),
+    ):
+        shown = text.partition(title)[2].partition("<td>")[2].partition(" ")[0]
+        assert float(shown) == pytest.approx(share, abs=3 / len(measured)), title
+    assert f"on {len(measured)} examples of the eval split" in text
 
 
 def test_probabilities_are_the_training_graphs_and_the_references(client, files, records, training_graph, artifacts):

@@ -203,6 +203,17 @@ def test_what_the_screen_shows_is_data_and_no_markup() -> None:
     assert shown.count(r"/a:x:/[b]c[/b]\x1b[2J") == 9
 
 
+@pytest.mark.parametrize(
+    ("wraps", "said"),
+    [(False, "answers as the training graph does"), (True, "answers as the wrapped model does in its own library")],
+)
+def test_the_screen_says_what_the_served_answers_were_compared_with(wraps: bool, said: str) -> None:
+    printed = io.StringIO()
+    outcome = RunOutcome(blessed=True, infra_blessed=True, infra_remark="of all 600 rows", pushed_reason="published")
+    RunScreen(printed, None).outcome(outcome, 1.0, wraps)
+    assert f"serving    {said}\n           of all 600 rows\n" in printed.getvalue()
+
+
 def states(metadata: Path) -> dict[str, str]:
     """The state of each execution that ML Metadata knows, by its step."""
     executions = open_metadata_store(str(metadata)).get_executions()

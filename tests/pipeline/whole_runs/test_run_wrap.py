@@ -132,6 +132,7 @@ def test_photos_fall_into_many_classes(keras_says):
 
 
 def test_the_run_ends_with_a_label_of_imagenet(finished, workdir):
+    assert "serving    answers as the wrapped model does in its own library\n" in finished.output
     assert f"published as version 1: {workdir}/models/imagenet/1" in finished.output
     answers = [line.rpartition("-> ")[2] for line in finished.output.splitlines() if line.startswith(("REST", "gRPC"))]
     assert len(answers) == 2 and answers[0] == answers[1] and answers[0] in LABELS

@@ -15,6 +15,10 @@ export function showAnswer(container, { document: answer, text }) {
   const [probabilities] = outputs?.probabilities ?? [];
   if (Array.isArray(labels) && Array.isArray(probabilities)) {
     container.append(bars(labels, probabilities));
+    const [served] = outputs.answer ?? [];
+    if (typeof served === "string" && served !== labels[0]) {
+      return { sentence: `${served}; most probable is ${labels[0]}, ${percent(probabilities[0])}.`, problem: "" };
+    }
     return { sentence: `${labels[0]}, ${percent(probabilities[0])}.`, problem: "" };
   }
   if (Array.isArray(outputs) && outputs.length === 1 && typeof outputs[0] === "string") {
