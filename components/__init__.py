@@ -4,6 +4,7 @@ __all__ = [
     "baseline",
     "compatibility_check",
     "data_gate",
+    "dependencies",
     "drift",
     "drift_gate",
     "errors",

@@ -9,6 +9,7 @@ import click
 # The module of each command that is not pipeline/commands/<name>.py. Modules are imported when they are used, since
 # TensorFlow and TFX take seconds to load.
 _MODULES = {
+    "audit": "doctor",
     "report": "runs",
     "retrain": "run",
     "tune": "run",
@@ -32,6 +33,7 @@ COMMANDS = {
     "score": "Score files with a published model.",
     "skew": "Compare what a served model is asked with what it learned from.",
     "models": "List, withdraw, restore and prune published versions.",
+    "audit": "Say what is known against the dependencies, and their licences.",
     "doctor": "Say whether this machine has what ingraph needs.",
 }
 

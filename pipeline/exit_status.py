@@ -31,6 +31,7 @@ class ExitStatus(IntEnum):
     NO_NEW_DATA = 8  # `ingraph retrain`: the published model learned from the same data
     UNDER_WAY = 9  # another process runs the same pipeline
     INCOMPATIBLE = 10  # clients of the served model could not use the new one
+    VULNERABLE = 11  # `ingraph audit`: an advisory concerns a dependency
 
 
 _STATUS: dict[type[Exception], ExitStatus] = {

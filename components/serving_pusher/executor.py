@@ -14,6 +14,7 @@ from tfx.dsl.io import fileio
 from tfx.types import artifact_utils
 from tfx.utils import io_utils, path_utils
 
+from components.dependencies import BILL_FILE, environment_bill
 from components.errors import NotPublished
 from components.evaluator.eval_config import overall_metrics
 from components.serving_check.check import REPORT_FILE
@@ -40,7 +41,8 @@ class Publication:
 def publish_once(base_path: str, saved_model: str, provenance: Mapping[str, Any]) -> Publication:
     """Publish a SavedModel unless the served version comes from the same data and code.
 
-    An older version of the same origin does not count: since then another model has been served.
+    An older version of the same origin does not count: since then another model has been served. With it goes the bill
+    of what made it, this environment's.
 
     Args:
         base_path: the model base path.
@@ -54,8 +56,9 @@ def publish_once(base_path: str, saved_model: str, provenance: Mapping[str, Any]
     served = served_version(base_path)
     if served is not None and fingerprints(served.provenance) == fingerprints(provenance):
         return Publication(served, f"already published as version {served.number}")
+    extra_files = {BILL_FILE: environment_bill()}
     try:
-        version = publish(base_path, saved_model, provenance)
+        version = publish(base_path, saved_model, {**provenance, "bill_of_materials": BILL_FILE}, extra_files)
     except WithdrawnModelError as withdrawn:
         return Publication(None, f"not published: {withdrawn}")
     return Publication(version, f"published as version {version.number}")

@@ -1,4 +1,4 @@
-"""`ingraph doctor`: whether this machine has what ingraph needs."""
+"""`ingraph doctor`: whether this machine has what ingraph needs; `ingraph audit`: what is known against that."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,12 +16,26 @@ from dataclasses import dataclass
 from enum import StrEnum
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import click
 from packaging.requirements import Requirement
 
+from components.dependencies import (
+    LOCK,
+    Advisories,
+    affected,
+    bill_of_materials,
+    by_licence,
+    installed_distributions,
+    parse_advisories,
+    read_advisories,
+    read_lock,
+)
+from components.errors import BrokenInput, printable
 from pipeline import demo_data
 from pipeline.commands import c_runtime
+from pipeline.exit_status import ExitStatus
 
 DISK_NEEDED = 10**9  # bytes: a run of the demos leaves some 100 MB
 DISK_COMFORTABLE = 5 * 10**9
@@ -215,3 +230,132 @@ def doctor(context: click.Context, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"fine": fine, "checks": [dataclasses.asdict(check) for check in checks]}, indent=2))
     context.exit(0 if fine else 1)
+
+
+@click.command()
+@click.option(
+    "--advisories",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="What `pip-audit --format json` has written, here or elsewhere.  [default: ask pip-audit, if it is there]",
+)
+@click.option(
+    "--lock",
+    "lock_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Requirements with == and hashes.  [default: this project's requirements.lock, where it is]",
+)
+@click.option("--ignore", "ignored", multiple=True, metavar="ID", help="An advisory that somebody has looked into.")
+@click.option(
+    "--bill-of-materials",
+    "bill",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write what is installed here as CycloneDX 1.6 in JSON.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def audit(
+    advisories: Path | None, lock_file: Path | None, ignored: tuple[str, ...], bill: Path | None, as_json: bool
+) -> None:
+    """Say what is known against the dependencies, locked and installed, and under which licences they are.
+
+    Advisories come from a file, or from pip-audit where it is on the PATH, which asks the network.
+
+    \b
+    uvx pip-audit -r requirements.lock --no-deps --disable-pip --format json -o advisories.json
+    ingraph audit --advisories advisories.json
+
+    Exit status: 0 nothing is known, 11 an advisory concerns a dependency, 2 there are no advisories to go by, or a
+    file cannot be used.
+    """
+    try:
+        lock_file = lock_file or (LOCK if LOCK.is_file() else None)
+        locked = read_lock(lock_file) if lock_file is not None else {}
+        installed = installed_distributions()
+        if bill is not None:
+            _write(bill, bill_of_materials(locked, installed.values()))
+        known = read_advisories(advisories) if advisories is not None else _ask_pip_audit(lock_file)
+        findings = affected(known, locked, installed, ignored)
+    except BrokenInput as error:
+        click.echo(f"Error: {error}", err=True)
+        raise SystemExit(ExitStatus.BROKEN_INPUT) from None
+    licences = by_licence(installed.values())
+    unknown = licences.pop("", [])
+    report = {
+        "affected": [
+            {
+                "name": found.name,
+                "version": found.version,
+                "where": list(found.where),
+                "id": found.advisory.id,
+                "aliases": list(found.advisory.aliases),
+                "fix_versions": list(found.advisory.fix_versions),
+                "description": found.advisory.description,
+            }
+            for found in findings
+        ],
+        "without_advisories": sorted({*locked, *installed} - known.looked_at),
+        "other_than_locked": {
+            name: one.version
+            for name, one in installed.items()
+            if name in locked and locked[name].version != one.version
+        },
+        "licences": licences,
+        "unknown_licences": unknown,
+    }
+    if as_json:
+        click.echo(json.dumps(report, indent=2, ensure_ascii=False))
+    else:
+        click.echo(printable("\n".join(_audit_lines(report, len(locked), len(installed)))))
+    raise SystemExit(ExitStatus.VULNERABLE if findings else 0)
+
+
+def _audit_lines(report: dict[str, Any], locked: int, installed: int) -> Iterator[str]:
+    yield f"{locked} dependencies are locked, {installed} are installed"
+    for found in report["affected"]:
+        aliases = f" ({', '.join(found['aliases'])})" if found["aliases"] else ""
+        mended = f"mended by {' or '.join(found['fix_versions'])}" if found["fix_versions"] else "no version mends it"
+        where = " and ".join(found["where"])
+        yield f"affected: {found['name']} {found['version']} ({where}): {found['id']}{aliases}, {mended}"
+    if not report["affected"]:
+        yield "nothing is known against them"
+    for name, version in report["other_than_locked"].items():
+        yield f"other than locked: {name} {version}"
+    if report["without_advisories"]:
+        yield f"nobody has looked at: {', '.join(report['without_advisories'])}"
+    yield f"licences: {', '.join(f'{licence} {len(names)}' for licence, names in report['licences'].items())}"
+    if report["unknown_licences"]:
+        yield f"of unknown licence: {', '.join(report['unknown_licences'])}"
+
+
+def _ask_pip_audit(lock_file: Path | None) -> Advisories:
+    """What pip-audit says of the lock, or of this environment where there is none.
+
+    Raises:
+        BrokenInput: it is not there, or has nothing to say.
+    """
+    program = shutil.which("pip-audit")
+    if program is None:
+        raise BrokenInput(
+            "no advisories: expected --advisories FILE, which `uvx pip-audit -r requirements.lock --no-deps "
+            "--disable-pip --format json -o FILE` writes where the network is open, or pip-audit on the PATH"
+        )
+    of_lock = ["-r", str(lock_file), "--no-deps", "--disable-pip"] if lock_file is not None else ["--path", _packages()]
+    command = [program, "--format", "json", "--progress-spinner", "off", *of_lock]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if not done.stdout.strip():
+        said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        raise BrokenInput(f"pip-audit has nothing to say ({said[-1]}): give it the network, or --advisories FILE")
+    return parse_advisories(done.stdout, "pip-audit")
+
+
+def _packages() -> str:
+    return sysconfig.get_path("purelib")
+
+
+def _write(file: Path, content: bytes) -> None:
+    try:
+        file.write_bytes(content)
+    except OSError as error:
+        raise BrokenInput(f"{file}: the bill of materials cannot be written: {error.strerror}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, BinaryIO
 
 from serving.model_store.base import (
@@ -46,11 +48,19 @@ def _open_store(base_path: str) -> Store:
 _CHUNK_BYTES = 1 << 20
 
 
-def publish(base_path: str, saved_model: str, provenance: Mapping[str, Any]) -> ModelVersion:
+def publish(
+    base_path: str, saved_model: str, provenance: Mapping[str, Any], extra_files: Mapping[str, bytes] = {}
+) -> ModelVersion:
     """Copy a SavedModel into a model base path (made where it is missing) as its next version.
 
-    The copy is unchanged but for `assets.extra/provenance.json`: `provenance`, which must hold `data_fingerprint` and
-    `code_fingerprint`, with "version", "published_at" and "checksums" ({relative path: SHA-256 in hex}) added.
+    The copy is unchanged but for `extra_files` and `assets.extra/provenance.json`.
+
+    Args:
+        base_path: of the model.
+        saved_model: the directory to copy, local or gs://.
+        provenance: what is written of it; must hold `data_fingerprint` and `code_fingerprint`. "version",
+            "published_at" and "checksums" ({relative path: SHA-256 in hex}) are added.
+        extra_files: relative path -> content of files that the version has besides, instead of the SavedModel's own.
 
     Raises:
         WithdrawnModelError: a withdrawn version has the same two fingerprints.
@@ -66,6 +76,7 @@ def publish(base_path: str, saved_model: str, provenance: Mapping[str, Any]) -> 
             _refuse_withdrawn(base_path, store.versions(), provenance)
         with store.staging() as staging:
             # saved_model.pb first: an object store takes back a publication by deleting it from the staging place.
+            files |= {name: partial(io.BytesIO, content) for name, content in extra_files.items()}
             names = sorted(files.keys() - {PROVENANCE_FILE}, key=lambda name: (name != SAVED_MODEL_FILE, name))
             checksums = {}
             for name in names:

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 from tfx.types import standard_artifacts
 
+from components.dependencies import BILL_FILE, environment_bill
 from components.errors import NotPublished
 from components.serving_pusher.executor import Executor
 from serving.model_store import list_versions, publish, restore, served_version, verify, withdraw
@@ -61,7 +62,8 @@ def test_a_model_is_published_with_its_origin(trained, push, base_path):
     version = served_version(base_path)
     assert verify(version) == []
     origin = dict(version.provenance)
-    assert {"saved_model.pb", "assets/labels"} <= set(origin.pop("checksums"))
+    assert {"saved_model.pb", "assets/labels", BILL_FILE} <= set(origin.pop("checksums"))
+    assert Path(version.path, origin.pop("bill_of_materials")).read_bytes() == environment_bill()
     assert origin.pop("published_at")
     assert origin == {
         "data_fingerprint": "data-1",

@@ -9,9 +9,14 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from components import dependencies
+from components.dependencies import Advisory, Installed, Locked
+from components.errors import BrokenInput
+from pipeline.cli import main
 from pipeline.commands import doctor
 from pipeline.commands.doctor import Check, State
 from pipeline.commands.doctor import doctor as command
+from pipeline.exit_status import ExitStatus
 
 NAMES = ["Python", "glibc", "libstdc++", "disk space", "network", "TensorFlow", "model loader", "kfp", "TFX"]
 
@@ -120,3 +125,184 @@ def test_the_command_finds_this_machine_fit():
     assert [check["name"] for check in report["checks"]] == NAMES
     assert [check for check in report["checks"] if check["state"] == "problem"] == []
     assert done.returncode == 0
+
+
+@pytest.fixture
+def audit(tmp_path, monkeypatch):
+    """`ingraph audit` against an environment of two distributions and a lock; answers how it ended."""
+    site = tmp_path / "site-packages"
+    for name, version, fields in (
+        ("Good_Thing", "2.0", "License-Expression: MIT OR Apache-2.0"),
+        ("bad.thing", "1.4", "License: UNKNOWN\nClassifier: License :: OSI Approved"),
+        ("old", "0.9", "License: BSD\nClassifier: License :: OSI Approved :: BSD License"),
+    ):
+        folder = site / f"{name}-{version}.dist-info"
+        folder.mkdir(parents=True)
+        head = f"Metadata-Version: 2.4\nName: {name}\nVersion: {version}\n{fields}\n"
+        (folder / "METADATA").write_text(f"{head}\nLicense: of the README\n")
+    found = [metadata.PathDistribution(folder) for folder in sorted(site.iterdir())]
+    monkeypatch.setattr(dependencies.metadata, "distributions", lambda: iter(found))
+    lock = tmp_path / "my.lock"
+    lock.write_text(
+        "# by uv\n--index-url https://example.org/simple\n"
+        f"good-thing==2.0 \\\n    --hash=sha256:{'b' * 64} \\\n    --hash=sha256:{'A' * 64}\n    # via ingraph\n"
+        f"bad-thing==1.5 ; python_version >= '3' \\\n    --hash=sha256:{'c' * 64}\n"
+    )
+
+    def run(vulns=None, *arguments, name="bad-thing", version="1.4"):
+        entries = [{"name": name, "version": version, "vulns": vulns or []}, {"name": "off", "skip_reason": "local"}]
+        (tmp_path / "advisories.json").write_text(json.dumps({"dependencies": entries, "fixes": []}))
+        given = [] if vulns is None else ["--advisories", str(tmp_path / "advisories.json")]
+        return CliRunner().invoke(main, ["audit", "--lock", str(lock), *given, *arguments])
+
+    return run
+
+
+FAULT = {"id": "PYSEC-1", "fix_versions": ["1.5"], "aliases": ["CVE-2026-1"], "description": "It\x1b[2J leaks."}
+
+
+def test_audit_tells_what_is_known_against_the_version_that_is_installed_and_not_against_the_one_that_is_locked(audit):
+    shown = audit([FAULT])
+    assert shown.exit_code == ExitStatus.VULNERABLE == 11
+    assert "affected: bad-thing 1.4 (installed): PYSEC-1 (CVE-2026-1), mended by 1.5" in shown.output.splitlines()
+    report = json.loads(audit([FAULT], "--json").output)
+    assert report == {
+        "affected": [{"name": "bad-thing", "version": "1.4", "where": ["installed"], **FAULT}],
+        "without_advisories": ["good-thing", "old"],
+        "other_than_locked": {"bad-thing": "1.4"},
+        "licences": {"BSD License": ["old"], "MIT OR Apache-2.0": ["Good_Thing"]},
+        "unknown_licences": ["bad.thing"],
+    }
+
+
+def test_audit_is_content_where_nothing_is_known_or_somebody_has_looked_into_it(audit):
+    for shown in (audit([]), audit([FAULT], "--ignore", "CVE-2026-1"), audit([FAULT], name="elsewhere")):
+        assert shown.exit_code == 0
+        assert "nothing is known against them" in shown.output
+    both = audit([FAULT | {"fix_versions": []}])
+    assert both.exit_code == ExitStatus.VULNERABLE
+    assert [line.split(":")[1] for line in both.output.splitlines() if line.startswith("affected")] == [
+        " bad-thing 1.4 (installed)",
+        " bad-thing 1.5 (lock)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fixes", "version", "concerned"),
+    [
+        (["1.5"], "1.4", True),
+        (["1.5"], "1.0", True),
+        (["1.5"], "1.5", False),
+        (["1.5"], "2.0", False),
+        (["1.5"], "1.5rc1", True),
+        ([], "9.0", True),
+        (["4.2.16", "5.0.9", "5.1.1"], "4.2.20", False),
+        (["4.2.16", "5.0.9", "5.1.1"], "5.0.2", True),
+        (["4.2.16", "5.0.9", "5.1.1"], "5.1.0", True),
+        (["4.2.16", "5.0.9", "5.1.1"], "5.2", False),
+        (["4.2.16", "5.0.9", "5.1.1"], "3.0", True),
+        (["not a version"], "1.0", True),
+    ],
+)
+def test_a_version_is_affected_until_one_of_its_own_line_mends_it(fixes, version, concerned):
+    assert Advisory("x", "0.1", "ID", fix_versions=tuple(fixes)).concerns(version) is concerned
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"dependencies": [{"name": "x"}]}',
+        '{"dependencies": [{"name": "x", "version": "1", "vulns": 3}]}',
+        '{"dependencies": [{"name": "x", "version": "1", "vulns": [{"id": "1", "fix_versions": "2"}]}]}',
+        "[" * 100_000,
+    ],
+)
+def test_advisories_that_are_none_are_one_sentence(audit, tmp_path, content):
+    (tmp_path / "other.json").write_text(content)
+    shown = audit(None, "--advisories", str(tmp_path / "other.json"))
+    assert shown.exit_code == ExitStatus.BROKEN_INPUT
+    assert shown.stderr.count("\n") == 1
+    assert "other.json: expected what `pip-audit --format json` writes" in shown.stderr
+
+
+def test_without_advisories_pip_audit_is_asked_and_where_it_is_not_a_sentence_says_what_to_do(
+    audit, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    missing = audit(None, "--bill-of-materials", str(tmp_path / "bill.json"))
+    assert missing.exit_code == ExitStatus.BROKEN_INPUT
+    assert missing.stderr.startswith("Error: no advisories: expected --advisories FILE, which `uvx pip-audit -r ")
+    assert json.loads((tmp_path / "bill.json").read_text())["bomFormat"] == "CycloneDX"
+
+    program = tmp_path / "bin" / "pip-audit"
+    program.parent.mkdir()
+    answer = json.dumps({"dependencies": [{"name": "good_thing", "version": "2.0", "vulns": [FAULT]}]})
+    program.write_text(
+        f"#!{sys.executable}\nimport sys\nassert '{tmp_path}/my.lock' in sys.argv\nprint({answer!r})\nsys.exit(1)\n"
+    )
+    program.chmod(0o755)
+    asked = audit(None)
+    assert (asked.exit_code, "affected: good-thing 2.0 (lock and installed)" in asked.output) == (11, True)
+    program.write_text("#!/bin/sh\necho no network >&2\nexit 1\n")
+    assert "pip-audit has nothing to say (no network)" in audit(None).stderr
+
+
+@pytest.mark.parametrize(
+    "line", ["numpy>=2", "numpy==2.*", "numpy", "numpy==2,<3", "./folder", "numpy @ https://x/y.whl"]
+)
+def test_a_lock_that_leaves_a_version_open_is_refused(tmp_path, line):
+    (tmp_path / "open.lock").write_text(f"scipy==1.0\n{line}\n")
+    with pytest.raises(BrokenInput, match="expected one version of each dependency"):
+        dependencies.read_lock(tmp_path / "open.lock")
+
+
+def test_the_bill_of_materials_names_each_distribution_with_its_licence_and_the_hashes_of_the_lock():
+    locked = {"a-b": Locked("a-b", "1.0+cpu", ("0" * 64,)), "c": Locked("c", "2", ("1" * 64,))}
+    installed = [Installed("c", "3", ("MIT License",)), Installed("A_b", "1.0+cpu", ("MIT OR 0BSD",), True)]
+    content = dependencies.bill_of_materials(locked, installed)
+    assert content == dependencies.bill_of_materials(locked, installed[::-1])
+    bill = json.loads(content)
+    assert (bill["bomFormat"], bill["specVersion"], bill["version"]) == ("CycloneDX", "1.6", 1)
+    assert bill["serialNumber"].startswith("urn:uuid:") and "timestamp" not in bill["metadata"]
+    assert bill["metadata"]["component"]["purl"] == f"pkg:pypi/ingraph@{metadata.version('ingraph')}"
+    assert bill["components"] == [
+        {
+            "type": "library",
+            "bom-ref": "pkg:pypi/a-b@1.0%2Bcpu",
+            "name": "A_b",
+            "version": "1.0+cpu",
+            "purl": "pkg:pypi/a-b@1.0%2Bcpu",
+            "licenses": [{"expression": "MIT OR 0BSD"}],
+            "externalReferences": [
+                {
+                    "type": "distribution",
+                    "url": "pkg:pypi/a-b@1.0%2Bcpu",
+                    "hashes": [{"alg": "SHA-256", "content": "0" * 64}],
+                }
+            ],
+        },
+        # Another version is locked, whose hashes say nothing of this one.
+        {
+            "type": "library",
+            "bom-ref": "pkg:pypi/c@3",
+            "name": "c",
+            "version": "3",
+            "purl": "pkg:pypi/c@3",
+            "licenses": [{"license": {"name": "MIT License"}}],
+        },
+    ]
+
+
+def test_this_environment_is_as_the_lock_says():
+    locked, installed = dependencies.read_lock(dependencies.LOCK), dependencies.installed_distributions()
+    assert installed["tensorflow"].version == locked["tensorflow"].version
+    bill = json.loads(dependencies.environment_bill())
+    assert dependencies.environment_bill() == dependencies.environment_bill()
+    references = [component["bom-ref"] for component in bill["components"]]
+    assert len(set(references)) == len(references) == len(installed) > 100
+    (tensorflow,) = (component for component in bill["components"] if component["name"] == "tensorflow")
+    hashes = tensorflow["externalReferences"][0]["hashes"]
+    assert [one["content"] for one in hashes] == list(locked["tensorflow"].hashes)
