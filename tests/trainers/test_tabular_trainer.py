@@ -311,23 +311,28 @@ def columns_of(table: list[Row]) -> dict[str, np.ndarray]:
     return columns
 
 
-def train(folder: Path, table: list[Row], base_model: str = "", serving: str = "{}", **trainer: Any) -> str:
+def transformed_table(folder: Path, table: list[Row]) -> None:
+    """The examples of a table and Transform's graph of them, which does not depend on the trainer."""
     tf.compat.v1.reset_default_graph()  # other tests leave annotations there, which tft would read
-    options = TabularTrainerOptions(**{"warm_start": True} | trainer)
     with tf.io.TFRecordWriter(f"{folder}/examples.gz", "GZIP") as writer:
         for row in table:
             writer.write(example(row))
+    config = {"preprocessing": OPTIONS.model_dump_json()}
+    transform_graph(preprocessing_fn, config, SPEC, f"{folder}/examples.gz", str(folder))
+
+
+def train(table: Path, folder: Path, base_model: str = "", serving: str = "{}", **trainer: Any) -> str:
+    options = TabularTrainerOptions(**{"warm_start": True} | trainer)
     config = {
         "preprocessing": OPTIONS.model_dump_json(), "trainer": options.model_dump_json(), "code_fingerprint": "code",
         "serving": serving,
     }  # fmt: skip
-    transform_graph(preprocessing_fn, config, SPEC, f"{folder}/examples.gz", str(folder))
     run_fn(
         FnArgs(
-            train_files=[f"{folder}/examples.gz"],
-            eval_files=[f"{folder}/examples.gz"],
+            train_files=[f"{table}/examples.gz"],
+            eval_files=[f"{table}/examples.gz"],
             model_run_dir=f"{folder}/model_run",
-            transform_output=f"{folder}/graph",
+            transform_output=f"{table}/graph",
             serving_model_dir=f"{folder}/model/Format-Serving",
             base_model=base_model,
             custom_config=config,
@@ -369,13 +374,15 @@ def trainer(request) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, trainer) -> Path:
-    return tmp_path_factory.mktemp("table")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("table")
+    transformed_table(folder, TABLE)
+    return folder
 
 
 @pytest.fixture(scope="module")
-def saved_model(folder, trainer) -> str:
-    return train(folder, TABLE, serving=COVERAGE, **trainer, epochs=20, batch_size=32)
+def saved_model(folder, trainer, tmp_path_factory) -> str:
+    return train(folder, tmp_path_factory.mktemp("model"), serving=COVERAGE, **trainer, epochs=20, batch_size=32)
 
 
 @pytest.fixture(scope="module")
@@ -515,9 +522,9 @@ def test_the_model_learns_from_each_kind(session):
 
 # A blend starts from nothing.
 @pytest.mark.parametrize("trainer", [LINEAR, NETWORK], ids=["linear", "network"], indirect=True, scope="module")
-def test_a_warm_start_begins_with_the_weights_of_the_served_model(saved_model, expected, trainer, tmp_path):
+def test_a_warm_start_begins_with_the_weights_of_the_served_model(saved_model, expected, trainer, folder, tmp_path):
     still = {**trainer, "epochs": 1, "learning_rate": 1e-12, "batch_size": 300}
-    started = train(tmp_path, TABLE, base_model=saved_model, **still)
+    started = train(folder, tmp_path, base_model=saved_model, **still)
     said = provenance(started)["warm_start"]
     assert said.startswith("warm: from the served model, with") and "terms0" in said
     again = reference_predictions.read(f"{Path(started).parent}/{FILE_NAME}")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -89,10 +91,14 @@ def graph_of(rows: list[dict], options: TabularOptions, spec: dict, folder: Path
     return f"{folder}/graph"
 
 
+@functools.cache
+def reloaded(path: str) -> Callable[[dict], dict]:
+    return tft.TFTransformOutput(path).transform_features_layer()
+
+
 def transformed(path: str, rows: list[dict], spec: dict = RAW_FEATURES) -> dict[str, np.ndarray]:
-    layer = tft.TFTransformOutput(path).transform_features_layer()
     features = tf.io.parse_example([example(row) for row in rows], spec)
-    return {name: values.numpy() for name, values in layer(features).items()}
+    return {name: values.numpy() for name, values in reloaded(path)(features).items()}
 
 
 @pytest.fixture(scope="module")
