@@ -48,7 +48,10 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> RunConfig:
         absolute["split"] = split.model_copy(update={"files": files})
     if config.data.spans:
         absolute["spans"] = config.data.spans.model_copy(update={"path": _absolute(config.data.spans.path, folder)})
-    return config.model_copy(update={"data": config.data.model_copy(update=absolute)})
+    push = config.push
+    if push.signing_key:
+        push = push.model_copy(update={"signing_key": str(folder / push.signing_key)})
+    return config.model_copy(update={"data": config.data.model_copy(update=absolute), "push": push})
 
 
 def _absolute(paths: str, folder: Path) -> str:

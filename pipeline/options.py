@@ -448,6 +448,17 @@ class ServingCheckOptions(_Section):
     maximum_examples: int = Field(1000, ge=1)
 
 
+class PushOptions(_Section):
+    """How a model is published.
+
+    Attributes:
+        signing_key: the file of the private key that versions are signed with, relative to the config file. No record
+            of a run holds it.
+    """
+
+    signing_key: str | None = Field(None, exclude=True, repr=False)
+
+
 class RunConfig(_Section):
     """Everything that describes a run.
 
@@ -461,6 +472,7 @@ class RunConfig(_Section):
         evaluation: see components/evaluator/options.py.
         serving: what the exported model answers, see trainers/options.py.
         serving_check: the last gate.
+        push: how the model is published.
         model_card: what the report says of the model that no measurement knows.
         runs: the folder of runs and their metadata.
         models: the folder that holds each model's base path; may be an object store's.
@@ -484,6 +496,7 @@ class RunConfig(_Section):
     evaluation: EvaluationOptions
     serving: ServingOptions = ServingOptions()
     serving_check: ServingCheckOptions = ServingCheckOptions()
+    push: PushOptions = PushOptions()
     model_card: ModelCard = ModelCard()
     runs: str = "runs"
     models: str = "models"

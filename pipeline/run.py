@@ -40,7 +40,7 @@ from pipeline.screen import RunScreen, sample_prediction
 from pipeline.spans import SpanWindow, remove_old_windows, span_window, write_span_files
 from pipeline.tasks import TASKS, raw_data, schema_file
 from serving.garbage_collection import garbage_collection_paused
-from serving.model_store import ModelStoreError, list_versions
+from serving.model_store import KEY_VARIABLE, ModelStoreError, list_versions, signing_key_of_environment
 from trainers.errors import TrainingError
 from transform.errors import PreprocessingError
 
@@ -181,13 +181,35 @@ def run(
     base_path = model_base_path(config, workdir)
     try:
         _make_folders(folder / "logs", base_path)
-        with run_lock(folder), _interruptible() as interrupted:
+        with run_lock(folder), _signing_key(config), _interruptible() as interrupted:
             check_metadata(folder)
             window = _window(config, base_path, only_new_data)
             return _run_to_the_end(config, window, base_path, folder, run_id, goal or _publish, interrupted)
     except RunStopped as stopped:
         RunScreen.without_log().stopped(str(stopped))
         return _status(stopped)
+
+
+@contextmanager
+def _signing_key(config: RunConfig) -> Iterator[None]:
+    """Within it ServingPusher finds the key in the environment, where no metadata and no record of the run have it.
+
+    Raises:
+        BrokenInput: the key cannot be used; better to learn now than after the training.
+    """
+    before = os.environ.get(KEY_VARIABLE)
+    if config.push.signing_key:
+        os.environ[KEY_VARIABLE] = config.push.signing_key
+    try:
+        try:
+            signing_key_of_environment()
+        except ModelStoreError as error:
+            raise BrokenInput(f"{'push.signing_key' if config.push.signing_key else KEY_VARIABLE}: {error}") from None
+        yield
+    finally:
+        os.environ.pop(KEY_VARIABLE, None)
+        if before is not None:
+            os.environ[KEY_VARIABLE] = before
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -284,6 +284,7 @@ class SessionModel:
     Attributes:
         signatures: by name.
         operations: what it runs.
+        when_closed: called after it is closed.
 
     Raises:
         tf.errors.OpError, OSError, RuntimeError: the directory holds no SavedModel that a session can run.
@@ -308,6 +309,7 @@ class SessionModel:
             self._session.close()
             raise
         self.signatures: Mapping[str, meta_graph_pb2.SignatureDef] = dict(meta_graph.signature_def)
+        self.when_closed: Callable[[], None] = lambda: None
         self._tensors = {name: _SignatureTensors(graph, signature) for name, signature in self.signatures.items()}
 
     def run(
@@ -352,6 +354,7 @@ class SessionModel:
     def close(self) -> None:
         """Free the session and its weights."""
         self._session.close()
+        self.when_closed()
 
     def _run(
         self, feeds: Mapping[Any, np.ndarray], fetches: Sequence[tf.Tensor], timeout_seconds: float | None

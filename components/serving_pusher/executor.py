@@ -26,6 +26,7 @@ from serving.model_store import (
     fingerprints,
     publish,
     served_version,
+    signing_key_of_environment,
 )
 from trainers.artifacts import PROVENANCE_FILE
 
@@ -41,8 +42,8 @@ class Publication:
 def publish_once(base_path: str, saved_model: str, provenance: Mapping[str, Any]) -> Publication:
     """Publish a SavedModel unless the served version comes from the same data and code.
 
-    An older version of the same origin does not count: since then another model has been served. With it goes the bill
-    of what made it, this environment's.
+    An older version of the same origin does not count: since then another model has been served; nor does one that is
+    not signed with the key of the environment, where there is one. With it goes the bill of what made it.
 
     Args:
         base_path: the model base path.
@@ -50,15 +51,17 @@ def publish_once(base_path: str, saved_model: str, provenance: Mapping[str, Any]
         provenance: what is written beside it; holds data_fingerprint and code_fingerprint.
 
     Raises:
-        ModelStoreError: a fingerprint is missing, or the base path cannot be read or written.
+        ModelStoreError: a fingerprint is missing, the key cannot be used, or the base path cannot be read or written.
     """
     check_provenance(provenance)
+    key = signing_key_of_environment()
     served = served_version(base_path)
-    if served is not None and fingerprints(served.provenance) == fingerprints(provenance):
+    is_signed = key is None or (served is not None and served.provenance.get("signed_by") == key.fingerprint)
+    if served is not None and is_signed and fingerprints(served.provenance) == fingerprints(provenance):
         return Publication(served, f"already published as version {served.number}")
     extra_files = {BILL_FILE: environment_bill()}
     try:
-        version = publish(base_path, saved_model, {**provenance, "bill_of_materials": BILL_FILE}, extra_files)
+        version = publish(base_path, saved_model, {**provenance, "bill_of_materials": BILL_FILE}, extra_files, key)
     except WithdrawnModelError as withdrawn:
         return Publication(None, f"not published: {withdrawn}")
     return Publication(version, f"published as version {version.number}")

@@ -13,10 +13,11 @@ import orjson
 from components.errors import printable
 from pipeline.exit_status import ExitStatus
 from serving import model_store
-from serving.model_store import ModelStoreError, ModelVersion
+from serving.model_store import ModelStoreError, ModelVersion, SignatureError
 
 _MAIN_METRICS = 3
 _FINGERPRINT_CHARACTERS = 8
+_KEY_CHARACTERS = 16
 _MINUTES = len("2026-01-31T12:00")
 
 
@@ -35,6 +36,8 @@ def models() -> None:
       ingraph models label models/heart canary 4
       ingraph models promote models/heart
       ingraph models config models/heart models/reviews > models.config
+      ingraph models keygen signing.pem
+      ingraph models verify models/heart --key signing.pem.pub
     """
 
 
@@ -60,6 +63,51 @@ def list_command(base_path: str, as_json: bool, verify: bool) -> None:
     damaged = [f"{path}/{name}" for path, names in differing.items() for name in names]
     if damaged:
         raise _StoreFailure(f"missing or not as published: {', '.join(damaged)}; publish the model again.")
+
+
+@models.command()
+@click.argument("base_path")
+@click.argument("version", type=click.IntRange(min=0), required=False)
+@click.option(
+    "--key", "keys", type=click.Path(path_type=Path), multiple=True, required=True, help="A public key; several: any."
+)
+def verify(base_path: str, version: int | None, keys: tuple[Path, ...]) -> None:
+    """Read all files of VERSION, by default of every version, and say whose signature they have.
+
+    Exit status: 0 when each is signed with one of the keys, and as it was signed; 6 when one is not.
+    """
+    with _store_errors():
+        known = [model_store.read_public_key(path) for path in keys]
+        versions = [one for one in model_store.list_versions(base_path) if version in (None, one.number)]
+        if not versions:
+            raise ModelStoreError(f"there is no version {'' if version is None else f'{version} '}in {base_path}.")
+        refused = 0
+        for one in versions:
+            try:
+                key = model_store.verify_signature(one.path, one.number, known)
+                click.echo(f"Version {one.number} is signed by {key.fingerprint[:_KEY_CHARACTERS]}.")
+            except SignatureError as error:
+                refused += 1
+                click.echo(printable(f"Version {one.number}: {error}"))
+        if refused:
+            raise ModelStoreError(
+                f"{refused} of {len(versions)} versions are not as a holder of the key published them."
+            )
+
+
+@models.command()
+@click.argument("file", type=click.Path(path_type=Path))
+def keygen(file: Path) -> None:
+    """Make a key to sign versions with: FILE, which is to be kept secret, and FILE.pub, for servers.
+
+    Encrypted where the environment variable INGRAPH_SIGNING_KEY_PASSWORD holds a passphrase.
+    """
+    with _store_errors():
+        key = model_store.make_key(file)
+    click.echo(
+        f"Key {key.fingerprint[:_KEY_CHARACTERS]}: {file} is the private one, for push.signing_key in a config; "
+        f"{file}.pub the public one, for `ingraph serve --require-signature`."
+    )
 
 
 @models.command()
@@ -258,6 +306,7 @@ def _origin(version: ModelVersion) -> str:
         "run": version.provenance.get("run_id"),
         "data": str(version.provenance.get("data_fingerprint") or "")[:_FINGERPRINT_CHARACTERS],
         "code": str(version.provenance.get("code_fingerprint") or "")[:_FINGERPRINT_CHARACTERS],
+        "key": str(version.provenance.get("signed_by") or "")[:_KEY_CHARACTERS],
     }
     return "\n".join(f"{name} {value}" for name, value in known.items() if value)
 

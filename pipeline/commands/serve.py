@@ -78,6 +78,14 @@ _NAME = re.compile(r"[^/:=\s]+")
     is_flag=True,
     help="Serve models whose graphs read or write files outside of their own assets: only those of people you trust.",
 )
+@click.option(
+    "--require-signature",
+    "signature_keys",
+    metavar="PUBLIC_KEY",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Serve no version but those signed with this key (PEM), and not changed since. May be given several times.",
+)
 @click.option("--rest-port", type=click.IntRange(0, 65535), default=8501, show_default=True, help="0 picks a free one.")
 @click.option("--grpc-port", type=click.IntRange(0, 65535), default=8500, show_default=True, help="0 picks a free one.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
@@ -185,6 +193,7 @@ def serve(models: tuple[str, ...], **flags: Any) -> None:
     logging.getLogger("serving").setLevel(logging.INFO)
     _import_tensorflow_quietly()
     with garbage_collection_paused():
+        from serving.model_store import ModelStoreError
         from serving.server.app import EmbeddedServer, PortUnavailableError
         from serving.server.config import ConfigFileError
         from serving.server.errors import ServingError
@@ -199,6 +208,8 @@ def serve(models: tuple[str, ...], **flags: Any) -> None:
         _fail(f"{error}. Choose another with --rest-port or --grpc-port.")
     except (ConfigFileError, TlsError) as error:
         _fail(f"{error}.")
+    except ModelStoreError as error:
+        _fail(str(error))
     except ServingError as error:
         _fail(f"{error.message}. See --allow-version-labels-for-unavailable-models.")
     click.echo("stopped")
@@ -235,6 +246,7 @@ def _check_flags(models: tuple[str, ...], flags: Mapping[str, Any]) -> None:
 
 
 def _server_options(flags: Mapping[str, Any]) -> ServerOptions:
+    from serving.model_store import read_public_key
     from serving.server.config import BatchingParameters, LoadPolicy, read_batching_parameters, read_metrics_path
     from serving.server.options import ConnectionLimits, ReloadOptions, RequestLimits, ServerOptions
 
@@ -252,6 +264,7 @@ def _server_options(flags: Mapping[str, Any]) -> ServerOptions:
             poll_seconds=flags["poll_seconds"],
             allow_file_operations=flags["allow_file_operations"],
             wait_for_models=flags["wait_for_models"],
+            signature_keys=tuple(read_public_key(path) for path in flags["signature_keys"]),
         ),
         model_config_file=flags["model_config_file"],
         model_config_file_poll_seconds=flags["model_config_file_poll_wait_seconds"],

@@ -18,6 +18,7 @@ from pipeline.data import RawData, StagedFile
 from pipeline.options import ClusterOptions, RunConfig, StepResources
 from pipeline.spans import span_window, write_span_files
 from pipeline.tasks import TASKS, raw_data, schema_file
+from serving.model_store import KEY_VARIABLE
 
 if TYPE_CHECKING:
     from tfx.dsl.components.base.base_component import BaseComponent
@@ -61,6 +62,11 @@ def cluster_pipeline(config: RunConfig, target: Target, folder: Path) -> Cluster
     Raises:
         BrokenInput: the data cannot be used, or the config does not say enough about the cluster.
     """
+    if config.push.signing_key:
+        raise BrokenInput(
+            "push.signing_key: a private key of this machine goes into no pipeline spec; remove it, mount the key into "
+            f"the containers of the steps, and let the environment variable {KEY_VARIABLE} there name its file"
+        )
     root = _root(config, target)
     staged: list[StagedFile] = []
     data = _data(config, folder)

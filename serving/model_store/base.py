@@ -210,4 +210,9 @@ def saved_model_files(path: str) -> dict[str, Callable[[], BinaryIO]]:
 
 
 def _opener(file: Path) -> Callable[[], BinaryIO]:
-    return lambda: file.open("rb")
+    def opened() -> BinaryIO:
+        if file.exists() and not file.is_file():  # a pipe or a device might never end
+            raise ModelStoreError(f"{file} is no regular file, expected those of a SavedModel: remove it.")
+        return file.open("rb")
+
+    return opened

@@ -9,10 +9,11 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from serving.model_store.base import (
@@ -29,6 +30,14 @@ from serving.model_store.base import (
     model_files,
     published_provenance,
     saved_model_files,
+)
+from serving.model_store.signing import (
+    MANIFEST_FILE,
+    SIGNATURE_FILE,
+    PublicKey,
+    SigningKey,
+    check_signature,
+    manifest_of,
 )
 
 
@@ -49,11 +58,15 @@ _CHUNK_BYTES = 1 << 20
 
 
 def publish(
-    base_path: str, saved_model: str, provenance: Mapping[str, Any], extra_files: Mapping[str, bytes] = {}
+    base_path: str,
+    saved_model: str,
+    provenance: Mapping[str, Any],
+    extra_files: Mapping[str, bytes] = {},
+    key: SigningKey | None = None,
 ) -> ModelVersion:
     """Copy a SavedModel into a model base path (made where it is missing) as its next version.
 
-    The copy is unchanged but for `extra_files` and `assets.extra/provenance.json`.
+    The copy is unchanged but for `extra_files`, `assets.extra/provenance.json` and the signature.
 
     Args:
         base_path: of the model.
@@ -61,6 +74,7 @@ def publish(
         provenance: what is written of it; must hold `data_fingerprint` and `code_fingerprint`. "version",
             "published_at" and "checksums" ({relative path: SHA-256 in hex}) are added.
         extra_files: relative path -> content of files that the version has besides, instead of the SavedModel's own.
+        key: what it is signed with; the provenance has the fingerprint of its public key as "signed_by".
 
     Raises:
         WithdrawnModelError: a withdrawn version has the same two fingerprints.
@@ -77,7 +91,8 @@ def publish(
         with store.staging() as staging:
             # saved_model.pb first: an object store takes back a publication by deleting it from the staging place.
             files |= {name: partial(io.BytesIO, content) for name, content in extra_files.items()}
-            names = sorted(files.keys() - {PROVENANCE_FILE}, key=lambda name: (name != SAVED_MODEL_FILE, name))
+            written = {PROVENANCE_FILE, MANIFEST_FILE, SIGNATURE_FILE}
+            names = sorted(files.keys() - written, key=lambda name: (name != SAVED_MODEL_FILE, name))
             checksums = {}
             for name in names:
                 with files[name]() as source, store.open(staging, name) as target:
@@ -87,10 +102,23 @@ def publish(
                 _refuse_withdrawn(base_path, store.versions(), provenance)
                 number = store.reserve(staging)
                 published = published_provenance(provenance, number, checksums)
-                with store.open(staging, PROVENANCE_FILE) as target:
-                    target.write(encode_json(published))
+                if key is not None:
+                    published["signed_by"] = key.fingerprint
+                for name, content in _own_files(published, key).items():
+                    with store.open(staging, name) as target:
+                        target.write(content)
                 path = store.commit(staging, number)
     return ModelVersion(number, path, withdrawn=False, provenance=published)
+
+
+def _own_files(published: Mapping[str, Any], key: SigningKey | None) -> dict[str, bytes]:
+    """What a version has beside what was copied: its provenance, and where it is signed the manifest and signature."""
+    files = {PROVENANCE_FILE: encode_json(published)}
+    if key is not None:
+        own = hashlib.sha256(files[PROVENANCE_FILE]).hexdigest()
+        files[MANIFEST_FILE] = manifest_of({**published["checksums"], PROVENANCE_FILE: own})
+        files[SIGNATURE_FILE] = key.sign(files[MANIFEST_FILE])
+    return files
 
 
 def list_versions(base_path: str) -> list[ModelVersion]:
@@ -223,6 +251,23 @@ def verify(version: ModelVersion) -> list[str]:
                         continue
             differing.append(name)
     return differing
+
+
+def verify_signature(path: str, number: int, keys: Sequence[PublicKey], copy_to: Path | None = None) -> PublicKey:
+    """The key that has signed the version at this path (local or gs://), none of whose files was changed since.
+
+    Args:
+        path: of the version.
+        number: of the version.
+        keys: any of which may have signed it.
+        copy_to: an empty folder, which gets the files that were verified; it is of no use where this raises.
+
+    Raises:
+        SignatureError: nobody with one of these keys has published this.
+        ModelStoreError: it cannot be read.
+    """
+    with _failures(path, "read"):
+        return check_signature(path, number, model_files(path), keys, copy_to)
 
 
 def _refuse_withdrawn(base_path: str, versions: Iterable[ModelVersion], provenance: Mapping[str, Any]) -> None:

@@ -15,6 +15,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message, message_fa
 from tensorflow_serving.config import file_system_storage_path_source_pb2, logging_config_pb2, model_server_config_pb2
 
 from serving.client.errors import CanonicalCode
+from serving.model_store import PublicKey
 from serving.server.errors import ServingError, invalid_argument
 
 MessageT = TypeVar("MessageT", bound=message.Message)
@@ -110,6 +111,7 @@ class LoadPolicy:
         allow_file_operations: whether a SavedModel may read and write files outside of its own assets.
         wait_for_models: whether the ports stay shut until a version that could not be loaded has failed for good, as
             TensorFlow Serving's do, and not only once.
+        signature_keys: one of which must have signed a version; () where versions need no signature.
     """
 
     poll_seconds: float = 1.0
@@ -117,6 +119,7 @@ class LoadPolicy:
     load_retry_seconds: float = 60.0
     allow_file_operations: bool = False
     wait_for_models: bool = False
+    signature_keys: tuple[PublicKey, ...] = ()
 
 
 COLLECTOR_TYPE = "tfrecord"

@@ -197,9 +197,7 @@ class ServedModel:
                 return
             version.state = VersionState.LOADING
             try:
-                model = await asyncio.to_thread(
-                    load_version, version.path, self._policy.allow_file_operations, self._config.roots
-                )
+                model = await asyncio.to_thread(load_version, version.path, self._policy, self._config.roots)
             except Exception as unforeseen:
                 error = _as_serving_error(unforeseen)
                 version.state, version.code = VersionState.END, error.code

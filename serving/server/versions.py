@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
@@ -16,8 +20,8 @@ from tensorflow_serving.apis import input_pb2, prediction_log_pb2
 
 from serving.client.errors import CanonicalCode
 from serving.client.tensors import from_proto
-from serving.model_store import parse_version_number
-from serving.server.config import lies_below
+from serving.model_store import ModelStoreError, SignatureError, parse_version_number, verify_signature
+from serving.server.config import LoadPolicy, lies_below
 from serving.server.errors import ServingError, invalid_argument
 from serving.server.signatures import (
     DEFAULT_SIGNATURE,
@@ -202,22 +206,52 @@ def _signature(model: SessionModel, spec: Any) -> str:
     return signature
 
 
-def load_version(path: str, allow_file_operations: bool = False, roots: Sequence[str] = ()) -> SessionModel:
+def load_version(path: str, policy: LoadPolicy, roots: Sequence[str] = ()) -> SessionModel:
     """Load the SavedModel of a version directory and replay its warm-up requests, where it has some.
 
     Args:
         path: the directory.
-        allow_file_operations: whether it may read and write files outside of its own assets.
+        policy: what may be loaded.
         roots: where it has to lie, links followed; () where it may lie anywhere.
 
     Raises:
         ServingError: the directory holds no model that a session can run, or a warm-up request failed;
-            PERMISSION_DENIED, it lies outside of the roots, or reaches files that are not its own.
+            PERMISSION_DENIED, it lies outside of the roots, reaches files that are not its own, or is not signed as it
+            has to be.
     """
     if roots and not lies_below(path, roots):
         raise ServingError(CanonicalCode.PERMISSION_DENIED, f"{path} lies outside of what --allow-reload-config names.")
+    if policy.signature_keys:
+        return _load_signed(path, policy)
+    return _load_and_warm_up(path, policy)
+
+
+def _load_signed(path: str, policy: LoadPolicy) -> SessionModel:
+    """Load a copy that nobody else can write to, so that what was verified is what is loaded and read later."""
+    folder = tempfile.mkdtemp(prefix="ingraph-version-")
+    remove = partial(shutil.rmtree, folder, ignore_errors=True)
+    number = parse_version_number(path.rstrip("/").rpartition("/")[2])
     try:
-        model = _load(path, allow_file_operations)
+        assert number is not None  # what a base path is searched for
+        verify_signature(path, number, policy.signature_keys, Path(folder))
+        model = _load_and_warm_up(folder, policy)
+    except BaseException as error:
+        remove()
+        match error:
+            case SignatureError():
+                raise ServingError(CanonicalCode.PERMISSION_DENIED, str(error)) from error
+            case ModelStoreError() | OSError():
+                raise ServingError(CanonicalCode.UNAVAILABLE, str(error)) from error
+            case ServingError():
+                raise ServingError(error.code, error.message.replace(folder, path)) from error
+        raise
+    model.when_closed = remove
+    return model
+
+
+def _load_and_warm_up(path: str, policy: LoadPolicy) -> SessionModel:
+    try:
+        model = _load(path, policy.allow_file_operations)
         try:
             _check_variables(model)
             warm_up(model, path)

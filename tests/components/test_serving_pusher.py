@@ -7,7 +7,17 @@ from tfx.types import standard_artifacts
 from components.dependencies import BILL_FILE, environment_bill
 from components.errors import NotPublished
 from components.serving_pusher.executor import Executor
-from serving.model_store import list_versions, publish, restore, served_version, verify, withdraw
+from serving.model_store import (
+    KEY_VARIABLE,
+    list_versions,
+    make_key,
+    publish,
+    restore,
+    served_version,
+    verify,
+    verify_signature,
+    withdraw,
+)
 
 
 @pytest.fixture
@@ -101,6 +111,30 @@ def test_the_served_model_is_not_published_twice(trained, push, base_path):
         "reason": "already published as version 1",
     }
     assert published(base_path) == [1]
+
+
+def test_a_model_is_signed_with_the_key_of_the_environment_which_nothing_records(
+    trained, push, base_path, tmp_path, monkeypatch
+):
+    push(trained())
+    keys = [make_key(tmp_path / name) for name in ("first.pem", "second.pem")]
+    monkeypatch.setenv(KEY_VARIABLE, str(tmp_path / "first.pem"))
+    # What is served is not signed: a server that requires it would not have it.
+    assert push(trained(name="again"))["reason"] == "published as version 2"
+    assert push(trained(name="once-more"))["reason"] == "already published as version 2"
+    version = served_version(base_path)
+    assert verify_signature(version.path, 2, keys) == keys[0]
+    assert version.provenance["signed_by"] == keys[0].fingerprint
+    secret = (tmp_path / "first.pem").read_bytes().splitlines()[1]
+    for file in (path for path in Path(version.path).rglob("*") if path.is_file()):
+        assert b"first.pem" not in file.read_bytes() and secret not in file.read_bytes()
+    monkeypatch.setenv(KEY_VARIABLE, str(tmp_path / "second.pem"))
+    assert push(trained(name="new key"))["reason"] == "published as version 3"
+    monkeypatch.setenv(KEY_VARIABLE, str(tmp_path / "secret-place/lost.pem"))
+    with pytest.raises(NotPublished, match="the signing key cannot be read: No such file") as raised:
+        push(trained(name="no key"))
+    assert "secret-place" not in str(raised.value)
+    assert published(base_path) == [3, 2, 1]
 
 
 def test_a_model_that_is_no_longer_served_is_published_again(trained, push, base_path):

@@ -40,6 +40,13 @@ def test_paths_are_relative_to_the_config_file(config_path, tmp_path):
     assert load_config(config_path, ["data.path=gs://bucket/mine.csv"]).data.path == "gs://bucket/mine.csv"
 
 
+def test_the_signing_key_is_relative_to_the_config_file_and_in_no_record_of_the_config(config_path, tmp_path):
+    config = load_config(config_path, ["push.signing_key=keys/mine.pem"])
+    assert config.push.signing_key == str(tmp_path / "keys/mine.pem")
+    for record in (config.model_dump_json(), str(config.model_dump()), repr(config)):
+        assert "push" in record and "mine.pem" not in record
+
+
 def test_an_override_reaches_a_nested_key_and_is_typed_as_yaml(config_path):
     config = load_config(
         config_path, ["trainer.epochs=7", "trainer.hidden_units=[8, 4]", "evaluation.at_least.auc=0.5"]

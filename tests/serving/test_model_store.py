@@ -1,3 +1,4 @@
+import base64
 import json
 import os
 import shutil
@@ -10,13 +11,19 @@ import pytest
 
 from serving.model_store import (
     ModelStoreError,
+    SignatureError,
+    SigningKey,
     WithdrawnModelError,
     list_versions,
+    make_key,
     prune,
     publish,
+    read_public_key,
+    read_signing_key,
     restore,
     served_version,
     verify,
+    verify_signature,
     withdraw,
 )
 from tests.serving.model_store_testing import (
@@ -378,3 +385,160 @@ def test_on_a_file_system_neither_tensorflow_nor_google_cloud_storage_is_importe
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.fixture
+def key(tmp_path) -> SigningKey:
+    make_key(tmp_path / "key.pem")
+    return read_signing_key(tmp_path / "key.pem")
+
+
+@pytest.fixture
+def public(key, tmp_path):
+    return read_public_key(tmp_path / "key.pem.pub")
+
+
+@pytest.fixture
+def signed(base, tmp_path, key):
+    return publish(str(base), write_saved_model(tmp_path / "model", "a"), provenance_of("a"), {"extra": b"e"}, key)
+
+
+def test_a_signature_is_of_every_file_and_outlives_rollback_and_copies(signed, public, base, tmp_path):
+    assert signed.provenance["signed_by"] == public.fingerprint
+    assert verify_signature(signed.path, 1, [public]) == public
+    assert verify(signed) == []
+    hidden = withdraw(str(base))
+    assert verify_signature(hidden.path, 1, [public]) == public
+    assert verify_signature(restore(str(base), 1).path, 1, [public]) == public
+    shutil.copytree(signed.path, tmp_path / "elsewhere" / "1")
+    (tmp_path / "copy").mkdir()
+    assert verify_signature(str(tmp_path / "elsewhere/1"), 1, [public], tmp_path / "copy") == public
+    copied = {path.relative_to(tmp_path / "copy").as_posix() for path in (tmp_path / "copy").rglob("*.*")}
+    assert {"saved_model.pb", "assets.extra/provenance.json", "variables/variables.index"} <= copied
+    assert (tmp_path / "copy/variables/variables.index").read_text() == "index of a"
+
+
+def test_openssl_and_sha256sum_accept_a_signature_too(signed, tmp_path):
+    encoded = Path(signed.path, "assets.extra/SHA256SUMS.sig").read_bytes()
+    (tmp_path / "raw").write_bytes(base64.b64decode(encoded))
+    by_openssl = ["openssl", "dgst", "-sha256", "-verify", tmp_path / "key.pem.pub", "-signature", tmp_path / "raw"]
+    for command in (
+        [*by_openssl, "assets.extra/SHA256SUMS"],
+        ["sha256sum", "--strict", "-c", "assets.extra/SHA256SUMS"],
+    ):
+        done = subprocess.run(command, cwd=signed.path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
+def _edit(name: str, content: bytes):
+    def edit(version: Path) -> None:
+        (version / name).parent.mkdir(exist_ok=True)
+        (version / name).write_bytes(content)
+
+    return edit
+
+
+def _sign_again(version: Path) -> None:
+    """Somebody else changes a file, and signs what he has made of it."""
+    make_key(version.parent / "other.pem")
+    other = read_signing_key(version.parent / "other.pem")
+    manifest = version / "assets.extra/SHA256SUMS"
+    (version / "assets.extra/SHA256SUMS.sig").write_bytes(other.sign(manifest.read_bytes()))
+
+
+def _pipe(version: Path) -> None:
+    (version / "saved_model.pb").unlink()
+    os.mkfifo(version / "saved_model.pb")
+
+
+@pytest.mark.parametrize(
+    ("tamper", "said"),
+    [
+        (_edit("saved_model.pb", b"evil"), "not as they were signed: saved_model.pb"),
+        (_edit("assets/evil", b""), "not among the signed ones: assets/evil"),
+        (_edit("assets.extra/provenance.json", b"{}"), "not as they were signed: assets.extra/provenance.json"),
+        (_edit("assets.extra/SHA256SUMS", b""), "is not signed by the key"),
+        (_edit("assets.extra/SHA256SUMS", b"x" * (2**24 + 1)), "has more than 16777216 bytes"),
+        (_edit("assets.extra/SHA256SUMS.sig", b"AAAA"), "is not signed by the key"),
+        (_edit("assets.extra/SHA256SUMS.sig", b"\xff no base64"), "is not signed by the key"),
+        (_sign_again, "is not signed by the key"),
+        (_pipe, "is no regular file"),
+        (lambda version: (version / "assets/labels").unlink(), "missing: assets/labels"),
+        (lambda version: (version / "assets/labels").rename(version / "assets/x"), "missing: assets/labels"),
+        (lambda version: (version / "assets.extra/SHA256SUMS.sig").unlink(), "it has no assets.extra/SHA256SUMS.sig"),
+        (lambda version: (version / "assets.extra/SHA256SUMS").unlink(), "it has no assets.extra/SHA256SUMS"),
+    ],
+)
+def test_a_version_that_was_changed_after_it_was_signed_is_refused(signed, public, tamper, said):
+    tamper(Path(signed.path))
+    with pytest.raises(ModelStoreError, match=said):
+        verify_signature(signed.path, 1, [public])
+
+
+def test_a_version_under_another_number_than_it_was_signed_for_is_refused(signed, public, base):
+    shutil.copytree(signed.path, base / "7")
+    with pytest.raises(SignatureError, match="was published as version 1, and is found as version 7"):
+        verify_signature(str(base / "7"), 7, [public])
+
+
+def test_what_is_published_again_is_signed_anew_or_not_at_all(signed, key, public, tmp_path):
+    plain = publish(str(tmp_path / "plain"), signed.path, provenance_of("b"))
+    assert not Path(plain.path, "assets.extra/SHA256SUMS").exists()
+    with pytest.raises(SignatureError, match=r"it has no assets\.extra/SHA256SUMS"):
+        verify_signature(plain.path, 1, [public])
+    again = publish(str(tmp_path / "again"), signed.path, provenance_of("b"), key=key)
+    assert verify_signature(again.path, 1, [public]) == public
+
+
+def test_a_file_name_that_would_be_two_lines_is_not_signed(key, base, tmp_path):
+    model = Path(write_saved_model(tmp_path / "model", "a"))
+    (model / f"x\n{'0' * 64}  evil").write_text("")
+    with pytest.raises(ModelStoreError, match="has a line break or a backslash"):
+        publish(str(base), str(model), provenance_of("a"), key=key)
+    assert numbers(base) == []
+
+
+def test_ed25519_keys_of_openssl_sign_too_and_any_of_several_keys_will_do(base, public, tmp_path):
+    private, shown = tmp_path / "ed.pem", tmp_path / "ed.pub"
+    subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", private], check=True)
+    subprocess.run(["openssl", "pkey", "-in", private, "-pubout", "-out", shown], check=True)
+    ed25519 = read_signing_key(private)
+    version = publish(str(base), write_saved_model(tmp_path / "m", "a"), provenance_of("a"), key=ed25519)
+    assert verify_signature(version.path, 1, [public, read_public_key(shown)]).fingerprint == ed25519.fingerprint
+    with pytest.raises(SignatureError, match="is not signed by the key"):
+        verify_signature(version.path, 1, [public])
+
+
+def test_a_key_is_its_owners_alone_and_its_passphrase_is_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("INGRAPH_SIGNING_KEY_PASSWORD", "correct horse")
+    made = make_key(tmp_path / "secret.pem")
+    assert (tmp_path / "secret.pem").stat().st_mode & 0o777 == 0o600
+    assert b"ENCRYPTED" in (tmp_path / "secret.pem").read_bytes()
+    key = read_signing_key(tmp_path / "secret.pem")
+    assert key.fingerprint == made.fingerprint == read_public_key(tmp_path / "secret.pem.pub").fingerprint
+    assert repr(key) == f"SigningKey({key.fingerprint!r})"
+    with pytest.raises(ModelStoreError, match="cannot be written: File exists; name a file that is not there yet"):
+        make_key(tmp_path / "secret.pem")
+    monkeypatch.setenv("INGRAPH_SIGNING_KEY_PASSWORD", "wrong")
+    with pytest.raises(ModelStoreError, match="INGRAPH_SIGNING_KEY_PASSWORD is not its passphrase"):
+        read_signing_key(tmp_path / "secret.pem")
+    monkeypatch.delenv("INGRAPH_SIGNING_KEY_PASSWORD")
+    with pytest.raises(ModelStoreError, match="has a passphrase: set INGRAPH_SIGNING_KEY_PASSWORD"):
+        read_signing_key(tmp_path / "secret.pem")
+
+
+def test_what_is_no_key_is_a_sentence_that_names_no_path_of_a_private_one(tmp_path):
+    (tmp_path / "rubbish").write_text("rubbish")
+    subprocess.run(
+        ["openssl", "genpkey", "-algorithm", "rsa", "-out", tmp_path / "rsa.pem"], check=True, capture_output=True
+    )
+    for name, said in (
+        ("rubbish", "is no private key in PEM"),
+        ("rsa.pem", "is of another kind"),
+        ("no", "No such file"),
+    ):
+        with pytest.raises(ModelStoreError, match=said) as raised:
+            read_signing_key(tmp_path / name)
+        assert str(tmp_path) not in str(raised.value)
+        with pytest.raises(ModelStoreError, match=f"{name}: (expected a|the) public key"):
+            read_public_key(tmp_path / name)

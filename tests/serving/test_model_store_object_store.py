@@ -10,13 +10,17 @@ import pytest
 from serving.model_store import (
     ModelStoreError,
     ModelVersion,
+    SignatureError,
     WithdrawnModelError,
     list_versions,
+    make_key,
     prune,
     publish,
+    read_signing_key,
     restore,
     served_version,
     verify,
+    verify_signature,
     withdraw,
 )
 from tests.serving.fake_object_store import FakeObjectStore, StoredObject
@@ -467,3 +471,17 @@ def test_a_refused_call_says_why_in_one_sentence(server, call, sentence):
         call()
     assert "\n" not in str(raised.value)
     assert server.objects == {}
+
+
+def test_a_signature_is_of_every_object_and_outlives_a_rollback(server, tmp_path):
+    public = make_key(tmp_path / "key.pem")
+    model = write_saved_model(tmp_path / "model", "a", FILES)
+    version = publish(BASE, model, provenance_of("a"), key=read_signing_key(tmp_path / "key.pem"))
+    assert verify_signature(version.path, 1, [public], tmp_path / "copy") == public
+    assert (tmp_path / "copy/assets/labels").read_text() == (Path(model) / "assets/labels").read_text()
+    assert verify_signature(withdraw(BASE).path, 1, [public]) == public
+    assert verify_signature(restore(BASE, 1).path, 1, [public]) == public
+    server.objects[f"{PREFIX}1/assets/labels"].content = b"labels of another"
+    with pytest.raises(SignatureError, match=r"gs://bucket/models/heart/1 was changed .* signed: assets/labels"):
+        verify_signature(version.path, 1, [public])
+    server.on_change = lambda: None

@@ -11,7 +11,7 @@ from tensorflow_serving.config import model_server_config_pb2
 
 from pipeline.cli import main
 from pipeline.exit_status import ExitStatus
-from serving.model_store import label, labels, list_versions, publish, withdraw
+from serving.model_store import label, labels, list_versions, publish, read_signing_key, withdraw
 
 
 @pytest.fixture
@@ -67,6 +67,31 @@ def test_list_json_holds_everything_known(base):
     assert described[1]["path"] == f"{base}/3"
     assert described[1]["provenance"]["data_fingerprint"] == "3" * 64
     assert "differing_files" not in described[1]
+
+
+def test_a_key_is_made_and_says_whose_versions_are_whose(base, tmp_path):
+    made = ingraph("keygen", str(tmp_path / "mine.pem"))
+    assert made.exit_code == 0
+    name = made.stdout.removeprefix("Key ").partition(":")[0]
+    assert (len(name), (tmp_path / "mine.pem").exists()) == (16, True)
+    assert "File exists" in one_sentence(ingraph("keygen", str(tmp_path / "mine.pem")))
+
+    public = str(tmp_path / "mine.pem.pub")
+    unsigned = ingraph("verify", base, "--key", public)
+    assert unsigned.exit_code == ExitStatus.NOT_PUBLISHED
+    assert unsigned.stderr == "Error: 4 of 4 versions are not as a holder of the key published them.\n"
+    key = read_signing_key(tmp_path / "mine.pem")
+    publish(base, f"{base}/3", {"data_fingerprint": "d", "code_fingerprint": "c"}, key=key)
+    assert ingraph("verify", base, "5", "--key", public).stdout == f"Version 5 is signed by {name}.\n"
+    assert f"key {name}" in " ".join(ingraph("list", base).stdout.split())
+    Path(base, "5/saved_model.pb").write_text("something else")
+    changed = ingraph("verify", base, "5", "--key", public)
+    assert changed.stdout == (
+        f"Version 5: {base}/5 was changed after it was signed: not as they were signed: saved_model.pb; publish the "
+        "model again.\n"
+    )
+    assert "there is no version 9 in" in one_sentence(ingraph("verify", base, "9", "--key", public))
+    assert "public key cannot be read: No such" in one_sentence(ingraph("verify", base, "--key", f"{public}.no"))
 
 
 def test_list_verify_names_damaged_files(base):

@@ -245,6 +245,8 @@ def test_a_model_config_file_made_from_labels_serves_them_and_is_followed(tmp_pa
         ("--batching-parameters-file", "max_batch_size: 1", "Error parsing text-format tensorflow.serving.Batching"),
         ("--monitoring-config-file", "enable: true", "Error parsing text-format tensorflow.serving.MonitoringConfig"),
         ("--monitoring-config-file", None, "cannot be read: No such file or directory"),
+        ("--require-signature", "no key", "expected a public key in PEM, ECDSA on P-256 or Ed25519"),
+        ("--require-signature", None, "the public key cannot be read: No such file or directory"),
     ],
 )
 def test_a_config_file_that_cannot_be_used_stops_the_start_with_one_sentence(tmp_path, flag, content, message):

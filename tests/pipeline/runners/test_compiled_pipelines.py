@@ -120,6 +120,11 @@ def test_beam_options_reach_every_step_and_remote_workers_get_the_image(tmp_path
         (["cluster.image=null"], "kubeflow", "cluster.image is missing"),
         (["cluster.pipeline_root=null"], "kubeflow", "cluster.pipeline_root is missing"),
         (["cluster.pipeline_root=/tmp/x"], "vertex", "'/tmp/x'; Vertex AI needs a folder of Cloud Storage"),
+        (
+            ["push.signing_key=key.pem"],
+            "kubeflow",
+            "mount the key into .* the environment variable INGRAPH_SIGNING_KEY",
+        ),
         (["cluster.resources={Trainner: {cpu: 1}}"], "kubeflow", "there is no such step; the steps are"),
     ],
 )

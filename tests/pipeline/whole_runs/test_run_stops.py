@@ -78,6 +78,13 @@ def test_a_missing_config(tmp_path):
     assert "no such config file" in said
 
 
+def test_a_signing_key_that_cannot_be_used_stops_the_run_before_anything_is_read(config_file, tmp_path):
+    config = config_file(None, "push: {signing_key: secret-place/no.pem}\n")
+    said = stopped(config, tmp_path, status=2)
+    assert "push.signing_key: the signing key cannot be read: No such file or directory" in said
+    assert "secret-place" not in said
+
+
 def test_an_unknown_key_is_named_with_what_it_was_meant_to_be(config_file, tmp_path):
     said = stopped(config_file("a,bought\n1,yes\n"), tmp_path, "--set", "trainer.epoch=3", status=2)
     assert "unknown key 'trainer.epoch'; did you mean 'epochs'?" in said

@@ -373,7 +373,7 @@ def test_a_model_that_reaches_files_outside_of_its_own_assets_is_not_loaded(tmp_
     save(tmp_path / "1", secret)
 
     with pytest.raises(ServingError, match=kind) as raised:
-        load_version(str(tmp_path / "1"))
+        load_version(str(tmp_path / "1"), QUICK)
 
     assert raised.value.code is CanonicalCode.PERMISSION_DENIED
     assert "--allow-file-operations" in raised.value.message
@@ -397,7 +397,7 @@ def test_a_model_that_reads_files_is_served_where_that_is_allowed(tmp_path):
 def test_vocabularies_and_variables_of_a_model_are_its_own(tmp_path):
     save_table(tmp_path / "1", tmp_path / "words")
 
-    model = load_version(str(tmp_path / "1"))
+    model = load_version(str(tmp_path / "1"), QUICK)
 
     assert model.run("serving_default", {"x": np.array([1, 0])})["output_0"].tolist() == [b"dog", b"cat"]
     assert {"InitializeTableFromTextFileV2", "RestoreV2", "LookupTableFindV2"} <= model.operations.kinds

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +19,8 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from serving.client.grpc import GrpcClient
 from serving.client.rest import RestClient
+from serving.model_store import make_key, publish, read_public_key, read_signing_key
+from serving.server import versions
 from serving.server.app import EmbeddedServer
 from serving.server.config import LoadPolicy
 from serving.server.options import ServerOptions
@@ -360,3 +364,88 @@ def test_more_than_a_thousand_records_are_refused(tmp_path):
 
     with serving(tmp_path) as server:
         assert statuses(server) == {1: ("END", "INVALID_ARGUMENT")}
+
+
+@pytest.fixture
+def sign(tmp_path, half_plus_two_versions):
+    """Publishes y = x / 2 + N, signed, as the next version."""
+    make_key(tmp_path / "key.pem")
+
+    def publish_signed(addend: int) -> Path:
+        half_plus_two_versions(tmp_path / "models", addend)
+        provenance = {"data_fingerprint": f"{addend}", "code_fingerprint": "c"}
+        key = read_signing_key(tmp_path / "key.pem")
+        return Path(publish(str(tmp_path / "m"), str(tmp_path / "models" / str(addend)), provenance, key=key).path)
+
+    return publish_signed
+
+
+@pytest.fixture
+def requiring(tmp_path, sign, monkeypatch) -> LoadPolicy:
+    """Serves what `sign` publishes, and nothing else; its copies go to a folder of their own."""
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    make_key(tmp_path / "another.pem")
+    files = [tmp_path / "another.pem.pub", tmp_path / "key.pem.pub"]
+    return replace(QUICK, load_retries=0, signature_keys=tuple(read_public_key(file) for file in files))
+
+
+def copies(tmp_path: Path) -> list[Path]:
+    return list((tmp_path / "temporary").glob("ingraph-version-*"))
+
+
+def test_versions_are_served_only_as_the_holder_of_the_key_has_published_them(
+    tmp_path, sign, requiring, half_plus_two_versions, caplog
+):
+    base = tmp_path / "m"
+    sign(10)
+    with caplog.at_level(logging.ERROR), serving(base, requiring) as server:
+        assert answer_of(server) == 10.0
+        half_plus_two_versions(tmp_path / "models", 20)
+        shutil.copytree(tmp_path / "models/20", base / "2")  # by anybody
+        wait_until(lambda: statuses(server).get(2) == ("END", "PERMISSION_DENIED"))
+        with RestClient(port=server.rest_port) as client:
+            (status,) = (status for status in client.status("m") if status.version == 2)
+        assert status.message.startswith("m/2 is not signed, it has no assets.extra/SHA256SUMS: publish the model")
+        assert f"m version 2 cannot be loaded: {base}/2 is not signed" in caplog.text
+        assert sign(30).name == "3"
+        wait_until(lambda: answer_of(server) == 30.0)
+        forged = tmp_path / "4"
+        shutil.copytree(base / "3", forged)
+        shutil.copytree(tmp_path / "models/20/variables", forged / "variables", dirs_exist_ok=True)
+        forged.rename(base / "4")
+        wait_until(lambda: statuses(server).get(4) == ("END", "PERMISSION_DENIED"))
+        assert "m/4 was changed after it was signed: not as they were signed: variables/" in caplog.text
+        assert answer_of(server) == 30.0
+        assert statuses(server)[3] == ("AVAILABLE", "OK")
+        wait_until(lambda: len(copies(tmp_path)) == 1)
+    assert copies(tmp_path) == []
+
+
+def test_what_changes_after_it_was_verified_is_not_loaded(
+    tmp_path, sign, requiring, half_plus_two_versions, monkeypatch
+):
+    half_plus_two_versions(tmp_path / "models", 20)
+    verified = versions.verify_signature
+
+    def verify_and_be_too_slow(path, *arguments):
+        key = verified(path, *arguments)
+        shutil.copytree(tmp_path / "models/20", path, dirs_exist_ok=True)
+        return key
+
+    monkeypatch.setattr(versions, "verify_signature", verify_and_be_too_slow)
+    sign(10)
+    with serving(tmp_path / "m", requiring) as server:
+        assert answer_of(server) == 10.0
+
+
+def test_a_signed_version_that_does_not_load_is_named_by_its_own_path_and_leaves_no_copy(tmp_path, sign, requiring):
+    key = read_signing_key(tmp_path / "key.pem")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken/saved_model.pb").write_bytes(b"no graph")
+    publish(str(tmp_path / "m"), str(tmp_path / "broken"), {"data_fingerprint": "d", "code_fingerprint": "c"}, key=key)
+    with serving(tmp_path / "m", requiring) as server, RestClient(port=server.rest_port) as client:
+        (status,) = client.status("m")
+        assert (status.state, status.code.name) == ("END", "DATA_LOSS")
+        assert "m/1" in status.message and "temporary" not in status.message
+        assert copies(tmp_path) == []
