@@ -306,6 +306,7 @@ class _ModuleOptions:
 def _module_options(config: RunConfig, locations: Locations) -> _ModuleOptions:
     preprocessing = config.preprocessing.model_dump_json()
     trainer = config.trainer.model_dump_json()
+    decision = config.serving.decision.model_dump_json() if config.serving.decision else ""
     schema = posixpath.basename(posixpath.dirname(locations.schema_file)) if locations.schema_file else ""
     return _ModuleOptions(
         transform={
@@ -316,8 +317,9 @@ def _module_options(config: RunConfig, locations: Locations) -> _ModuleOptions:
             "preprocessing": preprocessing,
             "trainer": trainer,
             "weight": _weight(config),
+            "decision": decision,
             "code_fingerprint": code_fingerprint(
-                f"trainers.{config.task}", preprocessing, trainer, schema, _files(config), _weight(config)
+                f"trainers.{config.task}", preprocessing, trainer, schema, _files(config), _weight(config), decision
             ),
         },
     )

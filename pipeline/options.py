@@ -17,7 +17,7 @@ from components.table_example_gen.bigquery import BigQuerySource
 from components.table_example_gen.options import Ingestion, SplitOptions, TableFormat, TableReading
 from pipeline.schedules.cron import CronExpression, parse_cron_expression
 from trainers.image.options import FineTuneOptions, WrapOptions
-from trainers.options import Objective, TunerOptions
+from trainers.options import DecisionOptions, Objective, TunerOptions
 from trainers.tabular.options import TabularTrainerOptions, WrapTableOptions
 from trainers.text.options import TextTrainerOptions
 from transform.options import ImageOptions, TabularOptions, TextOptions
@@ -448,6 +448,16 @@ class ServingCheckOptions(_Section):
     maximum_examples: int = Field(1000, ge=1)
 
 
+class ServingOptions(_Section):
+    """What is answered.
+
+    Attributes:
+        decision: from which probability on the positive label is; None for the most probable label. Of tables alone.
+    """
+
+    decision: DecisionOptions | None = None
+
+
 class RunConfig(_Section):
     """Everything that describes a run.
 
@@ -459,6 +469,7 @@ class RunConfig(_Section):
         trainer: see trainers/<task>/options.py.
         tuner: which of these options are searched for and how, see trainers/options.py; None for no search.
         evaluation: see components/evaluator/options.py.
+        serving: which label is answered.
         serving_check: the last gate.
         model_card: what the report says of the model that no measurement knows.
         runs: the folder of runs and their metadata.
@@ -471,6 +482,8 @@ class RunConfig(_Section):
 
     # What trials of a search are compared by.
     objective: ClassVar[Objective] = "auc"
+    # Whether a label may be decided by a threshold, see serving.decision.
+    decides: ClassVar[bool] = False
     # Options of the trainer that other steps depend on, or that no search may choose.
     not_tuned: ClassVar[frozenset[str]] = frozenset({"warm_start"})
 
@@ -481,6 +494,7 @@ class RunConfig(_Section):
     trainer: TabularTrainerOptions | WrapTableOptions | TextTrainerOptions | FineTuneOptions | WrapOptions
     tuner: TunerOptions | None = None
     evaluation: EvaluationOptions
+    serving: ServingOptions = ServingOptions()
     serving_check: ServingCheckOptions = ServingCheckOptions()
     model_card: ModelCard = ModelCard()
     runs: str = "runs"
@@ -510,6 +524,26 @@ class RunConfig(_Section):
     @model_validator(mode="after")
     def _check_positive(self) -> RunConfig:
         self.evaluation.check_positive(self.preprocessing.label.positive)
+        return self
+
+    @model_validator(mode="after")
+    def _check_decision(self) -> RunConfig:
+        decision = self.serving.decision
+        if decision is None:
+            return self
+        if not self.decides:
+            raise ValueError(
+                "serving.decision is for task: tabular; texts and photos get the most probable label, so leave it out"
+            )
+        if self.preprocessing.label.positive is None:
+            raise ValueError(
+                "serving.decision is about one label; name it: preprocessing.label.positive, as the label is served"
+            )
+        if not self.learns and decision.threshold is None:
+            raise ValueError(
+                f"serving.decision.{decision} is chosen on rows that the model did not see, which nobody knows of one "
+                "that is wrapped; give a threshold"
+            )
         return self
 
     @model_validator(mode="after")

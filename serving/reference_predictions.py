@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tensorflow as tf
 
+from serving.signatures.common import Decision
+
 FILE_NAME = "reference_predictions.parquet"
 
 
@@ -23,9 +25,19 @@ class ReferencePredictions:
     probabilities: np.ndarray
 
 
-def predictions_of(ids: Sequence[str], labels: Sequence[str], probabilities: np.ndarray) -> ReferencePredictions:
-    """Those with the most probable of the labels, which are in the order of the probabilities, [n, classes]."""
-    return ReferencePredictions(list(ids), [labels[best] for best in probabilities.argmax(axis=1)], probabilities)
+def predictions_of(
+    ids: Sequence[str], labels: Sequence[str], probabilities: np.ndarray, decision: Decision | None = None
+) -> ReferencePredictions:
+    """Those with the label that is answered: by the decision, or the most probable one.
+
+    Args:
+        ids: of the n examples.
+        labels: in the order of the probabilities.
+        probabilities: float32 [n, classes].
+        decision: of the export.
+    """
+    answered = probabilities.argmax(axis=1) if decision is None else decision.numbers(probabilities, labels)
+    return ReferencePredictions(list(ids), [labels[number] for number in answered], probabilities)
 
 
 def example_id(serialized_example: bytes) -> str:

@@ -143,6 +143,7 @@ def write_artifacts(
     warm_start: str = "",
     curves: Mapping[str, Sequence[float]] | None = None,
     members: Mapping[str, Any] = {},
+    decision: Mapping[str, Any] = {},
 ) -> None:
     """Write what later steps need into the export's parent directory, and the TensorBoard log.
 
@@ -162,6 +163,7 @@ def write_artifacts(
         warm_start: from where the training began, see trainers/warm_start.py, if it was to begin with a served model.
         curves: name -> a value an epoch, where it is not what Keras recorded of the model.
         members: what was tried on folds, by which figures, and what was kept of it; {} where nothing was.
+        decision: from which probability on a label is answered, and by which figures; {} for the most probable label.
     """
     folder = os.path.dirname(export_path.rstrip("/"))  # noqa: PTH120 (may be an object store's path)
     if model is not None:
@@ -178,6 +180,7 @@ def write_artifacts(
         **(precision or {}),
         **({"warm_start": warm_start} if warm_start else {}),
         **({"members": members} if members else {}),
+        **({"decision": decision} if decision else {}),
         **({"hyperparameters": hyperparameters} if hyperparameters else {}),
         "libraries": {library: version(library) for library in LIBRARIES},
     }

@@ -64,6 +64,44 @@ Precision = Literal["float32", "bfloat16"]
 TOLERANCES: dict[Precision, float] = {"float32": 1e-4, "bfloat16": 5e-2}
 
 
+OfLabel = Literal["precision", "recall", "specificity"]
+
+
+class DecisionOptions(BaseModel):
+    """From which probability on the positive label is answered; one of these.
+
+    Attributes:
+        threshold: the probability.
+        maximise: the threshold that is best by this metric, on rows of the train split that models did not see.
+        at_least: a metric that is reached on these rows, at the best threshold of those that reach it: of precision and
+            specificity the one with the highest recall, of recall the one with the highest precision.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    threshold: float | None = Field(None, gt=0, lt=1)
+    maximise: Literal["f1", "accuracy"] | None = None
+    at_least: dict[OfLabel, Annotated[float, Field(gt=0, le=1)]] = {}
+
+    @model_validator(mode="after")
+    def _check(self) -> DecisionOptions:
+        given = [self.threshold is not None, self.maximise is not None, *(True for _ in self.at_least)]
+        if sum(given) != 1:
+            raise ValueError(
+                "give one of threshold: 0.3, maximise: f1 (or accuracy), and at_least: {precision: 0.9} with one metric"
+            )
+        return self
+
+    def __str__(self) -> str:
+        """As a config has it."""
+        if self.threshold is not None:
+            return f"threshold: {self.threshold:g}"
+        if self.maximise is not None:
+            return f"maximise: {self.maximise}"
+        ((metric, bound),) = self.at_least.items()
+        return f"at_least: {{{metric}: {bound:g}}}"
+
+
 Options = TypeVar("Options", bound=BaseModel)
 
 

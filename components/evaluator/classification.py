@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import apache_beam as beam
@@ -12,12 +12,17 @@ from scipy.special import expit, logit
 from tensorflow_model_analysis.metrics import metric_types, metric_util
 from tensorflow_model_analysis.proto import config_pb2
 
+from serving.signatures.common import decided_numbers
+from trainers.roc import wilson_interval
+
 # Average precision comes from a histogram of the positive label's logits: rare labels have small probabilities.
 _SCORES, _LARGEST_LOGIT = 10_000, 16.0
 _CALIBRATION_BINS = 15
 _SMALLEST_PROBABILITY = 1e-7
 _DRAWS = 1000
 STATISTICS = "statistics"
+# Model -> the number of the label of its decision, and the threshold, see serving.signatures.common.Decision.
+Decisions: TypeAlias = Mapping[str, Sequence[float]]
 # The order of the statistics of intervals, see slice_statistics.
 MEASURED = ("accuracy", "precision", "recall", "specificity", "f1", "pr_auc", "cross_entropy", "ece")
 
@@ -31,10 +36,16 @@ class ClassifierMetric(metric_types.Metric):
     Args:
         name: which one.
         positive: the number of the label that precision, recall, f1, specificity and pr_auc are about; -1 for none.
+        decisions: of the models that do not always answer the most probable label.
     """
 
-    def __init__(self, name: str, positive: int = -1) -> None:
-        super().__init__(metric_util.merge_per_key_computations(_computations), name=name, positive=positive)
+    def __init__(self, name: str, positive: int = -1, decisions: Decisions | None = None) -> None:
+        super().__init__(
+            metric_util.merge_per_key_computations(_computations),
+            name=name,
+            positive=positive,
+            decisions=dict(decisions or {}),
+        )
 
 
 metric_types.register_metric(ClassifierMetric)
@@ -43,6 +54,7 @@ metric_types.register_metric(ClassifierMetric)
 def _computations(
     name: str,
     positive: int,
+    decisions: Decisions,
     eval_config: config_pb2.EvalConfig | None = None,
     model_name: str = "",
     output_name: str = "",
@@ -52,13 +64,17 @@ def _computations(
     of_model = {"model_name": model_name, "output_name": output_name, "example_weighted": example_weighted}
     key = metric_types.MetricKey(name=name, **of_model)
     sums = metric_types.MetricKey(name="_classifier_sums", **of_model)
+    # TFMA names the model only where there are two.
+    decision = decisions.get(model_name or eval_config.model_specs[0].name) if eval_config else None
 
     def result(metrics: Mapping[metric_types.MetricKey, Any]) -> dict[metric_types.MetricKey, Any]:
         found: Sums = metrics[sums]
         return {key: slice_statistics(found) if name == STATISTICS else _value(name, found)}
 
     return [
-        metric_types.MetricComputation(keys=[sums], preprocessors=None, combiner=_SumRows(sums, eval_config, positive)),
+        metric_types.MetricComputation(
+            keys=[sums], preprocessors=None, combiner=_SumRows(sums, eval_config, positive, decision)
+        ),
         metric_types.DerivedMetricComputation(keys=[key], result=result),
     ]
 
@@ -69,9 +85,15 @@ _ROWS_AT_ONCE = 1000
 class _SumRows(beam.CombineFn):
     """Sums over rows, some of which wait to be summed together."""
 
-    def __init__(self, key: metric_types.MetricKey, eval_config: config_pb2.EvalConfig | None, positive: int) -> None:
+    def __init__(
+        self,
+        key: metric_types.MetricKey,
+        eval_config: config_pb2.EvalConfig | None,
+        positive: int,
+        decision: Sequence[float] | None,
+    ) -> None:
         super().__init__()
-        self._key, self._config, self._positive = key, eval_config, positive
+        self._key, self._config, self._positive, self._decision = key, eval_config, positive, decision
 
     def create_accumulator(self) -> Accumulator:
         return [], {}
@@ -106,14 +128,20 @@ class _SumRows(beam.CombineFn):
         if not rows:
             return accumulator
         labels, probabilities, weights = (np.array(part) for part in zip(*rows, strict=True))
-        return [], _added(sums, sums_of(labels, probabilities, weights, self._positive))
+        return [], _added(sums, sums_of(labels, probabilities, weights, self._positive, self._decision))
 
 
 def _added(first: Sums, second: Sums) -> Sums:
     return {name: first[name] + second[name] for name in second} if first and second else first or second
 
 
-def sums_of(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray, positive: int = -1) -> Sums:
+def sums_of(
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    weights: np.ndarray,
+    positive: int = -1,
+    decision: Sequence[float] | None = None,
+) -> Sums:
     """What all metrics and their intervals are worked out from.
 
     Args:
@@ -121,9 +149,13 @@ def sums_of(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray, 
         probabilities: float32 [n, classes].
         weights: float64 [n].
         positive: the number of the positive label, -1 for none.
+        decision: the number of a label and its threshold, where the label is not always the most probable one.
     """
     rows, classes = probabilities.shape
-    answered = best = probabilities.argmax(axis=1)
+    best = probabilities.argmax(axis=1)
+    answered = best
+    if decision is not None:
+        answered = decided_numbers(probabilities, int(decision[0]), decision[1])
     of_both = np.stack([weights, weights**2], axis=1)
     normalized = probabilities / np.maximum(probabilities.sum(axis=1, keepdims=True), _SMALLEST_PROBABILITY)
     of_labels = normalized[np.arange(rows), labels].astype(np.float64)
@@ -284,12 +316,6 @@ def interval(name: str, value: float, spread: float, confidence: float) -> tuple
         centre = logit(np.clip(value, 1e-6, 1 - 1e-6))
         return min(float(expit(centre - width * spread)), value), max(float(expit(centre + width * spread)), value)
     if name == "f1":
-        low, high = _wilson(value / (2 - value), spread, width)
+        low, high = wilson_interval(value / (2 - value), spread, confidence)
         return 2 * low / (1 + low), 2 * high / (1 + high)
-    return _wilson(value, spread, width)
-
-
-def _wilson(share: float, count: float, width: float) -> tuple[float, float]:
-    centre = (share + width**2 / (2 * count)) / (1 + width**2 / count)
-    half = width / (1 + width**2 / count) * np.sqrt(share * (1 - share) / count + width**2 / (4 * count**2))
-    return max(float(centre - half), 0.0), min(float(centre + half), 1.0)
+    return wilson_interval(value, spread, confidence)

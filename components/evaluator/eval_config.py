@@ -1,17 +1,19 @@
-"""TFMA's EvalConfig of EvaluationOptions, and what an evaluation by it found: metrics, and thresholds that fail."""
+"""TFMA's EvalConfig of EvaluationOptions, what examples carry for it, and what it found: metrics, missed thresholds."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
+import tensorflow as tf
 import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.proto import config_pb2, metrics_for_slice_pb2, validation_result_pb2
 
-from components.evaluator.classification import MEASURED, STATISTICS, ClassifierMetric, auc_spread, interval
+from components.errors import BrokenInput
+from components.evaluator.classification import MEASURED, STATISTICS, ClassifierMetric, Decisions, auc_spread, interval
 from components.evaluator.options import LOWER_IS_BETTER, OF_POSITIVE, EvaluationOptions, Metric, SliceOptions
 
 CANDIDATE = "candidate"
@@ -28,7 +30,12 @@ _CLASS_NAMES: dict[Metric, str] = {"cross_entropy": "SparseCategoricalCrossentro
 
 
 def eval_config(
-    options: EvaluationOptions, classes: int, has_baseline: bool, positive: int | None = None, weighted: bool = False
+    options: EvaluationOptions,
+    classes: int,
+    has_baseline: bool,
+    positive: int | None = None,
+    weighted: bool = False,
+    decisions: Decisions | None = None,
 ) -> config_pb2.EvalConfig:
     """Metrics of examples that carry predictions: their label in LABEL_KEY, probabilities in PREDICTION_KEY.
 
@@ -37,6 +44,7 @@ def eval_config(
         classes: how many labels there are.
         has_baseline: whether the examples carry those of a model that is served, too.
         positive: the number of the label that OF_POSITIVE are about; None leaves these out.
+        decisions: of the models that do not always answer the most probable label.
         weighted: whether the examples carry weights, in WEIGHT_KEY.
 
     TFMA: https://www.tensorflow.org/tfx/model_analysis/setup
@@ -45,7 +53,7 @@ def eval_config(
     measured: list[Metric] = ["accuracy", "cross_entropy", "ece"]
     if positive is not None:
         measured += sorted(OF_POSITIVE)
-    arguments = {"positive": -1 if positive is None else positive}
+    arguments = {"positive": -1 if positive is None else positive, "decisions": decisions or {}}
     count = config_pb2.MetricConfig(class_name="ExampleCount", config='{"name": "example_count"}')
     metrics = [_metric(metric, options, has_baseline, arguments) for metric in measured]
     if options.has_slice_bounds:
@@ -297,3 +305,30 @@ def _figure(metrics: metrics_for_slice_pb2.MetricsForSlice, metric: str) -> tupl
         return rows, area, auc_spread(area, numbers[1 + 2 * len(MEASURED) :])
     place = 1 + 2 * MEASURED.index(metric)
     return rows, float(numbers[place]), float(numbers[place + 1])
+
+
+def example_weight(example: tf.train.Example, column: str) -> float:
+    """How much an example counts.
+
+    Raises:
+        BrokenInput: its weight is missing, negative or no number.
+    """
+    feature = example.features.feature[column]
+    kind = feature.WhichOneof("kind")
+    values = [] if kind in (None, "bytes_list") else getattr(feature, kind).value
+    if len(values) != 1 or not 0 <= values[0] < np.inf:
+        raise BrokenInput(
+            f"data.weight: the weight {column!r} of an example is {list(values) or 'missing'}, expected a number of at "
+            "least 0 in each row; mend the values, or leave the rows out"
+        )
+    return float(values[0])
+
+
+def aligned(probabilities: np.ndarray, labels: Sequence[str], order: Sequence[str]) -> np.ndarray:
+    """Columns of `probabilities`, which stand in the order `labels`, in the order `order`; 0 for a label not there."""
+    columns = {label: column for column, label in enumerate(labels)}
+    result = np.zeros([len(probabilities), len(order)], np.float32)
+    for target, label in enumerate(order):
+        if label in columns:
+            result[:, target] = probabilities[:, columns[label]]
+    return result

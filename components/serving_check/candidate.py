@@ -15,7 +15,7 @@ from components.errors import ModelUnavailable, RequestRefused
 from serving import reference_predictions
 from serving.missing_values import missing_value
 from serving.reference_predictions import ReferencePredictions, example_id
-from serving.signatures.common import SERVING_DEFAULT, read_labels
+from serving.signatures.common import SERVING_DEFAULT, Decision, read_decision, read_labels
 
 
 def read_signatures(path: str) -> Mapping[str, meta_graph_pb2.SignatureDef]:
@@ -139,6 +139,7 @@ class Candidate:
     Attributes:
         examples_in_split: how many examples the split holds.
         left_out: how many chosen examples have no reference prediction.
+        decision: which label `serving_default` answers, where it is not the most probable one.
     """
 
     signatures: Mapping[str, meta_graph_pb2.SignatureDef]
@@ -147,6 +148,7 @@ class Candidate:
     expected: ReferencePredictions
     examples_in_split: int
     left_out: int
+    decision: Decision | None = None
 
     @staticmethod
     def read(
@@ -185,6 +187,7 @@ class Candidate:
             expected=_rows(predictions, rows),
             examples_in_split=total,
             left_out=len(chosen) - len(usable),
+            decision=read_decision(saved_model),
         )
 
     def batches(self) -> Iterator[slice]:

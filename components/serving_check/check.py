@@ -16,8 +16,8 @@ from components.errors import ModelUnavailable, RequestRefused
 from components.serving_check.candidate import BATCH_SIZE, Candidate
 from components.serving_check.model_process import ModelProcess
 from components.serving_check.model_server import ModelServer, Request, read_warmup_requests, write_warmup_requests
-from serving.reference_predictions import ReferencePredictions
-from serving.signatures.common import CLASSIFY, SERVE_EXAMPLES, SERVING_DEFAULT, TRANSFORM_FEATURES
+from serving.reference_predictions import ReferencePredictions, predictions_of
+from serving.signatures.common import CLASSIFY, SERVE_EXAMPLES, SERVING_DEFAULT, TRANSFORM_FEATURES, Decision
 
 REPORT_FILE = "report.json"
 
@@ -71,7 +71,11 @@ def precision_remark(provenance_file: str) -> str:
 
 
 def mismatches(
-    outputs: Mapping[str, np.ndarray], expected: ReferencePredictions, vocabulary: Sequence[str], tolerance: float
+    outputs: Mapping[str, np.ndarray],
+    expected: ReferencePredictions,
+    vocabulary: Sequence[str],
+    tolerance: float,
+    decision: Decision | None = None,
 ) -> list[str]:
     """A sentence for each row that one signature answered differently; [] when all agree.
 
@@ -84,6 +88,8 @@ def mismatches(
         vocabulary: the label of each class.
         tolerance: how far a probability may be from its reference. A label may differ only where the two classes'
             reference probabilities are closer to each other than that.
+        decision: which label `output_0` has, where it is not the most probable one. It may differ only where the
+            label's reference probability is closer to the threshold than the tolerance.
     """
     wrong_rows = [
         f"output {name!r} has {len(values)} rows for {len(expected.ids)} examples"
@@ -101,7 +107,13 @@ def mismatches(
     # The sentence that says most of a row replaces the others.
     for name, labels in (("labels", outputs.get("labels")), ("output_0", outputs.get("output_0"))):
         if labels is not None:
-            found |= _labels(labels[:, 0] if name == "labels" else labels, expected, vocabulary, tolerance)
+            ranked = name == "labels"
+            # By probability, whatever is decided about the label.
+            wanted = expected
+            if ranked and decision is not None:
+                wanted = predictions_of(expected.ids, vocabulary, expected.probabilities)
+            of_labels = labels[:, 0] if ranked else labels
+            found |= _labels(of_labels, wanted, vocabulary, tolerance, None if ranked else decision)
     found |= {
         row: f"answered the error {_text(error)!r}" for row, error in enumerate(outputs.get("error", ())) if error
     }
@@ -109,7 +121,11 @@ def mismatches(
 
 
 def _labels(
-    served: np.ndarray, expected: ReferencePredictions, vocabulary: Sequence[str], tolerance: float
+    served: np.ndarray,
+    expected: ReferencePredictions,
+    vocabulary: Sequence[str],
+    tolerance: float,
+    decision: Decision | None,
 ) -> dict[int, str]:
     found = {}
     classes = {label: number for number, label in enumerate(vocabulary)}
@@ -119,6 +135,13 @@ def _labels(
         reference = expected.probabilities[row]
         if label not in classes:
             found[row] = f"served {label!r}, which is no label of the vocabulary; expected {wanted!r}"
+        elif decision is not None and decision.label in (label, wanted):
+            probability = reference[classes[decision.label]]
+            if not abs(probability - decision.threshold) < tolerance:
+                found[row] = (
+                    f"served {label!r}, expected {wanted!r} (the reference probability of {decision.label!r} is "
+                    f"{probability:.6f}, the threshold {decision.threshold:.6f})"
+                )
         elif not abs(reference[classes[label]] - reference[classes[wanted]]) < tolerance:
             found[row] = (
                 f"served {label!r}, expected {wanted!r} (their reference probabilities are "
@@ -275,7 +298,7 @@ def _compare(run: Run, candidate: Candidate, signature: str, tolerance: float) -
             return
         except ModelUnavailable as end:
             raise ModelUnavailable(f"{signature}, batch of {size} from example {expected.ids[0]} on: {end}") from end
-        for difference in mismatches(outputs, expected, candidate.vocabulary, tolerance):
+        for difference in mismatches(outputs, expected, candidate.vocabulary, tolerance, candidate.decision):
             yield f"{signature}, {difference} (in a batch of {size})"
 
 

@@ -34,6 +34,7 @@ from components.table_file import (
 )
 from serving.client.metadata import IMAGE_INPUTS, ModelMetadata, TensorDescription
 from serving.model_store import ModelStoreError, ModelVersion, list_versions, served_version
+from serving.signatures.common import CLASSIFY, SERVING_DEFAULT, read_decision
 
 
 @dataclass(frozen=True)
@@ -280,7 +281,7 @@ def _with_compressed(*suffixes: str) -> tuple[str, ...]:
 
 
 # The first that a model has is asked.
-_SIGNATURES = ("classify", "serving_default")
+_SIGNATURES = (CLASSIFY, SERVING_DEFAULT)
 _RANKED_OUTPUTS = {"labels", "probabilities"}
 _FINGERPRINT_CHARACTERS = 8
 
@@ -297,6 +298,7 @@ class PublishedModel:
         signature: `classify` where there is one, else `serving_default`.
         inputs: of the signature.
         outputs: of the signature, those that are read.
+        decides: whether `serving_default` is asked too, since its label is not always the most probable one.
     """
 
     base_path: str
@@ -306,6 +308,7 @@ class PublishedModel:
     signature: str
     inputs: Mapping[str, TensorDescription]
     outputs: tuple[str, ...]
+    decides: bool = False
 
     @property
     def takes(self) -> Literal["photos", "texts", "tables"]:
@@ -338,7 +341,14 @@ def find_model(base_path: str, number: int | None = None) -> PublishedModel:
             outputs = _outputs_read(signature.outputs)
             if outputs:
                 return PublishedModel(
-                    base_path, version.number, version.path, _origin(version), name, signature.inputs, outputs
+                    base_path=base_path,
+                    number=version.number,
+                    path=version.path,
+                    origin=_origin(version),
+                    signature=name,
+                    inputs=signature.inputs,
+                    outputs=outputs,
+                    decides=name == CLASSIFY and read_decision(version.path) is not None,
                 )
     raise BrokenInput(
         f"version {version.number} in {base_path} answers with no labels: expected a signature classify with the "

@@ -31,7 +31,7 @@ class Prediction:
     Attributes:
         source: the file.
         line: in which the row begins, from 1; None for a photo.
-        label: the best one.
+        label: that `serving_default` answers: the best one, or the one that a decision of the model chooses.
         probability: of that label; None where the model gives none.
         probabilities: label -> probability, the best first, as many as the model's `classify` ranks.
     """

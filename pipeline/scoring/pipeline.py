@@ -26,6 +26,7 @@ from pipeline.scoring.outputs import ROW_WRITERS, Prediction, Shard, WriteShard,
 from serving.client.table_columns import table_value
 from serving.client.tensors import input_array
 from serving.session_model import SessionModel
+from serving.signatures.common import SERVING_DEFAULT
 
 BAD = "bad"
 
@@ -86,7 +87,9 @@ class ScoreBatch(beam.DoFn):
         model = self._model
         columns = {name: np.concatenate([each[name] for each in inputs]) for name in model.inputs}
         try:
-            outputs = self._session.run(model.signature, columns, model.outputs)
+            outputs = dict(self._session.run(model.signature, columns, model.outputs))
+            if model.decides:
+                outputs |= self._session.run(SERVING_DEFAULT, columns)
         except tf.errors.OpError as error:
             if len(items) == 1:
                 return [BadItem(items[0].source, items[0].line, str(error.message).partition("\n")[0])]
@@ -113,10 +116,9 @@ def _answer(item: Item, outputs: Mapping[str, np.ndarray]) -> Prediction | BadIt
             return BadItem(item.source, item.line, "the model gives no label")
         return Prediction(item.source, item.line, _text(label), None, {})
     labels = [_text(label) for label in outputs["labels"]]
-    probabilities = list(outputs["probabilities"])
-    return Prediction(
-        item.source, item.line, labels[0], probabilities[0], dict(zip(labels, probabilities, strict=True))
-    )
+    probabilities = dict(zip(labels, outputs["probabilities"], strict=True))
+    answered = _text(outputs["output_0"]) if "output_0" in outputs else labels[0]
+    return Prediction(item.source, item.line, answered, probabilities[answered], probabilities)
 
 
 def _text(value: object) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
@@ -51,6 +54,47 @@ def parse_examples(examples: tf.Tensor, spec: FeatureSpec) -> dict[str, tf.Tenso
     return parsed
 
 
+@dataclass(frozen=True)
+class Decision:
+    """Which label is answered, where that is not always the most probable one.
+
+    Attributes:
+        label: answered where its probability is at least the threshold; else the most probable of the others is.
+        threshold: a float32.
+    """
+
+    label: str
+    threshold: float
+
+    def numbers(self, probabilities: np.ndarray, labels: Sequence[str]) -> np.ndarray:
+        """int64 [n]: the number of the label that is answered to each row of float32 [n, classes]."""
+        return decided_numbers(probabilities, list(labels).index(self.label), self.threshold)
+
+
+def decided_numbers(probabilities: np.ndarray, number: int, threshold: float) -> np.ndarray:
+    """int64 [n]: `number` where its probability in float32 [n, classes] reaches the threshold, else the best other."""
+    others = np.where(np.arange(probabilities.shape[1]) == number, np.float32(-1), probabilities)
+    return np.where(probabilities[:, number] >= np.float32(threshold), number, others.argmax(axis=1))
+
+
+_DECISION_FILE = "assets.extra/decision.json"
+
+
+def write_decision(saved_model: str, decision: Decision) -> None:
+    """Leave in an export what its `serving_default` does, for those who have its probabilities."""
+    tf.io.gfile.makedirs(f"{saved_model}/assets.extra")
+    with tf.io.gfile.GFile(f"{saved_model}/{_DECISION_FILE}", "w") as file:
+        file.write(json.dumps(asdict(decision)))
+
+
+def read_decision(saved_model: str) -> Decision | None:
+    """What write_decision wrote; None for an export that answers the most probable label."""
+    if not tf.io.gfile.exists(f"{saved_model}/{_DECISION_FILE}"):
+        return None
+    with tf.io.gfile.GFile(f"{saved_model}/{_DECISION_FILE}") as file:
+        return Decision(**json.loads(file.read()))
+
+
 # The file name of the vocabulary, among the assets of Transform's graph and of the export.
 VOCABULARY = "labels"
 
@@ -60,18 +104,26 @@ class Labels(tf.Module):
 
     Args:
         vocabulary: a text file with one label a line; line i names class i.
+        decision: which label is answered; None for the most probable one.
     """
 
-    def __init__(self, vocabulary: str) -> None:
+    def __init__(self, vocabulary: str, decision: Decision | None = None) -> None:
         super().__init__(name="labels")
+        self._decision = None if decision is None else (_lines(vocabulary).index(decision.label), decision.threshold)
         initializer = tf.lookup.TextFileInitializer(
             vocabulary, tf.int64, tf.lookup.TextFileIndex.LINE_NUMBER, tf.string, tf.lookup.TextFileIndex.WHOLE_LINE
         )
         self._table = tf.lookup.StaticHashTable(initializer, default_value="")
 
     def best(self, probabilities: tf.Tensor) -> tf.Tensor:
-        """string [batch]: the most probable label of each row of `probabilities`, float32 [batch, classes]."""
-        return self._table.lookup(tf.argmax(probabilities, axis=-1))
+        """string [batch]: the label that is answered to each row of `probabilities`, float32 [batch, classes]."""
+        if self._decision is None:
+            return self._table.lookup(tf.argmax(probabilities, axis=-1))
+        number, threshold = self._decision
+        decided = tf.range(tf.shape(probabilities)[1]) == number
+        others = tf.argmax(tf.where(decided, -1.0, probabilities), axis=-1)
+        is_decided = probabilities[:, number] >= tf.constant(threshold, tf.float32)
+        return self._table.lookup(tf.where(is_decided, tf.constant(number, tf.int64), others))
 
     def ranked(self, probabilities: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor]:
         """The `count` best labels, string [batch, count], and their probabilities, float32 [batch, count]."""
@@ -88,7 +140,11 @@ def read_labels(saved_model: str) -> list[str]:
     Raises:
         tf.errors.NotFoundError: the export has no label vocabulary.
     """
-    with tf.io.gfile.GFile(f"{saved_model}/assets/{VOCABULARY}", "rb") as file:
+    return _lines(f"{saved_model}/assets/{VOCABULARY}")
+
+
+def _lines(path: str) -> list[str]:
+    with tf.io.gfile.GFile(path, "rb") as file:
         return [line.decode() for line in file.read().splitlines()]
 
 

@@ -24,12 +24,19 @@ from components.evaluator.classification import (
     slice_statistics,
     sums_of,
 )
-from components.evaluator.eval_config import overall_metrics, slice_bounds
+from components.evaluator.eval_config import aligned, overall_metrics, slice_bounds
 from components.evaluator.executor import Executor
 from components.evaluator.options import EvaluationOptions
-from components.evaluator.predictions import aligned
 from pipeline.runners.local import BEAM_PIPELINE_ARGS
-from serving.signatures.common import SERVE_EXAMPLES, TRANSFORM_FEATURES, Labels, ServedModel, export
+from serving.signatures.common import (
+    SERVE_EXAMPLES,
+    TRANSFORM_FEATURES,
+    Decision,
+    Labels,
+    ServedModel,
+    export,
+    write_decision,
+)
 
 SCORES = pd.DataFrame(
     {
@@ -108,12 +115,16 @@ def export_model(path: Path, labels: Sequence[str], shift: float = 0.0) -> None:
     export(model, str(path / "Format-Serving"))
 
 
-def write_examples(folder: Path, rows: Sequence[tuple[float, str | None, str]]) -> standard_artifacts.Examples:
-    """An eval split of scores, labels and groups."""
+def write_examples(
+    folder: Path, rows: Sequence[tuple[float, str | None, str]], weights: Sequence[float] = ()
+) -> standard_artifacts.Examples:
+    """An eval split of scores, labels and groups, and of weights where there are any."""
     (folder / "Split-eval").mkdir(parents=True)
     with tf.io.TFRecordWriter(str(folder / "Split-eval/data.gz"), "GZIP") as writer:
-        for score, label, group in rows:
+        for number, (score, label, group) in enumerate(rows):
             example = tf.train.Example()
+            if weights:
+                example.features.feature["w"].float_list.value.append(weights[number])
             example.features.feature["score"].float_list.value.append(score)
             if label:
                 example.features.feature["label"].bytes_list.value.append(label.encode())
@@ -272,6 +283,28 @@ def test_metrics_of_the_positive_label_are_scikit_learns(in_groups):
     for name, value in expected.items():
         assert metrics[name] == pytest.approx(value, abs=1e-6), name
     assert STATISTICS not in metrics
+
+
+def test_labels_are_those_that_are_decided_and_rows_count_as_they_weigh(tmp_path):
+    export_model(tmp_path / "model", ["no", "yes"])
+    export_model(tmp_path / "served", ["no", "yes"])
+    write_decision(str(tmp_path / "model/Format-Serving"), Decision("yes", 0.25))
+    weights = [3.0 if group == "b" else 0.5 for _, _, group in GROUPS]
+    rows = write_examples(tmp_path / "examples", GROUPS, weights)
+    options = EvaluationOptions(at_least={"recall": 0.1}, may_worsen_by={"specificity": 0.0, "ece": 0.0})
+    served = model_artifact(tmp_path / "served", has_model=1)
+    blessing = evaluate(rows, model_artifact(tmp_path / "model"), served, options, tmp_path, "yes", "w")
+    truth, scores = [label == "yes" for _, label, _ in GROUPS], np.array([score for score, _, _ in GROUPS])
+    found = overall_metrics(str(tmp_path / "evaluation"))
+    for name, metric in (("precision", "precision_score"), ("recall", "recall_score"), ("accuracy", "accuracy_score")):
+        expected = getattr(sklearn.metrics, metric)(truth, scores >= 0.25, sample_weight=weights)
+        assert found[name] == pytest.approx(expected, abs=1e-6), name
+    precision = sklearn.metrics.average_precision_score(truth, scores, sample_weight=weights)
+    assert found["pr_auc"] == pytest.approx(precision, abs=1e-6)
+    assert found["example_count"] == len(GROUPS)
+    # The served model answers the most probable label: of those without the label some, the new one none.
+    right = sklearn.metrics.recall_score(truth, scores > 0.5, pos_label=False, sample_weight=weights)
+    assert blessing.get_string_custom_property("reason").startswith(f"specificity changed by {-right:+.4f} against")
 
 
 def test_the_verdict_names_slice_figure_interval_and_bound_where_a_slice_misses_one(in_groups):

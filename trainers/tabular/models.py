@@ -215,6 +215,8 @@ class Classifier:
         curves: name -> a value an epoch, where epochs were trained.
         report: for the provenance, what was tried.
         save: where there are members: writes each, by its name, into a folder.
+        out_of_fold: rows of the table, int64 [m], and what models which did not see them say of them, float
+            [m, classes]; None where nothing was held out.
     """
 
     predict: Callable[[TransformedSplit], np.ndarray]
@@ -223,6 +225,7 @@ class Classifier:
     curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
     report: Mapping[str, Any] = field(default_factory=dict)
     save: Callable[[Path], None] | None = None
+    out_of_fold: tuple[np.ndarray, np.ndarray] | None = None
 
 
 def keras_classifier(model: keras.Model, curves: Mapping[str, Sequence[float]] = {}) -> Classifier:

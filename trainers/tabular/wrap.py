@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,11 +15,12 @@ import tensorflow as tf
 import tensorflow_transform as tft
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from serving.reference_predictions import ReferencePredictions
-from serving.signatures.common import VOCABULARY, Labels, export
+from serving.reference_predictions import predictions_of
+from serving.signatures.common import VOCABULARY, Decision, Labels, export, write_decision
 from serving.signatures.tabular import served_model
 from trainers.artifacts import write_artifacts
 from trainers.errors import TrainingError, first_line
+from trainers.options import DecisionOptions
 from trainers.splits import TransformGraph, data_fingerprint, read_transformed_split
 from trainers.tabular.options import WrapTableOptions
 from trainers.tabular.sklearn_pipelines import SklearnModel, sklearn_model
@@ -463,7 +464,9 @@ def raw_preprocessing(options: WrapTableOptions, preprocessing: TabularOptions) 
     return preprocessing.model_copy(update={"raw": dict(model.columns), "label": completed})
 
 
-def wrap(fn_args: FnArgs, options: WrapTableOptions, code_fingerprint: str) -> None:
+def wrap(
+    fn_args: FnArgs, options: WrapTableOptions, code_fingerprint: str, decide: DecisionOptions | None = None
+) -> None:
     """What run_fn does with a model that exists: export it, and leave what its own library says of the eval split."""
     preprocessing = TabularOptions.model_validate_json(fn_args.custom_config["preprocessing"])
     transform_output = tft.TFTransformOutput(fn_args.transform_output)
@@ -472,16 +475,21 @@ def wrap(fn_args: FnArgs, options: WrapTableOptions, code_fingerprint: str) -> N
     model = wrapped_table(options, labels)
     features = {name: f"{RAW}{number}" for number, name in enumerate(preprocessing.raw)}
     wanted = {*features, preprocessing.label.column}
+    decision = None
+    if decide is not None and decide.threshold is not None and preprocessing.label.positive is not None:
+        decision = Decision(preprocessing.label.positive, float(np.float32(decide.threshold)))
     served = served_model(
         transform=transform,
         predict=lambda raw: model.predict({name: raw[feature] for name, feature in features.items()}),
-        labels=Labels(transform_output.vocabulary_file_by_name(VOCABULARY)),
+        labels=Labels(transform_output.vocabulary_file_by_name(VOCABULARY), decision),
         raw_feature_spec={name: spec for name, spec in transform.raw_feature_spec.items() if name in wanted},
         label_column=preprocessing.label.column,
         classes=len(labels),
     )
     served.resources["tables"] = [*model.tables]
     export(served, fn_args.serving_model_dir)
+    if decision is not None:
+        write_decision(fn_args.serving_model_dir, decision)
     weight = fn_args.custom_config.get("weight", "")
     train = read_transformed_split(fn_args.train_files, transform, weight=weight)
     evaluation = read_transformed_split(fn_args.eval_files, transform, weight=weight)
@@ -495,9 +503,8 @@ def wrap(fn_args: FnArgs, options: WrapTableOptions, code_fingerprint: str) -> N
         fn_args.serving_model_dir,
         fn_args.model_run_dir,
         model=None,
-        predictions=ReferencePredictions(
-            evaluation.ids, [labels[best] for best in probabilities.argmax(axis=1)], probabilities
-        ),
+        predictions=predictions_of(evaluation.ids, labels, probabilities, decision),
+        decision={} if decision is None else {**asdict(decision), "by": str(decide)},
         data_fingerprint=data_fingerprint(train.fingerprint, evaluation.fingerprint),
         code_fingerprint=code_fingerprint,
         left_out=train.left_out + evaluation.left_out,
