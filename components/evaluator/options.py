@@ -34,7 +34,7 @@ class SliceOptions(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> SliceOptions:
-        if "undecided" in self.model_fields_set and not (self.at_least or self.at_most):
+        if self.undecided == "fail" and not (self.at_least or self.at_most):
             raise ValueError("undecided is about bounds: give at_least or at_most beside it, at_least: {recall: 0.7}")
         return self
 

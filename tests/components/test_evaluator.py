@@ -259,7 +259,10 @@ def in_groups(groups, candidate, tmp_path_factory) -> tuple[standard_artifacts.M
     options = EvaluationOptions(
         at_least={"recall": 0.6, "precision": 0.9},
         at_most={"ece": 0.05},
-        slices=({"columns": ("group",), "at_least": {"recall": 0.75, "auc": 0.6}, "at_most": {"cross_entropy": 0.5}},),
+        slices=(
+            {"columns": ("group",), "at_least": {"recall": 0.75, "auc": 0.6}, "at_most": {"cross_entropy": 0.5}},
+            ["group"],
+        ),
     )
     folder = tmp_path_factory.mktemp("in_groups")
     return evaluate(groups, candidate, model_artifact(folder, has_model=0), options, folder, positive="yes"), folder
