@@ -223,9 +223,13 @@ def _average_precision(scores: np.ndarray) -> float:
     return float((np.diff(positives, prepend=0) * precision).sum() / positives[-1])
 
 
+# Of each of MEASURED: its value, and the two numbers that `interval` takes.
+NUMBERS_EACH = 3
+
+
 def slice_statistics(sums: Sums) -> np.ndarray:
-    """float64: the number of rows; of each of MEASURED its value and the spread that `interval` takes; then of each
-    label, how many rows of equal weight would tell as much as its rows do.
+    """float64: the number of rows; NUMBERS_EACH for each of MEASURED; then of each label, how many rows of equal weight
+    would tell as much as its rows do.
 
     Source of that number, (sum of weights)^2 / sum of squares: Kish, Survey Sampling (1965).
     """
@@ -236,32 +240,27 @@ def slice_statistics(sums: Sums) -> np.ndarray:
     either = sums["cells"][1] + positives.sum(axis=0)
     total, squares = sums["weights"]
     value = {name: _value(name, sums) for name in MEASURED if name != "pr_auc" or "scores" in sums}
-    loss = value["cross_entropy"]
+    loss, count = value["cross_entropy"], _effective(sums["weights"])
     _, squared_once, squared_twice = sums["losses"]
-    noise = np.random.default_rng(0).normal(size=(_DRAWS, _CALIBRATION_BINS))
-    drawn = np.abs(sums["gaps"][0] + noise * np.sqrt(sums["gaps"][1])).sum(axis=1)
-    spread = {
-        "accuracy": _effective(sums["weights"]),
-        "precision": _effective(answered),
-        "recall": _effective(positives.sum(axis=0)),
-        "specificity": _effective(negatives.sum(axis=0)),
-        "f1": _effective(either),
-        "pr_auc": _logit_error(value.get("pr_auc", np.nan), _effective(positives.sum(axis=0))),
-        "cross_entropy": _ratio(np.sqrt(max(squared_twice - 2 * loss * squared_once + loss**2 * squares, 0)), total),
-        "ece": _ratio(drawn.std(), total),
+    variance = max(squared_twice - 2 * loss * squared_once + loss**2 * squares, 0.0) * count / max(count - 1, 1e-9)
+    noise = np.random.default_rng(0).normal(size=(_DRAWS, _CALIBRATION_BINS)) * np.sqrt(sums["gaps"][1])
+    drawn, by_chance = (np.abs(gaps).sum(axis=1) for gaps in (sums["gaps"][0] + noise, noise))
+    numbers = {
+        "accuracy": (count, 0),
+        "precision": (_effective(answered), 0),
+        "recall": (_effective(positives.sum(axis=0)), 0),
+        "specificity": (_effective(negatives.sum(axis=0)), 0),
+        "f1": (_effective(either), 0),
+        "pr_auc": (_effective(positives.sum(axis=0)), 0),
+        "cross_entropy": (_ratio(np.sqrt(variance), total), count),
+        "ece": (_ratio(drawn.std(), total), _ratio(by_chance.mean(), total)),
     }
-    pairs = [(value.get(name, np.nan), spread[name]) for name in MEASURED]
-    return np.array([sums["rows"], *np.ravel(pairs), *map(_effective, sums["classes"])], np.float64)
+    found = [(value.get(name, np.nan), *numbers[name]) for name in MEASURED]
+    return np.array([sums["rows"], *np.ravel(found), *map(_effective, sums["classes"])], np.float64)
 
 
 def _effective(weights: np.ndarray) -> float:
     return float(weights[0] ** 2 / weights[1]) if weights[1] > 0 else 0.0
-
-
-def _logit_error(share: float, count: float) -> float:
-    """Source: Boyd, Eng and Page, Area under the Precision-Recall Curve (ECML 2013), the logit interval."""
-    share = _inside(share, count)
-    return float(1 / np.sqrt(count * share * (1 - share))) if count > 0 else float("nan")
 
 
 def _inside(share: float, count: float) -> float:
@@ -269,8 +268,53 @@ def _inside(share: float, count: float) -> float:
     return float(np.clip(share, 1 / (2 * count + 2), 1 - 1 / (2 * count + 2)))
 
 
-def auc_spread(area: float, counts: np.ndarray) -> float:
-    """The standard error of the logit of an area under the ROC curve; of more than two labels, of their mean.
+def interval(
+    name: str, value: float, spread: float, confidence: float, further: float | np.ndarray = 0.0
+) -> tuple[float, float]:
+    """The confidence interval of a metric of a slice; NaN where no row tells anything.
+
+    Shares (accuracy, precision, recall, specificity) have Wilson's; f1 that of the share it is made of, of the rows
+    that are or are answered to be positive; auc and pr_auc that of their logit; cross_entropy Student's. An ece is
+    larger than the true one by chance alone: its interval begins lower by as much as chance can add.
+
+    Args:
+        name: `auc`, or one of MEASURED.
+        value: of the metric.
+        spread: of slice_statistics; of no meaning for auc.
+        confidence: between 0 and 1.
+        further: the number behind it; for auc, of each label how many rows it has.
+
+    Source: Hand, Christen and Kirielle, F*: an interpretable transformation of the F-measure, Machine Learning 110
+        (2021); Boyd, Eng and Page, Area under the Precision-Recall Curve (ECML 2013), the logit interval.
+    """
+    width = float(stats.norm.ppf((1 + confidence) / 2))
+    if not np.isfinite(value):
+        return float("nan"), float("nan")
+    if name == "auc":
+        return _logit_interval(value, *_auc_error(value, np.asarray(further)), width)
+    if name == "pr_auc":
+        share = _inside(value, spread)
+        return _logit_interval(value, share, 1 / np.sqrt(spread * share * (1 - share)), width)
+    if name == "ece":
+        return max(value - float(further) - width * spread, 0.0), value + width * spread
+    if name == "cross_entropy":
+        if not further > 1.5:  # of one row nothing is known of how much rows differ
+            return float("nan"), float("nan")
+        width = float(stats.t.ppf((1 + confidence) / 2, float(further) - 1))
+        return max(value - width * spread, 0.0), value + width * spread
+    if name == "f1":
+        low, high = wilson_interval(value / (2 - value), spread, confidence)
+        return 2 * low / (1 + low), 2 * high / (1 + high)
+    return wilson_interval(value, spread, confidence)
+
+
+def _logit_interval(value: float, share: float, error: float, width: float) -> tuple[float, float]:
+    low, high = expit(logit(share) - width * error), expit(logit(share) + width * error)
+    return min(float(low), value), max(float(high), value)
+
+
+def _auc_error(area: float, counts: np.ndarray) -> tuple[float, float]:
+    """An area under the ROC curve whose logit is finite, and the standard error of that; of several labels, the mean's.
 
     Args:
         area: the area, or the mean of the areas.
@@ -278,44 +322,12 @@ def auc_spread(area: float, counts: np.ndarray) -> float:
 
     Source: Hanley and McNeil, Radiology 143 (1982), equation 1.
     """
-    classes = counts[1:] if len(counts) == 2 else counts
+    others = counts.sum() - counts
+    of_each = [(own, other) for own, other in zip(counts, others, strict=True) if own > 0 and other > 0]
+    share = _inside(area, min(min(pair) for pair in of_each)) if of_each else float("nan")
     variances = []
-    for positives in classes:
-        negatives = counts.sum() - positives
-        if positives <= 0 or negatives <= 0:
-            continue
-        share = _inside(area, min(positives, negatives))
+    for positives, negatives in of_each[1:] if len(counts) == 2 else of_each:
         both = share / (2 - share) - share**2, 2 * share**2 / (1 + share) - share**2
         pairs = share * (1 - share) + (positives - 1) * both[0] + (negatives - 1) * both[1]
         variances.append(pairs / (positives * negatives) / (share * (1 - share)) ** 2)
-    return float(np.sqrt(np.mean(variances))) if variances else float("nan")
-
-
-def interval(name: str, value: float, spread: float, confidence: float) -> tuple[float, float]:
-    """The confidence interval of a metric of a slice.
-
-    Shares (accuracy, precision, recall, specificity) have Wilson's; f1 has that of the share it is made of, of the rows
-    that are or are answered to be positive; auc and pr_auc have that of their logit; cross_entropy and ece the normal
-    one.
-
-    Args:
-        name: `auc`, or one of MEASURED.
-        value: of the metric.
-        spread: from slice_statistics or auc_spread.
-        confidence: between 0 and 1.
-
-    Source: Wilson, Probable inference, JASA 1927; Hand, Christen and Kirielle, F*: an interpretable transformation of
-        the F-measure, Machine Learning 110 (2021).
-    """
-    width = float(stats.norm.ppf((1 + confidence) / 2))
-    if not np.isfinite(value) or not np.isfinite(spread):
-        return float("nan"), float("nan")
-    if name in ("cross_entropy", "ece"):
-        return max(value - width * spread, 0.0), value + width * spread
-    if name in ("auc", "pr_auc"):
-        centre = logit(np.clip(value, 1e-6, 1 - 1e-6))
-        return min(float(expit(centre - width * spread)), value), max(float(expit(centre + width * spread)), value)
-    if name == "f1":
-        low, high = wilson_interval(value / (2 - value), spread, confidence)
-        return 2 * low / (1 + low), 2 * high / (1 + high)
-    return wilson_interval(value, spread, confidence)
+    return share, float(np.sqrt(np.mean(variances))) if variances else float("nan")

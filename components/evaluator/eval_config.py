@@ -13,7 +13,14 @@ import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.proto import config_pb2, metrics_for_slice_pb2, validation_result_pb2
 
 from components.errors import BrokenInput
-from components.evaluator.classification import MEASURED, STATISTICS, ClassifierMetric, Decisions, auc_spread, interval
+from components.evaluator.classification import (
+    MEASURED,
+    NUMBERS_EACH,
+    STATISTICS,
+    ClassifierMetric,
+    Decisions,
+    interval,
+)
 from components.evaluator.options import LOWER_IS_BETTER, OF_POSITIVE, EvaluationOptions, Metric, SliceOptions
 
 CANDIDATE = "candidate"
@@ -182,6 +189,7 @@ def slice_name(key: metrics_for_slice_pb2.SliceKey) -> str:
     return ", ".join(parts)
 
 
+_Figure: TypeAlias = tuple[int, float, float, float | np.ndarray]
 _Kind: TypeAlias = Literal["at_least", "at_most"]
 SLICE_BOUNDS_FILE = "slice_bounds.json"
 # All intervals of an evaluation hold together so often.
@@ -249,23 +257,25 @@ class SliceBound:
 
 def slice_bounds(options: EvaluationOptions, evaluation: str) -> list[SliceBound]:
     """What the candidate reaches in each slice that has bounds, from the directory that TFMA wrote."""
-    found: list[tuple[SliceOptions, _Kind, Metric, float, str, int, float, float]] = []
+    found: list[tuple[SliceOptions, _Kind, Metric, float, str, _Figure]] = []
     slices = [metrics for metrics in tfma.load_metrics(evaluation) if metrics.slice_key.single_slice_keys]
     for one in options.slices:
         of_kinds: list[tuple[_Kind, dict[Metric, float]]] = [("at_least", one.at_least), ("at_most", one.at_most)]
         for kind, bounds in of_kinds:
             for metric, bound in bounds.items():
                 measured = [
-                    (slice_name(metrics.slice_key), *_figure(metrics, metric))
+                    (slice_name(metrics.slice_key), _figure(metrics, metric))
                     for metrics in slices
                     if {single.column for single in metrics.slice_key.single_slice_keys} == set(one.columns)
                 ]
-                empty = (", ".join(f"{column}=any" for column in one.columns), 0, np.nan, np.nan)
-                found += [(one, kind, metric, bound, *figure) for figure in sorted(measured) or [empty]]
-    intervals = sum(bool(np.isfinite(value)) for *_, value, _ in found)
+                measured.sort(key=lambda figure: figure[0])
+                if not measured:
+                    measured = [(", ".join(f"{column}=any" for column in one.columns), (0, np.nan, np.nan, 0.0))]
+                found += [(one, kind, metric, bound, *figure) for figure in measured]
+    intervals = sum(bool(np.isfinite(figure[1])) for *_, figure in found)
     result = []
-    for one, kind, metric, bound, name, rows, value, spread in found:
-        low, high = interval(metric, value, spread, 1 - (1 - _CONFIDENCE) / max(intervals, 1))
+    for one, kind, metric, bound, name, (rows, value, spread, further) in found:
+        low, high = interval(metric, value, spread, 1 - (1 - _CONFIDENCE) / max(intervals, 1), further)
         holds, misses = (low >= bound, high < bound) if kind == "at_least" else (high <= bound, low > bound)
         told = bool(np.isfinite(low))
         verdict: Literal["holds", "misses", "undecided"] = "misses" if misses else "holds" if holds else "undecided"
@@ -289,8 +299,8 @@ def slice_bounds(options: EvaluationOptions, evaluation: str) -> list[SliceBound
     return result
 
 
-def _figure(metrics: metrics_for_slice_pb2.MetricsForSlice, metric: str) -> tuple[int, float, float]:
-    """Of the candidate in a slice: how many examples, the value of a metric, and the spread that `interval` takes."""
+def _figure(metrics: metrics_for_slice_pb2.MetricsForSlice, metric: str) -> _Figure:
+    """Of the candidate in a slice: how many examples, the value of a metric, and what `interval` takes beside it."""
     values = {
         found.key.name: found.value
         for found in metrics.metric_keys_and_values
@@ -299,12 +309,15 @@ def _figure(metrics: metrics_for_slice_pb2.MetricsForSlice, metric: str) -> tupl
     numbers = np.array(values[STATISTICS].array_value.float64_values) if STATISTICS in values else np.zeros(1)
     rows = int(numbers[0])
     if len(numbers) == 1:
-        return rows, np.nan, np.nan
+        return rows, np.nan, np.nan, 0.0
     if metric == "auc":
         area = values["auc"].double_value.value if "auc" in values else np.nan
-        return rows, area, auc_spread(area, numbers[1 + 2 * len(MEASURED) :])
-    place = 1 + 2 * MEASURED.index(metric)
-    return rows, float(numbers[place]), float(numbers[place + 1])
+        counts = numbers[1 + NUMBERS_EACH * len(MEASURED) :]
+        # Where all examples are of one label, TFMA says 0.
+        return rows, area if (counts > 0).sum() > 1 else np.nan, np.nan, counts
+    place = 1 + NUMBERS_EACH * MEASURED.index(metric)
+    value, spread, further = numbers[place : place + NUMBERS_EACH].tolist()
+    return rows, value, spread, further
 
 
 def example_weight(example: tf.train.Example, column: str) -> float:

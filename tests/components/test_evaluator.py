@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,8 +19,8 @@ from tfx.types import standard_artifacts
 
 from components.evaluator.classification import (
     MEASURED,
+    NUMBERS_EACH,
     STATISTICS,
-    auc_spread,
     interval,
     slice_statistics,
     sums_of,
@@ -346,23 +347,39 @@ def test_bounds_of_a_column_that_no_example_has_stop_the_model(in_groups):
     )
 
 
+def test_few_rows_do_not_tell_that_a_model_is_perfect_or_badly_calibrated():
+    low, high = interval("auc", 1.0, np.nan, 0.95, np.array([12.0, 1.0]))
+    assert low < 0.6 and high == 1
+    low, high = interval("pr_auc", 1.0, 2.0, 0.95)
+    assert low < 0.4 and high == 1
+    assert np.isnan(interval("cross_entropy", 0.1, 0.0, 0.95, 1.0)).all()
+    chance = np.random.default_rng(5)
+    said = chance.uniform(0.5, 1, 60).astype(np.float32)
+    labels = (chance.random(60) < said).astype(np.int64)
+    place = 1 + NUMBERS_EACH * MEASURED.index("ece")
+    found = slice_statistics(sums_of(labels, np.stack([1 - said, said], axis=1), np.ones(60)))
+    value, spread, by_chance = found[place : place + NUMBERS_EACH]
+    assert value > 0.05 and interval("ece", value, spread, 0.95, by_chance)[0] < 0.02
+
+
 @pytest.mark.parametrize("metric", ["accuracy", "precision", "recall", "specificity", "f1", "auc", "pr_auc", "ece"])
 def test_intervals_hold_as_often_as_they_say(metric):
     chance = np.random.default_rng(3)
 
-    def drawn(rows: int) -> np.ndarray:
+    def drawn(rows: int) -> Any:
         chosen = chance.uniform(0.02, 0.98, rows)
         said = 1 / (1 + np.exp(-1.8 * np.log(chosen / (1 - chosen))))
         labels = (chance.random(rows) < chosen).astype(np.int64)
         sums = sums_of(labels, np.stack([1 - said, said], axis=1).astype(np.float32), np.ones(rows), positive=1)
         if metric == "auc":
             area = sklearn.metrics.roc_auc_score(labels, said)
-            return np.array([area, auc_spread(area, slice_statistics(sums)[1 + 2 * len(MEASURED) :])])
-        place = 1 + 2 * MEASURED.index(metric)
-        return slice_statistics(sums)[place : place + 2]
+            return area, np.nan, slice_statistics(sums)[1 + NUMBERS_EACH * len(MEASURED) :]
+        place = 1 + NUMBERS_EACH * MEASURED.index(metric)
+        return slice_statistics(sums)[place : place + NUMBERS_EACH]
 
     truth = drawn(400_000)[0]
-    intervals = [interval(metric, *drawn(400), 0.95) for _ in range(200)]
+    measured = [drawn(400) for _ in range(200)]
+    intervals = [interval(metric, value, spread, 0.95, further) for value, spread, further in measured]
     assert 0.9 <= np.mean([low <= truth <= high for low, high in intervals]) <= 1.0
     # Not by being too wide.
     assert np.mean([high - low for low, high in intervals]) < 0.16
@@ -375,6 +392,7 @@ def test_rows_of_weight_two_count_as_twice_the_rows():
     repeated = np.repeat(np.arange(5), weights.astype(int))
     once = slice_statistics(sums_of(labels, probabilities, weights, 1))
     twice = slice_statistics(sums_of(labels[repeated], probabilities[repeated], np.ones(7), 1))
-    np.testing.assert_allclose(once[1 : 1 + 2 * len(MEASURED) : 2], twice[1 : 1 + 2 * len(MEASURED) : 2], rtol=1e-6)
+    values = slice(1, 1 + NUMBERS_EACH * len(MEASURED), NUMBERS_EACH)
+    np.testing.assert_allclose(once[values], twice[values], rtol=1e-6)
     # (3 + 2)^2 / (9 + 4) rows tell as much as a row of weight 3 and one of weight 2.
     assert slice_statistics(sums_of(labels[:2], probabilities[:2], np.array([3.0, 2]), 1))[2] == pytest.approx(25 / 13)
