@@ -484,6 +484,8 @@ class RunConfig(_Section):
 
     # What trials of a search are compared by.
     objective: ClassVar[Objective] = "auc"
+    # Whether a label may be decided by a threshold, see serving.decision.
+    decides: ClassVar[bool] = False
     # Options of the trainer that other steps depend on, or that no search may choose.
     not_tuned: ClassVar[frozenset[str]] = frozenset({"warm_start"})
 
@@ -528,10 +530,8 @@ class RunConfig(_Section):
         return self
 
     @model_validator(mode="after")
-    def _check_unknown(self) -> RunConfig:
-        if self.serving.unknown is not None:
-            label = self.preprocessing.label
-            self.serving.unknown.check({*label.order, *label.names.values()})
+    def _check_serving(self) -> RunConfig:
+        self.serving.check(self.preprocessing.label, decides=self.decides, learns=self.learns)
         return self
 
     @model_validator(mode="after")

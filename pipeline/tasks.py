@@ -57,6 +57,7 @@ class TabularRunConfig(TableRunConfig):
     """A run on rows of a table."""
 
     chooses_columns: ClassVar[bool] = True
+    decides: ClassVar[bool] = True
     not_tuned: ClassVar[frozenset[str]] = frozenset({"mode", "warm_start"})
 
     preprocessing: TabularOptions

@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tensorflow as tf
 
+from serving.unknown import Decision, UnknownRule
+
 FILE_NAME = "reference_predictions.parquet"
 
 
@@ -35,10 +37,6 @@ class ReferencePredictions:
         """What serving_default answers."""
         return self.labels if self.answers is None else self.answers
 
-    def with_answers(self, answers: list[str]) -> ReferencePredictions:
-        """The same with these answers of serving_default."""
-        return replace(self, answers=answers)
-
     def rows(self, chosen: Sequence[int]) -> ReferencePredictions:
         """Some of the rows, in the order given."""
         return ReferencePredictions(
@@ -50,8 +48,40 @@ class ReferencePredictions:
 
 
 def predictions_of(ids: Sequence[str], labels: Sequence[str], probabilities: np.ndarray) -> ReferencePredictions:
-    """Those with the most probable of the labels, which are in the order of the probabilities, [n, classes]."""
-    return ReferencePredictions(list(ids), [labels[best] for best in probabilities.argmax(axis=1)], probabilities)
+    """Those with the most probable label.
+
+    Args:
+        ids: of the n examples.
+        labels: in the order of the probabilities.
+        probabilities: float32 [n, classes].
+    """
+    best = probabilities.argmax(axis=1)
+    return ReferencePredictions(list(ids), [labels[number] for number in best], probabilities)
+
+
+def with_answers(
+    predictions: ReferencePredictions,
+    labels: Sequence[str],
+    decision: Decision | None = None,
+    unknown: UnknownRule | None = None,
+) -> ReferencePredictions:
+    """The predictions with what serving_default answers: the decision chooses a label, which unknown may replace.
+
+    Args:
+        predictions: with the most probable labels.
+        labels: in the order of the probabilities.
+        decision: None for the most probable label.
+        unknown: None where each row is answered with a label of the model.
+    """
+    if decision is None and unknown is None:
+        return predictions
+    probabilities = predictions.probabilities
+    chosen = probabilities.argmax(axis=1) if decision is None else decision.numbers(probabilities, labels)
+    answers = [labels[number] for number in chosen]
+    if unknown is not None:
+        replaced = unknown.replaces(tf.constant(probabilities, tf.float32), tf.constant(chosen, tf.int64)).numpy()
+        answers = [unknown.label if one else label for label, one in zip(answers, replaced, strict=True)]
+    return replace(predictions, answers=answers)
 
 
 def example_id(serialized_example: bytes) -> str:

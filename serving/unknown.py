@@ -1,7 +1,12 @@
-"""The label for unknown: when `serving_default` answers it, and the threshold that conformal prediction sets."""
+"""What `serving_default` answers where that is not always the most probable label.
+
+A decision has a threshold of its own for one label; after it, the label for unknown takes the place of what the model
+does not know well enough, by a threshold that is given or that conformal prediction sets.
+"""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -10,7 +15,47 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from serving.reference_predictions import ReferencePredictions
+
+@dataclass(frozen=True)
+class Decision:
+    """Which label is answered, where that is not always the most probable one.
+
+    Attributes:
+        label: answered where its probability is at least the threshold; else the most probable of the others is.
+        threshold: a float32.
+    """
+
+    label: str
+    threshold: float
+
+    def numbers(self, probabilities: np.ndarray, labels: Sequence[str]) -> np.ndarray:
+        """int64 [n]: the number of the label that is answered to each row of float32 [n, classes]."""
+        return decided_numbers(probabilities, list(labels).index(self.label), self.threshold)
+
+
+def decided_numbers(probabilities: np.ndarray, number: int, threshold: float) -> np.ndarray:
+    """int64 [n]: `number` where its probability in float32 [n, classes] reaches the threshold, else the best other."""
+    others = np.where(np.arange(probabilities.shape[1]) == number, np.float32(-1), probabilities)
+    return np.where(probabilities[:, number] >= np.float32(threshold), number, others.argmax(axis=1))
+
+
+_DECISION_FILE = "assets.extra/decision.json"
+
+
+def write_decision(saved_model: str, decision: Decision) -> None:
+    """Leave in an export what its `serving_default` does, for those who have its probabilities."""
+    tf.io.gfile.makedirs(f"{saved_model}/assets.extra")
+    with tf.io.gfile.GFile(f"{saved_model}/{_DECISION_FILE}", "w") as file:
+        file.write(json.dumps(asdict(decision)))
+
+
+def read_decision(saved_model: str) -> Decision | None:
+    """What write_decision wrote; None for an export that answers the most probable label."""
+    if not tf.io.gfile.exists(f"{saved_model}/{_DECISION_FILE}"):
+        return None
+    with tf.io.gfile.GFile(f"{saved_model}/{_DECISION_FILE}") as file:
+        return Decision(**json.loads(file.read()))
+
 
 # In provenance.json.
 UNKNOWN = "unknown"
@@ -69,13 +114,6 @@ class UnknownRule:
         """bool [n]: whether probabilities, [n, classes], that are off by the tolerance may change the answer."""
         distance = np.abs(probabilities.astype(np.float64) - self.threshold)
         return np.asarray(distance.min(axis=1) <= tolerance)
-
-    def answers(self, predictions: ReferencePredictions) -> ReferencePredictions:
-        """The predictions with what serving_default answers, whose labels are the most probable ones."""
-        probabilities = predictions.probabilities
-        replaced = self.replaces(tf.constant(probabilities, tf.float32), tf.constant(probabilities.argmax(axis=1)))
-        labels = zip(predictions.labels, replaced.numpy().tolist(), strict=True)
-        return predictions.with_answers([self.label if unknown else label for label, unknown in labels])
 
 
 def calibrates(example_id: str) -> bool:

@@ -199,6 +199,7 @@ def write_artifacts(
     warm_start: str = "",
     curves: Mapping[str, Sequence[float]] | None = None,
     members: Mapping[str, Any] = {},
+    decision: Mapping[str, Any] = {},
     unknown: UnknownRule | None = None,
 ) -> None:
     """Write what later steps need into the export's parent directory, and the TensorBoard log.
@@ -210,7 +211,7 @@ def write_artifacts(
         model_run: the directory of TFX's ModelRun artifact, which the TensorBoard log is written into.
         model: the trained model; a frozen export has no variables to start another training from. None where no Keras
             model was made, and so no model.keras is.
-        predictions: what the training graph says of the eval split.
+        predictions: what the training graph says of the eval split, and what serving_default is to answer.
         data_fingerprint: of the examples trained and evaluated on.
         code_fingerprint: of the config and the code that made the model.
         left_out: how many examples of both splits had no usable label.
@@ -219,6 +220,7 @@ def write_artifacts(
         warm_start: from where the training began, see trainers/warm_start.py, if it was to begin with a served model.
         curves: name -> a value an epoch, where it is not what Keras recorded of the model.
         members: what was tried on folds, by which figures, and what was kept of it; {} where nothing was.
+        decision: from which probability on a label is answered, and by which figures; {} for the most probable label.
         unknown: when serving_default answers a label of its own.
     """
     folder = os.path.dirname(export_path.rstrip("/"))  # noqa: PTH120 (may be an object store's path)
@@ -228,8 +230,7 @@ def write_artifacts(
     if curves:
         _write_json(f"{folder}/{LEARNING_CURVES_FILE}", curves)
         write_tensorboard_log(model_run, curves, hyperparameters, metrics={})
-    answered = unknown.answers(predictions) if unknown else predictions
-    reference_predictions.write(f"{folder}/{reference_predictions.FILE_NAME}", answered)
+    reference_predictions.write(f"{folder}/{reference_predictions.FILE_NAME}", predictions)
     provenance = {
         "data_fingerprint": data_fingerprint,
         "code_fingerprint": code_fingerprint,
@@ -237,6 +238,7 @@ def write_artifacts(
         **(precision or {}),
         **({"warm_start": warm_start} if warm_start else {}),
         **({"members": members} if members else {}),
+        **({"decision": decision} if decision else {}),
         **(unknown.as_provenance() if unknown else {}),
         **({"hyperparameters": hyperparameters} if hyperparameters else {}),
         "libraries": {library: version(library) for library in LIBRARIES},

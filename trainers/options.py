@@ -19,6 +19,8 @@ from pydantic import (
     model_validator,
 )
 
+from transform.options import LabelOptions
+
 
 def option_type(trainer: BaseModel, name: str) -> Any:
     """The type of an option's values: `int` or `float` where they are single numbers, else what it is annotated with.
@@ -62,6 +64,44 @@ Precision = Literal["float32", "bfloat16"]
 # normalization is folded into the convolutions. bfloat16: each number is kept to eight bits, layer after layer, which
 # moves the probabilities of two labels that are close by some hundredths.
 TOLERANCES: dict[Precision, float] = {"float32": 1e-4, "bfloat16": 5e-2}
+
+
+OfLabel = Literal["precision", "recall", "specificity"]
+
+
+class DecisionOptions(BaseModel):
+    """From which probability on the positive label is answered; one of these.
+
+    Attributes:
+        threshold: the probability.
+        maximise: the threshold that is best by this metric, on rows of the train split that models did not see.
+        at_least: a metric that is reached on these rows, at the best threshold of those that reach it: of precision and
+            specificity the one with the highest recall, of recall the one with the highest precision.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    threshold: float | None = Field(None, gt=0, lt=1)
+    maximise: Literal["f1", "accuracy"] | None = None
+    at_least: dict[OfLabel, Annotated[float, Field(gt=0, le=1)]] = {}
+
+    @model_validator(mode="after")
+    def _check(self) -> DecisionOptions:
+        given = [self.threshold is not None, self.maximise is not None, *(True for _ in self.at_least)]
+        if sum(given) != 1:
+            raise ValueError(
+                "give one of threshold: 0.3, maximise: f1 (or accuracy), and at_least: {precision: 0.9} with one metric"
+            )
+        return self
+
+    def __str__(self) -> str:
+        """As a config has it."""
+        if self.threshold is not None:
+            return f"threshold: {self.threshold:g}"
+        if self.maximise is not None:
+            return f"maximise: {self.maximise}"
+        ((metric, bound),) = self.at_least.items()
+        return f"at_least: {{{metric}: {bound:g}}}"
 
 
 Options = TypeVar("Options", bound=BaseModel)
@@ -127,12 +167,44 @@ class ServingOptions(BaseModel):
     """What the exported model answers.
 
     Attributes:
-        unknown: when it answers a label of its own; None for never.
+        decision: from which probability on it answers the positive label; None for the most probable label. Of tables
+            alone.
+        unknown: when it answers a label of its own, whatever was decided before; None for never.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    decision: DecisionOptions | None = None
     unknown: UnknownOptions | None = None
+
+    def check(self, label: LabelOptions, decides: bool, learns: bool) -> None:
+        """Check them against the rest of a config.
+
+        Args:
+            label: of the preprocessing.
+            decides: whether models of the task know a decision.
+            learns: whether the run trains a model, rather than taking one that exists.
+
+        Raises:
+            ValueError: they do not go together.
+        """
+        if self.unknown is not None:
+            self.unknown.check({*label.order, *label.names.values()})
+        if self.decision is None:
+            return
+        if not decides:
+            raise ValueError(
+                "serving.decision is for task: tabular; texts and photos get the most probable label, so leave it out"
+            )
+        if label.positive is None:
+            raise ValueError(
+                "serving.decision is about one label; name it: preprocessing.label.positive, as the label is served"
+            )
+        if not learns and self.decision.threshold is None:
+            raise ValueError(
+                f"serving.decision.{self.decision} is chosen on rows that the model did not see, which nobody knows of "
+                "one that is wrapped; give a threshold"
+            )
 
     @classmethod
     def of(cls, custom_config: Mapping[str, Any]) -> ServingOptions:

@@ -144,11 +144,11 @@ def tuning_split(train: TransformedSplit, options: TunerOptions) -> tuple[Transf
     """
     held_out = held_out_for_tuning(tf.constant(train.ids, tf.string), options).numpy()
     check_held_out(train.labels[~held_out], train.labels[held_out], options)
-    return _rows(train, ~held_out), _rows(train, held_out)
+    return rows_of(train, np.flatnonzero(~held_out)), rows_of(train, np.flatnonzero(held_out))
 
 
-def _rows(split: TransformedSplit, chosen: np.ndarray) -> TransformedSplit:
-    rows = np.flatnonzero(chosen)
+def rows_of(split: TransformedSplit, rows: np.ndarray) -> TransformedSplit:
+    """Some rows of a split, by their numbers."""
     return replace(
         split,
         ids=[split.ids[row] for row in rows],

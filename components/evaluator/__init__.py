@@ -1,3 +1,3 @@
 """Metrics of the model that is served, against thresholds and against the model served now."""
 
-__all__ = ["component", "eval_config", "options", "predictions"]
+__all__ = ["component", "eval_config", "options"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import apache_beam as beam
@@ -12,12 +12,17 @@ from scipy.special import expit, logit
 from tensorflow_model_analysis.metrics import metric_types, metric_util
 from tensorflow_model_analysis.proto import config_pb2
 
+from serving.unknown import decided_numbers
+from trainers.roc import wilson_interval
+
 # Average precision comes from a histogram of the positive label's logits: rare labels have small probabilities.
 _SCORES, _LARGEST_LOGIT = 10_000, 16.0
 _CALIBRATION_BINS = 15
 _SMALLEST_PROBABILITY = 1e-7
 _DRAWS = 1000
 STATISTICS = "statistics"
+# Model -> the number of the label of its decision, and the threshold, see serving.unknown.Decision.
+Decisions: TypeAlias = Mapping[str, Sequence[float]]
 # The order of the statistics of intervals, see slice_statistics.
 MEASURED = ("accuracy", "precision", "recall", "specificity", "f1", "pr_auc", "cross_entropy", "ece")
 
@@ -31,10 +36,16 @@ class ClassifierMetric(metric_types.Metric):
     Args:
         name: which one.
         positive: the number of the label that precision, recall, f1, specificity and pr_auc are about; -1 for none.
+        decisions: of the models that do not always answer the most probable label.
     """
 
-    def __init__(self, name: str, positive: int = -1) -> None:
-        super().__init__(metric_util.merge_per_key_computations(_computations), name=name, positive=positive)
+    def __init__(self, name: str, positive: int = -1, decisions: Decisions | None = None) -> None:
+        super().__init__(
+            metric_util.merge_per_key_computations(_computations),
+            name=name,
+            positive=positive,
+            decisions=dict(decisions or {}),
+        )
 
 
 metric_types.register_metric(ClassifierMetric)
@@ -43,6 +54,7 @@ metric_types.register_metric(ClassifierMetric)
 def _computations(
     name: str,
     positive: int,
+    decisions: Decisions,
     eval_config: config_pb2.EvalConfig | None = None,
     model_name: str = "",
     output_name: str = "",
@@ -52,13 +64,17 @@ def _computations(
     of_model = {"model_name": model_name, "output_name": output_name, "example_weighted": example_weighted}
     key = metric_types.MetricKey(name=name, **of_model)
     sums = metric_types.MetricKey(name="_classifier_sums", **of_model)
+    # TFMA names the model only where there are two.
+    decision = decisions.get(model_name or eval_config.model_specs[0].name) if eval_config else None
 
     def result(metrics: Mapping[metric_types.MetricKey, Any]) -> dict[metric_types.MetricKey, Any]:
         found: Sums = metrics[sums]
         return {key: slice_statistics(found) if name == STATISTICS else _value(name, found)}
 
     return [
-        metric_types.MetricComputation(keys=[sums], preprocessors=None, combiner=_SumRows(sums, eval_config, positive)),
+        metric_types.MetricComputation(
+            keys=[sums], preprocessors=None, combiner=_SumRows(sums, eval_config, positive, decision)
+        ),
         metric_types.DerivedMetricComputation(keys=[key], result=result),
     ]
 
@@ -69,9 +85,15 @@ _ROWS_AT_ONCE = 1000
 class _SumRows(beam.CombineFn):
     """Sums over rows, some of which wait to be summed together."""
 
-    def __init__(self, key: metric_types.MetricKey, eval_config: config_pb2.EvalConfig | None, positive: int) -> None:
+    def __init__(
+        self,
+        key: metric_types.MetricKey,
+        eval_config: config_pb2.EvalConfig | None,
+        positive: int,
+        decision: Sequence[float] | None,
+    ) -> None:
         super().__init__()
-        self._key, self._config, self._positive = key, eval_config, positive
+        self._key, self._config, self._positive, self._decision = key, eval_config, positive, decision
 
     def create_accumulator(self) -> Accumulator:
         return [], {}
@@ -106,14 +128,20 @@ class _SumRows(beam.CombineFn):
         if not rows:
             return accumulator
         labels, probabilities, weights = (np.array(part) for part in zip(*rows, strict=True))
-        return [], _added(sums, sums_of(labels, probabilities, weights, self._positive))
+        return [], _added(sums, sums_of(labels, probabilities, weights, self._positive, self._decision))
 
 
 def _added(first: Sums, second: Sums) -> Sums:
     return {name: first[name] + second[name] for name in second} if first and second else first or second
 
 
-def sums_of(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray, positive: int = -1) -> Sums:
+def sums_of(
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    weights: np.ndarray,
+    positive: int = -1,
+    decision: Sequence[float] | None = None,
+) -> Sums:
     """What all metrics and their intervals are worked out from.
 
     Args:
@@ -121,9 +149,13 @@ def sums_of(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray, 
         probabilities: float32 [n, classes].
         weights: float64 [n].
         positive: the number of the positive label, -1 for none.
+        decision: the number of a label and its threshold, where the label is not always the most probable one.
     """
     rows, classes = probabilities.shape
-    answered = best = probabilities.argmax(axis=1)
+    best = probabilities.argmax(axis=1)
+    answered = best
+    if decision is not None:
+        answered = decided_numbers(probabilities, int(decision[0]), decision[1])
     of_both = np.stack([weights, weights**2], axis=1)
     normalized = probabilities / np.maximum(probabilities.sum(axis=1, keepdims=True), _SMALLEST_PROBABILITY)
     of_labels = normalized[np.arange(rows), labels].astype(np.float64)
@@ -191,9 +223,13 @@ def _average_precision(scores: np.ndarray) -> float:
     return float((np.diff(positives, prepend=0) * precision).sum() / positives[-1])
 
 
+# Of each of MEASURED: its value, and the two numbers that `interval` takes.
+NUMBERS_EACH = 3
+
+
 def slice_statistics(sums: Sums) -> np.ndarray:
-    """float64: the number of rows; of each of MEASURED its value and the spread that `interval` takes; then of each
-    label, how many rows of equal weight would tell as much as its rows do.
+    """float64: the number of rows; NUMBERS_EACH for each of MEASURED; then of each label, how many rows of equal weight
+    would tell as much as its rows do.
 
     Source of that number, (sum of weights)^2 / sum of squares: Kish, Survey Sampling (1965).
     """
@@ -204,32 +240,27 @@ def slice_statistics(sums: Sums) -> np.ndarray:
     either = sums["cells"][1] + positives.sum(axis=0)
     total, squares = sums["weights"]
     value = {name: _value(name, sums) for name in MEASURED if name != "pr_auc" or "scores" in sums}
-    loss = value["cross_entropy"]
+    loss, count = value["cross_entropy"], _effective(sums["weights"])
     _, squared_once, squared_twice = sums["losses"]
-    noise = np.random.default_rng(0).normal(size=(_DRAWS, _CALIBRATION_BINS))
-    drawn = np.abs(sums["gaps"][0] + noise * np.sqrt(sums["gaps"][1])).sum(axis=1)
-    spread = {
-        "accuracy": _effective(sums["weights"]),
-        "precision": _effective(answered),
-        "recall": _effective(positives.sum(axis=0)),
-        "specificity": _effective(negatives.sum(axis=0)),
-        "f1": _effective(either),
-        "pr_auc": _logit_error(value.get("pr_auc", np.nan), _effective(positives.sum(axis=0))),
-        "cross_entropy": _ratio(np.sqrt(max(squared_twice - 2 * loss * squared_once + loss**2 * squares, 0)), total),
-        "ece": _ratio(drawn.std(), total),
+    variance = max(squared_twice - 2 * loss * squared_once + loss**2 * squares, 0.0) * count / max(count - 1, 1e-9)
+    noise = np.random.default_rng(0).normal(size=(_DRAWS, _CALIBRATION_BINS)) * np.sqrt(sums["gaps"][1])
+    drawn, by_chance = (np.abs(gaps).sum(axis=1) for gaps in (sums["gaps"][0] + noise, noise))
+    numbers = {
+        "accuracy": (count, 0),
+        "precision": (_effective(answered), 0),
+        "recall": (_effective(positives.sum(axis=0)), 0),
+        "specificity": (_effective(negatives.sum(axis=0)), 0),
+        "f1": (_effective(either), 0),
+        "pr_auc": (_effective(positives.sum(axis=0)), 0),
+        "cross_entropy": (_ratio(np.sqrt(variance), total), count),
+        "ece": (_ratio(drawn.std(), total), _ratio(by_chance.mean(), total)),
     }
-    pairs = [(value.get(name, np.nan), spread[name]) for name in MEASURED]
-    return np.array([sums["rows"], *np.ravel(pairs), *map(_effective, sums["classes"])], np.float64)
+    found = [(value.get(name, np.nan), *numbers[name]) for name in MEASURED]
+    return np.array([sums["rows"], *np.ravel(found), *map(_effective, sums["classes"])], np.float64)
 
 
 def _effective(weights: np.ndarray) -> float:
     return float(weights[0] ** 2 / weights[1]) if weights[1] > 0 else 0.0
-
-
-def _logit_error(share: float, count: float) -> float:
-    """Source: Boyd, Eng and Page, Area under the Precision-Recall Curve (ECML 2013), the logit interval."""
-    share = _inside(share, count)
-    return float(1 / np.sqrt(count * share * (1 - share))) if count > 0 else float("nan")
 
 
 def _inside(share: float, count: float) -> float:
@@ -237,8 +268,53 @@ def _inside(share: float, count: float) -> float:
     return float(np.clip(share, 1 / (2 * count + 2), 1 - 1 / (2 * count + 2)))
 
 
-def auc_spread(area: float, counts: np.ndarray) -> float:
-    """The standard error of the logit of an area under the ROC curve; of more than two labels, of their mean.
+def interval(
+    name: str, value: float, spread: float, confidence: float, further: float | np.ndarray = 0.0
+) -> tuple[float, float]:
+    """The confidence interval of a metric of a slice; NaN where no row tells anything.
+
+    Shares (accuracy, precision, recall, specificity) have Wilson's; f1 that of the share it is made of, of the rows
+    that are or are answered to be positive; auc and pr_auc that of their logit; cross_entropy Student's. An ece is
+    larger than the true one by chance alone: its interval begins lower by as much as chance can add.
+
+    Args:
+        name: `auc`, or one of MEASURED.
+        value: of the metric.
+        spread: of slice_statistics; of no meaning for auc.
+        confidence: between 0 and 1.
+        further: the number behind it; for auc, of each label how many rows it has.
+
+    Source: Hand, Christen and Kirielle, F*: an interpretable transformation of the F-measure, Machine Learning 110
+        (2021); Boyd, Eng and Page, Area under the Precision-Recall Curve (ECML 2013), the logit interval.
+    """
+    width = float(stats.norm.ppf((1 + confidence) / 2))
+    if not np.isfinite(value):
+        return float("nan"), float("nan")
+    if name == "auc":
+        return _logit_interval(value, *_auc_error(value, np.asarray(further)), width)
+    if name == "pr_auc":
+        share = _inside(value, spread)
+        return _logit_interval(value, share, 1 / np.sqrt(spread * share * (1 - share)), width)
+    if name == "ece":
+        return max(value - float(further) - width * spread, 0.0), value + width * spread
+    if name == "cross_entropy":
+        if not further > 1.5:  # of one row nothing is known of how much rows differ
+            return float("nan"), float("nan")
+        width = float(stats.t.ppf((1 + confidence) / 2, float(further) - 1))
+        return max(value - width * spread, 0.0), value + width * spread
+    if name == "f1":
+        low, high = wilson_interval(value / (2 - value), spread, confidence)
+        return 2 * low / (1 + low), 2 * high / (1 + high)
+    return wilson_interval(value, spread, confidence)
+
+
+def _logit_interval(value: float, share: float, error: float, width: float) -> tuple[float, float]:
+    low, high = expit(logit(share) - width * error), expit(logit(share) + width * error)
+    return min(float(low), value), max(float(high), value)
+
+
+def _auc_error(area: float, counts: np.ndarray) -> tuple[float, float]:
+    """An area under the ROC curve whose logit is finite, and the standard error of that; of several labels, the mean's.
 
     Args:
         area: the area, or the mean of the areas.
@@ -246,50 +322,12 @@ def auc_spread(area: float, counts: np.ndarray) -> float:
 
     Source: Hanley and McNeil, Radiology 143 (1982), equation 1.
     """
-    classes = counts[1:] if len(counts) == 2 else counts
+    others = counts.sum() - counts
+    of_each = [(own, other) for own, other in zip(counts, others, strict=True) if own > 0 and other > 0]
+    share = _inside(area, min(min(pair) for pair in of_each)) if of_each else float("nan")
     variances = []
-    for positives in classes:
-        negatives = counts.sum() - positives
-        if positives <= 0 or negatives <= 0:
-            continue
-        share = _inside(area, min(positives, negatives))
+    for positives, negatives in of_each[1:] if len(counts) == 2 else of_each:
         both = share / (2 - share) - share**2, 2 * share**2 / (1 + share) - share**2
         pairs = share * (1 - share) + (positives - 1) * both[0] + (negatives - 1) * both[1]
         variances.append(pairs / (positives * negatives) / (share * (1 - share)) ** 2)
-    return float(np.sqrt(np.mean(variances))) if variances else float("nan")
-
-
-def interval(name: str, value: float, spread: float, confidence: float) -> tuple[float, float]:
-    """The confidence interval of a metric of a slice.
-
-    Shares (accuracy, precision, recall, specificity) have Wilson's; f1 has that of the share it is made of, of the rows
-    that are or are answered to be positive; auc and pr_auc have that of their logit; cross_entropy and ece the normal
-    one.
-
-    Args:
-        name: `auc`, or one of MEASURED.
-        value: of the metric.
-        spread: from slice_statistics or auc_spread.
-        confidence: between 0 and 1.
-
-    Source: Wilson, Probable inference, JASA 1927; Hand, Christen and Kirielle, F*: an interpretable transformation of
-        the F-measure, Machine Learning 110 (2021).
-    """
-    width = float(stats.norm.ppf((1 + confidence) / 2))
-    if not np.isfinite(value) or not np.isfinite(spread):
-        return float("nan"), float("nan")
-    if name in ("cross_entropy", "ece"):
-        return max(value - width * spread, 0.0), value + width * spread
-    if name in ("auc", "pr_auc"):
-        centre = logit(np.clip(value, 1e-6, 1 - 1e-6))
-        return min(float(expit(centre - width * spread)), value), max(float(expit(centre + width * spread)), value)
-    if name == "f1":
-        low, high = _wilson(value / (2 - value), spread, width)
-        return 2 * low / (1 + low), 2 * high / (1 + high)
-    return _wilson(value, spread, width)
-
-
-def _wilson(share: float, count: float, width: float) -> tuple[float, float]:
-    centre = (share + width**2 / (2 * count)) / (1 + width**2 / count)
-    half = width / (1 + width**2 / count) * np.sqrt(share * (1 - share) / count + width**2 / (4 * count**2))
-    return max(float(centre - half), 0.0), min(float(centre + half), 1.0)
+    return share, float(np.sqrt(np.mean(variances))) if variances else float("nan")

@@ -1,17 +1,26 @@
-"""TFMA's EvalConfig of EvaluationOptions, and what an evaluation by it found: metrics, and thresholds that fail."""
+"""TFMA's EvalConfig of EvaluationOptions, what examples carry for it, and what it found: metrics, missed thresholds."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
+import tensorflow as tf
 import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.proto import config_pb2, metrics_for_slice_pb2, validation_result_pb2
 
-from components.evaluator.classification import MEASURED, STATISTICS, ClassifierMetric, auc_spread, interval
+from components.errors import BrokenInput
+from components.evaluator.classification import (
+    MEASURED,
+    NUMBERS_EACH,
+    STATISTICS,
+    ClassifierMetric,
+    Decisions,
+    interval,
+)
 from components.evaluator.options import LOWER_IS_BETTER, OF_POSITIVE, EvaluationOptions, Metric, SliceOptions
 
 CANDIDATE = "candidate"
@@ -28,7 +37,12 @@ _CLASS_NAMES: dict[Metric, str] = {"cross_entropy": "SparseCategoricalCrossentro
 
 
 def eval_config(
-    options: EvaluationOptions, classes: int, has_baseline: bool, positive: int | None = None, weighted: bool = False
+    options: EvaluationOptions,
+    classes: int,
+    has_baseline: bool,
+    positive: int | None = None,
+    weighted: bool = False,
+    decisions: Decisions | None = None,
 ) -> config_pb2.EvalConfig:
     """Metrics of examples that carry predictions: their label in LABEL_KEY, probabilities in PREDICTION_KEY.
 
@@ -37,6 +51,7 @@ def eval_config(
         classes: how many labels there are.
         has_baseline: whether the examples carry those of a model that is served, too.
         positive: the number of the label that OF_POSITIVE are about; None leaves these out.
+        decisions: of the models that do not always answer the most probable label.
         weighted: whether the examples carry weights, in WEIGHT_KEY.
 
     TFMA: https://www.tensorflow.org/tfx/model_analysis/setup
@@ -45,7 +60,7 @@ def eval_config(
     measured: list[Metric] = ["accuracy", "cross_entropy", "ece"]
     if positive is not None:
         measured += sorted(OF_POSITIVE)
-    arguments = {"positive": -1 if positive is None else positive}
+    arguments = {"positive": -1 if positive is None else positive, "decisions": decisions or {}}
     count = config_pb2.MetricConfig(class_name="ExampleCount", config='{"name": "example_count"}')
     metrics = [_metric(metric, options, has_baseline, arguments) for metric in measured]
     if options.has_slice_bounds:
@@ -174,6 +189,7 @@ def slice_name(key: metrics_for_slice_pb2.SliceKey) -> str:
     return ", ".join(parts)
 
 
+_Figure: TypeAlias = tuple[int, float, float, float | np.ndarray]
 _Kind: TypeAlias = Literal["at_least", "at_most"]
 SLICE_BOUNDS_FILE = "slice_bounds.json"
 # All intervals of an evaluation hold together so often.
@@ -241,23 +257,25 @@ class SliceBound:
 
 def slice_bounds(options: EvaluationOptions, evaluation: str) -> list[SliceBound]:
     """What the candidate reaches in each slice that has bounds, from the directory that TFMA wrote."""
-    found: list[tuple[SliceOptions, _Kind, Metric, float, str, int, float, float]] = []
+    found: list[tuple[SliceOptions, _Kind, Metric, float, str, _Figure]] = []
     slices = [metrics for metrics in tfma.load_metrics(evaluation) if metrics.slice_key.single_slice_keys]
     for one in options.slices:
         of_kinds: list[tuple[_Kind, dict[Metric, float]]] = [("at_least", one.at_least), ("at_most", one.at_most)]
         for kind, bounds in of_kinds:
             for metric, bound in bounds.items():
                 measured = [
-                    (slice_name(metrics.slice_key), *_figure(metrics, metric))
+                    (slice_name(metrics.slice_key), _figure(metrics, metric))
                     for metrics in slices
                     if {single.column for single in metrics.slice_key.single_slice_keys} == set(one.columns)
                 ]
-                empty = (", ".join(f"{column}=any" for column in one.columns), 0, np.nan, np.nan)
-                found += [(one, kind, metric, bound, *figure) for figure in sorted(measured) or [empty]]
-    intervals = sum(bool(np.isfinite(value)) for *_, value, _ in found)
+                measured.sort(key=lambda figure: figure[0])
+                if not measured:
+                    measured = [(", ".join(f"{column}=any" for column in one.columns), (0, np.nan, np.nan, 0.0))]
+                found += [(one, kind, metric, bound, *figure) for figure in measured]
+    intervals = sum(bool(np.isfinite(figure[1])) for *_, figure in found)
     result = []
-    for one, kind, metric, bound, name, rows, value, spread in found:
-        low, high = interval(metric, value, spread, 1 - (1 - _CONFIDENCE) / max(intervals, 1))
+    for one, kind, metric, bound, name, (rows, value, spread, further) in found:
+        low, high = interval(metric, value, spread, 1 - (1 - _CONFIDENCE) / max(intervals, 1), further)
         holds, misses = (low >= bound, high < bound) if kind == "at_least" else (high <= bound, low > bound)
         told = bool(np.isfinite(low))
         verdict: Literal["holds", "misses", "undecided"] = "misses" if misses else "holds" if holds else "undecided"
@@ -281,8 +299,8 @@ def slice_bounds(options: EvaluationOptions, evaluation: str) -> list[SliceBound
     return result
 
 
-def _figure(metrics: metrics_for_slice_pb2.MetricsForSlice, metric: str) -> tuple[int, float, float]:
-    """Of the candidate in a slice: how many examples, the value of a metric, and the spread that `interval` takes."""
+def _figure(metrics: metrics_for_slice_pb2.MetricsForSlice, metric: str) -> _Figure:
+    """Of the candidate in a slice: how many examples, the value of a metric, and what `interval` takes beside it."""
     values = {
         found.key.name: found.value
         for found in metrics.metric_keys_and_values
@@ -291,9 +309,39 @@ def _figure(metrics: metrics_for_slice_pb2.MetricsForSlice, metric: str) -> tupl
     numbers = np.array(values[STATISTICS].array_value.float64_values) if STATISTICS in values else np.zeros(1)
     rows = int(numbers[0])
     if len(numbers) == 1:
-        return rows, np.nan, np.nan
+        return rows, np.nan, np.nan, 0.0
     if metric == "auc":
         area = values["auc"].double_value.value if "auc" in values else np.nan
-        return rows, area, auc_spread(area, numbers[1 + 2 * len(MEASURED) :])
-    place = 1 + 2 * MEASURED.index(metric)
-    return rows, float(numbers[place]), float(numbers[place + 1])
+        counts = numbers[1 + NUMBERS_EACH * len(MEASURED) :]
+        # Where all examples are of one label, TFMA says 0.
+        return rows, area if (counts > 0).sum() > 1 else np.nan, np.nan, counts
+    place = 1 + NUMBERS_EACH * MEASURED.index(metric)
+    value, spread, further = numbers[place : place + NUMBERS_EACH].tolist()
+    return rows, value, spread, further
+
+
+def example_weight(example: tf.train.Example, column: str) -> float:
+    """How much an example counts.
+
+    Raises:
+        BrokenInput: its weight is missing, negative or no number.
+    """
+    feature = example.features.feature[column]
+    kind = feature.WhichOneof("kind")
+    values = [] if kind in (None, "bytes_list") else getattr(feature, kind).value
+    if len(values) != 1 or not 0 <= values[0] < np.inf:
+        raise BrokenInput(
+            f"data.weight: the weight {column!r} of an example is {list(values) or 'missing'}, expected a number of at "
+            "least 0 in each row; mend the values, or leave the rows out"
+        )
+    return float(values[0])
+
+
+def aligned(probabilities: np.ndarray, labels: Sequence[str], order: Sequence[str]) -> np.ndarray:
+    """Columns of `probabilities`, which stand in the order `labels`, in the order `order`; 0 for a label not there."""
+    columns = {label: column for column, label in enumerate(labels)}
+    result = np.zeros([len(probabilities), len(order)], np.float32)
+    for target, label in enumerate(order):
+        if label in columns:
+            result[:, target] = probabilities[:, columns[label]]
+    return result

@@ -15,8 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from tfx.dsl.io import fileio
 from tfx.utils import io_utils, path_utils
 
-from components.evaluator.eval_config import BASELINE, CANDIDATE, slice_name
-from components.evaluator.predictions import aligned
+from components.evaluator.eval_config import BASELINE, CANDIDATE, aligned, example_weight, slice_name
 from components.run_report.finished_run import FinishedRun, RunArtifact
 from components.run_report.statistics import EvalPredictions
 from components.serving_check.candidate import read_examples
@@ -26,6 +25,7 @@ from serving.model_store import fingerprints
 from serving.reference_predictions import example_id
 from serving.session_model import SessionModel
 from serving.signatures.common import LABEL, SERVE_EXAMPLES, TRANSFORM_FEATURES, read_labels
+from serving.unknown import read_decision
 from trainers.artifacts import PROVENANCE_FILE
 
 
@@ -81,6 +81,8 @@ def read_predictions(run: FinishedRun) -> EvalPredictions | None:
     baseline = run.artifacts.get("baseline_model")
     compared = baseline if baseline and baseline.flag("has_model") and not is_same_model(model, baseline) else None
 
+    weight = run.config.get("data", {}).get("weight")
+    weights: list[float] = []
     truth, rows, ids = [], [], []
     for records, numbers in _with_truth(candidate, eval_files(run)):
         for record, number in zip(records, numbers.tolist(), strict=True):
@@ -89,6 +91,8 @@ def read_predictions(run: FinishedRun) -> EvalPredictions | None:
                 truth.append(number)
                 rows.append(row)
                 ids.append(id_)
+                if weight:
+                    weights.append(example_weight(tf.train.Example.FromString(record), weight))
     if not rows:
         return None
     return EvalPredictions(
@@ -97,6 +101,9 @@ def read_predictions(run: FinishedRun) -> EvalPredictions | None:
         truth=np.array(truth, np.int64),
         probabilities=reference.probabilities[rows],
         baseline=_asked(compared, set(ids), eval_files(run), labels) if compared else None,
+        weights=np.array(weights) if weight else None,
+        decision=read_decision(candidate),
+        baseline_decision=read_decision(path_utils.serving_model_path(compared.uri)) if compared else None,
     )
 
 
@@ -109,12 +116,17 @@ def read_test_predictions(run: FinishedRun) -> EvalPredictions | None:
     path = path_utils.serving_model_path(run.artifacts["model"].uri)
     ids: list[str] = []
     truth, probabilities = [], []
+    weight = run.config.get("data", {}).get("weight")
+    weights: list[float] = []
     model = SessionModel(path)
     try:
         for records in _batches(_split_files(run, TEST_SPLIT)):
             examples = {"examples": np.array(records, dtype=object)}
             numbers = model.run(TRANSFORM_FEATURES, examples, [LABEL])[LABEL]
             usable = numbers >= 0
+            if weight:
+                used = [record for record, use in zip(records, usable, strict=True) if use]
+                weights += [example_weight(tf.train.Example.FromString(record), weight) for record in used]
             ids += [example_id(record) for record, use in zip(records, usable, strict=True) if use]
             truth.append(numbers[usable])
             probabilities.append(model.run(SERVE_EXAMPLES, examples)["probabilities"][usable])
@@ -122,7 +134,14 @@ def read_test_predictions(run: FinishedRun) -> EvalPredictions | None:
         model.close()
     if not ids:
         return None
-    return EvalPredictions(ids, read_labels(path), np.concatenate(truth), np.concatenate(probabilities))
+    return EvalPredictions(
+        ids=ids,
+        labels=read_labels(path),
+        truth=np.concatenate(truth),
+        probabilities=np.concatenate(probabilities),
+        weights=np.array(weights) if weight else None,
+        decision=read_decision(path),
+    )
 
 
 def eval_files(run: FinishedRun) -> list[str]:
@@ -263,7 +282,7 @@ class ShownExample:
 def confident_mistakes(run: FinishedRun, predictions: EvalPredictions) -> list[ShownExample]:
     """The examples that the model was most sure of and wrong about, the surest first."""
     wrong = np.flatnonzero(predictions.predicted != predictions.truth)
-    confidence = predictions.probabilities.max(axis=1)
+    confidence = predictions.probabilities[np.arange(len(predictions.truth)), predictions.predicted]
     return _shown(run, predictions, wrong[np.argsort(-confidence[wrong], kind="stable")][:SHOWN_MISTAKES].tolist())
 
 
@@ -286,7 +305,7 @@ def _shown(run: FinishedRun, predictions: EvalPredictions, rows: list[int]) -> l
             id=predictions.ids[row],
             truth=predictions.labels[predictions.truth[row]],
             predicted=predictions.labels[predictions.predicted[row]],
-            probability=float(predictions.probabilities[row].max()),
+            probability=float(predictions.probabilities[row, predictions.predicted[row]]),
             input=inputs[predictions.ids[row]],
         )
         for row in rows

@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from components.drift import column_shifts, shift_sentence
-from components.evaluator.predictions import aligned
+from components.evaluator.eval_config import aligned
 from components.run_report.charts import NAMES, latency_chart, learning_curves_chart, steps_chart
 from components.run_report.dataset import read_data_summary, read_schema, read_statistics
 from components.run_report.evaluation import is_same_model, read_evaluation, read_predictions, read_test_predictions
@@ -155,6 +155,9 @@ def common_examples(before: EvalPredictions, after: EvalPredictions) -> EvalPred
         truth=after.truth[chosen],
         probabilities=after.probabilities[chosen],
         baseline=aligned(before.probabilities[np.array(matching)], before.labels, after.labels),
+        weights=None if after.weights is None else after.weights[chosen],
+        decision=after.decision,
+        baseline_decision=before.decision,
     )
 
 

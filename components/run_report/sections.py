@@ -140,7 +140,7 @@ def model_section(run: FinishedRun, predictions: EvalPredictions, evaluation: Se
         has_baseline=predictions.baseline is not None,
         estimates=estimates,
         intervals=intervals_chart(estimates),
-        slices=[SliceRow(one, _accuracy(one)) for one in evaluation if one.slice],
+        slices=[SliceRow(one, _accuracy(one, predictions.weights is not None)) for one in evaluation if one.slice],
         classes=_classes(predictions),
         confusion=confusion_chart(matrix, predictions.labels) if few_classes else "",
         pairs=_pairs(matrix, predictions.labels),
@@ -153,8 +153,10 @@ def model_section(run: FinishedRun, predictions: EvalPredictions, evaluation: Se
     )
 
 
-def _accuracy(metrics: SliceMetrics) -> Interval | None:
+def _accuracy(metrics: SliceMetrics, weighted: bool) -> Interval | None:
     total = metrics.candidate.get("example_count", 0)
+    if weighted:  # by how many rows is not known here
+        return Interval(metrics.candidate.get("accuracy", np.nan), np.nan, np.nan)
     return wilson_interval(metrics.candidate.get("accuracy", 0) * total, total)
 
 

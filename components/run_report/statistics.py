@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import tensorflow as tf
 from scipy import stats
 
 from components.evaluator.eval_config import CLASSES_WITH_CURVES
-from serving.unknown import HALF_OF_EVAL, OUT_OF_FOLD, UnknownRule, calibrates
+from serving.unknown import HALF_OF_EVAL, OUT_OF_FOLD, Decision, UnknownRule, calibrates
 from trainers.roc import area_under_roc
 
 
@@ -47,6 +48,9 @@ class EvalPredictions:
         truth: int64 [n], the class of each example.
         probabilities: float32 [n, classes], the new model's.
         baseline: float32 [n, classes], those of the model served before; None where there is none to compare with.
+        weights: float64 [n], how much each example counts; None where all count the same.
+        decision: which label the new model answers, where it is not the most probable one.
+        baseline_decision: likewise the model served before.
     """
 
     ids: Sequence[str]
@@ -54,11 +58,24 @@ class EvalPredictions:
     truth: np.ndarray
     probabilities: np.ndarray
     baseline: np.ndarray | None = None
+    weights: np.ndarray | None = None
+    decision: Decision | None = None
+    baseline_decision: Decision | None = None
 
-    @property
+    @cached_property
     def predicted(self) -> np.ndarray:
-        """int64 [n], the most probable class."""
-        return self.probabilities.argmax(axis=1)
+        """int64 [n], the class that is answered."""
+        return self._answered(self.probabilities, self.decision)
+
+    @cached_property
+    def baseline_predicted(self) -> np.ndarray | None:
+        """int64 [n], the class that the model served before answers."""
+        return None if self.baseline is None else self._answered(self.baseline, self.baseline_decision)
+
+    def _answered(self, probabilities: np.ndarray, decision: Decision | None) -> np.ndarray:
+        if decision is None or decision.label not in self.labels:
+            return probabilities.argmax(axis=1)
+        return decision.numbers(probabilities, self.labels)
 
 
 def confusion_matrix(predictions: EvalPredictions) -> np.ndarray:
@@ -97,8 +114,8 @@ def _result(predictions: EvalPredictions, number: int, label: str) -> ClassResul
     named_so = predictions.predicted == number
     hits, examples = int((is_class & named_so).sum()), int(is_class.sum())
     baseline = None
-    if predictions.baseline is not None:
-        baseline_hits = int(np.sum(is_class & (predictions.baseline.argmax(axis=1) == number)))
+    if predictions.baseline_predicted is not None:
+        baseline_hits = int(np.sum(is_class & (predictions.baseline_predicted == number)))
         baseline = wilson_interval(baseline_hits, examples)
     return ClassResult(
         label=label,
@@ -205,7 +222,7 @@ class Calibration:
 def calibration(predictions: EvalPredictions) -> Calibration:
     """Compare how sure the model is of its best label with how often that is right."""
     confidence = predictions.probabilities.max(axis=1).astype(np.float64)
-    correct = predictions.predicted == predictions.truth
+    correct = predictions.probabilities.argmax(axis=1) == predictions.truth
     numbers = np.minimum((confidence * BINS).astype(int), BINS - 1)
     bins = []
     for number in np.unique(numbers).tolist():
@@ -285,11 +302,15 @@ class MetricEstimate:
 def metric_estimates(predictions: EvalPredictions, seed: int = 0) -> list[MetricEstimate]:
     """Accuracy, AUC (up to 20 classes) and cross-entropy.
 
-    Accuracy has Wilson's interval; the others, and every change, the percentiles of 1,000 bootstrap resamples of the
-    eval split (the same for both models).
+    Accuracy has Wilson's interval where all examples count the same; the others, and every change, the percentiles of
+    1,000 bootstrap resamples of the eval split (the same for both models).
     """
-    candidate = _Model.of(predictions.truth, predictions.probabilities)
-    baseline = None if predictions.baseline is None else _Model.of(predictions.truth, predictions.baseline)
+    candidate = _Model.of(predictions.truth, predictions.probabilities, predictions.predicted, predictions.weights)
+    baseline = None
+    if predictions.baseline is not None and predictions.baseline_predicted is not None:
+        baseline = _Model.of(
+            predictions.truth, predictions.baseline, predictions.baseline_predicted, predictions.weights
+        )
     everything = np.ones([1, len(predictions.truth)], np.float32)
     values = candidate.metrics(everything)
     resampled = _resampled([model for model in (candidate, baseline) if model], len(predictions.truth), seed)
@@ -319,16 +340,21 @@ class _Model:
     probabilities: np.ndarray
     correct: np.ndarray
     loss: np.ndarray
+    weights: np.ndarray | None
 
     @classmethod
-    def of(cls, truth: np.ndarray, probabilities: np.ndarray) -> _Model:
+    def of(
+        cls, truth: np.ndarray, probabilities: np.ndarray, predicted: np.ndarray, weights: np.ndarray | None
+    ) -> _Model:
         rows = np.arange(len(truth))
         normalized = probabilities / np.maximum(probabilities.sum(axis=1, keepdims=True), SMALLEST_PROBABILITY)
         of_truth = np.clip(normalized[rows, truth], SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
-        return cls(truth, probabilities, probabilities.argmax(axis=1) == truth, -np.log(of_truth))
+        return cls(truth, probabilities, predicted == truth, -np.log(of_truth), weights)
 
     def metrics(self, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """Metric -> values [resamples], of examples that count `weights` [resamples, n] times."""
+        """Metric -> values [resamples], of examples that are drawn `weights` [resamples, n] times."""
+        if self.weights is not None:
+            weights = weights * self.weights
         total = weights.sum(axis=1)
         found = {"accuracy": weights @ self.correct / total, "cross_entropy": weights @ self.loss / total}
         classes = self.probabilities.shape[1]
@@ -358,7 +384,7 @@ def _weights(examples: int, seed: int) -> Iterator[np.ndarray]:
 
 
 def _interval(name: str, value: float, resampled: np.ndarray, model: _Model) -> Interval:
-    if name == "accuracy":
+    if name == "accuracy" and model.weights is None:
         share = wilson_interval(int(model.correct.sum()), len(model.correct))
         if share is not None:
             return share

@@ -16,7 +16,7 @@ from serving import reference_predictions
 from serving.missing_values import missing_value
 from serving.reference_predictions import ReferencePredictions, example_id
 from serving.signatures.common import SERVING_DEFAULT, read_labels
-from serving.unknown import UnknownRule
+from serving.unknown import Decision, UnknownRule, read_decision
 
 
 def read_signatures(path: str) -> Mapping[str, meta_graph_pb2.SignatureDef]:
@@ -140,6 +140,7 @@ class Candidate:
     Attributes:
         examples_in_split: how many examples the split holds.
         left_out: how many chosen examples have no reference prediction.
+        decision: which label `serving_default` answers, where it is not the most probable one.
         unknown: when serving_default answers a label that is not in the vocabulary; None for never.
     """
 
@@ -149,6 +150,7 @@ class Candidate:
     expected: ReferencePredictions
     examples_in_split: int
     left_out: int
+    decision: Decision | None = None
     unknown: UnknownRule | None = None
 
     @staticmethod
@@ -190,6 +192,7 @@ class Candidate:
             expected=predictions.rows(rows),
             examples_in_split=total,
             left_out=len(chosen) - len(usable),
+            decision=read_decision(saved_model),
             unknown=unknown,
         )
 

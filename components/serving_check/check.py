@@ -18,7 +18,7 @@ from components.serving_check.model_process import ModelProcess
 from components.serving_check.model_server import ModelServer, Request, read_warmup_requests, write_warmup_requests
 from serving.reference_predictions import ReferencePredictions
 from serving.signatures.common import ANSWER, CLASSIFY, SERVE_EXAMPLES, SERVING_DEFAULT, TRANSFORM_FEATURES
-from serving.unknown import UnknownRule
+from serving.unknown import Decision, UnknownRule
 
 REPORT_FILE = "report.json"
 
@@ -95,6 +95,7 @@ def mismatches(
     expected: ReferencePredictions,
     vocabulary: Sequence[str],
     tolerance: float,
+    decision: Decision | None = None,
     unknown: UnknownRule | None = None,
 ) -> list[str]:
     """A sentence for each row that one signature answered differently; [] when all agree.
@@ -108,8 +109,9 @@ def mismatches(
         expected: the reference predictions of these n examples.
         vocabulary: the label of each class.
         tolerance: how far a probability may be from its reference. A label may differ only where the two classes'
-            reference probabilities are closer to each other than that, and the answer for unknown only where a
-            probability is so close to the threshold.
+            reference probabilities are closer to each other than that, and what a decision or the label for unknown
+            changes only where a probability is so close to the threshold.
+        decision: which label serving_default answers, where it is not the most probable one.
         unknown: when serving_default answers a label of its own.
     """
     wrong_rows = [
@@ -130,7 +132,7 @@ def mismatches(
         found |= _labels(outputs["labels"][:, 0], expected.labels, expected, vocabulary, tolerance)
     for name in ("output_0", ANSWER):
         if name in outputs:
-            found |= _labels(outputs[name], expected.served, expected, vocabulary, tolerance, unknown)
+            found |= _labels(outputs[name], expected.served, expected, vocabulary, tolerance, decision, unknown)
     found |= {
         row: f"answered the error {_text(error)!r}" for row, error in enumerate(outputs.get("error", ())) if error
     }
@@ -143,6 +145,7 @@ def _labels(
     expected: ReferencePredictions,
     vocabulary: Sequence[str],
     tolerance: float,
+    decision: Decision | None = None,
     unknown: UnknownRule | None = None,
 ) -> dict[int, str]:
     found = {}
@@ -151,14 +154,22 @@ def _labels(
         if label == wanted:
             continue
         reference = expected.probabilities[row]
+        of_decided = reference[classes[decision.label]] if decision is not None else np.nan
+        decision_is_close = decision is not None and abs(of_decided - decision.threshold) < tolerance
         if unknown and unknown.label in (label, wanted):
-            if not unknown.is_close(reference[None], tolerance)[0]:
+            if not unknown.is_close(reference[None], tolerance)[0] and not decision_is_close:
                 found[row] = (
                     f"served {label!r}, expected {wanted!r} (the greatest reference probability is "
                     f"{reference.max():.6f}, a label needs {unknown.threshold:.6f})"
                 )
         elif label not in classes:
             found[row] = f"served {label!r}, which is no label of the vocabulary; expected {wanted!r}"
+        elif decision is not None and decision.label in (label, wanted):
+            if not decision_is_close:
+                found[row] = (
+                    f"served {label!r}, expected {wanted!r} (the reference probability of {decision.label!r} is "
+                    f"{of_decided:.6f}, the threshold {decision.threshold:.6f})"
+                )
         elif not abs(reference[classes[label]] - reference[classes[wanted]]) < tolerance:
             found[row] = (
                 f"served {label!r}, expected {wanted!r} (their reference probabilities are "
@@ -317,7 +328,10 @@ def _compare(run: Run, candidate: Candidate, signature: str, tolerance: float) -
             return
         except ModelUnavailable as end:
             raise ModelUnavailable(f"{signature}, batch of {size} from example {expected.ids[0]} on: {end}") from end
-        for difference in mismatches(outputs, expected, candidate.vocabulary, tolerance, candidate.unknown):
+        differences = mismatches(
+            outputs, expected, candidate.vocabulary, tolerance, candidate.decision, candidate.unknown
+        )
+        for difference in differences:
             yield f"{signature}, {difference} (in a batch of {size})"
 
 

@@ -34,7 +34,7 @@ from components.table_file import (
 )
 from serving.client.metadata import IMAGE_INPUTS, ModelMetadata, TensorDescription
 from serving.model_store import ModelStoreError, ModelVersion, list_versions, served_version
-from serving.signatures.common import ANSWER
+from serving.signatures.common import ANSWER, CLASSIFY, SERVING_DEFAULT
 
 
 @dataclass(frozen=True)
@@ -281,7 +281,7 @@ def _with_compressed(*suffixes: str) -> tuple[str, ...]:
 
 
 # The first that a model has is asked.
-_SIGNATURES = ("classify", "serving_default")
+_SIGNATURES = (CLASSIFY, SERVING_DEFAULT)
 _RANKED_OUTPUTS = {"labels", "probabilities"}
 _FINGERPRINT_CHARACTERS = 8
 
@@ -339,7 +339,13 @@ def find_model(base_path: str, number: int | None = None) -> PublishedModel:
             outputs = _outputs_read(signature.outputs)
             if outputs:
                 return PublishedModel(
-                    base_path, version.number, version.path, _origin(version), name, signature.inputs, outputs
+                    base_path=base_path,
+                    number=version.number,
+                    path=version.path,
+                    origin=_origin(version),
+                    signature=name,
+                    inputs=signature.inputs,
+                    outputs=outputs,
                 )
     raise BrokenInput(
         f"version {version.number} in {base_path} answers with no labels: expected a signature classify with the "

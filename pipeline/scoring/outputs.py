@@ -31,7 +31,8 @@ class Prediction:
     Attributes:
         source: the file.
         line: in which the row begins, from 1; None for a photo.
-        label: the best one, or the model's label for unknown.
+        label: that `serving_default` answers: the best one, the one that a decision chooses, or the model's label for
+            unknown.
         probability: of that label; None where the model gives none, and of the label for unknown.
         probabilities: label -> probability, the best first, as many as the model's `classify` ranks.
     """

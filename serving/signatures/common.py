@@ -9,7 +9,7 @@ import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from serving.missing_values import MISSING_FLOAT, MISSING_INTEGER, missing_value
-from serving.unknown import UnknownRule
+from serving.unknown import Decision, UnknownRule
 
 
 def is_missing(values: tf.Tensor) -> tf.Tensor:
@@ -52,7 +52,7 @@ def parse_examples(examples: tf.Tensor, spec: FeatureSpec) -> dict[str, tf.Tenso
     return parsed
 
 
-# The output of classify that is what serving_default answers, of models that have a label for unknown.
+# The output of classify that is what serving_default answers, of models where that is not always the best label.
 ANSWER = "answer"
 # The file name of the vocabulary, among the assets of Transform's graph and of the export.
 VOCABULARY = "labels"
@@ -63,32 +63,44 @@ class Labels(tf.Module):
 
     Args:
         vocabulary: a text file with one label a line; line i names class i.
+        decision: which label is answered; None for the most probable one.
         unknown: when serving_default answers a label that is not in the vocabulary; None for never.
     """
 
-    def __init__(self, vocabulary: str, unknown: UnknownRule | None = None) -> None:
+    def __init__(self, vocabulary: str, decision: Decision | None = None, unknown: UnknownRule | None = None) -> None:
         super().__init__(name="labels")
+        self._decision = None if decision is None else (_lines(vocabulary).index(decision.label), decision.threshold)
         self._unknown = unknown
         initializer = tf.lookup.TextFileInitializer(
             vocabulary, tf.int64, tf.lookup.TextFileIndex.LINE_NUMBER, tf.string, tf.lookup.TextFileIndex.WHOLE_LINE
         )
         self._table = tf.lookup.StaticHashTable(initializer, default_value="")
 
-    def best(self, probabilities: tf.Tensor) -> tf.Tensor:
-        """string [batch]: the most probable label of each row of `probabilities`, float32 [batch, classes]."""
-        return self._table.lookup(tf.argmax(probabilities, axis=-1))
-
     def answered(self, probabilities: tf.Tensor) -> tf.Tensor:
-        """string [batch]: what serving_default answers: the best label, or the one for unknown."""
-        chosen = tf.argmax(probabilities, axis=-1)
+        """string [batch]: what serving_default answers: the best label, the one of the decision, or that for unknown.
+
+        Args:
+            probabilities: float32 [batch, classes].
+        """
+        chosen = self._chosen(probabilities)
         label = self._table.lookup(chosen)
         if self._unknown is None:
             return label
         return tf.where(self._unknown.replaces(probabilities, chosen), self._unknown.label, label)
 
+    def _chosen(self, probabilities: tf.Tensor) -> tf.Tensor:
+        """int64 [batch]."""
+        if self._decision is None:
+            return tf.argmax(probabilities, axis=-1)
+        number, threshold = self._decision
+        decided = tf.range(tf.shape(probabilities)[1]) == number
+        others = tf.argmax(tf.where(decided, -1.0, probabilities), axis=-1)
+        is_decided = probabilities[:, number] >= tf.constant(threshold, tf.float32)
+        return tf.where(is_decided, tf.constant(number, tf.int64), others)
+
     def answer_beside(self, probabilities: tf.Tensor) -> dict[str, tf.Tensor]:
         """What classify has beside its ranking: serving_default's answer, where that is not always the best label."""
-        return {} if self._unknown is None else {ANSWER: self.answered(probabilities)}
+        return {} if self._decision is None and self._unknown is None else {ANSWER: self.answered(probabilities)}
 
     def ranked(self, probabilities: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor]:
         """The `count` best labels, string [batch, count], and their probabilities, float32 [batch, count]."""
@@ -105,7 +117,11 @@ def read_labels(saved_model: str) -> list[str]:
     Raises:
         tf.errors.NotFoundError: the export has no label vocabulary.
     """
-    with tf.io.gfile.GFile(f"{saved_model}/assets/{VOCABULARY}", "rb") as file:
+    return _lines(f"{saved_model}/assets/{VOCABULARY}")
+
+
+def _lines(path: str) -> list[str]:
+    with tf.io.gfile.GFile(path, "rb") as file:
         return [line.decode() for line in file.read().splitlines()]
 
 

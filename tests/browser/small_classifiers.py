@@ -103,7 +103,7 @@ def _labels(base_path: Path, names: list[str], unknown: UnknownRule | None = Non
     folder = base_path.with_name(f"{base_path.name}-vocabulary")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / VOCABULARY).write_text("".join(f"{name}\n" for name in names))
-    return Labels(str(folder / VOCABULARY), unknown)
+    return Labels(str(folder / VOCABULARY), unknown=unknown)
 
 
 def _publish(base_path: Path, model: ServedModel, inputs: Mapping[str, np.ndarray], build: str = "1") -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,18 +19,18 @@ from tfx.types import standard_artifacts
 
 from components.evaluator.classification import (
     MEASURED,
+    NUMBERS_EACH,
     STATISTICS,
-    auc_spread,
     interval,
     slice_statistics,
     sums_of,
 )
-from components.evaluator.eval_config import overall_metrics, slice_bounds
+from components.evaluator.eval_config import aligned, overall_metrics, slice_bounds
 from components.evaluator.executor import Executor
 from components.evaluator.options import EvaluationOptions
-from components.evaluator.predictions import aligned
 from pipeline.runners.local import BEAM_PIPELINE_ARGS
 from serving.signatures.common import SERVE_EXAMPLES, TRANSFORM_FEATURES, Labels, ServedModel, export
+from serving.unknown import Decision, write_decision
 
 SCORES = pd.DataFrame(
     {
@@ -96,7 +97,7 @@ def export_model(path: Path, labels: Sequence[str], shift: float = 0.0) -> None:
         matches = tf.equal(text[:, tf.newaxis], tf.constant(list(labels)))
         # The lookup brings the vocabulary into the export.
         number = tf.where(tf.reduce_any(matches, axis=1), tf.argmax(matches, axis=1), -1)
-        return {"label": number, "name": lookup.best(tf.cast(matches, tf.float32))}
+        return {"label": number, "name": lookup.answered(tf.cast(matches, tf.float32))}
 
     model = ServedModel(
         {
@@ -108,12 +109,16 @@ def export_model(path: Path, labels: Sequence[str], shift: float = 0.0) -> None:
     export(model, str(path / "Format-Serving"))
 
 
-def write_examples(folder: Path, rows: Sequence[tuple[float, str | None, str]]) -> standard_artifacts.Examples:
-    """An eval split of scores, labels and groups."""
+def write_examples(
+    folder: Path, rows: Sequence[tuple[float, str | None, str]], weights: Sequence[float] = ()
+) -> standard_artifacts.Examples:
+    """An eval split of scores, labels and groups, and of weights where there are any."""
     (folder / "Split-eval").mkdir(parents=True)
     with tf.io.TFRecordWriter(str(folder / "Split-eval/data.gz"), "GZIP") as writer:
-        for score, label, group in rows:
+        for number, (score, label, group) in enumerate(rows):
             example = tf.train.Example()
+            if weights:
+                example.features.feature["w"].float_list.value.append(weights[number])
             example.features.feature["score"].float_list.value.append(score)
             if label:
                 example.features.feature["label"].bytes_list.value.append(label.encode())
@@ -248,7 +253,10 @@ def in_groups(groups, candidate, tmp_path_factory) -> tuple[standard_artifacts.M
     options = EvaluationOptions(
         at_least={"recall": 0.6, "precision": 0.9},
         at_most={"ece": 0.05},
-        slices=({"columns": ("group",), "at_least": {"recall": 0.75, "auc": 0.6}, "at_most": {"cross_entropy": 0.5}},),
+        slices=(
+            {"columns": ("group",), "at_least": {"recall": 0.75, "auc": 0.6}, "at_most": {"cross_entropy": 0.5}},
+            ["group"],
+        ),
     )
     folder = tmp_path_factory.mktemp("in_groups")
     return evaluate(groups, candidate, model_artifact(folder, has_model=0), options, folder, positive="yes"), folder
@@ -272,6 +280,28 @@ def test_metrics_of_the_positive_label_are_scikit_learns(in_groups):
     for name, value in expected.items():
         assert metrics[name] == pytest.approx(value, abs=1e-6), name
     assert STATISTICS not in metrics
+
+
+def test_labels_are_those_that_are_decided_and_rows_count_as_they_weigh(tmp_path):
+    export_model(tmp_path / "model", ["no", "yes"])
+    export_model(tmp_path / "served", ["no", "yes"])
+    write_decision(str(tmp_path / "model/Format-Serving"), Decision("yes", 0.25))
+    weights = [3.0 if group == "b" else 0.5 for _, _, group in GROUPS]
+    rows = write_examples(tmp_path / "examples", GROUPS, weights)
+    options = EvaluationOptions(at_least={"recall": 0.1}, may_worsen_by={"specificity": 0.0, "ece": 0.0})
+    served = model_artifact(tmp_path / "served", has_model=1)
+    blessing = evaluate(rows, model_artifact(tmp_path / "model"), served, options, tmp_path, "yes", "w")
+    truth, scores = [label == "yes" for _, label, _ in GROUPS], np.array([score for score, _, _ in GROUPS])
+    found = overall_metrics(str(tmp_path / "evaluation"))
+    for name, metric in (("precision", "precision_score"), ("recall", "recall_score"), ("accuracy", "accuracy_score")):
+        expected = getattr(sklearn.metrics, metric)(truth, scores >= 0.25, sample_weight=weights)
+        assert found[name] == pytest.approx(expected, abs=1e-6), name
+    precision = sklearn.metrics.average_precision_score(truth, scores, sample_weight=weights)
+    assert found["pr_auc"] == pytest.approx(precision, abs=1e-6)
+    assert found["example_count"] == len(GROUPS)
+    # The served model answers the most probable label: of those without the label some, the new one none.
+    right = sklearn.metrics.recall_score(truth, scores > 0.5, pos_label=False, sample_weight=weights)
+    assert blessing.get_string_custom_property("reason").startswith(f"specificity changed by {-right:+.4f} against")
 
 
 def test_the_verdict_names_slice_figure_interval_and_bound_where_a_slice_misses_one(in_groups):
@@ -310,23 +340,39 @@ def test_bounds_of_a_column_that_no_example_has_stop_the_model(in_groups):
     )
 
 
+def test_few_rows_do_not_tell_that_a_model_is_perfect_or_badly_calibrated():
+    low, high = interval("auc", 1.0, np.nan, 0.95, np.array([12.0, 1.0]))
+    assert low < 0.6 and high == 1
+    low, high = interval("pr_auc", 1.0, 2.0, 0.95)
+    assert low < 0.4 and high == 1
+    assert np.isnan(interval("cross_entropy", 0.1, 0.0, 0.95, 1.0)).all()
+    chance = np.random.default_rng(5)
+    said = chance.uniform(0.5, 1, 60).astype(np.float32)
+    labels = (chance.random(60) < said).astype(np.int64)
+    place = 1 + NUMBERS_EACH * MEASURED.index("ece")
+    found = slice_statistics(sums_of(labels, np.stack([1 - said, said], axis=1), np.ones(60)))
+    value, spread, by_chance = found[place : place + NUMBERS_EACH]
+    assert value > 0.05 and interval("ece", value, spread, 0.95, by_chance)[0] < 0.02
+
+
 @pytest.mark.parametrize("metric", ["accuracy", "precision", "recall", "specificity", "f1", "auc", "pr_auc", "ece"])
 def test_intervals_hold_as_often_as_they_say(metric):
     chance = np.random.default_rng(3)
 
-    def drawn(rows: int) -> np.ndarray:
+    def drawn(rows: int) -> Any:
         chosen = chance.uniform(0.02, 0.98, rows)
         said = 1 / (1 + np.exp(-1.8 * np.log(chosen / (1 - chosen))))
         labels = (chance.random(rows) < chosen).astype(np.int64)
         sums = sums_of(labels, np.stack([1 - said, said], axis=1).astype(np.float32), np.ones(rows), positive=1)
         if metric == "auc":
             area = sklearn.metrics.roc_auc_score(labels, said)
-            return np.array([area, auc_spread(area, slice_statistics(sums)[1 + 2 * len(MEASURED) :])])
-        place = 1 + 2 * MEASURED.index(metric)
-        return slice_statistics(sums)[place : place + 2]
+            return area, np.nan, slice_statistics(sums)[1 + NUMBERS_EACH * len(MEASURED) :]
+        place = 1 + NUMBERS_EACH * MEASURED.index(metric)
+        return slice_statistics(sums)[place : place + NUMBERS_EACH]
 
     truth = drawn(400_000)[0]
-    intervals = [interval(metric, *drawn(400), 0.95) for _ in range(200)]
+    measured = [drawn(400) for _ in range(200)]
+    intervals = [interval(metric, value, spread, 0.95, further) for value, spread, further in measured]
     assert 0.9 <= np.mean([low <= truth <= high for low, high in intervals]) <= 1.0
     # Not by being too wide.
     assert np.mean([high - low for low, high in intervals]) < 0.16
@@ -339,6 +385,7 @@ def test_rows_of_weight_two_count_as_twice_the_rows():
     repeated = np.repeat(np.arange(5), weights.astype(int))
     once = slice_statistics(sums_of(labels, probabilities, weights, 1))
     twice = slice_statistics(sums_of(labels[repeated], probabilities[repeated], np.ones(7), 1))
-    np.testing.assert_allclose(once[1 : 1 + 2 * len(MEASURED) : 2], twice[1 : 1 + 2 * len(MEASURED) : 2], rtol=1e-6)
+    values = slice(1, 1 + NUMBERS_EACH * len(MEASURED), NUMBERS_EACH)
+    np.testing.assert_allclose(once[values], twice[values], rtol=1e-6)
     # (3 + 2)^2 / (9 + 4) rows tell as much as a row of weight 3 and one of weight 2.
     assert slice_statistics(sums_of(labels[:2], probabilities[:2], np.array([3.0, 2]), 1))[2] == pytest.approx(25 / 13)

@@ -7,7 +7,7 @@ import tensorflow as tf
 from components.errors import ModelUnavailable, RequestRefused
 from components.serving_check.candidate import Candidate
 from components.serving_check.check import disagreements, mismatches
-from serving.reference_predictions import FILE_NAME, ReferencePredictions, read, write
+from serving.reference_predictions import FILE_NAME, ReferencePredictions, read, with_answers, write
 from serving.session_model import SessionModel
 from serving.unknown import UnknownRule
 from tests.components.colour_model import ColourModel
@@ -112,11 +112,11 @@ ALONE = UnknownRule("unsure", threshold=0.15, coverage=0.9, calibrated_on="half_
     ("rule", "answers"), [(UNSURE, ["red", "unsure"]), (ALONE, ["unsure", "unsure"])], ids=["confidence", "coverage"]
 )
 def test_the_answer_for_unknown_is_expected_where_the_rule_says_so_and_nowhere_else(rule, answers):
-    expected = rule.answers(EXPECTED)
+    expected = with_answers(EXPECTED, VOCABULARY, unknown=rule)
     assert (expected.labels, expected.served) == (["red", "blue"], answers)
 
     def said(outputs: dict[str, np.ndarray]) -> list[str]:
-        return mismatches(outputs, expected, VOCABULARY, 1e-5, rule)
+        return mismatches(outputs, expected, VOCABULARY, 1e-5, unknown=rule)
 
     right = np.array([answer.encode() for answer in answers], object)
     assert said({"output_0": right}) == said(ranked() | {"answer": right}) == []
@@ -133,15 +133,15 @@ def test_the_answer_for_unknown_is_expected_where_the_rule_says_so_and_nowhere_e
 
 def test_the_answer_for_unknown_may_differ_where_a_probability_is_as_close_to_the_threshold_as_the_tolerance():
     rule = UnknownRule("unsure", threshold=0.4000003)
-    expected = rule.answers(EXPECTED)
+    expected = with_answers(EXPECTED, VOCABULARY, unknown=rule)
     assert expected.served == ["red", "unsure"]
     label = {"output_0": np.array([b"red", b"blue"], object)}
-    assert mismatches(label, expected, VOCABULARY, 1e-5, rule) == []
-    assert len(mismatches(label, expected, VOCABULARY, 1e-8, rule)) == 1
+    assert mismatches(label, expected, VOCABULARY, 1e-5, unknown=rule) == []
+    assert len(mismatches(label, expected, VOCABULARY, 1e-8, unknown=rule)) == 1
 
 
 def test_answers_are_kept_beside_the_labels_in_the_file_and_their_rows(tmp_path):
-    expected = UNSURE.answers(EXPECTED)
+    expected = with_answers(EXPECTED, VOCABULARY, unknown=UNSURE)
     write(f"{tmp_path}/{FILE_NAME}", expected)
     again = read(f"{tmp_path}/{FILE_NAME}")
     assert (again.labels, again.served, again.rows([1]).served) == (["red", "blue"], ["red", "unsure"], ["unsure"])

@@ -108,6 +108,12 @@ def test_a_key_of_an_override_stands_once(config_path):
         ("preprocessing.label.names={1: yes}", "put the label in quotes"),
         ("data.weight=bought", "data.weight is 'bought', which preprocessing.label.column names; a weight is neither"),
         ("data.weight=age", "data.weight is 'age', which preprocessing.columns.age names"),
+        ("serving.decision={threshold: 0.3}", "serving.decision is about one label; name it: preprocessing.label.pos"),
+        ("serving.decision={}", "give one of threshold: 0.3, maximise: f1 (or accuracy), and at_least"),
+        ("serving.decision={threshold: 0.3, maximise: f1}", "give one of threshold: 0.3"),
+        ("serving.decision={at_least: {precision: 0.9, recall: 0.5}}", "at_least: {precision: 0.9} with one metric"),
+        ("serving.decision.maximise=auc", "serving.decision.maximise"),
+        ("trainer.class_weights=even", "trainer.class_weights"),
         ("name=../up", "name: String should match pattern"),
         ("trainer", "--set trainer: expected key=value"),
         ("name.of=x", "'name' holds a value, not keys"),
@@ -119,9 +125,18 @@ def test_what_makes_no_sense_is_refused_by_its_key(config_path, override, senten
     assert sentence in str(refused.value)
 
 
-def test_a_weight_of_texts_is_refused():
-    with pytest.raises(BrokenInput, match="data: weight is for task: tabular"):
-        load_config(str(CONFIGS / "reviews.yaml"), ["data.weight=stars"])
+@pytest.mark.parametrize(
+    ("config", "override", "sentence"),
+    [
+        ("reviews", "data.weight=stars", "data: weight is for task: tabular"),
+        ("digits", "data.weight=stars", "unknown key 'data.weight'"),
+        ("reviews", "serving.decision={threshold: 0.3}", "serving.decision is for task: tabular; texts and photos get"),
+        ("digits", "serving.decision={maximise: f1}", "serving.decision is for task: tabular; texts and photos get"),
+    ],
+)
+def test_what_a_task_does_not_know_is_refused(config, override, sentence):
+    with pytest.raises(BrokenInput, match=sentence):
+        load_config(str(CONFIGS / f"{config}.yaml"), [override])
 
 
 def test_a_missing_key_is_named(tmp_path):

@@ -1,15 +1,35 @@
-"""Blending: the weights that are best, temperatures, and what is kept."""
+"""Blending: the weights that are best, temperatures, what is kept; and the threshold that decides about a label."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
+import tensorflow as tf
+from click.testing import CliRunner
+from sklearn.metrics import f1_score, precision_score, recall_score
+from tfx.components.trainer.fn_args_utils import FnArgs
 
-from serving.reference_predictions import predictions_of
-from serving.unknown import UnknownRule
+from benchmarks.harness.pipelines import transform_graph
+from components.serving_check.candidate import Candidate
+from components.serving_check.check import disagreements
+from pipeline.cli import main
+from serving import reference_predictions
+from serving.client.grpc import GrpcClient
+from serving.client.rest import RestClient
+from serving.reference_predictions import FILE_NAME, predictions_of
+from serving.server.app import EmbeddedServer
+from serving.server.options import ServerOptions
+from serving.session_model import SessionModel
+from serving.unknown import UnknownRule, read_decision
 from trainers.artifacts import unknown_rule
 from trainers.errors import TrainingError
-from trainers.options import ServingOptions, UnknownOptions
+from trainers.options import DecisionOptions, ServingOptions, UnknownOptions
+from trainers.roc import Scores, best_threshold
+from trainers.splits import TransformedSplit
 from trainers.tabular.blending import (
     best_temperature,
     best_weights,
@@ -19,6 +39,11 @@ from trainers.tabular.blending import (
     stratified_folds,
     tempered,
 )
+from trainers.tabular.members import Table, train_members
+from trainers.tabular.options import TabularTrainerOptions
+from trainers.tabular.train import _decision, run_fn
+from transform.options import LabelOptions, TabularOptions
+from transform.tabular import preprocessing_fn
 
 ROWS = 4000
 
@@ -153,6 +178,54 @@ def test_probabilities_that_are_right_are_left_as_they_are(truth):
     assert 0.93 < blend.temperature < 1.07
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [
+        DecisionOptions(maximise="f1"),
+        DecisionOptions(maximise="accuracy"),
+        DecisionOptions(at_least={"precision": 0.8}),
+        DecisionOptions(at_least={"recall": 0.8}),
+        DecisionOptions(at_least={"specificity": 0.9}),
+    ],
+    ids=str,
+)
+def test_no_threshold_is_better_than_the_one_that_is_chosen(asked, truth):
+    positive = drawn(truth).astype(bool)[:500]
+    scores = np.round(np.clip(truth[:500] ** 2 + 0.1, 0, 1), 2).astype(np.float32)
+    weights = np.random.default_rng(1).choice([0.5, 1.0, 4.0], 500)
+    rows = Scores(positive, scores, weights)
+    threshold = best_threshold(asked, rows)
+    assert np.float32(threshold) == threshold and np.abs(scores - threshold).min() > 1e-3
+
+    def goal(figures: dict[str, list[float]]) -> float:
+        if asked.maximise:
+            return figures[asked.maximise][0]
+        ((metric, bound),) = asked.at_least.items()
+        other = "precision" if metric == "recall" else "recall"
+        return figures[other][0] if figures[metric] and figures[metric][0] >= bound else -1.0
+
+    others = [goal(rows.figures(other)) for other in np.linspace(0.001, 0.999, 999)]
+    assert goal(rows.figures(threshold)) == pytest.approx(max(others))
+
+
+def test_figures_at_a_threshold_are_scikit_learns(truth):
+    positive, scores = drawn(truth).astype(bool), truth.astype(np.float32)
+    weights = np.random.default_rng(1).choice([0.5, 4.0], ROWS)
+    figures = Scores(positive, scores, weights).figures(0.3)
+    named = scores >= 0.3
+    for name, metric in (("precision", precision_score), ("recall", recall_score), ("f1", f1_score)):
+        assert figures[name][0] == pytest.approx(metric(positive, named, sample_weight=weights))
+    assert figures["precision"][1] < figures["precision"][0] < figures["precision"][2]
+
+
+def test_what_no_threshold_reaches_is_said_with_what_is_reached():
+    rows = Scores(np.array([True, False] * 20), np.repeat([0.4, 0.6], 20).astype(np.float32))
+    with pytest.raises(TrainingError, match=r"precision is 0.9, and no threshold reaches more than 0.5000 on 40"):
+        best_threshold(DecisionOptions(at_least={"precision": 0.9}), rows)
+    with pytest.raises(TrainingError, match="of 20 rows, 20 have the positive label"):
+        best_threshold(DecisionOptions(maximise="f1"), Scores(np.ones(20, bool), np.ones(20, np.float32)))
+
+
 def test_calibration_error_is_how_far_confidence_is_from_accuracy():
     probabilities = of_positive(np.repeat([0.9, 0.4], [100, 100]))
     labels = np.concatenate([np.ones(70), np.zeros(30), np.ones(20), np.zeros(80)]).astype(np.int64)
@@ -176,3 +249,157 @@ def test_a_label_for_unknown_that_a_label_has_and_a_coverage_of_too_few_rows_are
     assert (found := rule(coverage=0.96)) is not None and found.rows == 30
     assert rule(label="?", confidence=0.7) == UnknownRule("?", 0.7)
     assert unknown_rule(ServingOptions(), ["no", "yes"], eval_split, truth) is None
+
+
+SMALL = TabularOptions(label=LabelOptions(column="bought", positive="yes"), columns={"w": "ignored"})
+SMALL_SPEC = {
+    name: tf.io.VarLenFeature(dtype)
+    for name, dtype in (("x", tf.float32), ("c", tf.string), ("w", tf.float32), ("bought", tf.string))
+}
+
+
+def small_rows(count: int, seed: int) -> list[tuple[float, str, float, str]]:
+    """A number, a category, a weight, and what follows from the first two, by chance."""
+    chance = np.random.default_rng(seed)
+    found = []
+    for _ in range(count):
+        x, c = float(np.float32(chance.normal())), str(chance.choice(["a", "b"]))
+        yes = chance.random() < 1 / (1 + np.exp(1.2 - 1.5 * x - (c == "a")))
+        found.append((x, c, 3.0 if c == "b" else 1.0, "yes" if yes else "no"))
+    return found
+
+
+def small_example(x: float, c: str, w: float, bought: str) -> bytes:
+    result = tf.train.Example()
+    result.features.feature["x"].float_list.value.append(x)
+    result.features.feature["c"].bytes_list.value.append(c.encode())
+    result.features.feature["w"].float_list.value.append(w)
+    result.features.feature["bought"].bytes_list.value.append(bought.encode())
+    return result.SerializeToString(deterministic=True)
+
+
+TRAIN_ROWS, EVAL_ROWS = small_rows(400, seed=0), small_rows(120, seed=1)
+
+
+@pytest.fixture(scope="module")
+def small_graph(tmp_path_factory) -> Path:
+    """Examples of both splits, and Transform's graph."""
+    tf.compat.v1.reset_default_graph()
+    folder = tmp_path_factory.mktemp("small")
+    for name, table in (("train", TRAIN_ROWS), ("eval", EVAL_ROWS)):
+        with tf.io.TFRecordWriter(f"{folder}/{name}.gz", "GZIP") as writer:
+            for row in table:
+                writer.write(small_example(*row))
+    config = {"preprocessing": SMALL.model_dump_json()}
+    transform_graph(preprocessing_fn, config, SMALL_SPEC, f"{folder}/train.gz", str(folder))
+    return folder
+
+
+DECISIONS = {
+    "auto": DecisionOptions(at_least={"precision": 0.7}),
+    "linear": DecisionOptions(maximise="f1"),
+    "trees": DecisionOptions(threshold=0.3),
+}
+
+
+@pytest.fixture(scope="module", params=list(DECISIONS))
+def decided(request, small_graph) -> tuple[DecisionOptions, Path]:
+    """A model base path with a version that decides about its label, and what the Trainer left there."""
+    base, asked = small_graph / request.param, DECISIONS[request.param]
+    options = TabularTrainerOptions(
+        model=request.param, hidden_units=(), epochs=8, learning_rate=0.05, trees={"count": 40, "forest": 20}
+    )
+    run_fn(
+        FnArgs(
+            train_files=[f"{small_graph}/train.gz"],
+            eval_files=[f"{small_graph}/eval.gz"],
+            model_run_dir=f"{base}/model_run",
+            transform_output=f"{small_graph}/graph",
+            serving_model_dir=f"{base}/1",
+            base_model="",
+            custom_config={
+                "preprocessing": SMALL.model_dump_json(),
+                "trainer": options.model_dump_json(),
+                "code_fingerprint": "code",
+                "weight": "w",
+                "serving": ServingOptions(decision=asked).model_dump_json(exclude_defaults=True),
+            },
+        )
+    )
+    return asked, base
+
+
+def small_columns(rows: list[tuple[float, str, float, str]]) -> dict[str, Any]:
+    return {"x": [row[0] for row in rows], "c": [row[1] for row in rows]}
+
+
+def test_the_label_is_decided_by_the_threshold_and_probabilities_are_as_they_were(decided):
+    asked, base = decided
+    left = json.loads((base / "provenance.json").read_text())["decision"]
+    decision = read_decision(f"{base}/1")
+    assert (decision.label, decision.threshold) == ("yes", left["threshold"]) and left["by"] == str(asked)
+    if "rows" in left:
+        assert left["rows"] == len(TRAIN_ROWS)
+    if asked.at_least:
+        assert left["figures"]["precision"][0] >= 0.7
+    if asked.maximise:
+        assert left["figures"]["f1"][0] >= left["at_a_half"]["f1"][0]
+    session = SessionModel(f"{base}/1")
+    columns = {"x": np.array(small_columns(EVAL_ROWS)["x"], np.float32)}
+    columns["c"] = np.array(small_columns(EVAL_ROWS)["c"], object)
+    served = session.run("serving_default", columns)["output_0"]
+    ranked = session.run("classify", columns)
+    records = np.array([small_example(*row) for row in EVAL_ROWS], object)
+    (probabilities,) = session.run("serve_examples", {"examples": records}).values()
+    features = session.run("transform_features", {"examples": records})
+    session.close()
+    expected = np.where(probabilities[:, 1] >= np.float32(decision.threshold), b"yes", b"no")
+    assert served.tolist() == expected.tolist()
+    assert (expected != np.array([b"no", b"yes"])[probabilities.argmax(axis=1)]).any()
+    assert ranked["labels"][:, 0].tolist() == np.array([b"no", b"yes"])[probabilities.argmax(axis=1)].tolist()
+    # The weight is neither a feature nor an input.
+    assert features["numbers"].shape[1] == 2 and features["categories"].shape[1] == 1
+
+
+def test_servers_and_scoring_answer_the_label_of_the_training_graph(decided, tmp_path):
+    _, base = decided
+    reference = reference_predictions.read(f"{base}/{FILE_NAME}")
+    label_of = dict(zip(reference.ids, reference.served, strict=True))
+    expected = [label_of[reference_predictions.example_id(small_example(*row))] for row in EVAL_ROWS]
+    with EmbeddedServer({"small": str(base)}, ServerOptions(rest_port=0, grpc_port=0)) as server:
+        for client in (RestClient(port=server.rest_port), GrpcClient(port=server.grpc_port)):
+            with client:
+                answer = client.predict("small", small_columns(EVAL_ROWS))["output_0"]
+                assert [one.decode() if isinstance(one, bytes) else one for one in answer] == expected
+    table = tmp_path / "rows.csv"
+    table.write_text("\n".join(["x,c", *(f"{row[0]!r},{row[1]}" for row in EVAL_ROWS), ""]))
+    done = CliRunner().invoke(main, ["score", str(base), "--input", str(table), "--output", f"{tmp_path}/scores.jsonl"])
+    assert done.exit_code == 0, done.output
+    scores = [json.loads(line) for line in (tmp_path / "scores.jsonl").read_text().splitlines()]
+    assert [score["label"] for score in scores] == expected
+    assert all(score["probability"] == score["probabilities"][score["label"]] for score in scores)
+
+
+def test_the_serving_check_compares_decided_labels_by_value(decided, tmp_path):
+    _, base = decided
+    reference = reference_predictions.read(f"{base}/{FILE_NAME}")
+    undecided = reference_predictions.predictions_of(reference.ids, ["no", "yes"], reference.probabilities)
+    reference_predictions.write(f"{tmp_path}/undecided.parquet", undecided)
+    session = SessionModel(f"{base}/1")
+    found = {}
+    for path in (f"{base}/{FILE_NAME}", f"{tmp_path}/undecided.parquet"):
+        candidate = Candidate.read(f"{base}/1", path, [f"{base.parent}/eval.gz"], 1000)
+        found[path] = disagreements(session.run, candidate, 1e-6)
+    session.close()
+    assert found[f"{base}/{FILE_NAME}"] == []
+    first, *_ = found[f"{tmp_path}/undecided.parquet"]
+    assert first.startswith("serving_default, example") and "the reference probability of 'yes' is" in first
+
+
+def test_too_few_rows_choose_no_threshold():
+    numbers = np.random.default_rng(0).normal(size=[18, 1]).astype(np.float32)
+    rows = TransformedSplit([], {"numbers": numbers}, (numbers[:, 0] > 0).astype(np.int64), left_out=0, fingerprint="")
+    table = Table(rows, 2, 0, {}, TabularTrainerOptions(hidden_units=()))
+    few = train_members(table)
+    with pytest.raises(TrainingError, match="18 rows, or those of the second most frequent label, are too few"):
+        _decision(DecisionOptions(maximise="f1"), table, few, ["a", "b"], LabelOptions(column="label", positive="b"))

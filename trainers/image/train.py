@@ -12,6 +12,7 @@ import tensorflow_transform as tft
 from tfx.components.trainer.fn_args_utils import FnArgs
 from tfx.components.tuner.component import TunerFnResult
 
+from serving.reference_predictions import with_answers
 from serving.signatures.common import VOCABULARY, Features, Labels, export
 from serving.signatures.image import IMAGE, served_model
 from trainers.artifacts import learning_curves, unknown_rule, write_artifacts
@@ -70,7 +71,7 @@ def run_fn(fn_args: FnArgs) -> None:
         frozen = frozen_classifier(classifier, preprocessing.height, preprocessing.width, options.precision)
         predictions = image_predictions(classifier, eval_images, labels)
         unknown = unknown_rule(ServingOptions.of(fn_args.custom_config), labels, predictions, evaluation.truth)
-        vocabulary = Labels(transform_output.vocabulary_file_by_name(VOCABULARY), unknown)
+        vocabulary = Labels(transform_output.vocabulary_file_by_name(VOCABULARY), unknown=unknown)
         _export(frozen.predict, vocabulary, transform, preprocessing, len(labels), fn_args.serving_model_dir)
         if classifier.meaning is not None:
             write_warm_start(fn_args.serving_model_dir, classifier.model, classifier.meaning)
@@ -78,7 +79,7 @@ def run_fn(fn_args: FnArgs) -> None:
             fn_args.serving_model_dir,
             fn_args.model_run_dir,
             model=classifier.model,
-            predictions=predictions,
+            predictions=with_answers(predictions, labels, unknown=unknown),
             data_fingerprint=made_from,
             code_fingerprint=best.code_fingerprint,
             left_out=train.left_out + evaluation.left_out,

@@ -119,17 +119,17 @@ class OutOfTime(Exception):
     """A member's folds and its last training would not end before the deadline."""
 
 
-_FEWEST_ROWS, _FEWEST_OF_A_LABEL = 20, 5
+FEWEST_ROWS, _FEWEST_OF_A_LABEL = 20, 5
 
 
 def train_members(table: Table) -> Classifier:
     """Try the members that the options have, weigh them, and train those that are kept on all rows."""
     options = table.options
     counts = np.bincount(table.labels, minlength=table.classes)
-    if len(table.labels) < _FEWEST_ROWS or np.sort(counts)[-2] < _FEWEST_OF_A_LABEL:
+    if len(table.labels) < FEWEST_ROWS or np.sort(counts)[-2] < _FEWEST_OF_A_LABEL:
         few = (
             f"{len(table.labels)} rows and {int(np.sort(counts)[-2])} of the second most frequent label are too few "
-            f"for folds ({_FEWEST_ROWS} and {_FEWEST_OF_A_LABEL}): a linear model was trained, and nothing was compared"
+            f"for folds ({FEWEST_ROWS} and {_FEWEST_OF_A_LABEL}): a linear model was trained, and nothing was compared"
         )
         linear = _LinearModel(table).refit(_SMALL_PENALTY)
         return _blended({LINEAR: linear}, Blend({LINEAR: 1.0}, 1.0, {}), {"why": few})
@@ -162,8 +162,8 @@ def train_members(table: Table) -> Classifier:
             started = time.monotonic()
             kept[name] = tried[name].refit()
             seconds[name] += time.monotonic() - started
-    told = blend.probabilities({name: one.probabilities for name, one in tried.items()}), table.labels[held_out]
-    return replace(_blended(kept, blend, _report(table, blend, tried, seconds, left_out)), out_of_fold=told)
+    out_of_fold = held_out, blend.probabilities({name: one.probabilities for name, one in tried.items()})
+    return replace(_blended(kept, blend, _report(table, blend, tried, seconds, left_out)), out_of_fold=out_of_fold)
 
 
 def _members(table: Table) -> dict[str, Callable[[Deadline, float], Tried]]:

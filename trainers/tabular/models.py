@@ -215,8 +215,8 @@ class Classifier:
         curves: name -> a value an epoch, where epochs were trained.
         report: for the provenance, what was tried.
         save: where there are members: writes each, by its name, into a folder.
-        out_of_fold: probabilities, float32 [n, classes], of rows by models that did not see them, and int64 [n], their
-            labels; None where there are no folds.
+        out_of_fold: rows of the table, int64 [m], and what models which did not see them say of them, float
+            [m, classes]; None where nothing was held out.
     """
 
     predict: Callable[[TransformedSplit], np.ndarray]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -11,12 +14,15 @@ import tensorflow_transform as tft
 from tfx.components.trainer.fn_args_utils import FnArgs
 from tfx.components.tuner.component import TunerFnResult
 
-from serving.reference_predictions import predictions_of
+from serving.reference_predictions import predictions_of, with_answers
 from serving.signatures.common import VOCABULARY, Labels, export
 from serving.signatures.tabular import served_model
+from serving.unknown import Decision, write_decision
 from trainers.artifacts import learning_curves, unknown_rule, write_artifacts, write_members
+from trainers.errors import TrainingError
 from trainers.fitting import steps_per_execution
-from trainers.options import ServingOptions, TunerOptions, tuned_options
+from trainers.options import DecisionOptions, ServingOptions, TunerOptions, tuned_options
+from trainers.roc import Scores, best_threshold
 from trainers.splits import (
     Rows,
     TransformedSplit,
@@ -27,7 +33,7 @@ from trainers.splits import (
     shuffled_batches,
     training_weights,
 )
-from trainers.tabular.members import Table, train_members
+from trainers.tabular.members import FEWEST_ROWS, Table, train_members
 from trainers.tabular.models import (
     Classifier,
     build_model,
@@ -39,9 +45,9 @@ from trainers.tabular.models import (
 )
 from trainers.tabular.options import TabularTrainerOptions, read_trainer_options
 from trainers.tabular.wrap import wrap
-from trainers.tuning import BestHyperparameters, TrialOutcome, hyperparameter_search, tuning_split
+from trainers.tuning import BestHyperparameters, TrialOutcome, hyperparameter_search, rows_of, tuning_split
 from trainers.warm_start import MeaningOfWeights, start_warm, write_warm_start
-from transform.options import TabularOptions
+from transform.options import LabelOptions, TabularOptions
 from transform.tabular import CATEGORY_VOCABULARY
 
 
@@ -49,11 +55,12 @@ def run_fn(fn_args: FnArgs) -> None:
     """Train on the train split or wrap what exists, export, and leave reference predictions of the eval split.
 
     `fn_args.custom_config` carries `preprocessing` and `trainer`, the JSON of TabularOptions and of the options of a
-    trainer of tables, `code_fingerprint`, and `weight`, the column of the rows' weights, "" for none;
-    `fn_args.hyperparameters` what a search found.
+    trainer of tables, `code_fingerprint`, `weight`, the column of the rows' weights, "" for none, and `serving`, the
+    JSON of ServingOptions, if anything of it is set; `fn_args.hyperparameters` what a search found.
     """
     best = BestHyperparameters.of(fn_args)
     given = read_trainer_options(fn_args.custom_config["trainer"])
+    serving = ServingOptions.of(fn_args.custom_config)
     if given.mode == "wrap":
         wrap(fn_args, given, best.code_fingerprint)
         return
@@ -79,12 +86,17 @@ def run_fn(fn_args: FnArgs) -> None:
         start = start_warm(model, meaning, fn_args.base_model) if options.warm_start else ""
         fit(model, train, options)
         classifier = keras_classifier(model, learning_curves(model))
+    decision, figures = _decision(serving.decision, table, classifier, labels, preprocessing.label)
     predictions = predictions_of(evaluation.ids, labels, classifier.predict(evaluation))
-    unknown = unknown_rule(
-        ServingOptions.of(fn_args.custom_config), labels, predictions, evaluation.truth, classifier.out_of_fold
-    )
-    vocabulary = Labels(transform_output.vocabulary_file_by_name(VOCABULARY), unknown)
-    _export(classifier, vocabulary, transform, preprocessing, len(labels), fn_args.serving_model_dir)
+    out_of_fold = None
+    if classifier.out_of_fold is not None:
+        rows, probabilities = classifier.out_of_fold
+        out_of_fold = probabilities, table.labels[rows]
+    unknown = unknown_rule(serving, labels, predictions, evaluation.truth, out_of_fold)
+    answered = Labels(transform_output.vocabulary_file_by_name(VOCABULARY), decision, unknown)
+    _export(classifier, answered, transform, preprocessing, len(labels), fn_args.serving_model_dir)
+    if decision is not None:
+        write_decision(fn_args.serving_model_dir, decision)
     if options.has_members and classifier.save is not None:
         write_members(fn_args.serving_model_dir, classifier.save)
     if options.warm_start:
@@ -93,7 +105,8 @@ def run_fn(fn_args: FnArgs) -> None:
         fn_args.serving_model_dir,
         fn_args.model_run_dir,
         model=None if options.has_members else classifier.model,
-        predictions=predictions,
+        predictions=with_answers(predictions, labels, decision, unknown),
+        decision=figures,
         curves=classifier.curves,
         members=classifier.report,
         data_fingerprint=data_fingerprint(train.fingerprint, evaluation.fingerprint),
@@ -164,6 +177,60 @@ def _keras_model(table: Table) -> keras.Model:
     keras.utils.set_random_seed(options.seed)
     as_asked = options.model_copy(update={"hidden_units": options.keras_units})
     return build_model(table.split.features, table.vocabulary_size, table.classes, as_asked, table.sizes)
+
+
+def _decision(
+    options: DecisionOptions | None,
+    table: Table,
+    classifier: Classifier,
+    labels: Sequence[str],
+    of_label: LabelOptions,
+) -> tuple[Decision | None, dict[str, Any]]:
+    """Which label is answered, and what the provenance says of it.
+
+    The threshold is chosen, and measured, on rows of the train split by models that did not see them. Class weights
+    have no part in it: precision is that of the data as they are.
+
+    Raises:
+        TrainingError: no threshold can be chosen.
+    """
+    positive = of_label.number_of_positive(labels)
+    if options is None or positive is None:
+        return None, {}
+    label = labels[positive]
+    out_of_fold = classifier.out_of_fold
+    if out_of_fold is None and options.threshold is None:
+        out_of_fold = _keras_out_of_fold(table)
+    if out_of_fold is None:
+        decision = Decision(label, float(np.float32(options.threshold)))
+        return decision, {**asdict(decision), "by": str(options)}
+    rows, probabilities = out_of_fold
+    weights = None if table.split.weights is None else table.split.weights[rows]
+    scores = Scores(table.labels[rows] == positive, probabilities[:, positive], weights)
+    threshold = best_threshold(options, scores) if options.threshold is None else float(np.float32(options.threshold))
+    decision = Decision(label, threshold)
+    figures = {"figures": scores.figures(threshold), "at_a_half": scores.figures(0.5)}
+    return decision, {**asdict(decision), "by": str(options), "rows": len(rows), **figures}
+
+
+# Of more rows than these one fold says enough about a threshold.
+_ROWS_OF_ALL_FOLDS = 5_000
+
+
+def _keras_out_of_fold(table: Table) -> tuple[np.ndarray, np.ndarray]:
+    """What models trained as the one that is kept, each without a fold, say of that fold."""
+    if table.options.has_members or len(table.labels) < FEWEST_ROWS:
+        raise TrainingError(
+            f"serving.decision: {len(table.labels)} rows, or those of the second most frequent label, are too few for "
+            "folds to choose a threshold on; give a threshold, or more data"
+        )
+    folds = table.folds if len(table.labels) <= _ROWS_OF_ALL_FOLDS else table.folds[:1]
+    answers = []
+    for fold in folds:
+        model = _keras_model(table)
+        fit(model, rows_of(table.split, table.seen(fold)), table.options)
+        answers.append(keras_classifier(model).predict(rows_of(table.split, fold)))
+    return np.concatenate(folds), np.concatenate(answers)
 
 
 def _export(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,9 +15,10 @@ import tensorflow as tf
 import tensorflow_transform as tft
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from serving.reference_predictions import predictions_of
+from serving.reference_predictions import predictions_of, with_answers
 from serving.signatures.common import VOCABULARY, Labels, export
 from serving.signatures.tabular import served_model
+from serving.unknown import Decision, write_decision
 from trainers.artifacts import unknown_rule, write_artifacts
 from trainers.errors import TrainingError, first_line
 from trainers.options import ServingOptions
@@ -481,24 +482,31 @@ def wrap(fn_args: FnArgs, options: WrapTableOptions, code_fingerprint: str) -> N
         columns.append({name: np.asarray(split.features[feature]) for name, feature in features.items()})
         answers.append(model.answers(columns[-1]))
     predictions = predictions_of(evaluation.ids, labels, answers[-1])
-    unknown = unknown_rule(ServingOptions.of(fn_args.custom_config), labels, predictions, evaluation.truth)
+    serving = ServingOptions.of(fn_args.custom_config)
+    decision, asked = None, serving.decision
+    if asked is not None and asked.threshold is not None and preprocessing.label.positive is not None:
+        decision = Decision(preprocessing.label.positive, float(np.float32(asked.threshold)))
+    unknown = unknown_rule(serving, labels, predictions, evaluation.truth)
     served = served_model(
         transform=transform,
         predict=lambda raw: model.predict({name: raw[feature] for name, feature in features.items()}),
-        labels=Labels(transform_output.vocabulary_file_by_name(VOCABULARY), unknown),
+        labels=Labels(transform_output.vocabulary_file_by_name(VOCABULARY), decision, unknown),
         raw_feature_spec={name: spec for name, spec in transform.raw_feature_spec.items() if name in wanted},
         label_column=preprocessing.label.column,
         classes=len(labels),
     )
     served.resources["tables"] = [*model.tables]
     export(served, fn_args.serving_model_dir)
+    if decision is not None:
+        write_decision(fn_args.serving_model_dir, decision)
     frozen = tf.function(model.predict, autograph=False)
     agreements = [_agreement(frozen, rows, expected) for rows, expected in zip(columns, answers, strict=True)]
     write_artifacts(
         fn_args.serving_model_dir,
         fn_args.model_run_dir,
         model=None,
-        predictions=predictions,
+        predictions=with_answers(predictions, labels, decision, unknown),
+        decision={} if decision is None else {**asdict(decision), "by": str(asked)},
         data_fingerprint=data_fingerprint(train.fingerprint, evaluation.fingerprint),
         code_fingerprint=code_fingerprint,
         left_out=train.left_out + evaluation.left_out,

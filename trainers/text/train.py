@@ -11,6 +11,7 @@ import tensorflow_transform as tft
 from tfx.components.trainer.fn_args_utils import FnArgs
 from tfx.components.tuner.component import TunerFnResult
 
+from serving.reference_predictions import with_answers
 from serving.signatures.common import VOCABULARY, Features, Labels, export
 from serving.signatures.text import served_model
 from trainers.artifacts import frozen_model, learning_curves, predict_split, unknown_rule, write_artifacts
@@ -95,7 +96,7 @@ def run_fn(fn_args: FnArgs) -> None:
     fit_text(classifier, train, options)
     predictions = predict_split(classifier.model, evaluation, labels)
     unknown = unknown_rule(ServingOptions.of(fn_args.custom_config), labels, predictions, evaluation.truth)
-    vocabulary = Labels(transform_output.vocabulary_file_by_name(VOCABULARY), unknown)
+    vocabulary = Labels(transform_output.vocabulary_file_by_name(VOCABULARY), unknown=unknown)
     _export(classifier, vocabulary, transform, preprocessing, len(labels), fn_args.serving_model_dir)
     if options.warm_start:
         write_warm_start(fn_args.serving_model_dir, classifier.model, meaning)
@@ -103,7 +104,7 @@ def run_fn(fn_args: FnArgs) -> None:
         fn_args.serving_model_dir,
         fn_args.model_run_dir,
         model=classifier.model,
-        predictions=predictions,
+        predictions=with_answers(predictions, labels, unknown=unknown),
         data_fingerprint=data_fingerprint(train.fingerprint, evaluation.fingerprint),
         code_fingerprint=best.code_fingerprint,
         left_out=train.left_out + evaluation.left_out,
