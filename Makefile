@@ -74,12 +74,15 @@ fuzz: $(READY)  ## ten minutes of requests that nobody would write, against the 
 	.venv/bin/python -m benchmarks.serving.fuzz --seconds 600
 
 # The published models in the TensorFlow of TensorFlow Serving's images, in an environment of its own.
+# Beside them, where INGRAPH_TEST_DATA has the table adult: a linear model, a network, trees, a blend and a wrapped forest.
+TABLES := $(if $(INGRAPH_TEST_DATA),$(addprefix .venv/compat/tables/,linear network trees blend wrapped))
 compat: $(READY)  ## load the published models (MODELS) in tensorflow-cpu 2.19.1, and compare the answers
 	test -x .venv/compat/bin/python || $(UV) venv --quiet --python "$(PYTHON)" .venv/compat
 	$(UV) pip install --quiet --python .venv/compat/bin/python tensorflow-cpu==2.19.1
 	$(UV) pip install --quiet --python .venv/compat/bin/python --no-deps tensorflow-serving-api==2.19.1
-	.venv/bin/python deploy/check_exports.py $(MODELS) --save .venv/compat/answers.npz
-	.venv/compat/bin/python deploy/check_exports.py $(MODELS) --compare .venv/compat/answers.npz
+	$(if $(TABLES),.venv/bin/python -m benchmarks.tabular.wrapped --export .venv/compat/tables)
+	.venv/bin/python deploy/check_exports.py $(MODELS) $(TABLES) --save .venv/compat/answers.npz
+	.venv/compat/bin/python deploy/check_exports.py $(MODELS) $(TABLES) --compare .venv/compat/answers.npz
 
 # Airflow and TFX want different versions of the same packages.
 airflow-check: $(READY)  ## read and run the DAG file of a schedule by Airflow, in an environment of its own

@@ -72,6 +72,11 @@ def differences(received: dict[str, np.ndarray], expected: dict[str, np.ndarray]
     return different
 
 
+def decisions(received: dict[str, np.ndarray]) -> int:
+    """How many rows were answered with a label by serving_default."""
+    return sum(len(value) for name, value in received.items() if name.endswith("/serving_default/output_0"))
+
+
 def main() -> None:
     """Check the models on the command line."""
     parser = argparse.ArgumentParser(description="Load published models as TensorFlow Serving does.")
@@ -84,7 +89,8 @@ def main() -> None:
         version = largest_version(base_path)
         named = {f"{base_path.name}/{name}": value for name, value in answers(version)}
         received |= named
-        print(f"{version}: loaded by TensorFlow {tf.__version__}, {len(named)} answers")
+        rows = f"{len(named)} answers, {decisions(named):,} labels of serving_default among them"
+        print(f"{version}: loaded by TensorFlow {tf.__version__}, {rows}")
         if not named:
             raise SystemExit(f"{version} holds no warm-up requests to answer")
     if arguments.save is not None:
@@ -94,7 +100,7 @@ def main() -> None:
             different = differences(received, dict(saved))
         if different:
             sys.exit(f"answers differ: {', '.join(different)}")
-        print(f"all {len(received)} answers are the same")
+        print(f"all {len(received)} answers are the same, row by row, and so are {decisions(received):,} labels")
 
 
 if __name__ == "__main__":

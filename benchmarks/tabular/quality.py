@@ -1,6 +1,7 @@
 """Twelve public tables: `auto` beside what scikit-learn, LightGBM and YDF reach by their defaults, on the same splits.
 
     .venv/bin/python -m benchmarks.tabular.quality [--splits 5] [--tables german heart]
+    .venv/bin/python -m benchmarks.tabular.quality --coverage 0.9 [--model linear]
 
 Each table goes through the project's own preprocessing_fn, analysed on the train part, and its own training, in one
 process. Four of the tables come from $INGRAPH_TEST_DATA (adult with its own test part, so that it has one split), four
@@ -19,8 +20,9 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import keras
 import lightgbm
 import numpy as np
 import pandas as pd
@@ -41,17 +43,20 @@ from benchmarks.harness.pipelines import transform_graph
 from benchmarks.harness.running import TEST_DATA, report
 from pipeline import demo_data
 from pipeline.runners.beam_speedups import apply_beam_speedups
-from trainers.splits import TransformGraph, read_transformed_split
+from serving.unknown import HALF_OF_EVAL, OUT_OF_FOLD, rule_of_coverage
+from trainers.splits import TransformedSplit, TransformGraph, read_transformed_split
 from trainers.tabular.blending import cross_entropies, expected_calibration_error
-from trainers.tabular.members import Table, train_members
-from trainers.tabular.models import feature_sizes, known_categories, known_terms, model_inputs
-from trainers.tabular.options import TabularTrainerOptions
+from trainers.tabular.members import Classifier, Table, keras_classifier, train_members
+from trainers.tabular.models import build_model, feature_sizes, known_categories, known_terms, model_inputs
+from trainers.tabular.options import ModelKind, TabularTrainerOptions
+from trainers.tabular.train import fit
 from transform.labels import LabelOptions
 from transform.options import TabularOptions
 from transform.tabular import preprocessing_fn
 
 LABEL = "label"
 OURS = "ingraph"
+AUTO = TabularTrainerOptions()
 # Of heart, as configs/heart.yaml has it.
 CODES = ("sex", "cp", "fbs", "restecg", "exang", "slope", "ca")
 
@@ -112,8 +117,15 @@ def splits_of(name: str, count: int) -> Iterator[tuple[pd.DataFrame, pd.DataFram
 
 def ours(train: pd.DataFrame, test: pd.DataFrame, labels: Sequence[str]) -> np.ndarray:
     """Probabilities of each label for the test part, rows in its order, as the Trainer would make them."""
+    classifier, asked = trained(train, test, labels)
+    return classifier.predict(asked)
+
+
+def trained(
+    train: pd.DataFrame, test: pd.DataFrame, labels: Sequence[str], options: TabularTrainerOptions = AUTO
+) -> tuple[Classifier, TransformedSplit]:
+    """The classifier that the Trainer would make, and what it is asked of the test part, rows in its order."""
     preprocessing = TabularOptions(label=LabelOptions(column=LABEL, order=tuple(labels)))
-    options = TabularTrainerOptions()
     with tempfile.TemporaryDirectory() as folder:
         files = {part: _write(f"{folder}/{part}.gz", rows) for part, rows in (("train", train), ("test", test))}
         tf.compat.v1.reset_default_graph()
@@ -123,7 +135,69 @@ def ours(train: pd.DataFrame, test: pd.DataFrame, labels: Sequence[str]) -> np.n
         learned, asked = (read_transformed_split([files[part]], graph, model_inputs) for part in ("train", "test"))
         sizes = feature_sizes(known_terms(output, learned.features), preprocessing)
         categories = known_categories(output, learned.features)
-        return train_members(Table(learned, len(labels), len(categories), sizes, options)).predict(asked)
+        table = Table(learned, len(labels), len(categories), sizes, options)
+        return (train_members(table) if options.has_members else _keras_alone(table)), asked
+
+
+def _keras_alone(table: Table) -> Classifier:
+    keras.utils.set_random_seed(table.options.seed)
+    units = table.options.model_copy(update={"hidden_units": table.options.keras_units})
+    model = build_model(table.split.features, table.vocabulary_size, table.classes, units, table.sizes)
+    fit(model, table.split, table.options)
+    return keras_classifier(model)
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Of the label sets of rows that neither the model nor the threshold has seen."""
+
+    covered: int
+    rows: int
+    answered: int
+    right: int
+
+    def __str__(self) -> str:
+        share, answered = self.covered / self.rows, self.answered / self.rows
+        return (
+            f"{share:.4f} of {self.rows} rows, {answered:.4f} answered, {self.right / self.answered:.4f} of them right"
+        )
+
+
+def measured_coverage(name: str, splits: int, asked_for: float, options: TabularTrainerOptions) -> Coverage:
+    """What `serving.unknown.coverage` comes to on the test parts of a table's splits, all together.
+
+    The threshold is set as the Trainer does it: out of folds, else on every second row of the test part, which is not
+    measured then.
+    """
+    found = []
+    for train, test in splits_of(name, splits):
+        labels = sorted(train[LABEL].unique())
+        classifier, asked = trained(train, test, labels, options)
+        probabilities, truth = classifier.predict(asked), asked.labels
+        told, source = classifier.out_of_fold, OUT_OF_FOLD
+        if told is None:
+            order = np.random.default_rng(0).permutation(len(truth))
+            told, source = (probabilities[order[::2]], truth[order[::2]]), HALF_OF_EVAL
+            probabilities, truth = probabilities[order[1::2]], truth[order[1::2]]
+        rule = rule_of_coverage("unknown", asked_for, told[0][np.arange(len(told[1])), told[1]], source)
+        chosen = probabilities.argmax(axis=1)
+        sets = rule.label_sets(tf.constant(probabilities, tf.float32)).numpy()
+        answered = ~rule.replaces(tf.constant(probabilities, tf.float32), tf.constant(chosen)).numpy()
+        right = answered & (chosen == truth)
+        found.append((sets[np.arange(len(truth)), truth].sum(), len(truth), answered.sum(), right.sum()))
+    return Coverage(*np.sum(found, axis=0).tolist())
+
+
+def report_coverage(tables: Sequence[str], splits: int, asked_for: float, options: TabularTrainerOptions) -> None:
+    """Print each table as it is measured, and the mean over tables."""
+    shares = []
+    for name in tables:
+        started = time.perf_counter()
+        found = measured_coverage(name, splits, asked_for, options)
+        shares.append(found.covered / found.rows)
+        print(f"{name}: coverage of {asked_for:g} is {found}; {time.perf_counter() - started:.1f} s", flush=True)
+    rows = [Measurement("mean over tables: coverage", float(np.mean(shares)) * 100, "%", "quality")]
+    report(f"Tables: coverage of {asked_for:g} by {options.model}", rows)
 
 
 def _feature_spec(frame: pd.DataFrame) -> dict[str, tf.io.VarLenFeature]:
@@ -255,10 +329,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--splits", type=int, default=5)
     parser.add_argument("--tables", nargs="+", default=[*TABLES, ADULT], choices=[*TABLES, ADULT])
+    parser.add_argument("--coverage", type=float, help="measure only what serving.unknown.coverage comes to")
+    parser.add_argument("--model", choices=get_args(ModelKind), default="auto", help="for --coverage")
     arguments = parser.parse_args()
     logging.getLogger("absl").setLevel(logging.ERROR)
     ydf.verbose(0)
     apply_beam_speedups()
+    if arguments.coverage is not None:
+        options = TabularTrainerOptions(model=arguments.model)
+        report_coverage(arguments.tables, arguments.splits, arguments.coverage, options)
+        return
     found: dict[str, Any] = {}
     for name in arguments.tables:
         if name in (ADULT, "german", "phoneme", "wine-white") and TEST_DATA not in os.environ:

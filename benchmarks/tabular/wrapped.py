@@ -2,13 +2,15 @@
 
     INGRAPH_TEST_DATA=… .venv/bin/python -m benchmarks.tabular.wrapped [--rows 32561] [--only ydf xgboost]
 
-What is served is compared with what each library says itself of the rows as pandas reads them.
+What is served is compared with what each library says itself of the rows as pandas reads them. `--export FOLDER` leaves
+small models there, wrapped and trained, with requests for 2,000 rows: `make compat` asks them in another TensorFlow.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import statistics
 import tempfile
 import time
@@ -24,8 +26,11 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 from benchmarks.harness.measurement import Goal, Measurement
 from benchmarks.harness.pipelines import transform_graph
 from benchmarks.harness.running import TEST_DATA, report
+from components.serving_check.model_server import write_warmup_requests
 from serving.session_model import SessionModel
-from trainers.tabular.options import WrapTableOptions
+from serving.signatures.common import CLASSIFY, SERVE_EXAMPLES, SERVING_DEFAULT
+from trainers.options import ServingOptions, UnknownOptions
+from trainers.tabular.options import TabularTrainerOptions, TreeOptions, WrapTableOptions
 from trainers.tabular.train import run_fn
 from trainers.tabular.wrap import raw_preprocessing
 from transform.options import LabelOptions, TabularOptions
@@ -206,14 +211,26 @@ _DTYPES = {"O": tf.string, "i": tf.int64, "f": tf.float32}
 
 def exported(model: OwnModel, table: pd.DataFrame, folder: Path) -> str:
     """The SavedModel of a wrapped model, of a run on a table; `folder` must exist."""
+    preprocessing = raw_preprocessing(model.options, TabularOptions(label=LabelOptions(column=LABEL)))
+    return saved_model(model.options, preprocessing, table, folder)
+
+
+def saved_model(
+    trainer: WrapTableOptions | TabularTrainerOptions,
+    preprocessing: TabularOptions,
+    table: pd.DataFrame,
+    folder: Path,
+    unknown: UnknownOptions | None = None,
+) -> str:
+    """The SavedModel of a run whose train and eval split are the table; `folder` must exist."""
     tf.compat.v1.reset_default_graph()  # others leave annotations there, which tft would read
     with tf.io.TFRecordWriter(f"{folder}/examples.gz", "GZIP") as writer:
         for example in examples(table):
             writer.write(example)
-    preprocessing = raw_preprocessing(model.options, TabularOptions(label=LabelOptions(column=LABEL)))
     config = {
         "preprocessing": preprocessing.model_dump_json(),
-        "trainer": model.options.model_dump_json(),
+        "trainer": trainer.model_dump_json(),
+        "serving": ServingOptions(unknown=unknown).model_dump_json(),
         "code_fingerprint": "code",
     }
     spec = {name: tf.io.VarLenFeature(_DTYPES[table[name].dtype.kind]) for name in table}
@@ -276,13 +293,52 @@ def request_seconds(session: SessionModel, table: pd.DataFrame, turns: int) -> f
     return statistics.median(seconds)
 
 
+# What is trained, and not wrapped: small, for it is about operations.
+TRAINED = {
+    "linear": TabularTrainerOptions(model="linear", epochs=5),
+    "network": TabularTrainerOptions(model="network", epochs=5),
+    "trees": TabularTrainerOptions(model="trees", trees=TreeOptions(count=50)),
+    "blend": TabularTrainerOptions(model="blend", epochs=5, trees=TreeOptions(count=50, forest=20)),
+}
+_WRAPPED_FOREST = "scikit-learn forest"
+
+
+def export_all(folder: Path, trained_on: pd.DataFrame, asked: pd.DataFrame) -> None:
+    """A base path below the folder for each of TRAINED, and for a forest of scikit-learn's that is wrapped.
+
+    Each model carries requests for every row that is asked, as warm-up requests: what deploy/check_exports.py sends.
+    """
+    for name in (*TRAINED, "wrapped"):
+        with tempfile.TemporaryDirectory() as temporary:
+            if name in TRAINED:
+                preprocessing = TabularOptions(label=LabelOptions(column=LABEL))
+                # What serving_default answers beside the labels is a part of the graph, too.
+                unknown = UnknownOptions(coverage=0.9) if name == "blend" else None
+                path = saved_model(TRAINED[name], preprocessing, trained_on, Path(temporary), unknown)
+            else:
+                model = LIBRARIES[_WRAPPED_FOREST](trained_on, Path(temporary), 20)
+                path = exported(model, trained_on, Path(temporary))
+            version = folder / name / "1"
+            shutil.rmtree(version, ignore_errors=True)
+            shutil.copytree(path, version)
+        serialized = {"examples": np.array(examples(asked.drop(columns=LABEL)), object)}
+        columns = requests(asked)
+        signatures = {SERVING_DEFAULT: columns, CLASSIFY: columns, SERVE_EXAMPLES: serialized}
+        write_warmup_requests(str(version), signatures.items())
+        print(f"{version}: asks for {len(asked):,} rows", flush=True)
+
+
 def main() -> None:
-    """Print the table."""
+    """Print the table, or export models."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=None, help="of the training data; all by default")
     parser.add_argument("--size", type=int, default=100, help="trees, or rounds of trees")
     parser.add_argument("--only", nargs="+", choices=[*LIBRARIES], default=[*LIBRARIES])
+    parser.add_argument("--export", type=Path, metavar="FOLDER", help="only leave models of all kinds there")
     arguments = parser.parse_args()
+    if arguments.export is not None:
+        export_all(arguments.export, adult("train", arguments.rows or 2000), adult("test", 2000))
+        return
     train, test = adult("train", arguments.rows), adult("test")
     measurements = []
     for name in arguments.only:

@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 import xgboost
+from tfx.components.trainer.fn_args_utils import FnArgs
 
 from benchmarks.harness.running import TEST_DATA
 from benchmarks.tabular.wrapped import LABELS, LIBRARIES, OwnModel, adult, compare, exported
@@ -26,7 +27,9 @@ from serving.session_model import SessionModel
 from serving.signatures import forests
 from serving.signatures.forests import AT_LEAST, IN_SET, LEAF, Forest, forest_scores
 from trainers.errors import TrainingError
+from trainers.options import DecisionOptions
 from trainers.tabular.options import WrapTableOptions
+from trainers.tabular.train import run_fn
 from trainers.tabular.tree_models import (
     TreeModel,
     _Growing,
@@ -121,6 +124,34 @@ def test_the_provenance_says_how_the_graph_and_the_library_agree_on_all_rows(exp
     wrapped = provenance["wrapped"]
     assert (wrapped["rows"], wrapped["labels_equal"]) == (2 * ROWS, 2 * ROWS)
     assert 0 < wrapped["greatest_difference"] < 1e-6
+
+
+@needs_adult
+def test_a_threshold_decides_about_the_label_of_a_wrapped_model(export, tmp_path):
+    model, path = export
+    folder, label = Path(path).parents[1], LabelOptions(column="label", positive=LABELS[1])
+    config = {
+        "preprocessing": raw_preprocessing(model.options, TabularOptions(label=label)).model_dump_json(),
+        "trainer": model.options.model_dump_json(),
+        "code_fingerprint": "code",
+        "decision": DecisionOptions(threshold=0.2).model_dump_json(),
+    }
+    files = [f"{folder}/examples.gz"]
+    run_fn(
+        FnArgs(
+            train_files=files, eval_files=files, model_run_dir=f"{tmp_path}/run", transform_output=f"{folder}/graph",
+            serving_model_dir=f"{tmp_path}/model", custom_config=config,
+        )
+    )  # fmt: skip
+    expected = np.where(model.predict(adult("test", ROWS)) >= 0.2, *LABELS[::-1])
+    rows = adult("test", ROWS)
+    session = SessionModel(f"{tmp_path}/model")
+    served = session.run("serving_default", {name: rows[name].to_numpy() for name in rows if name != "label"})
+    session.close()
+    assert [label.decode() for label in served["output_0"]] == expected.tolist()
+    assert (expected == LABELS[1]).sum() > (model.predict(rows) >= 0.5).sum()
+    provenance = json.loads((tmp_path / "provenance.json").read_text())
+    assert provenance["decision"]["label"] == LABELS[1] and provenance["decision"]["by"] == "threshold: 0.2"
 
 
 CORE_OPERATIONS = """
