@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from components.errors import BrokenInput
-from pipeline.commands.config_options import config_options
+from pipeline.commands.run import config_options
 from pipeline.exit_status import status_of_error
 
 if TYPE_CHECKING:

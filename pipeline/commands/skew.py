@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipeline.commands.config_options import config_options
+from pipeline.commands.run import config_options
 from pipeline.exit_status import ExitStatus
 from serving.garbage_collection import garbage_collection_paused
 

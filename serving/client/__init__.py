@@ -8,9 +8,13 @@ Each is imported when it is asked for: who speaks REST needs no grpc, and the ot
 from __future__ import annotations
 
 import importlib
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
-
-from serving.client import _old_names
 
 if TYPE_CHECKING:
     from serving.client.errors import CanonicalCode, PredictionError
@@ -58,7 +62,41 @@ _MODULES = {
     "VersionStatus": "metadata",
 }
 
-_old_names.install()
+# Old names of this package's modules: they are imported as before, and say once what they are called now.
+_PACKAGE = f"{__name__}."
+_NEW_NAMES = {
+    "async_grpc_client": "grpc",
+    "async_rest_client": "rest",
+    "canonical_code": "errors",
+    "client_tls": "tls",
+    "grpc_client": "grpc",
+    "input_array": "tensors",
+    "messages": "messages_pb2",
+    "model_metadata": "metadata",
+    "prediction_error": "errors",
+    "rest_client": "rest",
+    "retry_policy": "retries",
+    "table_value": "table_columns",
+    "tensor_proto": "tensors",
+    "version_status": "metadata",
+}
+
+
+class _OldNames(MetaPathFinder, Loader):
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        name = fullname.removeprefix(_PACKAGE)
+        return ModuleSpec(fullname, self) if fullname.startswith(_PACKAGE) and name in _NEW_NAMES else None
+
+    def exec_module(self, module: ModuleType) -> None:
+        new_name = _PACKAGE + _NEW_NAMES[module.__name__.removeprefix(_PACKAGE)]
+        warnings.warn(f"{module.__name__} is called {new_name} now", DeprecationWarning, stacklevel=2)
+        public = {name: value for name, value in vars(importlib.import_module(new_name)).items() if name[0] != "_"}
+        vars(module).update(public)
+
+
+sys.meta_path.append(_OldNames())
 
 
 def __getattr__(name: str) -> Any:

@@ -7,6 +7,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from itertools import chain
 from typing import Any, NoReturn
 
@@ -17,6 +18,7 @@ from tensorflow_serving.apis import input_pb2
 
 from serving.client.errors import CanonicalCode
 from serving.client.tensors import DataType
+from serving.garbage_collection import garbage_collection_off
 from serving.server.errors import ServingError, invalid_argument
 
 
@@ -96,6 +98,18 @@ def parse_document(body: bytes | bytearray, grow: Callable[[int], None] = lambda
     """
     if not body:
         raise invalid_argument("JSON Parse error: The document is empty")
+    with garbage_collection_off() if len(body) > _LARGE_BODY else nullcontext():
+        document = _parsed(body, grow)
+    if not isinstance(document, dict):
+        raise invalid_argument(f"JSON Value: {debug_string(document)} Is not object")
+    return document
+
+
+# Smaller ones are parsed before the collector has come once.
+_LARGE_BODY = 2**16
+
+
+def _parsed(body: bytes | bytearray, grow: Callable[[int], None]) -> Any:
     try:
         document = orjson.loads(body)
         if _keys_may_repeat(body, document):
@@ -104,8 +118,6 @@ def parse_document(body: bytes | bytearray, grow: Callable[[int], None] = lambda
     except orjson.JSONDecodeError:
         grow(5 * len(body))  # once as a text of up to four bytes for each character, and once as bytes
         document = _parse_leniently(body)
-    if not isinstance(document, dict):
-        raise invalid_argument(f"JSON Value: {debug_string(document)} Is not object")
     return document
 
 

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from serving.garbage_collection import garbage_collection_paused
+from serving.garbage_collection import garbage_collection_off, garbage_collection_paused
+from serving.server.errors import ServingError
+from serving.server.json_requests import parse_document
 
 
 @pytest.fixture
@@ -94,6 +96,28 @@ def test_the_garbage_collector_rests_during_imports_and_works_afterwards():
         kept = [[] for _ in range(1000)]
     assert gc.isenabled()
     assert gc.get_freeze_count() >= frozen + len(kept)
+
+
+@pytest.mark.parametrize("first", [b"", b"NaN,"])  # Python's own parser takes the latter
+def test_a_large_document_is_parsed_without_the_garbage_collector(first):
+    body = b'{"instances": [' + first + b"[]," * 100_000 + b"[]]}"
+    collections = []
+    gc.callbacks.append(lambda phase, info: collections.append(info["generation"]))
+    try:
+        document = parse_document(body)
+    finally:
+        gc.callbacks.pop()
+    assert len(document["instances"]) > 100_000
+    assert len(collections) <= 8  # right before and after it; by itself it comes for every few hundred lists
+    assert gc.isenabled()
+
+
+def test_the_garbage_collector_works_again_when_the_last_that_wanted_it_off_is_done():
+    with garbage_collection_off():
+        with pytest.raises(ServingError), garbage_collection_off():
+            parse_document(b'{"instances": [' + b"1," * 100_000 + b"}")
+        assert not gc.isenabled()
+    assert gc.isenabled()
 
 
 def test_an_import_that_fails_leaves_the_garbage_collector_on():

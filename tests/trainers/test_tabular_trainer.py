@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_transform as tft
+from sklearn.metrics import roc_auc_score
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tfx.components.trainer.fn_args_utils import FnArgs
 
@@ -28,8 +29,9 @@ from trainers.options import TunerOptions
 from trainers.splits import TransformedSplit, TransformGraph, check_weights, training_weights
 from trainers.tabular.members import Deadline, Table, _LinearModel, _network, _Trees, train_members
 from trainers.tabular.models import Classifier, build_model, model_inputs
-from trainers.tabular.options import TabularTrainerOptions
+from trainers.tabular.options import TabularTrainerOptions, TreeOptions
 from trainers.tabular.train import fit, run_fn, shuffled_batches, tuner_fn
+from trainers.tabular.trees import TreeTable, train_boosted, tree_probabilities
 from transform.options import LabelOptions, TabularOptions
 from transform.tabular import preprocessing_fn
 
@@ -152,6 +154,22 @@ def test_each_member_learns_what_rows_of_weight_say():
     assert list(tried) == ["linear", "trees", "forest", "network"]
     for name, figures in tried.items():
         assert figures["accuracy"][0] > 0.8, name
+
+
+def test_trees_are_as_good_where_rows_have_weights_that_say_nothing():
+    chance = np.random.default_rng(2)
+    numbers = chance.normal(size=[3000, 6]).astype(np.float32)
+    logits = numbers @ np.array([1, -1, 0.5, 0.5, 0, 0], np.float32) + numbers[:, 4] * numbers[:, 5] - 1.5
+    labels = (chance.random(3000) < 1 / (1 + np.exp(-4 * logits))).astype(np.int64)
+    rows = TreeTable(numbers, np.zeros((3000, 0), np.int64))
+    answers = {}
+    drawn = chance.lognormal(size=2000)
+    for name, weights in (("plain", None), ("weighed", drawn / drawn.mean())):
+        model = train_boosted(rows.rows(slice(2000)), labels[:2000], weights, TreeOptions(count=80), 0)
+        answers[name] = tree_probabilities(model, rows.rows(slice(2000, None)), 2)[:, 1]
+    areas = {name: roc_auc_score(labels[2000:], found) for name, found in answers.items()}
+    assert areas["weighed"] > areas["plain"] - 0.03
+    assert np.abs(answers["weighed"] - answers["plain"]).max() > 0.01
 
 
 def test_a_keras_model_learns_what_rows_of_weight_say():

@@ -183,7 +183,8 @@ def train_boosted(
         min_examples=options.min_examples,
         subsample=options.subsample or (_SHARE_OF_FEW_ROWS if few else 1.0),
         num_candidate_attributes_ratio=options.feature_share or (_SHARE_OF_FEW_COLUMNS if few else 1.0),
-        use_hessian_gain=True,
+        # Of rows with weights YDF counts the weight in the gradients alone then, and its splits are bad.
+        use_hessian_gain=weights is None,
         l2_regularization=1.0,
         categorical_algorithm="RANDOM",
         # Of the rows themselves; with others held out, a share of 0 would have no early stopping.

@@ -17,8 +17,10 @@ import tensorflow as tf
 import tensorflow_transform as tft
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
+from pipeline.exit_status import ExitStatus
 from serving.client.grpc import GrpcClient
 from serving.client.rest import RestClient
+from serving.model_store import list_versions
 from serving.server.app import EmbeddedServer
 from serving.server.options import ServerOptions
 from tests.pipeline.conftest import Finished, ingraph, strings
@@ -186,7 +188,7 @@ def test_every_text_without_a_known_word_has_the_same_undecided_answer(client):
     assert (probabilities == probabilities[0]).all()
 
 
-def test_ones_own_sentences_of_six_classes_need_only_a_config(tmp_path):
+def test_ones_own_sentences_of_six_classes_need_only_a_config_and_stay_withdrawn_once_they_are(tmp_path):
     rows = emotions()
     with gzip.open(tmp_path / "feelings.jsonl.gz", "wt", encoding="utf-8") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
@@ -210,6 +212,15 @@ def test_ones_own_sentences_of_six_classes_need_only_a_config(tmp_path):
     ):
         asked = [words[0] for words in EMOTIONS.values()]
         assert strings(client.predict("feelings", {"text": asked})["output_0"]) == list(EMOTIONS)
+
+    base_path = tmp_path / "models/feelings"
+    assert ingraph("models", "withdraw", str(base_path), "--reason", "too gloomy").status == 0
+    fresh = ["--workdir", str(tmp_path / "fresh"), "--set", f"models={tmp_path}/models"]
+    again = ingraph("run", str(tmp_path / "feelings.yaml"), *fresh)
+    assert again.status == ExitStatus.NOT_PUBLISHED, again.output
+    said = " ".join(again.output.split())
+    assert f"this model was withdrawn from {base_path} as version 1 (too gloomy)" in said
+    assert [(version.number, version.withdrawn) for version in list_versions(str(base_path))] == [(1, True)]
 
 
 def emotions() -> list[dict[str, str]]:

@@ -12,6 +12,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
@@ -19,6 +21,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 from ml_metadata.proto import metadata_store_pb2
+from PIL import Image
 
 from pipeline import demo_data
 from pipeline.cli import main
@@ -69,8 +72,39 @@ def test_ones_own_csv_needs_only_a_config_and_stays_withdrawn_once_it_is(config_
     withdrawn = ingraph("models", "withdraw", str(tmp_path / "models/mine"))
     assert withdrawn.status == 0, withdrawn.errors
     again = ingraph("run", config, "--workdir", str(tmp_path / "fresh"), "--set", f"models={tmp_path}/models")
+    assert again.status == ExitStatus.NOT_PUBLISHED
     assert "this model was withdrawn from" in again.output
     assert [version.withdrawn for version in list_versions(str(tmp_path / "models/mine"))] == [True]
+
+
+def test_photos_stay_withdrawn_in_a_run_from_a_folder_that_knows_nothing(tmp_path):
+    source = np.random.default_rng(0)
+    for label, brightness in (("day", 200), ("night", 20)):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        for number in range(40):
+            pixels = source.integers(brightness, brightness + 50, (8, 8, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / f"photos/{label}/{number}.png")
+    keras.Sequential(
+        [keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(2, activation="softmax")]
+    ).save(tmp_path / "classifier.keras")
+    (tmp_path / "labels.txt").write_text("day\nnight\n")
+    config, base_path = tmp_path / "mine.yaml", tmp_path / "models/mine"
+    config.write_text(
+        "name: mine\ntask: image\ndata: {path: photos, minimum_examples: 5}\n"
+        "preprocessing: {height: 8, width: 8}\n"
+        "trainer: {mode: wrap, classifier: classifier.keras, labels: labels.txt}\n"
+    )
+    fresh = ["--workdir", str(tmp_path / "fresh"), "--set", f"models={tmp_path}/models"]
+    finished = ingraph("run", str(config), "--workdir", str(tmp_path))
+    assert finished.status == 0, finished.output
+    assert ingraph("models", "withdraw", str(base_path), "--reason", "too gloomy").status == 0
+
+    again = ingraph("run", str(config), *fresh)
+    assert again.status == ExitStatus.NOT_PUBLISHED, again.output
+    said = " ".join(again.output.split())
+    assert f"this model was withdrawn from {base_path} as version 1 (too gloomy)" in said
+    assert f"`ingraph models restore {base_path} 1`" in said
+    assert [(version.number, version.withdrawn) for version in list_versions(str(base_path))] == [(1, True)]
 
 
 def test_a_missing_config(tmp_path):
