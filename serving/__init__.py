@@ -1,6 +1,7 @@
 """Serving: the model base path, the signatures, the embedded server and its clients. No TFX in here."""
 
 __all__ = [
+    "answers",
     "client",
     "garbage_collection",
     "missing_values",
@@ -9,5 +10,4 @@ __all__ = [
     "server",
     "session_model",
     "signatures",
-    "unknown",
 ]

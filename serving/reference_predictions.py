@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tensorflow as tf
 
-from serving.unknown import Decision, UnknownRule
+from serving.answers import Decision, UnknownRule
 
 FILE_NAME = "reference_predictions.parquet"
 
@@ -24,7 +24,7 @@ class ReferencePredictions:
         ids: of the examples.
         labels: the most probable label of each.
         probabilities: float32 [n, classes], in vocabulary order.
-        answers: what serving_default answers, where that is not always the label; see serving/unknown.py.
+        answers: what serving_default answers, where that is not always the label; see serving/answers.py.
     """
 
     ids: list[str]

@@ -126,7 +126,7 @@ def tuned_options(options: Options, values: Mapping[str, Any]) -> Options:
 
 
 class UnknownOptions(BaseModel):
-    """Rows that serving_default answers with a label of its own, for the model does not know: see serving/unknown.py.
+    """Rows that serving_default answers with a label of its own, for the model does not know: see serving/answers.py.
 
     Attributes:
         label: what is answered then; none of the model's labels.

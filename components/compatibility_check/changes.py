@@ -10,9 +10,9 @@ from tensorflow.core.protobuf import meta_graph_pb2
 from tfx.utils import path_utils
 
 from components.serving_check.check import read_provenance
+from serving.answers import UnknownRule
 from serving.model_store import PROVENANCE_FILE as PUBLISHED_PROVENANCE_FILE
 from serving.signatures.common import ANSWER, read_labels
-from serving.unknown import UnknownRule
 from trainers.artifacts import PROVENANCE_FILE
 
 _ALLOWED = "or set data.spans.class_changes to allow"

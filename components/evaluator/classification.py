@@ -12,7 +12,7 @@ from scipy.special import expit, logit
 from tensorflow_model_analysis.metrics import metric_types, metric_util
 from tensorflow_model_analysis.proto import config_pb2
 
-from serving.unknown import decided_numbers
+from serving.answers import decided_numbers
 from trainers.roc import wilson_interval
 
 # Average precision comes from a histogram of the positive label's logits: rare labels have small probabilities.
@@ -21,7 +21,7 @@ _CALIBRATION_BINS = 15
 _SMALLEST_PROBABILITY = 1e-7
 _DRAWS = 1000
 STATISTICS = "statistics"
-# Model -> the number of the label of its decision, and the threshold, see serving.unknown.Decision.
+# Model -> the number of the label of its decision, and the threshold, see serving.answers.Decision.
 Decisions: TypeAlias = Mapping[str, Sequence[float]]
 # The order of the statistics of intervals, see slice_statistics.
 MEASURED = ("accuracy", "precision", "recall", "specificity", "f1", "pr_auc", "cross_entropy", "ece")

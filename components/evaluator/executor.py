@@ -33,6 +33,7 @@ from components.evaluator.eval_config import (
     threshold_failures,
 )
 from components.evaluator.options import EvaluationOptions
+from serving.answers import read_decision
 from serving.session_model import SessionModel
 from serving.signatures.common import (
     LABEL,
@@ -41,7 +42,6 @@ from serving.signatures.common import (
     read_labels,
 )
 from serving.signatures.image import ERROR, IMAGE
-from serving.unknown import read_decision
 
 IMAGES_AT_ONCE = 32
 

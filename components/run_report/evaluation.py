@@ -20,12 +20,12 @@ from components.run_report.finished_run import FinishedRun, RunArtifact
 from components.run_report.statistics import EvalPredictions
 from components.serving_check.candidate import read_examples
 from serving import reference_predictions
+from serving.answers import read_decision
 from serving.model_store import PROVENANCE_FILE as PUBLISHED_PROVENANCE_FILE
 from serving.model_store import fingerprints
 from serving.reference_predictions import example_id
 from serving.session_model import SessionModel
 from serving.signatures.common import LABEL, SERVE_EXAMPLES, TRANSFORM_FEATURES, read_labels
-from serving.unknown import read_decision
 from trainers.artifacts import PROVENANCE_FILE
 
 

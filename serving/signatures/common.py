@@ -8,8 +8,8 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
+from serving.answers import Decision, UnknownRule
 from serving.missing_values import MISSING_FLOAT, MISSING_INTEGER, missing_value
-from serving.unknown import Decision, UnknownRule
 
 
 def is_missing(values: tf.Tensor) -> tf.Tensor:

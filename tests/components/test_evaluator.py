@@ -29,8 +29,8 @@ from components.evaluator.eval_config import aligned, overall_metrics, slice_bou
 from components.evaluator.executor import Executor
 from components.evaluator.options import EvaluationOptions
 from pipeline.runners.local import BEAM_PIPELINE_ARGS
+from serving.answers import Decision, write_decision
 from serving.signatures.common import SERVE_EXAMPLES, TRANSFORM_FEATURES, Labels, ServedModel, export
-from serving.unknown import Decision, write_decision
 
 SCORES = pd.DataFrame(
     {

@@ -18,13 +18,13 @@ from components.serving_check.candidate import Candidate
 from components.serving_check.check import disagreements
 from pipeline.cli import main
 from serving import reference_predictions
+from serving.answers import UnknownRule, read_decision
 from serving.client.grpc import GrpcClient
 from serving.client.rest import RestClient
 from serving.reference_predictions import FILE_NAME, predictions_of
 from serving.server.app import EmbeddedServer
 from serving.server.options import ServerOptions
 from serving.session_model import SessionModel
-from serving.unknown import UnknownRule, read_decision
 from trainers.artifacts import unknown_rule
 from trainers.errors import TrainingError
 from trainers.options import DecisionOptions, ServingOptions, UnknownOptions

@@ -14,10 +14,10 @@ import tensorflow_transform as tft
 from tfx.components.trainer.fn_args_utils import FnArgs
 from tfx.components.tuner.component import TunerFnResult
 
+from serving.answers import Decision, write_decision
 from serving.reference_predictions import predictions_of, with_answers
 from serving.signatures.common import VOCABULARY, Labels, export
 from serving.signatures.tabular import served_model
-from serving.unknown import Decision, write_decision
 from trainers.artifacts import learning_curves, unknown_rule, write_artifacts, write_members
 from trainers.errors import TrainingError
 from trainers.fitting import steps_per_execution

@@ -15,10 +15,10 @@ import tensorflow as tf
 import tensorflow_transform as tft
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
+from serving.answers import Decision, write_decision
 from serving.reference_predictions import predictions_of, with_answers
 from serving.signatures.common import VOCABULARY, Labels, export
 from serving.signatures.tabular import served_model
-from serving.unknown import Decision, write_decision
 from trainers.artifacts import unknown_rule, write_artifacts
 from trainers.errors import TrainingError, first_line
 from trainers.options import ServingOptions
