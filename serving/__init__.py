@@ -9,5 +9,4 @@ __all__ = [
     "server",
     "session_model",
     "signatures",
-    "unknown",
 ]

@@ -17,15 +17,15 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, st
 from google.protobuf.message import Message
 
 from serving import reference_predictions
-from serving.reference_predictions import ReferencePredictions
-from serving.signatures.common import freeze
-from serving.unknown import (
+from serving.reference_predictions import (
     HALF_OF_EVAL,
     OUT_OF_FOLD,
+    ReferencePredictions,
     UnknownRule,
     calibrates,
     rule_of_coverage,
 )
+from serving.signatures.common import freeze
 from trainers.errors import TrainingError, first_line
 from trainers.options import ServingOptions
 from trainers.splits import TransformedSplit, dense_batch

@@ -86,7 +86,7 @@ def tuned_options(options: Options, values: Mapping[str, Any]) -> Options:
 
 
 class UnknownOptions(BaseModel):
-    """Rows that serving_default answers with a label of its own, for the model does not know: see serving/unknown.py.
+    """When serving_default answers a label of its own, see UnknownRule in serving/reference_predictions.py.
 
     Attributes:
         label: what is answered then; none of the model's labels.

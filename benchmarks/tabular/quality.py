@@ -43,7 +43,7 @@ from benchmarks.harness.pipelines import transform_graph
 from benchmarks.harness.running import TEST_DATA, report
 from pipeline import demo_data
 from pipeline.runners.beam_speedups import apply_beam_speedups
-from serving.unknown import HALF_OF_EVAL, OUT_OF_FOLD, rule_of_coverage
+from serving.reference_predictions import HALF_OF_EVAL, OUT_OF_FOLD, rule_of_coverage
 from trainers.splits import TransformedSplit, TransformGraph, read_transformed_split
 from trainers.tabular.blending import cross_entropies, expected_calibration_error
 from trainers.tabular.members import Classifier, Table, keras_classifier, train_members

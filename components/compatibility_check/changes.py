@@ -11,8 +11,8 @@ from tfx.utils import path_utils
 
 from components.serving_check.check import read_provenance
 from serving.model_store import PROVENANCE_FILE as PUBLISHED_PROVENANCE_FILE
+from serving.reference_predictions import UnknownRule
 from serving.signatures.common import ANSWER, read_labels
-from serving.unknown import UnknownRule
 from trainers.artifacts import PROVENANCE_FILE
 
 _ALLOWED = "or set data.spans.class_changes to allow"

@@ -23,7 +23,7 @@ from components.run_report.gates import Gate, headline, read_gates
 from components.run_report.sections import data_section, model_section
 from components.run_report.statistics import EvalPredictions, Interval, MetricEstimate, metric_estimates, unknown_result
 from components.serving_check.check import REPORT_FILE
-from serving.unknown import UnknownRule
+from serving.reference_predictions import UnknownRule
 from trainers.artifacts import LEARNING_CURVES_FILE, PROVENANCE_FILE
 
 NONE = "\N{EN DASH}"

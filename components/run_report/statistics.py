@@ -10,7 +10,7 @@ import tensorflow as tf
 from scipy import stats
 
 from components.evaluator.eval_config import CLASSES_WITH_CURVES
-from serving.unknown import HALF_OF_EVAL, OUT_OF_FOLD, UnknownRule, calibrates
+from serving.reference_predictions import HALF_OF_EVAL, OUT_OF_FOLD, UnknownRule, calibrates
 from trainers.roc import area_under_roc
 
 

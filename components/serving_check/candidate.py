@@ -14,9 +14,8 @@ from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 from components.errors import ModelUnavailable, RequestRefused
 from serving import reference_predictions
 from serving.missing_values import missing_value
-from serving.reference_predictions import ReferencePredictions, example_id
+from serving.reference_predictions import ReferencePredictions, UnknownRule, example_id
 from serving.signatures.common import SERVING_DEFAULT, read_labels
-from serving.unknown import UnknownRule
 
 
 def read_signatures(path: str) -> Mapping[str, meta_graph_pb2.SignatureDef]:

@@ -16,9 +16,8 @@ from components.errors import ModelUnavailable, RequestRefused
 from components.serving_check.candidate import BATCH_SIZE, Candidate
 from components.serving_check.model_process import ModelProcess
 from components.serving_check.model_server import ModelServer, Request, read_warmup_requests, write_warmup_requests
-from serving.reference_predictions import ReferencePredictions
+from serving.reference_predictions import ReferencePredictions, UnknownRule
 from serving.signatures.common import ANSWER, CLASSIFY, SERVE_EXAMPLES, SERVING_DEFAULT, TRANSFORM_FEATURES
-from serving.unknown import UnknownRule
 
 REPORT_FILE = "report.json"
 

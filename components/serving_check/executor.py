@@ -13,8 +13,7 @@ from tfx.utils import io_utils, path_utils
 
 from components.serving_check.check import REPORT_FILE, Report, check, read_provenance, remark
 from components.serving_check.model_process import ModelProcess
-from serving.reference_predictions import FILE_NAME
-from serving.unknown import UnknownRule
+from serving.reference_predictions import FILE_NAME, UnknownRule
 from trainers.artifacts import PROVENANCE_FILE
 
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from serving.missing_values import MISSING_FLOAT, MISSING_INTEGER, missing_value
-from serving.unknown import UnknownRule
+from serving.reference_predictions import UnknownRule
 
 
 def is_missing(values: tf.Tensor) -> tf.Tensor:

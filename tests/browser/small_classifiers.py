@@ -11,9 +11,9 @@ import tensorflow as tf
 from components.serving_check.model_server import write_warmup_requests
 from serving.missing_values import MISSING_FLOAT
 from serving.model_store import publish
+from serving.reference_predictions import UnknownRule
 from serving.signatures import image, tabular, text
 from serving.signatures.common import CLASSIFY, VOCABULARY, Labels, ServedModel, export
-from serving.unknown import UnknownRule
 from tests.serving import colour_photos
 from tests.serving.colour_photos import photo
 from transform.image import preprocessing_fn

@@ -31,7 +31,7 @@ from components.run_report.statistics import (
     unknown_result,
     wilson_interval,
 )
-from serving.unknown import UnknownRule, conformal_threshold
+from serving.reference_predictions import UnknownRule, conformal_threshold
 from tests.components.test_compatibility_check import COLUMNS, model
 from trainers.roc import area_under_roc
 

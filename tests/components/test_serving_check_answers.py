@@ -7,9 +7,8 @@ import tensorflow as tf
 from components.errors import ModelUnavailable, RequestRefused
 from components.serving_check.candidate import Candidate
 from components.serving_check.check import disagreements, mismatches
-from serving.reference_predictions import FILE_NAME, ReferencePredictions, read, write
+from serving.reference_predictions import FILE_NAME, ReferencePredictions, UnknownRule, read, write
 from serving.session_model import SessionModel
-from serving.unknown import UnknownRule
 from tests.components.colour_model import ColourModel
 
 VOCABULARY = ["blue", "green", "red"]

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from serving.reference_predictions import predictions_of
-from serving.unknown import UnknownRule
+from serving.reference_predictions import UnknownRule, predictions_of
 from trainers.artifacts import unknown_rule
 from trainers.errors import TrainingError
 from trainers.options import ServingOptions, UnknownOptions

@@ -20,9 +20,9 @@ from pipeline.cli import main
 from pipeline.scoring.inputs import Source, read_items
 from serving.client.table_columns import table_columns
 from serving.model_store import withdraw
+from serving.reference_predictions import UnknownRule
 from serving.server.app import EmbeddedServer
 from serving.server.options import ServerOptions
-from serving.unknown import UnknownRule
 from tests.browser import small_classifiers
 from tests.pipeline.conftest import PROJECT, HeartRun, strings
 from tests.pipeline.flat_object_store import FlatObjectStore
