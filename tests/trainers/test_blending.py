@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from click.testing import CliRunner
-from sklearn.metrics import f1_score, precision_score, recall_score
+from sklearn.metrics import f1_score, precision_score, recall_score, roc_auc_score
 from tfx.components.trainer.fn_args_utils import FnArgs
 
 from benchmarks.harness.pipelines import transform_graph
@@ -25,11 +27,12 @@ from serving.reference_predictions import FILE_NAME, predictions_of
 from serving.server.app import EmbeddedServer
 from serving.server.options import ServerOptions
 from serving.session_model import SessionModel
+from tests.trainers.test_tabular_trainer import accuracy, split
 from trainers.artifacts import unknown_rule
 from trainers.errors import TrainingError
 from trainers.options import DecisionOptions, ServingOptions, UnknownOptions
 from trainers.roc import Scores, best_threshold
-from trainers.splits import TransformedSplit
+from trainers.splits import TransformedSplit, check_weights, training_weights
 from trainers.tabular.blending import (
     best_temperature,
     best_weights,
@@ -39,9 +42,11 @@ from trainers.tabular.blending import (
     stratified_folds,
     tempered,
 )
-from trainers.tabular.members import Table, train_members
-from trainers.tabular.options import TabularTrainerOptions
-from trainers.tabular.train import _decision, run_fn
+from trainers.tabular.members import Deadline, Table, _LinearModel, _network, _Trees, train_members
+from trainers.tabular.models import Classifier, build_model
+from trainers.tabular.options import TabularTrainerOptions, TreeOptions
+from trainers.tabular.train import _decision, fit, run_fn
+from trainers.tabular.trees import TreeTable, train_boosted, tree_probabilities
 from transform.options import LabelOptions, TabularOptions
 from transform.tabular import preprocessing_fn
 
@@ -249,6 +254,127 @@ def test_a_label_for_unknown_that_a_label_has_and_a_coverage_of_too_few_rows_are
     assert (found := rule(coverage=0.96)) is not None and found.rows == 30
     assert rule(label="?", confidence=0.7) == UnknownRule("?", 0.7)
     assert unknown_rule(ServingOptions(), ["no", "yes"], eval_split, truth) is None
+
+
+def turned(seed: int = 0) -> TransformedSplit:
+    """What the number says of the label depends on the category, which no linear model sees."""
+    rows = split(seed=seed)
+    numbers, categories = rows.features["numbers"][:, 0], rows.features["categories"][:, 0]
+    return replace(rows, labels=((numbers > 0) ^ (categories == 1)).astype(np.int64))
+
+
+def members_of(rows: TransformedSplit, **options: Any) -> Classifier:
+    small = {"hidden_units": (), "trees": {"count": 80, "forest": 20}} | options
+    return train_members(Table(rows, 2, 3, {}, TabularTrainerOptions(**small)))
+
+
+def test_members_are_weighed_by_rows_that_they_did_not_see_and_the_same_seed_gives_the_same():
+    first, second = (members_of(turned(), hidden_units=(16,), epochs=12) for _ in range(2))
+    tried = first.report["members"]
+    assert list(tried) == ["linear", "trees", "forest", "network"]
+    assert tried["trees"]["cross_entropy"][0] < 0.3 and tried["linear"]["cross_entropy"][0] > 0.5
+    assert tried["linear"]["weight"] < 0.1
+    assert first.report["blend"]["cross_entropy"][0] <= tried["trees"]["cross_entropy"][0] + 1e-6
+    for name in tried:
+        assert tried[name]["weight"] == pytest.approx(second.report["members"][name]["weight"], abs=1e-4)
+    asked = turned(seed=1)
+    np.testing.assert_allclose(first.predict(asked), second.predict(asked), atol=1e-5)
+    assert (first.predict(asked).argmax(axis=1) == asked.labels).mean() > 0.95
+
+
+def test_trees_alone_answer_as_ydf_does_also_of_categories_that_no_training_met():
+    trees = members_of(split(), model="trees")
+    assert list(trees.report["members"]) == ["trees"] and trees.report["kept"] == "trees"
+    again = members_of(split(), model="trees")
+    asked = split(seed=1)
+    np.testing.assert_array_equal(trees.predict(asked), again.predict(asked))
+    asked.features["categories"][::3] = 2
+    served = tf.function(trees.answer, autograph=False)(asked.features)
+    np.testing.assert_allclose(served, trees.predict(asked), atol=1e-6)
+
+
+def misled(rows: int = 600) -> TransformedSplit:
+    """Two thirds of the labels are the wrong ones, and these rows have hardly any weight."""
+    wrong = np.arange(rows) % 3 > 0
+    right = split(rows)
+    return replace(right, labels=np.where(wrong, 1 - right.labels, right.labels), weights=np.where(wrong, 0.01, 3.0))
+
+
+def test_each_member_learns_what_rows_of_weight_say():
+    tried = members_of(misled(), model="blend", hidden_units=(16,), epochs=15).report["members"]
+    assert list(tried) == ["linear", "trees", "forest", "network"]
+    for name, figures in tried.items():
+        assert figures["accuracy"][0] > 0.8, name
+
+
+def test_trees_are_as_good_where_rows_have_weights_that_say_nothing():
+    chance = np.random.default_rng(2)
+    numbers = chance.normal(size=[3000, 6]).astype(np.float32)
+    logits = numbers @ np.array([1, -1, 0.5, 0.5, 0, 0], np.float32) + numbers[:, 4] * numbers[:, 5] - 1.5
+    labels = (chance.random(3000) < 1 / (1 + np.exp(-4 * logits))).astype(np.int64)
+    rows = TreeTable(numbers, np.zeros((3000, 0), np.int64))
+    answers = {}
+    drawn = chance.lognormal(size=2000)
+    for name, weights in (("plain", None), ("weighed", drawn / drawn.mean())):
+        model = train_boosted(rows.rows(slice(2000)), labels[:2000], weights, TreeOptions(count=80), 0)
+        answers[name] = tree_probabilities(model, rows.rows(slice(2000, None)), 2)[:, 1]
+    areas = {name: roc_auc_score(labels[2000:], found) for name, found in answers.items()}
+    assert areas["weighed"] > areas["plain"] - 0.03
+    assert np.abs(answers["weighed"] - answers["plain"]).max() > 0.01
+
+
+def test_a_keras_model_learns_what_rows_of_weight_say():
+    options = TabularTrainerOptions(hidden_units=(), epochs=60, learning_rate=0.1, early_stopping_patience=30)
+    model = build_model(split().features, vocabulary_size=2, classes=2, options=options)
+    fit(model, misled(), options)
+    assert accuracy(model, split(seed=1)) > 0.8
+
+
+def test_balanced_classes_make_a_rare_label_as_likely_as_a_frequent_one_for_each_member():
+    rare = replace(split(600), labels=(np.arange(600) % 10 == 0).astype(np.int64))
+    for model in ("linear", "trees", "network"):
+        options = {"hidden_units": (8,) if model == "network" else (), "epochs": 8, "trees": {"count": 20, "forest": 0}}
+        kept = {"none": 0.0, "balanced": 0.0}
+        for kind in kept:
+            table = Table(rare, 2, 3, {}, TabularTrainerOptions(**options, class_weights=kind))
+            tried = {"linear": _LinearModel(table).tried, "network": partial(_network, table)}.get(model)
+            attempt = tried or _Trees.of(table).boosted
+            kept[kind] = float(attempt(Deadline(None), 0.0).probabilities[:, 1].mean())
+        assert kept["none"] < 0.2 and 0.4 < kept["balanced"] < 0.6, model
+    # Of rows that have weights, too: 60 of weight 3 and 540 of weight 1.
+    weighed = replace(rare, weights=np.where(rare.labels == 1, 3.0, 1.0))
+    weights = training_weights(weighed, 2, balanced=True)
+    assert [weights[rare.labels == label].sum() for label in (0, 1)] == pytest.approx([300, 300])
+    assert weights.mean() == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [([1.0, -2.0], "of the first it is -2"), ([-1e38, 1.0], "is missing"), ([0.0, 0.0], "is 0 in all 2 rows")],
+)
+def test_weights_that_weigh_nothing_are_refused(weights, said):
+    with pytest.raises(TrainingError, match=said):
+        check_weights(np.array(weights), "w")
+
+
+def test_trees_that_never_met_a_label_give_it_no_probability():
+    rows = split()
+    three = Table(rows, 3, 2, {}, TabularTrainerOptions(model="trees", trees={"count": 20}))
+    trees = train_members(three)
+    answers = trees.predict(rows)
+    assert answers.shape == (400, 3) and (answers[:, 2] < 1e-6).all()
+    np.testing.assert_allclose(tf.function(trees.answer, autograph=False)(rows.features), answers, atol=1e-6)
+
+
+def test_few_rows_get_a_linear_model_and_a_sentence():
+    few = members_of(split(rows=12))
+    assert few.report["why"].startswith("12 rows and ") and "nothing was compared" in few.report["why"]
+    np.testing.assert_allclose(few.predict(split(seed=1)).sum(axis=1), 1, atol=1e-6)
+
+
+def test_members_that_there_is_no_time_for_are_left_out():
+    hurried = members_of(split(), minutes=1e-6)
+    assert list(hurried.report["members"]) == ["linear"] and hurried.report["left_out"] == ["trees", "forest"]
 
 
 SMALL = TabularOptions(label=LabelOptions(column="bought", positive="yes"), columns={"w": "ignored"})
