@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import kubernetes_validate
+import numpy as np
 import pytest
 import requests
 import yaml
 
+from components.serving_check.model_server import write_warmup_requests
 from serving.server.app import EmbeddedServer
 from serving.server.config import read_batching_parameters, read_metrics_path
 from serving.server.models import read_model_config_file
 from serving.server.options import ServerOptions
+from tests.browser import small_classifiers
 from tests.serving.server import small_models
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -142,3 +146,17 @@ def test_the_autoscaler_and_the_service_mean_the_deployment():
     assert service["spec"]["selector"].items() <= labels.items()
     named = {port["name"]: port["containerPort"] for port in serving_container()["ports"]}
     assert {port["port"]: named[port["targetPort"]] for port in service["spec"]["ports"]} == {8500: 8500, 8501: 8501}
+
+
+def test_exports_are_compared_row_by_row_and_a_label_that_differs_is_named(tmp_path):
+    check_exports = runpy.run_path(str(DEPLOY / "check_exports.py"))
+    base_path = Path(small_classifiers.publish_patients(tmp_path / "patients"))
+    saved = check_exports["largest_version"](base_path)
+    columns = small_classifiers.PATIENTS
+    write_warmup_requests(str(saved), [("serving_default", columns), ("classify", columns)])
+    received = dict(check_exports["answers"](saved))
+    assert received["0/serving_default/output_0"].tolist() == [b"disease", b"healthy"]
+    assert check_exports["decisions"](received) == 2
+    other = received | {"0/serving_default/output_0": np.array([b"disease", b"disease"], object)}
+    assert check_exports["differences"](received, received) == []
+    assert check_exports["differences"](received, other) == ["0/serving_default/output_0"]
