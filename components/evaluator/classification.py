@@ -10,7 +10,6 @@ import numpy as np
 from scipy import stats
 from scipy.special import expit, logit
 from tensorflow_model_analysis.metrics import metric_types, metric_util
-from tensorflow_model_analysis.proto import config_pb2
 
 from serving.signatures.common import decided_numbers
 from trainers.roc import wilson_interval
@@ -55,7 +54,6 @@ def _computations(
     name: str,
     positive: int,
     decisions: Decisions,
-    eval_config: config_pb2.EvalConfig | None = None,
     model_name: str = "",
     output_name: str = "",
     example_weighted: bool = False,
