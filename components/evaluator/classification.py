@@ -10,7 +10,6 @@ import numpy as np
 from scipy import stats
 from scipy.special import expit, logit
 from tensorflow_model_analysis.metrics import metric_types, metric_util
-from tensorflow_model_analysis.proto import config_pb2
 
 from serving.answers import decided_numbers
 from trainers.roc import wilson_interval
@@ -36,7 +35,7 @@ class ClassifierMetric(metric_types.Metric):
     Args:
         name: which one.
         positive: the number of the label that precision, recall, f1, specificity and pr_auc are about; -1 for none.
-        decisions: of the models that do not always answer the most probable label.
+        decisions: of the models that do not always answer the most probable label; "" is the only one.
     """
 
     def __init__(self, name: str, positive: int = -1, decisions: Decisions | None = None) -> None:
@@ -55,7 +54,6 @@ def _computations(
     name: str,
     positive: int,
     decisions: Decisions,
-    eval_config: config_pb2.EvalConfig | None = None,
     model_name: str = "",
     output_name: str = "",
     example_weighted: bool = False,
@@ -64,8 +62,7 @@ def _computations(
     of_model = {"model_name": model_name, "output_name": output_name, "example_weighted": example_weighted}
     key = metric_types.MetricKey(name=name, **of_model)
     sums = metric_types.MetricKey(name="_classifier_sums", **of_model)
-    # TFMA names the model only where there are two.
-    decision = decisions.get(model_name or eval_config.model_specs[0].name) if eval_config else None
+    decision = decisions.get(model_name)
 
     def result(metrics: Mapping[metric_types.MetricKey, Any]) -> dict[metric_types.MetricKey, Any]:
         found: Sums = metrics[sums]

@@ -60,7 +60,9 @@ def eval_config(
     measured: list[Metric] = ["accuracy", "cross_entropy", "ece"]
     if positive is not None:
         measured += sorted(OF_POSITIVE)
-    arguments = {"positive": -1 if positive is None else positive, "decisions": decisions or {}}
+    # TFMA names the model only where there are two.
+    of_models = {name if has_baseline else "": found for name, found in (decisions or {}).items()}
+    arguments = {"positive": -1 if positive is None else positive, "decisions": of_models}
     count = config_pb2.MetricConfig(class_name="ExampleCount", config='{"name": "example_count"}')
     metrics = [_metric(metric, options, has_baseline, arguments) for metric in measured]
     if options.has_slice_bounds:

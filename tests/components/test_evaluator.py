@@ -293,6 +293,10 @@ def test_labels_are_those_that_are_decided_and_rows_count_as_they_weigh(tmp_path
     blessing = evaluate(rows, model_artifact(tmp_path / "model"), served, options, tmp_path, "yes", "w")
     truth, scores = [label == "yes" for _, label, _ in GROUPS], np.array([score for score, _, _ in GROUPS])
     found = overall_metrics(str(tmp_path / "evaluation"))
+    nothing_served = model_artifact(tmp_path, has_model=0)
+    evaluate(rows, model_artifact(tmp_path / "model"), nothing_served, options, tmp_path / "alone", "yes", "w")
+    alone = overall_metrics(str(tmp_path / "alone/evaluation"))
+    assert alone == pytest.approx(found, abs=1e-6)
     for name, metric in (("precision", "precision_score"), ("recall", "recall_score"), ("accuracy", "accuracy_score")):
         expected = getattr(sklearn.metrics, metric)(truth, scores >= 0.25, sample_weight=weights)
         assert found[name] == pytest.approx(expected, abs=1e-6), name
