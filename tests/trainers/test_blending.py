@@ -42,7 +42,7 @@ from trainers.tabular.blending import (
     stratified_folds,
     tempered,
 )
-from trainers.tabular.members import Deadline, Table, _LinearModel, _network, _Trees, train_members
+from trainers.tabular.members import Deadline, Table, _LinearModel, _networks, _Trees, train_members
 from trainers.tabular.models import Classifier, build_model
 from trainers.tabular.options import TabularTrainerOptions, TreeOptions
 from trainers.tabular.train import _decision, fit, run_fn
@@ -107,12 +107,12 @@ def test_no_other_weights_are_better(truth):
 
 
 def test_a_row_of_weight_two_counts_as_two_rows(truth):
-    labels = drawn(truth)[:600]
-    noise = np.random.default_rng(3).normal(scale=0.25, size=[2, 600])
-    weights = 1.0 + (np.arange(600) % 3 == 0)
-    twice = np.repeat(np.arange(600), weights.astype(int))
+    labels = drawn(truth)[:2400]
+    noise = np.random.default_rng(3).normal(scale=0.25, size=[2, 2400])
+    weights = 1.0 + (np.arange(2400) % 3 == 0)
+    twice = np.repeat(np.arange(2400), weights.astype(int))
     members = {
-        name: of_positive(np.clip(truth[:600] + part, 0.02, 0.98)) for name, part in zip("ab", noise, strict=True)
+        name: of_positive(np.clip(truth[:2400] + part, 0.02, 0.98)) for name, part in zip("ab", noise, strict=True)
     }
     weighed = choose_blend(members, labels, True, weights)
     repeated = choose_blend({name: one[twice] for name, one in members.items()}, labels[twice], True)
@@ -149,11 +149,19 @@ def test_members_of_other_errors_are_blended(truth):
 
 
 def test_a_gain_within_its_own_error_is_no_reason_to_blend(truth):
-    labels = drawn(truth)[:100]
-    a, b = of_positive(truth)[:100], of_positive(np.clip(truth + 0.01, 0, 1))[:100]
+    labels = drawn(truth)
+    a, b = of_positive(truth), of_positive(np.clip(truth + 0.005, 0, 1))
     blend = choose_blend({"a": a, "b": b}, labels)
     assert blend.report["kept"] in ("a", "b") and sorted(blend.weights.values()) == [0.0, 1.0]
     assert "is kept alone" in blend.report["why"] and "standard error" in blend.report["why"]
+
+
+def test_of_few_rows_no_member_is_left_out_and_weights_are_drawn_towards_equal_ones(truth):
+    labels = drawn(truth)[:300]
+    blend = choose_blend({"good": of_positive(truth)[:300], "none": np.full([300, 2], 0.5)}, labels)
+    # 300 rows speak for the one, a hundred more for both.
+    assert blend.weights == pytest.approx({"good": 350 / 400, "none": 50 / 400})
+    assert blend.report["kept"] == "blend" and "of 300 rows the best alone would be luck" in blend.report["why"]
 
 
 def test_a_blend_that_is_asked_for_is_made_whatever_it_gains(truth):
@@ -337,7 +345,7 @@ def test_balanced_classes_make_a_rare_label_as_likely_as_a_frequent_one_for_each
         kept = {"none": 0.0, "balanced": 0.0}
         for kind in kept:
             table = Table(rare, 2, 3, {}, TabularTrainerOptions(**options, class_weights=kind))
-            tried = {"linear": _LinearModel(table).tried, "network": partial(_network, table)}.get(model)
+            tried = {"linear": _LinearModel(table).tried, "network": partial(_networks, table)}.get(model)
             attempt = tried or _Trees.of(table).boosted
             kept[kind] = float(attempt(Deadline(None), 0.0).probabilities[:, 1].mean())
         assert kept["none"] < 0.2 and 0.4 < kept["balanced"] < 0.6, model

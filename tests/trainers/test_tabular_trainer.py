@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from tests.pipeline.conftest import answers_over_both
 from trainers.options import TunerOptions
 from trainers.splits import TransformedSplit, TransformGraph
 from trainers.tabular.models import build_model, model_inputs
+from trainers.tabular.networks import _hats, build_networks, knots, train_networks
 from trainers.tabular.options import TabularTrainerOptions
 from trainers.tabular.train import fit, run_fn, shuffled_batches, tuner_fn
 from transform.options import LabelOptions, TabularOptions
@@ -111,6 +113,37 @@ def test_the_same_seed_gives_the_same_model():
 def test_options_that_do_not_go_together_are_refused(options, said):
     with pytest.raises(ValueError, match=said):
         TabularTrainerOptions(**options)
+
+
+def test_hat_functions_are_one_at_their_knot_linear_in_between_and_add_up_to_one():
+    values = np.array([[0, 5], [1, 5], [3, 5]], np.float32)
+    assert knots(values[:, 0], rows=3).tolist() == [0, 1, 3] and knots(values[:, 1], rows=3).tolist() == []
+    numbers = keras.Input([2])
+    hats = keras.Model(numbers, _hats(numbers, values))
+    found = hats.predict(np.array([[-9, 0], [0, 0], [0.25, 0], [1, 0], [2, 0], [99, 0]], np.float32), verbose=0)
+    expected = [[1, 0, 0], [1, 0, 0], [0.75, 0.25, 0], [0, 1, 0], [0, 0.5, 0.5], [0, 0, 1]]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert _hats(numbers, np.zeros([3, 2], np.float32)) is None
+
+
+def test_of_networks_side_by_side_none_learns_from_the_rows_that_it_does_not_see():
+    held_out = np.arange(400)[:, None] % 2 == np.arange(2)
+    options = TabularTrainerOptions(hidden_units=(8,), epochs=1)
+    asked = split(seed=1).features
+
+    def network(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What the first of the two says of new rows, and what each says of its own held out rows."""
+        trained = train_networks(replace(split(), labels=labels), held_out, 2, 2, options, {})
+        parts = build_networks(split().features, 2, 2, 2, options)
+        parts.set_weights(trained.model.get_weights())
+        return parts.predict(asked, verbose=0)[:, 0], trained.probabilities
+
+    first, told = network(split().labels)
+    again, _ = network(np.where(held_out[:, 0], 1 - split().labels, split().labels))
+    np.testing.assert_allclose(first, again, atol=1e-5)
+    other, _ = network(np.where(held_out[:, 1], 1 - split().labels, split().labels))
+    assert np.abs(first - other).max() > 0.01
+    np.testing.assert_allclose(told.sum(axis=1), 1, atol=1e-5)
 
 
 def test_each_pass_has_every_row_once_in_a_new_order():
@@ -240,8 +273,8 @@ CORE_OPERATIONS = {
     "Cast", "ConcatV2", "Const", "Cos", "Cumsum", "DenseBincount", "DivNoNan", "Einsum", "Equal", "ExpandDims",
     "Fill", "FloorDiv", "FloorMod", "GatherNd", "GatherV2", "Greater", "GreaterEqual", "HashTableV2", "Identity",
     "InitializeTableFromTextFileV2", "IsFinite", "IsNan", "LeftShift", "Less", "LessEqual", "Log", "Log1p",
-    "LogicalAnd", "LogicalNot", "LogicalOr", "LookupTableFindV2", "LowerBound", "MatMul", "Max", "Maximum",
-    "MergeV2Checkpoints", "Minimum", "Mul", "Ndtri", "Neg", "NoOp", "NotEqual", "OnesLike", "Pack",
+    "LogicalAnd", "LogicalNot", "LogicalOr", "LookupTableFindV2", "LowerBound", "MatMul", "Max", "Maximum", "Mean",
+    "MergeV2Checkpoints", "Minimum", "Mul", "Ndtri", "Neg", "NoOp", "NotEqual", "OnesLike", "Pack", "Pad", "PadV2",
     "ParseExampleV2", "PartitionedCall", "Placeholder", "PlaceholderWithDefault", "PopulationCount", "Prod",
     "RaggedTensorToTensor", "Range", "ReadVariableOp", "RealDiv", "Relu", "Reshape", "RestoreV2", "RightShift",
     "SaveV2", "Select", "SelectV2", "Shape", "ShardedFilename", "Sigmoid", "Sign", "Sin", "Size", "Softmax",
@@ -249,7 +282,7 @@ CORE_OPERATIONS = {
     "StaticRegexReplace", "StridedSlice", "StringJoin", "StringLength", "StringLower", "StringNGrams",
     "StringSplitV2", "StringStrip", "StringToHashBucketFast", "StringToNumber", "Sub", "Substr", "Sum", "Tile",
     "TopKV2", "Transpose", "UnicodeDecode", "UnicodeEncode", "UnicodeTranscode", "UniqueWithCounts", "Unpack",
-    "UnsortedSegmentMin", "UpperBound", "VarHandleOp", "VarIsInitializedOp", "Where", "ZerosLike",
+    "UnsortedSegmentMin", "UnsortedSegmentSum", "UpperBound", "VarHandleOp", "VarIsInitializedOp", "Where", "ZerosLike",
 }  # fmt: skip
 LINEAR, NETWORK = {"model": "linear"}, {"model": "network", "hidden_units": (8,)}
 BLEND = {"model": "blend", "hidden_units": (8,), "warm_start": False, "trees": {"count": 60, "forest": 20}}

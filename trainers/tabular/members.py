@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,6 +21,7 @@ from serving.signatures.common import Features
 from trainers.splits import TransformedSplit, dense_batch, training_weights
 from trainers.tabular.blending import Blend, choose_blend, cross_entropies, stratified_folds
 from trainers.tabular.models import TERM_SCALE, Classifier, build_model, keras_classifier, model_inputs
+from trainers.tabular.networks import train_networks
 from trainers.tabular.options import TabularTrainerOptions
 from trainers.tabular.trees import (
     TreeInputs,
@@ -177,7 +178,7 @@ def _members(table: Table) -> dict[str, Callable[[Deadline, float], Tried]]:
         if trees.forest_size():
             members[FOREST] = trees.forest
     if options.hidden_units:
-        members[NETWORK] = lambda deadline, reserved: _network(table, deadline, reserved)
+        members[NETWORK] = lambda deadline, reserved: _networks(table, deadline, reserved)
     return members
 
 
@@ -476,100 +477,28 @@ class _Trees:
         )
 
 
-# Small tables are trained in so many steps an epoch at least, and penalised as if they had so many rows.
-_FEWEST_STEPS, _SMALLEST_BATCH = 16, 32
-_ROWS_OF_PENALTY = 5_000
-_ROWS_PREDICTED_AT_ONCE = 4096
+# Of few rows, networks for the folds of so many draws: which rows a network sees matters most there.
+_DRAWS_OF_FEW_ROWS, _FEW_ROWS = 3, 2_000
 
 
-class _Network:
-    """A network that is trained several times from the same weights, on other rows, without being traced again."""
-
-    def __init__(self, table: Table) -> None:
-        rows, options = len(table.labels), table.options
-        self._options = options
-        penalty = options.l2 * max(1.0, _ROWS_OF_PENALTY / rows)
-        keras.utils.set_random_seed(options.seed)
-        self.model = build_model(
-            table.split.features,
-            table.vocabulary_size,
-            table.classes,
-            options.model_copy(update={"l2": penalty}),
-            table.sizes,
-        )
-        self._optimizer = keras.optimizers.Adam(options.learning_rate)
-        self._optimizer.build(self.model.trainable_variables)
-        self._variables = [*self.model.variables, *self._optimizer.variables]
-        self._start = [variable.numpy() for variable in self._variables]
-        self._batch_size = min(options.batch_size, max(_SMALLEST_BATCH, rows // _FEWEST_STEPS))
-        columns = {
-            name: column if isinstance(column, tf.RaggedTensor) else tf.constant(column)
-            for name, column in table.split.features.items()
-        }
-        labels = tf.constant(table.labels)
-        weights = None if table.weights is None else tf.constant(table.weights, tf.float32)
-
-        def step(rows: tf.Tensor) -> tf.Tensor:
-            with tf.GradientTape() as tape:
-                answers = self.model(dense_batch(columns, rows), training=True)
-                losses = keras.losses.sparse_categorical_crossentropy(tf.gather(labels, rows), answers)
-                losses = losses if weights is None else losses * tf.gather(weights, rows)
-                loss = tf.add_n([tf.reduce_mean(losses), *self.model.losses])
-            gradients = tape.gradient(loss, [variable.value for variable in self.model.trainable_variables])
-            self._optimizer.apply(gradients, self.model.trainable_variables)
-            return loss
-
-        @tf.function(input_signature=[tf.TensorSpec([None], tf.int64), tf.TensorSpec([2], tf.int32)], autograph=False)
-        def epoch(rows: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-            order = tf.random.experimental.stateless_shuffle(rows, seed)
-            steps = -(-tf.size(rows) // self._batch_size)
-            _, total = tf.while_loop(
-                lambda number, _: number < steps,
-                lambda number, total: (
-                    number + 1,
-                    total + step(order[number * self._batch_size : (number + 1) * self._batch_size]),
-                ),
-                [tf.constant(0), tf.constant(0.0)],
-            )
-            return total / tf.cast(steps, tf.float32)
-
-        @tf.function(input_signature=[tf.TensorSpec([None], tf.int64)], autograph=False)
-        def answers(rows: tf.Tensor) -> tf.Tensor:
-            return self.model(dense_batch(columns, rows), training=False)
-
-        self._epoch, self._answers = epoch, answers
-
-    def epochs(self, rows: np.ndarray, count: int) -> Iterator[float]:
-        """Trains anew from the first weights, an epoch for each loss that is taken."""
-        for variable, value in zip(self._variables, self._start, strict=True):
-            variable.assign(value)
-        for epoch in range(count):
-            share = (1 + np.cos(np.pi * epoch / self._options.epochs)) / 2
-            self._optimizer.learning_rate.assign(self._options.learning_rate * share)
-            yield float(self._epoch(tf.constant(rows, tf.int64), tf.constant([self._options.seed, epoch])))
-
-    def predict(self, rows: np.ndarray) -> np.ndarray:
-        """float32 [n, classes], by the weights of now."""
-        parts = [
-            self._answers(tf.constant(rows[first : first + _ROWS_PREDICTED_AT_ONCE], tf.int64)).numpy()
-            for first in range(0, len(rows), _ROWS_PREDICTED_AT_ONCE)
-        ]
-        return np.concatenate(parts)
-
-
-def _network(table: Table, deadline: Deadline, reserved: float) -> Tried:
-    """The network; how many epochs of all that the step size is planned for, the folds decide."""
-    network = _Network(table)
-
-    def predict(seen: np.ndarray, fold: np.ndarray) -> np.ndarray:
-        return np.stack([network.predict(fold) for _ in network.epochs(seen, table.options.epochs)])
-
-    by_epoch = np.concatenate(_on_folds(table, deadline, reserved, predict), axis=1)
-    losses = [table.loss(probabilities) for probabilities in by_epoch]
-    best = int(np.argmin(losses))
-
-    def refit() -> Classifier:
-        trained = list(network.epochs(np.arange(len(table.labels)), best + 1))
-        return keras_classifier(network.model, {"loss": trained, "val_loss": losses[: best + 1]})
-
-    return Tried(by_epoch[best], {"epochs": best + 1}, refit)
+def _networks(table: Table, deadline: Deadline, reserved: float) -> Tried:
+    """A network for each fold, trained without its rows; all together are what is kept, and not trained anew."""
+    draws = _DRAWS_OF_FEW_ROWS if len(table.labels) <= _FEW_ROWS else 1
+    seed = table.options.seed
+    folds = [fold for draw in range(draws) for fold in stratified_folds(table.labels, seed + draw)]
+    held_out = np.zeros([len(table.labels), len(folds)], bool)
+    for number, fold in enumerate(folds):
+        held_out[fold, number] = True
+    trained = train_networks(
+        table.split,
+        held_out,
+        table.vocabulary_size,
+        table.classes,
+        table.options,
+        table.sizes,
+        table.weights,
+        lambda seconds: deadline.leaves(seconds + reserved),
+    )
+    curves = {"loss": trained.losses, "val_loss": trained.held_out_losses}
+    chosen = {"networks": len(folds), "epochs": trained.epochs}
+    return Tried(trained.probabilities[table.held_out], chosen, lambda: keras_classifier(trained.model, curves))

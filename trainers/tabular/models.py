@@ -25,13 +25,13 @@ TERM_SCALE = 20.0
 # weights of terms are penalised, was chosen on film reviews: those of the linear part by a fifth of what l2 says of
 # weights that are not scaled, those of the network by ten times as much.
 _LINEAR_DROPOUT, _NETWORK_DROPOUT = 0.3, 0.5
-_LINEAR_PENALTY, _NETWORK_PENALTY = 0.2 * TERM_SCALE**2, 10.0
+LINEAR_PENALTY, NETWORK_PENALTY = 0.2 * TERM_SCALE**2, 10.0
 
 
 def model_inputs(features: Features) -> dict[str, Column]:
     """The features of transform/tabular.py without what fills lists and terms up."""
     inputs: dict[str, Column] = dict(features)
-    for name in (*_numbered(features, LIST), *_numbered(features, TERMS)):
+    for name in (*numbered_features(features, LIST), *numbered_features(features, TERMS)):
         lengths = tf.math.count_nonzero(features[name], axis=1)
         inputs[name] = tf.RaggedTensor.from_tensor(tf.cast(features[name], tf.int32), lengths=lengths)
         if f"{name}{WEIGHTS}" in features:
@@ -39,7 +39,7 @@ def model_inputs(features: Features) -> dict[str, Column]:
     return inputs
 
 
-def _numbered(features: Mapping[str, Column], feature: str) -> list[str]:
+def numbered_features(features: Mapping[str, Column], feature: str) -> list[str]:
     """The names `<feature>0`, `<feature>1` and so on, as far as there are such features."""
     return [f"{feature}{number}" for number in range(len(features)) if f"{feature}{number}" in features]
 
@@ -75,7 +75,7 @@ def build_model(
         options: widths, dropout and penalty.
         sizes: feature -> how many numbers there are, of HASHES and TERMS: see feature_sizes.
     """
-    lists, terms = _numbered(features, LIST), _numbered(features, TERMS)
+    lists, terms = numbered_features(features, LIST), numbered_features(features, TERMS)
     parts = []
     if NUMBERS in features:
         parts.append(_numbers(features[NUMBERS].shape[1], classes, options))
@@ -166,14 +166,14 @@ def _terms(name: str, size: int, classes: int, options: TabularTrainerOptions) -
     terms = keras.Input([None], name=name, dtype="int32")
     weights = keras.Input([None], name=f"{name}{WEIGHTS}", dtype="float32")
     part = _Part({name: terms, f"{name}{WEIGHTS}": weights}, [], [])
-    linear = _linear_weights(name, size + 1, classes, _penalty(options, _LINEAR_PENALTY))
+    linear = _linear_weights(name, size + 1, classes, _penalty(options, LINEAR_PENALTY))
     some = keras.layers.Dropout(_LINEAR_DROPOUT)(weights)
     part.linear.append(TERM_SCALE * _weighted_sum(linear(terms), some))
     if options.hidden_units:
         embedding = keras.layers.Embedding(
             size + 1,
             options.embedding_width,
-            embeddings_regularizer=_penalty(options, _NETWORK_PENALTY),
+            embeddings_regularizer=_penalty(options, NETWORK_PENALTY),
             name=f"{name}_embedding",
         )
         part.network.append(_weighted_sum(embedding(terms), keras.layers.Dropout(_NETWORK_DROPOUT)(weights)))
@@ -182,7 +182,7 @@ def _terms(name: str, size: int, classes: int, options: TabularTrainerOptions) -
 
 def known_categories(transform_output: tft.TFTransformOutput, features: Mapping[str, Column]) -> list[str]:
     """The categories of all columns, in the order of their numbers."""
-    if CATEGORIES not in features and not _numbered(features, LIST):
+    if CATEGORIES not in features and not numbered_features(features, LIST):
         return []
     # The tokens hold what is in the data, of whatever encoding.
     return [
@@ -194,7 +194,7 @@ def known_terms(transform_output: tft.TFTransformOutput, features: Mapping[str, 
     """Feature -> the terms of its text, in the order of their numbers."""
     return {
         name: [line.decode().partition(" ")[2] for line in transform_output.vocabulary_by_name(name)]
-        for name in _numbered(features, TERMS)
+        for name in numbered_features(features, TERMS)
     }
 
 

@@ -1,0 +1,431 @@
+"""Networks of a table, trained side by side, each on the rows that are not its fold; their mean answers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from trainers.splits import Column, TransformedSplit, dense_batch
+from trainers.tabular.blending import cross_entropies
+from trainers.tabular.models import LINEAR_PENALTY, NETWORK_PENALTY, TERM_SCALE, numbered_features
+from trainers.tabular.options import TabularTrainerOptions
+from transform.tabular import CATEGORIES, CATEGORY_VOCABULARY, HASHES, LIST, NUMBERS, TERMS, WEIGHTS
+
+# A number is seen as what it has of hat functions, each 1 at its knot and 0 at the next ones: so many rows a knot, so
+# that what happens at a single value of many rows can be learned, and few rows give a smooth answer.
+_ROWS_OF_A_KNOT, _FEWEST_KNOTS, _MOST_KNOTS = 200, 3, 64
+# Z-scores are cut off here in what is linear in them; the hats of the outermost knots go on without an end.
+_MOST_DEVIATIONS = 3.0
+
+
+def knots(values: np.ndarray, rows: int) -> np.ndarray:
+    """float32, ascending: where a number's hat functions stand; none for one of fewer than three values.
+
+    Half of them are quantiles of the values, half of the different ones: of a number that is nearly always 0, the rest
+    is told apart as well.
+
+    Args:
+        values: float32 [n], of the training split.
+        rows: how many there are to learn from.
+    """
+    different = np.unique(values)
+    if len(different) < 3:
+        return np.zeros(0, np.float32)
+    most = int(np.clip(rows // _ROWS_OF_A_KNOT, _FEWEST_KNOTS, _MOST_KNOTS))
+    if len(different) <= 2 * most:
+        return different
+    shares = np.linspace(0, 1, most + 1)
+    return np.unique(np.concatenate([np.quantile(part, shares, method="nearest") for part in (values, different)]))
+
+
+def _hats(numbers: keras.KerasTensor, values: np.ndarray) -> keras.KerasTensor | None:
+    """float32 [batch, m]: of each number with knots, what it has of each hat function; 1 in the sum of a number."""
+    of_columns = {column: knots(part, len(values)) for column, part in enumerate(values.T)}
+    of_columns = {column: found for column, found in of_columns.items() if len(found)}
+    if not of_columns:
+        return None
+    most = max(len(found) for found in of_columns.values())
+    slopes, shifts = np.zeros([2, len(of_columns), most - 1], np.float32)
+    for place, found in enumerate(of_columns.values()):
+        slopes[place, : len(found) - 1] = 1 / np.diff(found)
+        shifts[place, : len(found) - 1] = -found[:-1] / np.diff(found)
+    chosen = keras.ops.take(numbers, list(of_columns), axis=1)
+    steps = keras.layers.EinsumDense("bi,it->bit", [len(of_columns), most - 1], bias_axes="it", trainable=False)
+    # Between two knots from 0 to 1, and behind them 1: a hat is what two such ramps differ by.
+    ramps = keras.ops.clip(steps(chosen), 0.0, 1.0)
+    steps.set_weights([slopes, shifts])
+    hats = keras.ops.pad(ramps, [[0, 0], [0, 0], [1, 0]], constant_values=1.0) - keras.ops.pad(
+        ramps, [[0, 0], [0, 0], [0, 1]]
+    )
+    used = [place * most + knot for place, found in enumerate(of_columns.values()) for knot in range(len(found))]
+    return keras.ops.take(keras.layers.Flatten()(hats), used, axis=1)
+
+
+@dataclass
+class _Parts:
+    """What networks see.
+
+    Attributes:
+        inputs: by the features' names.
+        shared: float32 [batch, n] each, the same for all networks.
+        own: float32 [batch, networks, n] each, of embeddings.
+        linear: float32 [batch, networks, classes] each, parts of the logits.
+    """
+
+    inputs: dict[str, keras.KerasTensor]
+    shared: list[keras.KerasTensor]
+    own: list[keras.KerasTensor]
+    linear: list[keras.KerasTensor]
+
+
+class _Builder:
+    """Makes the parts; embeddings of all networks stand beside one another in one table."""
+
+    def __init__(self, count: int, classes: int, options: TabularTrainerOptions) -> None:
+        self._count, self._classes, self._options = count, classes, options
+        self.parts = _Parts({}, [], [], [])
+
+    def _table(self, name: str, rows: int, width: int, factor: float | None, start: str) -> keras.layers.Embedding:
+        penalty = None if factor is None else keras.regularizers.L2(self._options.l2 * factor)
+        return keras.layers.Embedding(
+            rows, self._count * width, embeddings_initializer=start, embeddings_regularizer=penalty, name=name
+        )
+
+    def _of_networks(self, tensor: keras.KerasTensor, width: int) -> keras.KerasTensor:
+        return keras.layers.Reshape([self._count, width])(tensor)
+
+    def input(self, name: str, width: int | None, dtype: str) -> keras.KerasTensor:
+        self.parts.inputs[name] = keras.Input([width], name=name, dtype=dtype)
+        return self.parts.inputs[name]
+
+    def numbers(self, values: np.ndarray) -> None:
+        numbers = self.input(NUMBERS, values.shape[1], "float32")
+        self.parts.shared.append(keras.ops.clip(numbers, -_MOST_DEVIATIONS, _MOST_DEVIATIONS))
+        hats = _hats(numbers, values)
+        if hats is not None:
+            self.parts.shared.append(hats)
+
+    def tables(self, name: str, rows: int, linear: float = 1.0, embedded: float | None = None) -> _Tables:
+        """Two tables of embeddings, with these factors of their penalties."""
+        width = self._options.embedding_width
+        return _Tables(
+            self._table(f"{name}_linear", rows, self._classes, linear, "zeros"),
+            self._table(f"{name}_embedding", rows, width, embedded, "random_normal"),
+        )
+
+    def columns(self, numbers: keras.KerasTensor, tables: _Tables) -> None:
+        """Of categories, one in each column: the embeddings of all of them, one after the other."""
+        columns, width = numbers.shape[1], self._options.embedding_width
+        found = keras.layers.Reshape([columns, self._count, width])(tables.embedded(numbers))
+        self.parts.own.append(
+            keras.layers.Reshape([self._count, columns * width])(keras.layers.Permute([2, 1, 3])(found))
+        )
+        self.parts.linear.append(self._of_networks(keras.ops.sum(tables.linear(numbers), axis=1), self._classes))
+
+    def sums(
+        self,
+        numbers: keras.KerasTensor,
+        tables: _Tables,
+        linear: keras.KerasTensor,
+        embedded: keras.KerasTensor,
+        scale: float = 1.0,
+    ) -> None:
+        """Of lists and terms: sums of their embeddings, each times its weight."""
+        self.parts.own.append(
+            self._of_networks(_weighted_sum(tables.embedded(numbers), embedded), self._options.embedding_width)
+        )
+        logits = _weighted_sum(tables.linear(numbers), linear)
+        self.parts.linear.append(self._of_networks(logits if scale == 1.0 else scale * logits, self._classes))
+
+    def logits(self) -> keras.KerasTensor:
+        """float32 [batch, networks, classes]."""
+        options, shared, own = self._options, _joined(self.parts.shared), _joined(self.parts.own)
+        linear, hidden = list(self.parts.linear), []
+        first = options.hidden_units[0]
+        # What a unit gets at the start is as much as it would get of all that is seen, were it one matrix.
+        start = keras.initializers.RandomUniform(
+            *_range(sum(one.shape[-1] for one in (shared, own) if one is not None))
+        )
+        if shared is not None:
+            hidden.append(
+                self._of_networks(keras.layers.Dense(self._count * first, kernel_initializer=start)(shared), first)
+            )
+            to_logits = keras.layers.Dense(self._count * self._classes, kernel_initializer="zeros")
+            linear.append(self._of_networks(to_logits(shared), self._classes))
+        if own is not None:
+            hidden.append(self._dense(own, first, start))
+        tensor = _sum(hidden)
+        for number, width in enumerate(options.hidden_units):
+            if number:
+                tensor = self._dense(tensor, width, keras.initializers.RandomUniform(*_range(tensor.shape[-1], 2.0)))
+            tensor = keras.layers.Dropout(options.dropout)(keras.layers.ReLU()(tensor))
+        return _sum([*linear, self._dense(tensor, self._classes, "zeros")])
+
+    def _dense(self, tensor: keras.KerasTensor, width: int, start: object) -> keras.KerasTensor:
+        """Each network's own layer: [batch, networks, n] to [batch, networks, width]."""
+        return keras.layers.EinsumDense("bki,kio->bko", [self._count, width], bias_axes="ko", kernel_initializer=start)(
+            tensor
+        )
+
+
+@dataclass(frozen=True)
+class _Tables:
+    linear: keras.layers.Embedding
+    embedded: keras.layers.Embedding
+
+
+def _range(inputs: int, gain: float = 1.0) -> tuple[float, float]:
+    bound = float(np.sqrt(3 * gain / inputs))
+    return -bound, bound
+
+
+def _joined(tensors: list[keras.KerasTensor]) -> keras.KerasTensor | None:
+    if not tensors:
+        return None
+    return tensors[0] if len(tensors) == 1 else keras.layers.concatenate(tensors)
+
+
+def _sum(tensors: list[keras.KerasTensor]) -> keras.KerasTensor:
+    return tensors[0] if len(tensors) == 1 else keras.layers.add(tensors)
+
+
+def _weighted_sum(vectors: keras.KerasTensor, weights: keras.KerasTensor) -> keras.KerasTensor:
+    return keras.ops.einsum("bnd,bn->bd", vectors, weights)
+
+
+# How much of a text is left out in training, as models.py has it.
+_TERM_DROPOUT = 0.5
+
+
+def build_networks(
+    features: Mapping[str, Column],
+    vocabulary_size: int,
+    classes: int,
+    count: int,
+    options: TabularTrainerOptions,
+    sizes: Mapping[str, int] = {},
+) -> keras.Model:
+    """Keras models of one build side by side: the features of transform/tabular.py to float32 [batch, count, classes].
+
+    Each has a linear part, and hidden layers over numbers as hat functions, and over embeddings of its own.
+
+    Args:
+        features: what model_inputs gives of the training split; knots are taken from its numbers.
+        vocabulary_size: how many categories are known.
+        classes: how many labels there are.
+        count: how many models.
+        options: widths, dropout and penalty.
+        sizes: as build_model takes them.
+
+    Source: Gorishniy et al., On Embeddings for Numerical Features, https://arxiv.org/abs/2203.05556, section 3.2, whose
+        piecewise linear encoding is a sum of these hat functions.
+    """
+    builder = _Builder(count, classes, options)
+    if NUMBERS in features:
+        builder.numbers(np.asarray(features[NUMBERS]))
+    lists = numbered_features(features, LIST)
+    if CATEGORIES in features or lists:
+        # Row 0 is the unknown category, as in build_model.
+        tables = builder.tables(CATEGORY_VOCABULARY, vocabulary_size + 1)
+        if CATEGORIES in features:
+            builder.columns(builder.input(CATEGORIES, features[CATEGORIES].shape[1], "int64") + 1, tables)
+        for name in lists:
+            numbers = builder.input(name, None, "int32")
+            present = keras.ops.cast(numbers > 0, "float32")
+            shares = present / keras.ops.maximum(keras.ops.sum(present, axis=1, keepdims=True), 1.0)
+            builder.sums(numbers, tables, present, shares)
+    if HASHES in features:
+        hashes = builder.input(HASHES, features[HASHES].shape[1], "int64")
+        builder.columns(hashes, builder.tables(HASHES, sizes[HASHES]))
+    for name in numbered_features(features, TERMS):
+        numbers = builder.input(name, None, "int32")
+        weights = keras.layers.Dropout(_TERM_DROPOUT)(builder.input(f"{name}{WEIGHTS}", None, "float32"))
+        tables = builder.tables(name, sizes[name] + 1, LINEAR_PENALTY, NETWORK_PENALTY)
+        builder.sums(numbers, tables, weights, weights, TERM_SCALE)
+    return keras.Model(builder.parts.inputs, builder.logits())
+
+
+def mean_network(networks: keras.Model) -> keras.Model:
+    """The mean of the probabilities of build_networks' models, float32 [batch, classes], by the same weights."""
+    return keras.Model(networks.input, keras.ops.mean(keras.ops.softmax(networks.output), axis=1))
+
+
+@dataclass(frozen=True)
+class TrainedNetworks:
+    """What train_networks gives.
+
+    Attributes:
+        model: the mean of all networks.
+        probabilities: float32 [n, classes], of each row the mean of those networks that did not see it; rows that all
+            have seen get 0.
+        losses: of each epoch, over the rows that networks learn from.
+        held_out_losses: the same over the rows that they did not see; the weights are those of the least.
+    """
+
+    model: keras.Model
+    probabilities: np.ndarray
+    losses: Sequence[float]
+    held_out_losses: Sequence[float]
+
+    @property
+    def epochs(self) -> int:
+        """How many went into the weights."""
+        return int(np.argmin(self.held_out_losses)) + 1
+
+
+# Small tables are trained in so many steps an epoch at least.
+_FEWEST_STEPS, _SMALLEST_BATCH = 16, 32
+_WEIGHT_DECAY = 0.01
+# Of what the options say for a network whose step size decays, and which is alone.
+_STEP_SIZE, _BATCHES = 0.2, 2
+# So many epochs without a better loss are the end.
+_PATIENCE = 4
+_ROWS_AT_ONCE = 4096
+
+
+def train_networks(
+    split: TransformedSplit,
+    held_out: np.ndarray,
+    vocabulary_size: int,
+    classes: int,
+    options: TabularTrainerOptions,
+    sizes: Mapping[str, int],
+    weights: np.ndarray | None = None,
+    goes_on: Callable[[float], bool] = lambda seconds: True,
+) -> TrainedNetworks:
+    """Train networks on the rows that each may see, by AdamW, until those that they do not see get no better by them.
+
+    What is measured and kept are means of the weights over the last epoch or so, which do what a decay of the step size
+    would do, without an end that has to be known beforehand.
+
+    Args:
+        split: n rows.
+        held_out: bool [n, networks], the rows that a network does not see.
+        vocabulary_size: how many categories are known.
+        classes: how many labels there are.
+        options: widths, step size, batch size; epochs are so many at most.
+        sizes: as build_model takes them.
+        weights: float64 [n], 1 in the mean: how much each row counts; None where all count the same.
+        goes_on: asked after each epoch with the seconds that one takes.
+    """
+    return _Training(split, held_out, vocabulary_size, classes, options, sizes, weights).run(goes_on)
+
+
+class _Training:
+    def __init__(
+        self,
+        split: TransformedSplit,
+        held_out: np.ndarray,
+        vocabulary_size: int,
+        classes: int,
+        options: TabularTrainerOptions,
+        sizes: Mapping[str, int],
+        weights: np.ndarray | None,
+    ) -> None:
+        rows, count = held_out.shape
+        self._options, self._labels, self._held_out, self._weights = options, split.labels, held_out, weights
+        keras.utils.set_random_seed(options.seed)
+        self._networks = build_networks(split.features, vocabulary_size, classes, count, options, sizes)
+        self._mean = mean_network(self._networks)
+        variables = self._networks.trainable_variables
+        optimizer = keras.optimizers.AdamW(_STEP_SIZE * options.learning_rate, weight_decay=_WEIGHT_DECAY)
+        optimizer.build(variables)
+        averages = [tf.Variable(variable.value) for variable in variables]
+        self._averages = averages
+        batch_size = min(_BATCHES * options.batch_size, max(_SMALLEST_BATCH, rows // _FEWEST_STEPS))
+        steps = -(-rows // batch_size)
+        decay = 1 - 1 / steps
+        columns = {
+            name: column if isinstance(column, tf.RaggedTensor) else tf.constant(column)
+            for name, column in split.features.items()
+        }
+        labels, seen = tf.constant(split.labels), tf.constant(~held_out, tf.float32)
+        weighed = seen if weights is None else seen * tf.constant(weights[:, None], tf.float32)
+
+        def step(chosen: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
+            with tf.GradientTape() as tape:
+                logits = self._networks(dense_batch(columns, chosen), training=True)
+                truth = tf.repeat(tf.gather(labels, chosen)[:, None], count, axis=1)
+                losses = tf.nn.sparse_softmax_cross_entropy_with_logits(truth, logits)
+                total = tf.maximum(tf.reduce_sum(tf.gather(seen, chosen), axis=0), 1.0)
+                means = tf.reduce_sum(losses * tf.gather(weighed, chosen), axis=0) / total
+                loss = tf.add_n([tf.reduce_sum(means), *self._networks.losses])
+            gradients = tape.gradient(loss, [variable.value for variable in variables])
+            optimizer.apply(gradients, variables)
+            # The mean of few steps, at the beginning of those that there were.
+            share = tf.minimum(decay, (1.0 + number) / (10.0 + number))
+            for average, variable in zip(averages, variables, strict=True):
+                average.assign(share * average + (1 - share) * variable.value)
+            return tf.reduce_mean(means)
+
+        @tf.function(input_signature=[tf.TensorSpec([], tf.int32)], autograph=False)
+        def epoch(number: tf.Tensor) -> tf.Tensor:
+            order = tf.random.experimental.stateless_shuffle(
+                tf.range(rows, dtype=tf.int64), tf.stack([options.seed, number])
+            )
+            _, total = tf.while_loop(
+                lambda place, _: place < steps,
+                lambda place, total: (
+                    place + 1,
+                    total
+                    + step(
+                        order[place * batch_size : (place + 1) * batch_size],
+                        tf.cast(number * steps + place, tf.float32),
+                    ),
+                ),
+                [tf.constant(0), tf.constant(0.0)],
+            )
+            return total / steps
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.int64)], autograph=False)
+        def answers(chosen: tf.Tensor) -> tf.Tensor:
+            """float32 [n, classes]: the mean of the networks that did not see each row."""
+            probabilities = tf.nn.softmax(self._networks(dense_batch(columns, chosen), training=False))
+            unseen = 1 - tf.gather(seen, chosen)
+            return tf.reduce_sum(probabilities * unseen[:, :, None], axis=1) / tf.reduce_sum(unseen, axis=1)[:, None]
+
+        self._epoch, self._answers, self._variables = epoch, answers, variables
+
+    def run(self, goes_on: Callable[[float], bool]) -> TrainedNetworks:
+        asked = np.flatnonzero(self._held_out.any(axis=1))
+        losses: list[float] = []
+        held_out_losses: list[float] = []
+        best, found = [average.numpy() for average in self._averages], np.zeros((0, 0))
+        started = time.monotonic()
+        for number in range(self._options.epochs):
+            losses.append(float(self._epoch(number)))
+            trained = self._exchange([average.numpy() for average in self._averages])
+            answers = self._predict(asked)
+            weights = None if self._weights is None else self._weights[asked]
+            held_out_losses.append(float(np.average(cross_entropies(answers, self._labels[asked]), weights=weights)))
+            least = int(np.argmin(held_out_losses))
+            if least == number:
+                best, found = self._exchange(trained), answers
+            else:
+                self._exchange(trained)
+            each = (time.monotonic() - started) / len(losses)
+            if number - least >= _PATIENCE or not goes_on(each):
+                break
+        self._exchange(best)
+        probabilities = np.zeros([len(self._labels), found.shape[1]], np.float32)
+        probabilities[asked] = found
+        return TrainedNetworks(self._mean, probabilities, losses, held_out_losses)
+
+    def _exchange(self, values: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Set the networks' weights, and give those before."""
+        before = [variable.numpy() for variable in self._variables]
+        for variable, value in zip(self._variables, values, strict=True):
+            variable.assign(value)
+        return before
+
+    def _predict(self, rows: np.ndarray) -> np.ndarray:
+        parts = [
+            self._answers(tf.constant(rows[first : first + _ROWS_AT_ONCE], tf.int64)).numpy()
+            for first in range(0, len(rows), _ROWS_AT_ONCE)
+        ]
+        return np.concatenate(parts)
