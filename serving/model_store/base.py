@@ -187,8 +187,13 @@ def open_bucket(path: str) -> tuple[storage.Bucket, str]:
     return storage.Client().bucket(bucket), f"{folder}/"
 
 
-def model_files(path: str) -> dict[str, Callable[[], BinaryIO]]:
-    """What opens each file for reading, by its path relative to `path` (local or gs://); links are followed."""
+def model_files(path: str, regular: bool = True) -> dict[str, Callable[[], BinaryIO]]:
+    """What opens each file for reading, by its path relative to `path` (local or gs://); links are followed.
+
+    Args:
+        path: of a version or a SavedModel.
+        regular: whether to refuse pipes and devices, whose content might never end.
+    """
     if path.startswith("gs://"):
         bucket, prefix = open_bucket(path)
         blobs = {blob.name[len(prefix) :]: blob for blob in bucket.list_blobs(prefix=prefix)}
@@ -196,12 +201,12 @@ def model_files(path: str) -> dict[str, Callable[[], BinaryIO]]:
         return {name: partial(blob.open, "rb") for name, blob in blobs.items() if not name.endswith("/")}
     root = Path(path)
     found = [Path(folder, name) for folder, _, names in os.walk(root, followlinks=True) for name in names]
-    return {file.relative_to(root).as_posix(): _opener(file) for file in found}
+    return {file.relative_to(root).as_posix(): partial(_opened, file, regular) for file in found}
 
 
 def saved_model_files(path: str) -> dict[str, Callable[[], BinaryIO]]:
-    """As model_files; raises ModelStoreError where `path` holds no SavedModel."""
-    files = model_files(path)
+    """As model_files, of whatever kind; raises ModelStoreError where `path` holds no SavedModel."""
+    files = model_files(path, regular=False)
     if SAVED_MODEL_FILE not in files:
         raise ModelStoreError(
             f"{path} is not a SavedModel, it has no {SAVED_MODEL_FILE}: name the directory that holds that file."
@@ -209,10 +214,7 @@ def saved_model_files(path: str) -> dict[str, Callable[[], BinaryIO]]:
     return files
 
 
-def _opener(file: Path) -> Callable[[], BinaryIO]:
-    def opened() -> BinaryIO:
-        if file.exists() and not file.is_file():  # a pipe or a device might never end
-            raise ModelStoreError(f"{file} is no regular file, expected those of a SavedModel: remove it.")
-        return file.open("rb")
-
-    return opened
+def _opened(file: Path, regular: bool) -> BinaryIO:
+    if regular and file.exists() and not file.is_file():
+        raise ModelStoreError(f"{file} is no regular file, expected those of a SavedModel: remove it.")
+    return file.open("rb")

@@ -27,7 +27,7 @@ from serving.session_model import SessionModel
 from serving.signatures import forests
 from serving.signatures.forests import AT_LEAST, IN_SET, LEAF, Forest, forest_scores
 from trainers.errors import TrainingError
-from trainers.options import DecisionOptions
+from trainers.options import DecisionOptions, ServingOptions
 from trainers.tabular.options import WrapTableOptions
 from trainers.tabular.train import run_fn
 from trainers.tabular.tree_models import (
@@ -134,7 +134,7 @@ def test_a_threshold_decides_about_the_label_of_a_wrapped_model(export, tmp_path
         "preprocessing": raw_preprocessing(model.options, TabularOptions(label=label)).model_dump_json(),
         "trainer": model.options.model_dump_json(),
         "code_fingerprint": "code",
-        "decision": DecisionOptions(threshold=0.2).model_dump_json(),
+        "serving": ServingOptions(decision=DecisionOptions(threshold=0.2)).model_dump_json(exclude_defaults=True),
     }
     files = [f"{folder}/examples.gz"]
     run_fn(

@@ -13,7 +13,6 @@ import select
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc, re
 from benchmarks.serving.fuzz import fuzz_round, fuzz_server
 from benchmarks.serving.idle import Round, problems, run_idle
 from benchmarks.serving.load import BUDGET_MEBIBYTES, run_load
+from pipeline.runners.local import return_freed_memory
 from serving.server import json_responses
 from serving.server.app import EmbeddedServer
 from serving.server.config import BatchingParameters
@@ -125,28 +125,19 @@ def test_images_that_take_long_leave_other_models_their_threads(base_paths, batc
 
 
 def peak_mebibytes(work: Callable[[], None]) -> float:
-    """By how much the memory of this process grows at most while it does this.
+    """By how much this process grows at most while it does this, as a server's own does.
 
-    Pages of files are not counted (libraries come back into memory at any time), so it is looked at again and again.
+    Training in this process has left it to take large blocks from the heap, where what is freed on the way stays.
     """
+    return_freed_memory()
 
-    def anonymous() -> float:
-        return int(Path("/proc/self/status").read_text().split("RssAnon:")[1].split()[0]) / 1024
+    def status(key: str) -> float:
+        return int(Path("/proc/self/status").read_text().split(f"{key}:")[1].split()[0]) / 1024
 
-    before, seen, done = anonymous(), [0.0], threading.Event()
-
-    def watch() -> None:
-        while not done.wait(0.002):
-            seen.append(anonymous())
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        work()
-    finally:
-        done.set()
-        watcher.join()
-    return max(*seen, anonymous()) - before
+    Path("/proc/self/clear_refs").write_text("5")
+    before = status("VmRSS")
+    work()
+    return status("VmHWM") - before
 
 
 @pytest.fixture(scope="module")
