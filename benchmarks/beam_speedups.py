@@ -28,7 +28,7 @@ from rich.table import Table
 from benchmarks.harness.pipelines import CONFIGS, first_steps
 from benchmarks.harness.running import own_process
 from benchmarks.scale import ROWS_CONFIG, write_rows
-from serving.garbage_collection import garbage_collection_paused
+from serving.loading import garbage_collection_paused
 
 if TYPE_CHECKING:
     from pipeline.runners.beam_speedups import Speedup

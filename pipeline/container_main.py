@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from components.errors import RunStopped
 from pipeline.exit_status import status_of_error
 from pipeline.runners.job_service import require_job_service
-from serving.garbage_collection import garbage_collection_paused
+from serving.loading import garbage_collection_paused
 from trainers.errors import TrainingError
 from transform.errors import PreprocessingError
 

@@ -25,7 +25,7 @@ from components.table_example_gen.options import WHOLE_FOLDER, Ingestion, TableR
 from components.table_example_gen.serialization import TEXT, example_column, example_type, serialized_examples
 from components.table_example_gen.sources import Shard, exact_reader, format_of, plan_inputs, shard_batches
 from pipeline.options import RunConfig, TableRunConfig
-from serving.garbage_collection import garbage_collection_paused
+from serving.loading import garbage_collection_paused
 
 if TYPE_CHECKING:
     from serving.client.metadata import TensorDescription

@@ -7,7 +7,6 @@ import fcntl
 import hashlib
 import os
 import signal
-import sys
 import tempfile
 import threading
 import time
@@ -17,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TextIO
+from typing import TYPE_CHECKING, NoReturn
 
 from components.errors import BrokenInput, NoNewData, NotPublished, RunStopped, RunUnderWay
 from components.serving_check.model_process import end_ahead, start_ahead
@@ -39,7 +38,7 @@ from pipeline.runners.job_service import require_job_service
 from pipeline.screen import RunScreen, sample_prediction
 from pipeline.spans import SpanWindow, remove_old_windows, span_window, write_span_files
 from pipeline.tasks import TASKS, raw_data, schema_file
-from serving.garbage_collection import garbage_collection_paused
+from serving.loading import garbage_collection_paused, quiet_output
 from serving.model_store import KEY_VARIABLE, ModelStoreError, list_versions, signing_key_of_environment
 from trainers.errors import TrainingError
 from transform.errors import PreprocessingError
@@ -55,29 +54,6 @@ def model_base_path(config: RunConfig, workdir: str) -> str:
     """The model base path of a config; `workdir` is what a relative `models` is relative to."""
     models = config.models if "://" in config.models else str(Path(workdir, config.models).resolve())
     return f"{models}/{config.name}"
-
-
-@contextmanager
-def quiet_output(log: Path) -> Iterator[TextIO]:
-    """Send all output of this process, C++ libraries and subprocesses included, to a file.
-
-    Yields:
-        a text stream that still writes to where standard output went before.
-    """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    saved = os.dup(1), os.dup(2)
-    with log.open("ab", buffering=0) as file, os.fdopen(os.dup(saved[0]), "w", encoding="utf-8") as screen:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-        try:
-            yield screen
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            for target, descriptor in zip((1, 2), saved, strict=True):
-                os.dup2(descriptor, target)
-                os.close(descriptor)
 
 
 _SWITCH = "TF_ENABLE_ONEDNN_OPTS"

@@ -3,7 +3,7 @@
 __all__ = [
     "answers",
     "client",
-    "garbage_collection",
+    "loading",
     "missing_values",
     "model_store",
     "reference_predictions",

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
-from serving.garbage_collection import garbage_collection_paused
+from serving.loading import garbage_collection_paused
 
 Answer = tuple[str, Any]
 

@@ -18,7 +18,7 @@ from tfx_bsl.public import tfxio
 
 from benchmarks.harness.measurement import Goal, Measurement
 from pipeline.runners.local import BEAM_PIPELINE_ARGS
-from serving.garbage_collection import garbage_collection_paused
+from serving.loading import garbage_collection_paused
 
 if TYPE_CHECKING:
     from pipeline.runners.beam_speedups import Speedup

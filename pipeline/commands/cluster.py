@@ -56,8 +56,8 @@ def compile(config: str, target: Target, output: str, overrides: tuple[str, ...]
     """
     from components.errors import RunStopped
     from pipeline.config import load_config
-    from pipeline.run import quiet_output
     from pipeline.runners.compile import cluster_pipeline
+    from serving.loading import quiet_output
 
     try:
         loaded = load_config(config, overrides)
@@ -95,7 +95,7 @@ def rehearse(spec: str, root: str, parameters: tuple[str, ...]) -> None:
     ingraph rehearse heart.yaml
     """
     from components.errors import RunStopped
-    from pipeline.run import quiet_output
+    from serving.loading import quiet_output
 
     with quiet_output(Path(os.devnull)) as screen:
         from pipeline.runners.rehearsal import StepFailed, rehearse_spec
@@ -135,10 +135,10 @@ def submit(config: str, target: Target, overrides: tuple[str, ...], parameters: 
     """
     from components.errors import RunStopped
     from pipeline.config import load_config
-    from pipeline.run import quiet_output
     from pipeline.runners.compile import RunRequest, cluster_pipeline
     from pipeline.runners.kubeflow import submit_to_kubeflow
     from pipeline.runners.vertex import submit_to_vertex
+    from serving.loading import quiet_output
 
     submit_to, ending = {"kubeflow": (submit_to_kubeflow, ".yaml"), "vertex": (submit_to_vertex, ".json")}[target]
     try:

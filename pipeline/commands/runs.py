@@ -48,7 +48,7 @@ def list_command(name: str | None, limit: int, as_json: bool, workdir: str, runs
     """Show past runs, of all pipelines or of the pipeline NAME, the newest first."""
     from components.errors import BrokenInput
     from pipeline.history import pipeline_folders, read_past_run, run_ids
-    from pipeline.run import quiet_output
+    from serving.loading import quiet_output
 
     troubles, found = [], []
     with quiet_output(Path(os.devnull)):
@@ -83,7 +83,8 @@ def repair(name: str | None, workdir: str, runs: str) -> None:
     """
     from components.errors import BrokenInput, RunUnderWay
     from pipeline.history import check_metadata, pipeline_folders, repair_metadata
-    from pipeline.run import quiet_output, run_lock
+    from pipeline.run import run_lock
+    from serving.loading import quiet_output
 
     folders = [folder for folder in pipeline_folders(Path(workdir, runs)) if name in (None, folder.name)]
     if not folders:
@@ -115,7 +116,7 @@ def show(run: str | None, as_json: bool, workdir: str, runs: str) -> None:
     """
     from components.errors import BrokenInput, printable
     from pipeline.history import find_run, read_past_run
-    from pipeline.run import quiet_output
+    from serving.loading import quiet_output
 
     try:
         with quiet_output(Path(os.devnull)):
@@ -179,7 +180,7 @@ def report(run: str | None, other: str | None, open_page: bool, workdir: str, ru
     """
     from components.errors import BrokenInput
     from pipeline.history import find_run
-    from pipeline.run import quiet_output
+    from serving.loading import quiet_output
 
     try:
         with quiet_output(Path(os.devnull)):

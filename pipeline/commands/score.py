@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.exit_status import ExitStatus
-from serving.garbage_collection import garbage_collection_paused
+from serving.loading import garbage_collection_paused
 
 if TYPE_CHECKING:
     from pipeline.scoring.inputs import PublishedModel
@@ -65,7 +65,7 @@ def score(
     ingraph score configs/heart.yaml --input gs://clinic/new --output gs://clinic/scores.parquet
     """
     from components.errors import BrokenInput
-    from pipeline.run import quiet_output
+    from serving.loading import quiet_output
 
     started = time.monotonic()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from pipeline.exit_status import ExitStatus
-from serving.garbage_collection import garbage_collection_paused
+from serving.loading import garbage_collection_paused
 
 if TYPE_CHECKING:
     from serving.server.app import EmbeddedServer
@@ -341,7 +341,7 @@ def _parse_models(models: tuple[str, ...]) -> dict[str, str]:
 
 def _import_tensorflow_quietly() -> None:
     """TensorFlow's C++ libraries write to the terminal while they are loaded, whatever their log level is."""
-    from pipeline.run import quiet_output
+    from serving.loading import quiet_output
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with quiet_output(Path(os.devnull)), garbage_collection_paused():

@@ -12,7 +12,7 @@ import click
 
 from pipeline.commands.run import config_options
 from pipeline.exit_status import ExitStatus
-from serving.garbage_collection import garbage_collection_paused
+from serving.loading import garbage_collection_paused
 
 if TYPE_CHECKING:
     from pipeline.skew.compare import SkewCheck
@@ -44,7 +44,7 @@ def skew(config: str, overrides: tuple[str, ...], workdir: str, logs: tuple[str,
     """
     from components.errors import BrokenInput
     from pipeline.config import load_config
-    from pipeline.run import quiet_output
+    from serving.loading import quiet_output
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:

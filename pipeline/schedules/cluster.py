@@ -18,11 +18,11 @@ from google.auth.credentials import AnonymousCredentials
 
 from components.errors import BrokenInput
 from pipeline.options import ClusterOptions, ScheduleOptions
-from pipeline.run import quiet_output
 from pipeline.runners.compile import RunRequest, cluster_pipeline, write_job
 from pipeline.runners.kubeflow import kubeflow_client
 from pipeline.runners.vertex import pipeline_job, vertex_credentials, vertex_location
 from pipeline.schedules.targets import ScheduleRequest, ScheduleTarget
+from serving.loading import quiet_output
 
 if TYPE_CHECKING:
     import kfp

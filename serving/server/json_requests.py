@@ -18,7 +18,7 @@ from tensorflow_serving.apis import input_pb2
 
 from serving.client.errors import CanonicalCode
 from serving.client.tensors import DataType
-from serving.garbage_collection import garbage_collection_off
+from serving.loading import garbage_collection_off
 from serving.server.errors import ServingError, invalid_argument
 
 

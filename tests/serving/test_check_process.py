@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from serving.garbage_collection import garbage_collection_off, garbage_collection_paused
+from serving.loading import garbage_collection_off, garbage_collection_paused
 from serving.server.errors import ServingError
 from serving.server.json_requests import parse_document
 
@@ -85,7 +85,7 @@ def test_it_imports_tensorflow_and_numpy_and_nothing_that_made_the_model(double,
     assert packages & made_the_model == set()
     assert {name for name in names if name.startswith("serving.")} == {
         "serving.session_model",
-        "serving.garbage_collection",
+        "serving.loading",
     }
 
 
