@@ -53,9 +53,9 @@ class TabularTrainerOptions(BaseModel):
         embedding_width: the width of a category's embedding in the network.
         dropout: the share of activations dropped between the network's layers in training.
         l2: the weight of the squared weights in the loss (the loss is a mean over examples).
-        learning_rate: Adam's step size; it decays to zero along a cosine.
-        batch_size: examples per step.
-        epochs: passes over the training split.
+        learning_rate: Adam's step size; it decays to zero along a cosine. Networks of a blend keep a fifth of it.
+        batch_size: examples per step; twice as many for networks of a blend.
+        epochs: passes over the training split; at most so many for networks of a blend.
         early_stopping_patience: stop after so many epochs without a better loss on rows held out from the training
             split, and keep the best weights; without it, all epochs run on all rows.
         class_weights: `balanced`: each label counts the same, however many rows it has. Probabilities are those of data
