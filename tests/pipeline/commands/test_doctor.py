@@ -240,8 +240,11 @@ def test_without_advisories_pip_audit_is_asked_and_where_it_is_not_a_sentence_sa
     program = tmp_path / "bin" / "pip-audit"
     program.parent.mkdir()
     answer = json.dumps({"dependencies": [{"name": "good_thing", "version": "2.0", "vulns": [FAULT]}]})
+    (tmp_path / "answer.json").write_text(f"{answer}\n")
+    # It answers only where it is asked about the lock.
     program.write_text(
-        f"#!{sys.executable}\nimport sys\nassert '{tmp_path}/my.lock' in sys.argv\nprint({answer!r})\nsys.exit(1)\n"
+        f'#!/bin/sh\nfor one; do [ "$one" = "{tmp_path}/my.lock" ] && while read -r line; do echo "$line"; done '
+        f'<"{tmp_path}/answer.json"; done\nexit 1\n'
     )
     program.chmod(0o755)
     asked = audit(None)

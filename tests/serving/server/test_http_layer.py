@@ -17,6 +17,7 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
+from benchmarks.serving.servers import RunningServer
 from serving.server import options
 from serving.server.app import EmbeddedServer
 from serving.server.options import ConnectionLimits, RequestLimits
@@ -318,7 +319,7 @@ def until_closed(connection: socket.socket) -> bytes:
     return received
 
 
-def counted(server: EmbeddedServer, name: str) -> float:
+def counted(server: EmbeddedServer | RunningServer, name: str) -> float:
     text = Rest(server.rest_port).call("GET", "/metrics").text
     return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(name))
 

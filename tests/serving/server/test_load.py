@@ -9,11 +9,13 @@ import dataclasses
 import gzip
 import io
 import json
+import os
 import select
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import grpc
@@ -29,7 +31,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc, re
 from benchmarks.serving.fuzz import fuzz_round, fuzz_server
 from benchmarks.serving.idle import Round, problems, run_idle
 from benchmarks.serving.load import BUDGET_MEBIBYTES, run_load
-from pipeline.runners.local import return_freed_memory
+from benchmarks.serving.servers import RunningServer, spawned_server
 from serving.server import json_responses
 from serving.server.app import EmbeddedServer
 from serving.server.config import BatchingParameters
@@ -124,29 +126,32 @@ def test_images_that_take_long_leave_other_models_their_threads(base_paths, batc
 # Memory.
 
 
-def peak_mebibytes(work: Callable[[], None]) -> float:
-    """By how much this process grows at most while it does this, as a server's own does.
-
-    Training in this process has left it to take large blocks from the heap, where what is freed on the way stays.
-    """
-    return_freed_memory()
+def peak_mebibytes(server: RunningServer, work: Callable[[], None]) -> float:
+    """By how much a server's process grows at most while something is done."""
+    process = Path(f"/proc/{server.pid}")
 
     def status(key: str) -> float:
-        return int(Path("/proc/self/status").read_text().split(f"{key}:")[1].split()[0]) / 1024
+        return int((process / "status").read_text().split(f"{key}:")[1].split()[0]) / 1024
 
-    Path("/proc/self/clear_refs").write_text("5")
+    (process / "clear_refs").write_text("5")
     before = status("VmRSS")
     work()
     return status("VmHWM") - before
 
 
-@pytest.fixture(scope="module")
-def frugal(base_paths: dict[str, str]) -> Iterator[EmbeddedServer]:
-    """A server of which one request may take 64 MiB, and all together 256 MiB."""
-    wanted = {name: base_paths[name] for name in ("half_plus_two", "greeting", "examples", "counter")}
+def serve_frugally(base_paths: dict[str, str], connection: Connection) -> None:
     memory = MemoryLimits(all_bytes=2**28, request_bytes=2**26)
-    frugal = dataclasses.replace(QUICK_OPTIONS, memory=memory, metrics_path="/metrics")
-    with EmbeddedServer(wanted, frugal) as server:
+    options = dataclasses.replace(QUICK_OPTIONS, memory=memory, metrics_path="/metrics")
+    with EmbeddedServer(base_paths, options) as server:
+        connection.send(RunningServer(os.getpid(), server.rest_port, server.grpc_port))
+        connection.poll(None)  # until the other end is closed
+
+
+@pytest.fixture(scope="module")
+def frugal(base_paths: dict[str, str]) -> Iterator[RunningServer]:
+    """A server of which one request may take 64 MiB, and all together 256 MiB; its memory is its own."""
+    wanted = {name: base_paths[name] for name in ("half_plus_two", "greeting", "examples", "counter")}
+    with spawned_server(serve_frugally, wanted) as server:
         yield server
         wait_until(lambda: counted(server, "ingraph_request_memory_bytes{}") == 0)
 
@@ -188,7 +193,7 @@ FLOAT, STRING = tf.float32.as_datatype_enum, tf.string.as_datatype_enum
 def test_a_short_message_that_fills_gigabytes_is_refused_before_they_are_there(frugal, request_):
     answers: list[str] = []
 
-    grown = peak_mebibytes(lambda: answers.append(grpc_code(frugal.grpc_port, request_)))
+    grown = peak_mebibytes(frugal, lambda: answers.append(grpc_code(frugal.grpc_port, request_)))
 
     assert answers == ["RESOURCE_EXHAUSTED"]
     assert grown < 60
@@ -204,7 +209,9 @@ def test_a_context_that_is_repeated_for_each_example_is_refused(frugal):
     for _ in range(2000):
         listed.examples.add()
 
-    grown = peak_mebibytes(lambda: pytest.fail("") if grpc_code(frugal.grpc_port, request, "Regress") == "OK" else None)
+    grown = peak_mebibytes(
+        frugal, lambda: pytest.fail("") if grpc_code(frugal.grpc_port, request, "Regress") == "OK" else None
+    )
 
     assert grpc_code(frugal.grpc_port, request, "Regress") == "RESOURCE_EXHAUSTED"
     assert grown < 60
@@ -224,7 +231,9 @@ def test_a_short_body_that_unpacks_or_parses_to_gigabytes_is_refused(frugal, bod
     packed, answers = gzip.compress(body, 1), []
     rest = Rest(frugal.rest_port)
 
-    grown = peak_mebibytes(lambda: answers.append(rest.call("POST", PATH, packed, **{"Content-Encoding": "gzip"})))
+    grown = peak_mebibytes(
+        frugal, lambda: answers.append(rest.call("POST", PATH, packed, **{"Content-Encoding": "gzip"}))
+    )
 
     assert [answer.status for answer in answers] == [429]
     assert "this server gives one request 67108864" in answers[0].error
