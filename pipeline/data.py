@@ -45,6 +45,7 @@ class TableFindings:
         columns: column -> its type, as serialization has them.
         choices: column -> what suits it, of those of which neither the config nor their type says it.
         warnings: what a person should know, in sentences.
+        files: that were read; none of BigQuery's.
     """
 
     rows: int
@@ -53,6 +54,7 @@ class TableFindings:
     columns: Mapping[str, pa.DataType]
     choices: Mapping[str, ColumnChoice]
     warnings: Sequence[str] = ()
+    files: Sequence[str] = ()
 
     def __str__(self) -> str:
         counts = [f"{self.rows:,} rows", *([f"{self.duplicates:,} repeat an earlier one"] if self.duplicates else [])]
@@ -136,6 +138,7 @@ def check_table(inputs: Mapping[str, str], config: TableRunConfig) -> TableFindi
                 [name for name in undecided if facts.types[name] == TEXT], shards, ingestion.reading
             ),
         ],
+        files=[path for path in dict.fromkeys(shard.path for shard in shards) if not is_bigquery(path)],
     )
 
 
@@ -272,6 +275,7 @@ class RawData:
             rows, which TFX looks at.
         kinds: column of a table -> its kind, where the config does not say it, see table_example_gen.column_defaults.
         warnings: what a person should know, in sentences.
+        files: those of rows.
     """
 
     path: str
@@ -279,6 +283,7 @@ class RawData:
     fingerprint: str = ""
     kinds: Mapping[str, str] = field(default_factory=dict)
     warnings: Sequence[str] = ()
+    files: Sequence[str] = ()
 
 
 def table_inputs(config: TableRunConfig, path: str) -> dict[str, str]:
@@ -336,7 +341,7 @@ def table_data(config: RunConfig, path: str) -> RawData:
         path, fingerprint = rows.path, rows.fingerprint
     findings = check_table(table_inputs(config, path), config)
     kinds = {name: choice.kind for name, choice in findings.choices.items()}
-    return RawData(path, str(findings), fingerprint, kinds, warnings=findings.warnings)
+    return RawData(path, str(findings), fingerprint, kinds, findings.warnings, findings.files)
 
 
 def image_data(config: RunConfig, path: str) -> RawData:

@@ -1,16 +1,57 @@
-"""Fingerprints of code and of files: what decides whether a cached step's result still holds."""
+"""Fingerprints of code and of files: what decides whether a cached step's result, or a whole run's, still holds."""
 
 from __future__ import annotations
 
 import ast
 import hashlib
+import os
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import tensorflow as tf
-
 _BLOCK = 1 << 20
 _ROOT = Path(__file__).resolve().parent.parent
+_PACKAGES = ("pipeline", "components", "transform", "trainers", "serving")
+# What TensorFlow, XLA, CUDA, Beam and ingraph read.
+_SWITCHES = ("TF_", "XLA_", "CUDA_", "KERAS_", "BEAM_", "INGRAPH_", "OMP_")
+
+
+def run_fingerprint(settings: Iterable[str], paths: Iterable[str]) -> str:
+    """SHA-256 over all that decides how a run on this machine ends: what it is given, and what it runs with.
+
+    Of files their size and time of change count, by which TFX, too, tells that they are others; beside them all code of
+    this project, the releases of the libraries, and the switches of the environment.
+
+    Args:
+        settings: such as the config as JSON.
+        paths: local files and directories.
+    """
+    digest = hashlib.sha256(sys.version.encode())
+    for value in (*settings, *_installed_releases(), *_environment(), *_file_states(paths)):
+        digest.update(value.encode("utf-8", "surrogateescape") + b"\0")
+    for package in _PACKAGES:
+        for file in sorted(_ROOT.joinpath(package).rglob("*")):
+            if file.is_file() and "__pycache__" not in file.parts:
+                digest.update(f"{file.relative_to(_ROOT)}\0".encode() + file.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def _installed_releases() -> Iterator[str]:
+    for folder in map(Path, filter(None, sys.path)):
+        if folder.is_dir():
+            yield from sorted(path.name for path in folder.iterdir() if path.suffix in (".dist-info", ".egg-info"))
+
+
+def _environment() -> list[str]:
+    return sorted(f"{name}={value}" for name, value in os.environ.items() if name.startswith(_SWITCHES))
+
+
+def _file_states(paths: Iterable[str]) -> Iterator[str]:
+    for path in paths:
+        files = sorted(Path(path).rglob("*")) if Path(path).is_dir() else [Path(path)]
+        for file in files:
+            state = file.stat() if file.exists() else None
+            yield f"{file}: {state and (state.st_size, state.st_mtime_ns)}"
 
 
 def content_fingerprint(paths: Iterable[str]) -> str:
@@ -19,6 +60,8 @@ def content_fingerprint(paths: Iterable[str]) -> str:
     Args:
         paths: absolute, on any file system that TensorFlow reads.
     """
+    import tensorflow as tf
+
     digest = hashlib.sha256()
     for path in paths:
         files = [path]
@@ -32,6 +75,8 @@ def content_fingerprint(paths: Iterable[str]) -> str:
 
 
 def _add_content(digest: hashlib._Hash, path: str) -> None:
+    import tensorflow as tf
+
     with tf.io.gfile.GFile(path, "rb") as file:
         while block := file.read(_BLOCK):
             digest.update(block)

@@ -240,6 +240,9 @@ class RunRecord:
         ended: why the run ended early, as the screen said; "" where it did not.
         metrics: of the whole eval split, so that a list of runs need not load TFMA.
         data_spans: the spans that the data are of, the oldest first.
+        fingerprint: of what decides how the run ends, see pipeline.fingerprints; "" where it was not looked at.
+        sample: what the published model answered, see pipeline.screen.SamplePrediction; {} where it was not asked.
+        repeats: the id of the run that this one found nothing changed since; "" of all others.
     """
 
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -248,6 +251,9 @@ class RunRecord:
     ended: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
     data_spans: Sequence[str] = ()
+    fingerprint: str = ""
+    sample: Mapping[str, Any] = field(default_factory=dict)
+    repeats: str = ""
 
 
 def write_run_record(folder: Path, run_id: str, record: RunRecord) -> None:
@@ -267,6 +273,15 @@ def read_run_record(folder: Path, run_id: str) -> RunRecord:
     """The record of a run, an empty one where there is none."""
     path = _path(folder, run_id)
     return RunRecord(**orjson.loads(path.read_bytes())) if path.exists() else RunRecord()
+
+
+def published_by(folder: Path, fingerprint: str) -> str:
+    """The id of the newest run of a fingerprint that published a model; "" where there is none."""
+    for path in sorted((folder / "reports").glob("*.json"), reverse=True):
+        record = read_run_record(folder, path.stem)
+        if record.fingerprint == fingerprint and record.exit_status == ExitStatus.PUBLISHED and not record.repeats:
+            return path.stem
+    return ""
 
 
 def _path(folder: Path, run_id: str) -> Path:
@@ -338,6 +353,39 @@ def read_recorded_run(store: MetadataStore, run_id: str) -> RecordedRun:
     return RecordedRun(tuple(steps), artifacts, base_path)
 
 
+def repeat_run(store: MetadataStore, earlier: str, run_id: str, reason: str) -> None:
+    """Record a run whose steps all take the outputs of an earlier one, as TFX records steps that it finds in its cache.
+
+    Args:
+        store: ML Metadata, for writing.
+        earlier: the id of a run that published a model.
+        run_id: what the new one is called.
+        reason: what the new run says of its published model.
+    """
+    from ml_metadata.proto import metadata_store_pb2
+
+    context = store.get_context_by_type_and_name(RUN, earlier)
+    new_context = metadata_store_pb2.Context(type_id=context.type_id, name=run_id)
+    new_context.id = store.put_contexts([new_context])[0]
+    for before in sorted(store.get_executions_by_context(context.id), key=lambda execution: execution.id):
+        execution = metadata_store_pb2.Execution(type_id=before.type_id, last_known_state=before.CACHED)
+        execution.properties.MergeFrom(before.properties)
+        execution.custom_properties.MergeFrom(before.custom_properties)
+        made = []
+        for event in store.get_events_by_execution_ids([before.id]):
+            (artifact,) = store.get_artifacts_by_id([event.artifact_id])
+            if _is_output(event) and artifact.type == "PushedModel":
+                artifact.ClearField("id")
+                artifact.name = f"{run_id}:pushed_model"
+                artifact.custom_properties["reason"].string_value = reason
+            made.append((artifact, metadata_store_pb2.Event(type=event.type, path=event.path)))
+        contexts = [one for one in store.get_contexts_by_execution(before.id) if one.type in _CONTEXTS_OF_A_STEP]
+        store.put_execution(execution, made, [*contexts, new_context])
+
+
+_CONTEXTS_OF_A_STEP = ("pipeline", "node")  # TFX's names
+
+
 def _step(name: str, execution: metadata_store_pb2.Execution, upstream: tuple[str, ...]) -> Step:
     state = _STATES.get(_state(execution), "failed")
     seconds = (execution.last_update_time_since_epoch - execution.create_time_since_epoch) / 1000
@@ -380,7 +428,7 @@ class RunOutcome:
     """
 
     warnings: tuple[str, ...] = ()
-    metrics: dict[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
     blessed: bool | None = None
     evaluation_reason: str = ""
     infra_blessed: bool | None = None
@@ -392,18 +440,21 @@ class RunOutcome:
     pushed_reason: str = ""
 
 
-def read_outcome(metadata: str, run_id: str) -> RunOutcome:
+def read_outcome(metadata: str, run_id: str, metrics: Mapping[str, float] | None = None) -> RunOutcome:
     """Read the outcome of a run.
 
     Args:
         metadata: the SQLite file.
         run_id: what the run was called.
+        metrics: where they are known, so that TFMA is not loaded for them.
     """
     artifacts = read_recorded_run(open_metadata_store(metadata), run_id).artifacts
     verdict, evaluation = artifacts.get("verdict"), artifacts.get("evaluation")
+    if metrics is None:
+        metrics = _evaluated(evaluation.uri) if evaluation else {}
     return RunOutcome(
         warnings=_warnings(verdict.uri) if verdict else (),
-        metrics=_evaluated(evaluation.uri) if evaluation else {},
+        metrics=metrics,
         blessed=_flag(artifacts, "model_blessing", "blessed"),
         evaluation_reason=_text(artifacts, "model_blessing", "reason"),
         infra_blessed=_flag(artifacts, "infra_blessing", "blessed"),

@@ -13,7 +13,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, NoReturn
 from components.errors import BrokenInput, NoNewData, NotPublished, RunStopped, RunUnderWay
 from components.serving_check.model_process import end_ahead, start_ahead
 from pipeline.exit_status import ExitStatus, status_of_error
+from pipeline.fingerprints import run_fingerprint
 from pipeline.history import (
     METADATA,
     TUNING,
@@ -29,17 +30,27 @@ from pipeline.history import (
     check_metadata,
     close_abandoned_executions,
     open_metadata_store,
+    published_by,
+    read_outcome,
     read_recorded_run,
     read_run_record,
+    repeat_run,
+    report_path,
     write_run_record,
 )
 from pipeline.options import RunConfig
 from pipeline.runners.job_service import require_job_service
-from pipeline.screen import RunScreen, sample_prediction
-from pipeline.spans import SpanWindow, remove_old_windows, span_window, write_span_files
+from pipeline.screen import RunScreen, SamplePrediction, sample_prediction
+from pipeline.spans import SpanFiles, SpanWindow, remove_old_windows, span_window, write_span_files
 from pipeline.tasks import TASKS, raw_data, schema_file
 from serving.loading import garbage_collection_paused, quiet_output
-from serving.model_store import KEY_VARIABLE, ModelStoreError, list_versions, signing_key_of_environment
+from serving.model_store import (
+    KEY_VARIABLE,
+    ModelStoreError,
+    list_versions,
+    served_version,
+    signing_key_of_environment,
+)
 from trainers.errors import TrainingError
 from transform.errors import PreprocessingError
 
@@ -48,6 +59,7 @@ if TYPE_CHECKING:
 
     from components.run_report.finished_run import FinishedRun
     from pipeline.dag import Locations
+    from pipeline.data import RawData
 
 
 def model_base_path(config: RunConfig, workdir: str) -> str:
@@ -125,6 +137,7 @@ class PreparedRun:
         folder: of the runs of this pipeline.
         run_id: what the run is called.
         screen: what a person sees.
+        fingerprint: of all that decides how the run ends; "" where it was not looked at.
     """
 
     config: RunConfig
@@ -135,6 +148,7 @@ class PreparedRun:
     folder: Path
     run_id: str
     screen: RunScreen
+    fingerprint: str
 
 
 Goal = Callable[[PreparedRun], ExitStatus]
@@ -240,8 +254,12 @@ def _run_to_the_end(
     with quiet_output(log) as stream:
         screen = RunScreen(stream, log)
         try:
+            screen.begin(config.name, run_id)
+            found = _find_data(config, window, folder, screen)
+            if goal is _publish and _repeats(found, base_path, folder, run_id, screen):
+                return ExitStatus.PUBLISHED
             with onednn(TASKS[config.task].uses_onednn):
-                prepared = _prepared(config, window, base_path, folder, run_id, screen)
+                prepared = _prepared(config, found, base_path, folder, run_id, screen)
             status, ended = goal(prepared), ""
         except (KeyboardInterrupt, Exception) as error:  # the last place that can turn a trace into a sentence
             if interrupted() or isinstance(error, KeyboardInterrupt):
@@ -257,11 +275,24 @@ def _run_to_the_end(
     return status
 
 
-def _prepared(
-    config: RunConfig, window: SpanWindow | None, base_path: str, folder: Path, run_id: str, screen: RunScreen
-) -> PreparedRun:
-    screen.begin(config.name, run_id)
-    described = config
+@dataclass(frozen=True)
+class _FoundData:
+    """The data of a run.
+
+    Attributes:
+        config: of the run, with what the data say of their columns.
+        data: found and checked.
+        spans: what the data are of, where they came in spans.
+        fingerprint: of all that decides how the run ends; "" where that cannot be told at a glance.
+    """
+
+    config: RunConfig
+    data: RawData
+    spans: SpanFiles | None
+    fingerprint: str
+
+
+def _find_data(config: RunConfig, window: SpanWindow | None, folder: Path, screen: RunScreen) -> _FoundData:
     spans = write_span_files(TASKS[config.task].spans, window, config, folder / "data") if window else None
     if window and spans:
         remove_old_windows(folder / "data", in_use=spans.folder)
@@ -272,7 +303,59 @@ def _prepared(
     config = config.with_kinds(data.kinds)
     for warning in data.warnings:
         screen.warning(warning)
+    return _FoundData(config, data, spans, "" if spans else _fingerprint(config, data))
 
+
+def _fingerprint(config: RunConfig, data: RawData) -> str:
+    """The fingerprint of a run; "" where a file lies in an object store, which would have to be asked."""
+    named = [value for value in config.trainer.model_dump().values() if isinstance(value, str)]
+    files = [*data.files, schema_file(config) or "", *(value for value in named if "/" in value)]
+    if any("://" in file for file in files):
+        return ""
+    return run_fingerprint([config.model_dump_json(), data.path, data.fingerprint], filter(None, files))
+
+
+def _repeats(found: _FoundData, base_path: str, folder: Path, run_id: str, screen: RunScreen) -> bool:
+    """Whether nothing has changed since a run whose model is served; then it is recorded and shown once more.
+
+    What a run would find out by running is not asked again: each of its steps would take the outputs of the earlier
+    one. Without TFX and TensorFlow, whose import takes longer than all the rest.
+    """
+    started = time.monotonic()
+    earlier = published_by(folder, found.fingerprint) if found.fingerprint and (folder / METADATA).exists() else ""
+    if not earlier:
+        return False
+    store = open_metadata_store(str(folder / METADATA), writable=True)
+    recorded, record = read_recorded_run(store, earlier), read_run_record(folder, earlier)
+    if len(recorded.steps) < len(record.steps) or not record.sample:
+        return False
+    if not all(Path(artifact.uri).is_dir() for role, artifact in recorded.artifacts.items() if role != "pushed_model"):
+        return False
+    try:
+        served, key = served_version(base_path), signing_key_of_environment()
+    except ModelStoreError:  # the steps say so
+        return False
+    pushed = recorded.artifacts["pushed_model"]
+    if served is None or served.path != pushed.text("pushed_destination") or served.provenance.get("run_id") != earlier:
+        return False
+    if key is not None and served.provenance.get("signed_by") != key.fingerprint:
+        return False
+    repeat_run(store, earlier, run_id, f"already published as version {served.number}")
+    write_run_record(folder, run_id, replace(record, repeats=earlier))
+    screen.repeats(earlier)
+    for step in recorded.steps:
+        screen.node_ended(step.name, 0, cached=True)
+    outcome = read_outcome(str(folder / METADATA), run_id, record.metrics)
+    screen.outcome(outcome, time.monotonic() - started, wraps=not found.config.learns)
+    screen.sample(found.config.name, base_path, SamplePrediction(**record.sample))
+    screen.report(report_path(folder, earlier))
+    return True
+
+
+def _prepared(
+    config: RunConfig, found: _FoundData, base_path: str, folder: Path, run_id: str, screen: RunScreen
+) -> PreparedRun:
+    described, config, data, spans = config, found.config, found.data, found.spans
     beam_arguments = config.beam.pipeline_args(config.cluster.image)
     require_job_service(beam_arguments)
 
@@ -294,13 +377,15 @@ def _prepared(
         base_path=base_path,
         spans=spans,
     )
-    return PreparedRun(config, described, locations, beam_arguments, metadata, folder, run_id, screen)
+    return PreparedRun(
+        config, described, locations, beam_arguments, metadata, folder, run_id, screen, found.fingerprint
+    )
 
 
 def _publish(prepared: PreparedRun) -> ExitStatus:
     with garbage_collection_paused():
         from pipeline.dag import create_pipeline
-        from pipeline.history import cached_nodes, read_outcome
+        from pipeline.history import cached_nodes
         from pipeline.runners.local import LocalRunner
 
     config, locations, screen = prepared.config, prepared.locations, prepared.screen
@@ -309,7 +394,8 @@ def _publish(prepared: PreparedRun) -> ExitStatus:
     pipeline = create_pipeline(config, locations, run_id, prepared.beam_arguments)
     names = list(locations.spans.fingerprints) if locations.spans else []
     described = prepared.described.model_dump(mode="json")
-    write_run_record(folder, run_id, RunRecord(described, _steps(pipeline), data_spans=names))
+    record = RunRecord(described, _steps(pipeline), data_spans=names, fingerprint=prepared.fingerprint)
+    write_run_record(folder, run_id, record)
 
     def node_ended(node: str, seconds: float) -> None:
         cached = node in cached_nodes(metadata, run_id)
@@ -324,7 +410,9 @@ def _publish(prepared: PreparedRun) -> ExitStatus:
     outcome = read_outcome(metadata, run_id)
     screen.outcome(outcome, time.monotonic() - started, wraps=not config.learns)
     if outcome.pushed:
-        sample_prediction(config, locations.base_path, locations.data, screen)
+        sample = sample_prediction(config, locations.base_path, locations.data)
+        write_run_record(folder, run_id, replace(record, sample=asdict(sample)))
+        screen.sample(config.name, locations.base_path, sample)
         return ExitStatus.PUBLISHED
     if not outcome.blessed:
         return ExitStatus.NOT_BLESSED

@@ -6,6 +6,7 @@ import json
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -111,20 +112,22 @@ class RunScreen:
         self._print(f"\nbest values, which `ingraph run` with the same config trains with:\n{escape(found_values)}")
         self._print(f"tensorboard --logdir {escape(shlex.quote(tensorboard))}")
 
-    def answer(self, protocol: str, row: Mapping[str, str], label: str) -> None:
-        """What the served model said to a raw row."""
-        self._print(f"{protocol:<10} {escape(_pairs(row))} -> [bold green]{escape(label)}[/bold green]")
-
-    def what_next(self, name: str, base_path: str, example: Sequence[str]) -> None:
-        """What to type next; the example is what `ingraph predict` takes."""
+    def sample(self, name: str, base_path: str, sample: SamplePrediction) -> None:
+        """What the served model said to a raw row, and what to type next."""
+        for protocol, label in (("REST", sample.rest), ("gRPC", sample.grpc)):
+            self._print(f"{protocol:<10} {escape(_pairs(sample.shown))} -> [bold green]{escape(label)}[/bold green]")
         commands = (
             ("serve", "--model", f"{name}={base_path}"),
-            ("predict", name, *example),
+            ("predict", name, *sample.arguments),
             ("models", "list", base_path),
         )
         self._print("\nnext:")
         for command in commands:
             self._print(f"  ingraph {escape(shlex.join(command))}")
+
+    def repeats(self, run_id: str) -> None:
+        """That nothing has changed since an earlier run."""
+        self._print(f"nothing has changed since run {escape(run_id)}, whose model is served: no step runs again")
 
     def stopped(self, reason: str) -> None:
         """Why the run ended without a model."""
@@ -169,14 +172,30 @@ def _pairs(row: Mapping[str, str]) -> str:
     return " ".join(shlex.quote(f"{name}={value}") for name, value in row.items())
 
 
-def sample_prediction(config: RunConfig, base_path: str, data: str, screen: RunScreen) -> None:
+@dataclass(frozen=True)
+class SamplePrediction:
+    """What a published model answers to the first example of its data.
+
+    Attributes:
+        shown: input -> value, for people.
+        rest: the label over REST.
+        grpc: the label over gRPC.
+        arguments: of `ingraph predict`.
+    """
+
+    shown: Mapping[str, str]
+    rest: str
+    grpc: str
+    arguments: Sequence[str]
+
+
+def sample_prediction(config: RunConfig, base_path: str, data: str) -> SamplePrediction:
     """Serve a model for a moment, and ask it for the first example of its data over REST and over gRPC.
 
     Args:
         config: of the run that published it.
         base_path: the model base path.
         data: what the run learned from, the path of pipeline.data.RawData.
-        screen: shows the answers.
     """
     from serving.client.grpc import GrpcClient
     from serving.client.rest import RestClient
@@ -193,6 +212,9 @@ def sample_prediction(config: RunConfig, base_path: str, data: str, screen: RunS
     ):
         inputs = rest.metadata(name).signatures["serving_default"].inputs
         sample = TASKS[config.task].sample_request(config, data, inputs)
-        screen.answer("REST", sample.shown, rest.predict(name, sample.rest)["output_0"][0])
-        screen.answer("gRPC", sample.shown, grpc.predict(name, sample.grpc)["output_0"][0].decode())
-    screen.what_next(name, base_path, sample.arguments)
+        return SamplePrediction(
+            shown=sample.shown,
+            rest=rest.predict(name, sample.rest)["output_0"][0],
+            grpc=grpc.predict(name, sample.grpc)["output_0"][0].decode(),
+            arguments=sample.arguments,
+        )
