@@ -27,9 +27,9 @@ run: $(READY)  ## train, check and publish the demo models
 test: $(READY)  ## lint and all tests, side by side
 	@$(MAKE) --no-print-directory --jobs 2 lint suite
 
-# A file of tests stays in one process; two cores share the files.
+# Two cores share the files; which tests stay in one process is said in tests/conftest.py.
 suite: $(READY)
-	.venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	.venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
 lint: $(READY)  ## ruff and mypy
 	.venv/bin/ruff check .

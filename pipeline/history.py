@@ -531,7 +531,7 @@ def read_past_run(folder: Path, run_id: str) -> PastRun:
     rebuilt = context.custom_properties[_VERSION].string_value if context is not None else ""
     record = read_run_record(folder, run_id)
     verdict, reason = _verdict(recorded.artifacts, record)
-    report, log = report_path(folder, run_id), folder / "logs" / f"{run_id}.log"
+    report, log = report_path(folder, record.repeats or run_id), folder / "logs" / f"{run_id}.log"
     pushed = recorded.artifacts.get("pushed_model")
     return PastRun(
         name=folder.name,

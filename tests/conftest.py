@@ -35,6 +35,10 @@ LONGEST_FILES = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     place = {name: number for number, name in enumerate(LONGEST_FILES)}
     items.sort(key=lambda item: place.get(item.path.name, len(place)))
+    # A file of tests stays in one process; those that look at the demo's run share one, so that it is run once.
+    looking = {item.path for item in items if "heart_run" in getattr(item, "fixturenames", ())}
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("heart" if item.path in looking else item.path.name))
 
 
 @pytest.fixture(scope="session")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.core.framework import graph_pb2
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from serving.answers import Decision, UnknownRule
@@ -164,12 +165,47 @@ def export(model: ServedModel, path: str) -> None:
 def freeze(function: Callable[..., tf.Tensor], *inputs: tf.TensorSpec) -> Callable[..., tf.Tensor]:
     """The function with its variables as constants: all signatures share it, so the weights are in the file once."""
     frozen = frozen_function(function, *inputs)
+    (output,) = frozen.outputs
+    return graph_function(frozen.graph.as_graph_def(), frozen.inputs, output)
 
-    def call(*values: tf.Tensor) -> tf.Tensor:
-        (output,) = frozen(*values)
-        return output
 
-    return call
+# Bytes of a constant that lies beside the functions of an export.
+_LARGE = 1024
+
+
+def graph_function(
+    graph: graph_pb2.GraphDef, inputs: Sequence[tf.Tensor], output: tf.Tensor
+) -> Callable[..., tf.Tensor]:
+    """A function of a graph for any number of signatures.
+
+    Its large constants become inputs that are always the same tensors: in an export they lie beside the functions, of
+    which TensorFlow makes copies when a model is loaded and for each signature. InceptionV3 is loaded in 1.1 s of CPU
+    time instead of 2.9 (TensorFlow 2.21).
+
+    Args:
+        graph: without variables.
+        inputs: its tensors that are fed.
+        output: its tensor that is fetched.
+    """
+    graph = type(graph).FromString(graph.SerializeToString())
+    constants = {}
+    for node in graph.node:
+        if node.op == "Const" and node.attr["value"].tensor.ByteSize() > _LARGE:
+            values = tf.make_ndarray(node.attr["value"].tensor)
+            constants[f"{node.name}:0"] = tf.constant(values)
+            node.op = "Placeholder"
+            del node.attr["value"]
+            node.attr["shape"].shape.CopyFrom(tf.TensorShape(values.shape).as_proto())
+    names = [tensor.name for tensor in inputs]
+
+    def imported(*values: tf.Tensor) -> tf.Tensor:
+        fed = dict(zip([*names, *constants], values, strict=True))
+        (fetched,) = tf.graph_util.import_graph_def(graph, fed, [output.name], name="")
+        return tf.ensure_shape(fetched, output.shape)
+
+    specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in (*inputs, *constants.values())]
+    concrete = tf.function(imported, autograph=False).get_concrete_function(*specs)
+    return lambda *values: concrete(*values, *constants.values())
 
 
 def frozen_function(function: Callable[..., tf.Tensor], *inputs: tf.TensorSpec) -> Any:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from pipeline.fingerprints import code_fingerprint, content_fingerprint, imported_files
+from pipeline.fingerprints import code_fingerprint, content_fingerprint, imported_files, run_fingerprint
 from pipeline.tasks import TASKS
 
 PROJECT = Path(__file__).parents[2]
@@ -37,6 +38,45 @@ def test_every_file_of_a_directory_counts(tmp_path):
 
 def test_what_is_not_there_counts_by_its_name(tmp_path):
     assert content_fingerprint([f"{tmp_path}/a"]) != content_fingerprint([f"{tmp_path}/b"])
+
+
+def test_a_run_is_another_where_a_setting_a_file_or_a_switch_of_tensorflow_is(tmp_path, monkeypatch):
+    table, folder = tmp_path / "rows.csv", tmp_path / "encoder"
+    table.write_text("a,b")
+    folder.mkdir()
+    (folder / "weights").write_text("1")
+
+    def fingerprint(*settings: str) -> str:
+        return run_fingerprint(settings or ["epochs: 3"], [str(table), str(folder)])
+
+    first = fingerprint()
+    assert fingerprint() == first
+    found = {first, fingerprint("epochs: 4")}
+    table.write_text("a,c")
+    os.utime(table, ns=(0, 1))
+    found.add(fingerprint())
+    (folder / "more").touch()
+    found.add(fingerprint())
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
+    found.add(fingerprint())
+    table.unlink()
+    found.add(fingerprint())
+    assert len(found) == 6
+
+
+def test_a_run_is_another_where_code_or_a_release_of_a_library_is(tmp_path, monkeypatch):
+    for package in ("pipeline", "components", "transform", "trainers", "serving"):
+        (tmp_path / package).mkdir()
+    source, libraries = tmp_path / "serving/answers.py", tmp_path / "site-packages"
+    source.write_text("1")
+    (libraries / "tfx-1.17.2.dist-info").mkdir(parents=True)
+    monkeypatch.setattr("pipeline.fingerprints._ROOT", tmp_path)
+    monkeypatch.setattr("sys.path", [str(libraries)])
+    first = run_fingerprint([], [])
+    source.write_text("2")
+    changed = run_fingerprint([], [])
+    (libraries / "tfx-1.17.2.dist-info").rename(libraries / "tfx-1.17.3.dist-info")
+    assert len({first, changed, run_fingerprint([], [])}) == 3
 
 
 def sources_of(module: str) -> set[str]:

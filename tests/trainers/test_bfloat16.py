@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from serving.session_model import SessionModel
+from serving.signatures.common import frozen_function
 from trainers.image.bfloat16 import bfloat16_function
 from trainers.image.models import ImageClassifier, frozen_classifier
 
@@ -44,16 +45,22 @@ def in_bfloat16(model):
     return bfloat16_function(lambda pixels: model(pixels, training=False), SPEC)
 
 
-def dtypes(function) -> dict[str, list[str]]:
+@pytest.fixture(scope="module")
+def graph(in_bfloat16) -> tf.Graph:
+    """Its operations; constants that lie beside the function are placeholders."""
+    return frozen_function(in_bfloat16, SPEC).graph
+
+
+def dtypes(graph: tf.Graph) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    for operation in function.graph.get_operations():
+    for operation in graph.get_operations():
         if operation.outputs and operation.outputs[0].dtype.is_floating:
             found.setdefault(operation.type, []).append(operation.outputs[0].dtype.name)
     return found
 
 
-def test_convolutions_and_what_lies_between_them_compute_in_bfloat16(in_bfloat16):
-    found = dtypes(in_bfloat16)
+def test_convolutions_and_what_lies_between_them_compute_in_bfloat16(graph):
+    found = dtypes(graph)
     for kind in ("Conv2D", "DepthwiseConv2dNative", "Relu", "ConcatV2", "AvgPool", "Sigmoid"):
         assert set(found[kind]) == {"bfloat16"}, kind
     assert set(found["Softmax"]) == {"float32"}
@@ -62,23 +69,21 @@ def test_convolutions_and_what_lies_between_them_compute_in_bfloat16(in_bfloat16
     assert sorted(found["Mean"]) == ["bfloat16", "float32"]
 
 
-def test_batch_normalization_is_part_of_the_convolutions(in_bfloat16):
-    found = dtypes(in_bfloat16)
+def test_batch_normalization_is_part_of_the_convolutions(graph):
+    found = dtypes(graph)
     assert not {"FusedBatchNormV3", "Rsqrt", "Sub"} & set(found)
     # What is left are the model's own products.
     assert sorted(found["Mul"]) == ["bfloat16", "float32"]
 
 
-def test_weights_are_constants_of_half_the_size(in_bfloat16):
+def test_weights_are_constants_of_half_the_size(graph):
+    _pixels, *constants = graph.inputs
+    constants += [operation.outputs[0] for operation in graph.get_operations() if operation.type == "Const"]
     sizes = {
-        name: sum(
-            operation.outputs[0].shape.num_elements()
-            for operation in in_bfloat16.graph.get_operations()
-            if operation.type == "Const" and operation.outputs[0].dtype == dtype
-        )
+        name: sum(constant.shape.num_elements() for constant in constants if constant.dtype == dtype)
         for name, dtype in (("float32", tf.float32), ("bfloat16", tf.bfloat16))
     }
-    assert not in_bfloat16.variables
+    assert not graph.variables
     assert sizes["bfloat16"] > 9000 > 1000 > sizes["float32"]
 
 

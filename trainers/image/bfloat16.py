@@ -17,7 +17,7 @@ from tensorflow.core.framework import graph_pb2, node_def_pb2, types_pb2
 from tensorflow.core.protobuf import config_pb2, meta_graph_pb2, rewriter_config_pb2
 from tensorflow.python.grappler import tf_optimizer
 
-from serving.signatures.common import frozen_function
+from serving.signatures.common import frozen_function, graph_function
 
 
 def folded_graph(graph: graph_pb2.GraphDef, inputs: str, output: str) -> graph_pb2.GraphDef:
@@ -166,14 +166,19 @@ def bfloat16_function(
     graph = bfloat16_graph(folded_graph(frozen.graph.as_graph_def(), fed.name, fetched.name))
     # Without the weights in float32, which nothing uses any more.
     graph = tf.compat.v1.graph_util.extract_sub_graph(graph, [fetched.op.name])
+    return graph_function(graph, [fed], fetched)
 
-    def imported(values: tf.Tensor) -> tf.Tensor:
-        (output,) = tf.graph_util.import_graph_def(graph, {fed.name: values}, [fetched.name], name="")
-        return tf.ensure_shape(output, fetched.shape)
 
-    # One function for all signatures: the weights are in the file once.
-    call: Callable[[tf.Tensor], tf.Tensor] = tf.function(imported, autograph=False).get_concrete_function(pixels)
-    return call
+def float32_function(
+    function: Callable[[tf.Tensor], tf.Tensor], pixels: tf.TensorSpec
+) -> Callable[[tf.Tensor], tf.Tensor]:
+    """The same in float32: batch normalization is folded now, which otherwise each server does for each signature."""
+    frozen = frozen_function(function, pixels)
+    (fetched,) = frozen.outputs
+    graph = frozen.graph.as_graph_def()
+    if len(frozen.inputs) == 1:  # no table of a model from elsewhere
+        graph = folded_graph(graph, frozen.inputs[0].name, fetched.name)
+    return graph_function(graph, frozen.inputs, fetched)
 
 
 Function = Callable[[tf.Tensor], tf.Tensor]

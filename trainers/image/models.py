@@ -9,9 +9,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from serving.signatures.common import Features, freeze
+from serving.signatures.common import Features
 from serving.signatures.image import IMAGE
-from trainers.image.bfloat16 import bfloat16_function, precision_gain
+from trainers.image.bfloat16 import bfloat16_function, float32_function, precision_gain
 from trainers.options import Precision
 from trainers.warm_start import MeaningOfWeights
 
@@ -61,7 +61,7 @@ def frozen_classifier(classifier: ImageClassifier, height: int, width: int, prec
         precision: what the constants and the arithmetic are in.
     """
     pixels = tf.TensorSpec([None, height, width, 3], tf.float32)
-    frozen = freeze(classifier.predict, pixels)
+    frozen = float32_function(classifier.predict, pixels)
     provenance: dict[str, Any] = {"precision": precision}
     if precision == "bfloat16":
         in_float32, frozen = frozen, bfloat16_function(classifier.predict, pixels)

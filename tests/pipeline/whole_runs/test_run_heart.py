@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,8 @@ import tensorflow as tf
 import tensorflow_transform as tft
 
 from pipeline import demo_data
+from pipeline.exit_status import ExitStatus
+from pipeline.history import read_past_run
 from serving.missing_values import MISSING_FLOAT, MISSING_INTEGER, MISSING_STRING
 from serving.model_store import list_versions, served_version, verify
 from serving.server.app import EmbeddedServer
@@ -198,19 +201,40 @@ def test_the_report_and_the_provenance_say_what_was_tried_and_what_is_kept(heart
 def test_the_next_run_repeats_nothing_and_publishes_nothing_twice_until_the_base_path_is_wiped(
     heart_run: HeartRun,
 ):
-    again = ingraph("run", "configs/heart.yaml", "--workdir", str(heart_run.workdir))
+    again = ingraph("run", "configs/heart.yaml", "--workdir", str(heart_run.workdir), fresh=True)
     assert again.status == 0, again.output
-    for component in ("TableExampleGen", "StatisticsGen", "Transform", "Trainer", "ServingCheck"):
-        (line,) = [line for line in again.output.splitlines() if line.startswith(f"  {component} ")]
-        assert line.endswith("unchanged")
+    first = heart_run.finished.output
+    first_id, run_id = (re.search(r"heart: run (\S+)", output)[1] for output in (first, again.output))
+    assert f"nothing has changed since run {first_id}" in again.output and "loading TFX" not in again.output
+    steps = [line.split() for line in again.output.splitlines() if line.startswith("  ") and "ingraph" not in line]
+    assert [name for name, *state in steps if state == ["unchanged"]] == [
+        line.split()[0] for line in first.splitlines() if line.startswith("  ") and line.endswith(" s")
+    ][:-1]
     assert "already published as version 1" in again.output
+    # The verdicts, the label and what to type next, word for word.
+    kept = [
+        line for line in first.splitlines() if line.startswith(("metrics", "evaluation", "serving", "REST", "gRPC"))
+    ]
+    assert len(kept) == 5 and set(kept) <= set(again.output.splitlines())
     assert [version.number for version in list_versions(str(heart_run.base_path))] == [1]
+
+    past = read_past_run(heart_run.workdir / "runs/heart", run_id)
+    assert (past.verdict, past.version) == ("published", "1")
+    assert past.reason == "already published as version 1"
+    assert {step.state for step in past.steps} == {"unchanged"} and len(past.steps) == len(steps) - 1
+    assert past.report.endswith(f"{first_id}.html")
 
     elsewhere = heart_run.workdir / "elsewhere"
     moved = ingraph("run", "configs/heart.yaml", "--workdir", str(heart_run.workdir), "--set", f"models={elsewhere}")
     assert moved.status == 0, moved.output
     assert "Trainer           unchanged" in moved.output.replace("  Trainer", "Trainer")
     assert f"published as version 1: {elsewhere}/heart/1" in moved.output
+
+    withdrawn = ingraph("models", "withdraw", f"{elsewhere}/heart")
+    assert withdrawn.status == 0, withdrawn.errors
+    refused = ingraph("run", "configs/heart.yaml", "--workdir", str(heart_run.workdir), "--set", f"models={elsewhere}")
+    assert refused.status == ExitStatus.NOT_PUBLISHED, refused.output
+    assert "this model was withdrawn" in refused.output
 
 
 def test_a_full_disk_under_the_base_path_ends_in_a_sentence_and_leaves_no_version(heart_run: HeartRun, tmp_path):
