@@ -37,7 +37,7 @@ from pipeline.options import RunConfig
 from pipeline.runners.job_service import require_job_service
 from pipeline.screen import RunScreen, sample_prediction
 from pipeline.spans import SpanWindow, remove_old_windows, span_window, write_span_files
-from pipeline.tasks import TASKS, raw_data, schema_file
+from pipeline.tasks import TASKS, convert_data, raw_data, schema_file
 from serving.loading import garbage_collection_paused, quiet_output
 from serving.model_store import KEY_VARIABLE, ModelStoreError, list_versions, signing_key_of_environment
 from trainers.errors import TrainingError
@@ -141,7 +141,12 @@ Goal = Callable[[PreparedRun], ExitStatus]
 
 
 def run(
-    config: RunConfig, workdir: str, only_new_data: bool = False, goal: Goal | None = None, prefix: str = ""
+    config: RunConfig,
+    workdir: str,
+    only_new_data: bool = False,
+    goal: Goal | None = None,
+    prefix: str = "",
+    convert: bool = False,
 ) -> ExitStatus:
     """Run the pipeline in this process; say on the screen how it goes, and at the end why it went so.
 
@@ -151,6 +156,7 @@ def run(
         only_new_data: do not run on spans that the last published version learned from.
         goal: what to do where the data are there; by default, publish a model.
         prefix: what the run's id begins with, see pipeline/history.py.
+        convert: make files that can be read of those that cannot before, see pipeline.tasks.convert_data.
     """
     run_id = prefix + datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")
     folder = Path(workdir, config.runs, config.name).resolve()
@@ -160,7 +166,7 @@ def run(
         with run_lock(folder), _signing_key(config), _interruptible() as interrupted:
             check_metadata(folder)
             window = _window(config, base_path, only_new_data)
-            return _run_to_the_end(config, window, base_path, folder, run_id, goal or _publish, interrupted)
+            return _run_to_the_end(config, window, base_path, folder, run_id, goal or _publish, interrupted, convert)
     except RunStopped as stopped:
         RunScreen.without_log().stopped(str(stopped))
         return _status(stopped)
@@ -235,13 +241,14 @@ def _run_to_the_end(
     run_id: str,
     goal: Goal,
     interrupted: Callable[[], bool],
+    convert: bool,
 ) -> ExitStatus:
     log = folder / "logs" / f"{run_id}.log"
     with quiet_output(log) as stream:
         screen = RunScreen(stream, log)
         try:
             with onednn(TASKS[config.task].uses_onednn):
-                prepared = _prepared(config, window, base_path, folder, run_id, screen)
+                prepared = _prepared(config, window, base_path, folder, run_id, screen, convert)
             status, ended = goal(prepared), ""
         except (KeyboardInterrupt, Exception) as error:  # the last place that can turn a trace into a sentence
             if interrupted() or isinstance(error, KeyboardInterrupt):
@@ -258,7 +265,13 @@ def _run_to_the_end(
 
 
 def _prepared(
-    config: RunConfig, window: SpanWindow | None, base_path: str, folder: Path, run_id: str, screen: RunScreen
+    config: RunConfig,
+    window: SpanWindow | None,
+    base_path: str,
+    folder: Path,
+    run_id: str,
+    screen: RunScreen,
+    convert: bool,
 ) -> PreparedRun:
     screen.begin(config.name, run_id)
     described = config
@@ -267,6 +280,9 @@ def _prepared(
         remove_old_windows(folder / "data", in_use=spans.folder)
         screen.data(str(window))
         config = spans.read_by(config)
+    if convert:
+        for sentence in convert_data(config):
+            screen.data(sentence)
     data = raw_data(config)
     screen.data(data.findings)
     config = config.with_kinds(data.kinds)

@@ -123,8 +123,10 @@ class AugmentationOptions(BaseModel):
         flip: whether left and right are exchanged in half of the photos.
         crop: the largest share of height and width that is cut off, at random sides; what is left is resized.
         colour: by how much, up or down, brightness, contrast and saturation change at most, as a share.
+        grey: the share of photos that lose their colours.
         copies: where features of a frozen backbone are computed once: of how many changed copies of each photo, beside
-            the photo itself. Training from scratch changes photos in each epoch, and needs none.
+            the photo itself; where only `grey` changes photos, of a grey copy of that share of them. Training from
+            scratch changes photos in each epoch, and needs none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -132,11 +134,12 @@ class AugmentationOptions(BaseModel):
     flip: bool = False
     crop: float = Field(0, ge=0, lt=1)
     colour: float = Field(0, ge=0, lt=1)
+    grey: float = Field(0.15, ge=0, le=1)
     copies: int = Field(1, ge=1, le=100)
 
     @property
     def changes(self) -> bool:
-        """Whether a photo is changed at all."""
+        """Whether each photo is changed, rather than some of them."""
         return self.flip or self.crop > 0 or self.colour > 0
 
 
