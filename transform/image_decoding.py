@@ -280,6 +280,10 @@ def completed_jpeg(image: tf.Tensor) -> tf.Tensor:
     Raises:
         tf.errors.OpError: the file is damaged otherwise, or pixels are missing.
     """
+    # Half a marker at the end is the rest of it: among pixels, a byte of zeros follows.
+    length = tf.strings.length(image)
+    half = tf.equal(tf.strings.substr(image, length - 1, 1), END_OF_JPEG[:1])
+    image = tf.strings.substr(image, 0, length - tf.cast(half, tf.int32))
     completed = tf.strings.join([image, END_OF_JPEG])
     pixels, others = (
         tf.io.decode_jpeg(file, channels=3) for file in (completed, tf.strings.join([image, _NO_PIXELS + END_OF_JPEG]))

@@ -248,11 +248,11 @@ Scaling = Literal["minus_one_to_one", "zero_to_one", "raw"]
 
 @dataclass(frozen=True)
 class PixelFormat:
-    """The pixels that a model takes: height and width, and the range of a colour value."""
+    """The pixels that a model takes: height and width, and the range of a colour value; None where nobody knows it."""
 
     height: int
     width: int
-    scaling: Scaling
+    scaling: Scaling | None
 
 
 class ImageOptions(BaseModel):
@@ -297,8 +297,17 @@ class ImageOptions(BaseModel):
         Args:
             expected: the pixels that the model was made for.
             labels: its labels in the order of its probabilities; () where the data decide about them.
+
+        Raises:
+            ValueError: neither says what range of colours the model takes.
         """
         pixels = {name: value for name, value in asdict(expected).items() if name not in self.model_fields_set}
+        if pixels.get("scaling", "given") is None:
+            raise ValueError(
+                "preprocessing.scaling is missing, and nothing that can be read of trainer.classifier says which range "
+                "of colours it was trained with: expected minus_one_to_one, zero_to_one or raw (0 to 255); see how it "
+                "was trained, or give any and labelled photos, and the run says which fits"
+            )
         label = self.label.model_copy(update={} if self.label.order else {"order": labels})
         return self.model_copy(update={**pixels, "label": label})
 

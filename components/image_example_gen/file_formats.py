@@ -12,17 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import tensorflow as tf
-
 from components.errors import BrokenInput
-from serving.signatures.image import FILE_BEGINNINGS
 
 if TYPE_CHECKING:
     from PIL import Image
 
 # So much of a file tells its format.
 HEAD_SIZE = 4096
-READ = tuple(FILE_BEGINNINGS)
+# As serving.signatures.image has them, without the TensorFlow that it imports.
+READ_BEGINNINGS = {"JPEG": b"\xff\xd8\xff", "PNG": b"\x89PNG\r\n\x1a\n", "GIF": b"GIF8", "BMP": b"BM"}
+READ = tuple(READ_BEGINNINGS)
 VIDEO, OTHER, UNKNOWN = "video", "other", "unknown"
 # How files of photos end that are not read; what they are, their content says.
 UNREAD_EXTENSIONS = (
@@ -30,7 +29,7 @@ UNREAD_EXTENSIONS = (
     *(".dng", ".nef", ".nrw", ".cr2", ".cr3", ".crw", ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw", ".x3f", ".mrw"),
 )
 
-_BEGINNINGS = FILE_BEGINNINGS | {
+_BEGINNINGS = READ_BEGINNINGS | {
     "JPEG XL": b"\xff\x0a",
     "JPEG 2000": b"\xff\x4f\xff\x51",
     "PSD": b"8BPS",
@@ -122,6 +121,8 @@ def read_head(path: str) -> bytes:
     """The first bytes of a file; none where it cannot be read, or might never end as a pipe or device."""
     if "://" not in path and not Path(path).is_file():
         return b""
+    import tensorflow as tf
+
     try:
         with tf.io.gfile.GFile(path, "rb") as file:
             head: bytes = file.read(HEAD_SIZE)

@@ -35,9 +35,7 @@ def config_options(
     what was trained; 6 the model base path did not take it; 1 anything unexpected."""
 )
 @config_options("Override a key: trainer.epochs=10.")
-@click.option(
-    "--convert", is_flag=True, help="Make JPEGs of HEIC, WebP, AVIF and TIFF photos beside them, once."
-)
+@click.option("--convert", is_flag=True, help="Make JPEGs of HEIC, WebP, AVIF and TIFF photos beside them, once.")
 def run(config: str, overrides: tuple[str, ...], workdir: str, convert: bool) -> None:
     """Train, check and publish the model that CONFIG describes.
 
