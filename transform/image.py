@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -88,26 +88,28 @@ def _with_completed(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """What was found, with the JPEGs that lack nothing but their end marker."""
 
-    def completed(image: tf.Tensor) -> tuple[tf.Tensor]:
+    def completed(image: tf.Tensor) -> tf.Tensor:
         checked, reason = checked_image(image, options.max_pixels, ("JPEG",))
-        return (tf.cond(tf.equal(reason, ""), lambda: completed_jpeg(checked), lambda: image),)
+        return tf.cond(tf.equal(reason, ""), lambda: completed_jpeg(checked), lambda: image)
 
-    (files,), _ = map_each(completed, tf.where(cut, images, ""), (tf.TensorSpec([], tf.string),))
-    cut = tf.logical_and(cut, tf.not_equal(files, ""))
-    pixels, reasons = _usable_pixels(files, orientations, options, ("JPEG",))
+    pixels, reasons = _usable_pixels(tf.where(cut, images, ""), orientations, options, ("JPEG",), completed)
     return tf.where(cut[:, None, None, None], pixels, found[0]), tf.where(cut, reasons, found[1])
 
 
 def _usable_pixels(
-    images: tf.Tensor, orientations: tf.Tensor, options: ImageOptions, formats: Collection[str]
+    images: tf.Tensor,
+    orientations: tf.Tensor,
+    options: ImageOptions,
+    formats: Collection[str],
+    repaired: Callable[[tf.Tensor], tf.Tensor] = lambda image: image,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """As `usable_pixels`, each photo as it is stored; see `upright`."""
+    """As `usable_pixels`, each photo as it is stored, see `upright`; what is decoded is what `repaired` makes of it."""
     shape = [options.height, options.width, 3]
     # Twice as many pixels as are needed are left for the resizing, which is more exact than the decoder.
     least = 2 * max(options.height, options.width) if options.antialias else None
 
     def prepare(image: tf.Tensor, orientation: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        pixels, reason = decode_image(image, options.max_pixels, formats, least)
+        pixels, reason = decode_image(repaired(image), options.max_pixels, formats, least)
         resized = tf.cond(
             tf.equal(reason, ""),
             lambda: scale(_resized(pixels, orientation, options), options.scaling),

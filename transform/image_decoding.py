@@ -264,8 +264,9 @@ def _scaled_decoders(file: tf.Tensor) -> list[Callable[[], tf.Tensor]]:
 
 
 END_OF_JPEG = b"\xff\xd9"
-# Where pixels are missing, the decoder takes these for them, and makes other pixels of them than of an end.
-_NO_PIXELS = bytes(range(0x31, 0x71))
+# Where pixels are missing, the decoder takes these for them, and makes other pixels of them than of the zeros that it
+# takes before an end: their first bit is one.
+_NO_PIXELS = bytes(range(0xB1, 0xF1))
 
 
 def completed_jpeg(image: tf.Tensor) -> tf.Tensor:

@@ -232,19 +232,28 @@ class _FirstLayers:
             expected = BACKBONES[self.architecture].scaling
         if not self.steps:
             return expected
-        fitting = [name for name, ends in _RANGES.items() if self._fits(ends, expected)]
+        ends = {name: self._ends(*limits) for name, limits in _RANGES.items()}
+        ranges = _RANGES.values() if expected is None else [_RANGES[expected]]
+        fitting = [name for name, (low, high) in ends.items() if any(_is_range(low, high, *one) for one in ranges)]
+        if not fitting and expected is None:
+            fitting = [name for name, (low, high) in ends.items() if _is_standardised(low, high)]
         return fitting[0] if len(fitting) == 1 else None
 
-    def _fits(self, ends: tuple[float, float], expected: Scaling | None) -> bool:
-        low, high = (np.full(3, end, float) for end in ends)
+    def _ends(self, low: float, high: float) -> tuple[Any, Any]:
+        """What the layers make of the two, float [3] each."""
+        values = np.full(3, low, float), np.full(3, high, float)
         for step in self.steps:
-            low, high = step(low), step(high)
-        ranges = _RANGES.values() if expected is None else [_RANGES[expected]]
-        if any(np.allclose([low, high], np.array([[a], [b]]), atol=0.01 * (b - a)) for a, b in ranges):
-            return True
-        # Standardised as photos are: black lies some two deviations below the mean, white above it.
-        standardised = (low > -3.5).all() and (low < -0.8).all() and (high > 0.8).all() and (high < 3.5).all()
-        return bool(expected is None and standardised)
+            values = step(values[0]), step(values[1])
+        return values
+
+
+def _is_range(low: np.ndarray, high: np.ndarray, lowest: float, highest: float) -> bool:
+    return np.allclose([low, high], np.array([[lowest], [highest]]), atol=0.01 * (highest - lowest))
+
+
+def _is_standardised(low: np.ndarray, high: np.ndarray) -> bool:
+    """As photos are: black lies some two deviations below the mean, and white above it."""
+    return bool(((low > -3) & (low < -1) & (high > 1) & (high < 4)).all())
 
 
 class AugmentationOptions(BaseModel):

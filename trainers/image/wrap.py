@@ -336,7 +336,8 @@ def check_scaling(trials: ScalingTrials, scaling: Scaling) -> None:
         wrong = trials.better[best] > _SURE
         why = f"more labelled photos are right as {best}"
     else:
-        plausible = [name for name, trial in trials.trials.items() if trial.confidence <= _TOO_SURE]
+        sure = max(_TOO_SURE, trials.trials[scaling].confidence)
+        plausible = [name for name, trial in trials.trials.items() if trial.confidence <= sure]
         best = max([scaling, *plausible], key=lambda name: trials.trials[name].bits)
         here, there = trials.trials[scaling].bits, trials.trials[best].bits
         wrong = trials.photos >= FEWEST_TOLD and here < _LEAST_SHARE * there and here < there - _LEAST_BITS
