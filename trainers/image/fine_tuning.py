@@ -256,7 +256,8 @@ def _train_blocks(
     made = inputs | top(inputs[ACTIVATIONS])
     model = keras.Model(inputs, head(joined([made[block] for block in blocks])))
     compile_classifier(model, training)
-    values = FrozenFeatures({name: (pooled | activations.values)[name] for name in inputs}, features.photos)
+    made_once = {**pooled, **activations.values}
+    values = FrozenFeatures({name: made_once[name] for name in inputs}, features.photos)
     held_out = np.flatnonzero(training.split.held_out)
     resumable_fit(
         model,
