@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -18,7 +19,7 @@ from serving.reference_predictions import example_id
 from trainers.errors import TrainingError
 from trainers.fitting import training_folder
 from trainers.image.backbones import backbone_blocks, image_backbone
-from trainers.image.batches import FrozenFeatures, ImageTraining, augmented, frozen_features
+from trainers.image.batches import FrozenFeatures, ImageTraining, augmented, frozen_features, greyed
 from trainers.image.fine_tuning import compile_classifier, fine_tuned
 from trainers.image.heads import chosen_blocks, ridge_head
 from trainers.image.models import ImageClassifier
@@ -311,6 +312,36 @@ def test_a_grey_copy_of_some_photos_is_among_the_frozen_features(tmp_path):
     changed = frozen_features(mean, both, "copies").values["mean"]
     assert changed.shape == (180, 3)
     np.testing.assert_allclose(changed[60:], np.tile(luma[:, None], [2, 3]), atol=1e-5)
+
+
+def test_grey_photos_are_told_too_where_colours_tell_the_classes_of_the_others(tmp_path, weights_file):
+    def transform(grey: bool, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
+        numbers = tf.strings.to_number(serialized, tf.int64)
+        labels = numbers % CLASSES
+        rows = tf.range(32)
+        # Stripes that lie, stand and cross, in the colour of their class.
+        lying = tf.cast(tf.where(rows % 8 < 4, 0.5, -0.5)[:, None] * tf.ones([32, 32]), tf.float32)
+        stripes = tf.gather(tf.stack([lying, tf.transpose(lying), lying + tf.transpose(lying)]), labels)[..., None]
+        noise = tf.map_fn(
+            lambda n: tf.random.stateless_uniform([32, 32, 3], [1, n], -0.2, 0.2),
+            numbers,
+            fn_output_signature=tf.float32,
+        )
+        pixels = 0.6 * tf.one_hot(labels, 3)[:, None, None] + 0.3 * stripes + noise
+        pixels = greyed(pixels) if grey else pixels
+        return {"image": pixels, "error": tf.fill(tf.shape(numbers), ""), "label": labels}
+
+    records = tf.data.Dataset.from_tensor_slices([str(number) for number in range(60)])
+    coloured, grey = (Images(records, partial(transform, grey)) for grey in (False, True))
+    options = {"weights": weights_file, "blocks": ["conv_dw_2"]}
+    usual = AugmentationOptions().model_dump()
+    told, untold = (
+        fine_tuned(training(tmp_path / name, coloured, **options, augmentation=changes), PIXELS)
+        for name, changes in (("told", usual), ("untold", {"grey": 0}))
+    )
+    right = [(predictions(told, of).argmax(axis=1) == np.arange(60) % CLASSES).mean() for of in (coloured, grey)]
+    assert usual["grey"] > 0 and min(right) > 0.95
+    assert (predictions(untold, grey).argmax(axis=1) == np.arange(60) % CLASSES).mean() < 0.8
 
 
 def test_changed_photos_are_flipped_cropped_and_recoloured_within_their_range():

@@ -460,7 +460,7 @@ def test_colours_are_scaled_to_the_range_asked_for(scaling, expected):
 
 ROWS = [
     {"image": GOOD["PNG"][0], "label": b"tulip"},
-    {"image": GOOD["JPEG"][0], "label": b"r"},
+    {"image": jpeg_with(GOOD["JPEG"][0], segment(0xE1, b"Exif\0\0" + exif(6))), "label": b"r"},
     {"image": BAD["text"][0], "label": b"aster"},
     {"image": GOOD["GIF"][0]},
     {"label": b"r"},
