@@ -27,7 +27,6 @@ from components.table_example_gen.serialization import TEXT, example_column, exa
 from components.table_example_gen.sources import Shard, exact_reader, format_of, plan_inputs, shard_batches
 from pipeline.options import RunConfig, TableRunConfig
 from serving.loading import garbage_collection_paused
-from transform.options import ImageOptions
 
 if TYPE_CHECKING:
     from serving.client.metadata import TensorDescription
@@ -352,12 +351,12 @@ def image_data(config: RunConfig, path: str) -> RawData:
     return RawData(path, findings, input_fingerprint(path), warnings=found.sentences())
 
 
-def convert_images(config: RunConfig, path: str) -> list[str]:
+def convert_images(path: str, max_pixels: int) -> list[str]:
     """Make JPEGs of photos of formats that are not read, beside them, where there are none yet.
 
     Args:
-        config: of the run.
         path: as image_files.find_images takes it.
+        max_pixels: the largest photo that is converted.
 
     Returns:
         sentences for a person: what was made, and why others were not.
@@ -369,8 +368,7 @@ def convert_images(config: RunConfig, path: str) -> list[str]:
         from components.image_example_gen.file_formats import convert_to_jpeg, counted_formats
         from components.image_example_gen.image_files import unread_files
 
-    assert isinstance(config.preprocessing, ImageOptions)
-    conversion = convert_to_jpeg(unread_files(path), config.preprocessing.max_pixels)
+    conversion = convert_to_jpeg(unread_files(path), max_pixels)
     said = []
     if conversion.made:
         said.append(

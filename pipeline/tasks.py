@@ -259,6 +259,11 @@ def _image_example_gen(config: RunConfig, data: str, data_fingerprint: str) -> B
     )
 
 
+def _convert_photos(config: RunConfig, data: str) -> list[str]:
+    assert isinstance(config, ImageRunConfig)
+    return convert_images(data, config.preprocessing.max_pixels)
+
+
 def _runtime_parameter(name: str, default: str) -> Any:
     """What may be another in each run of a compiled pipeline."""
     from tfx.orchestration.data_types import RuntimeParameter
@@ -319,6 +324,6 @@ TASKS: dict[str, Task] = {
         statistics_options=_label_statistics,
         measures=Measures(("image_bytes",), lambda config: "image", IMAGE_MEASURES, measure_images),
         uses_onednn=True,
-        convert=convert_images,
+        convert=_convert_photos,
     ),
 }
