@@ -61,6 +61,8 @@ setup(
         "setuptools<81",
     ],
     extras_require={
+        # What `ingraph run --convert` reads HEIC with, beside Pillow.
+        "convert": ["pillow-heif"],
         # What `trainer.mode: wrap` reads models of, and scikit-learn, whose files skops reads.
         "wrap": ["lightgbm", "scikit-learn", "skops", "xgboost-cpu"],
         "dev": [

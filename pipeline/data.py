@@ -7,6 +7,7 @@ import glob
 import io
 import itertools
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -347,11 +348,43 @@ def table_data(config: RunConfig, path: str) -> RawData:
 def image_data(config: RunConfig, path: str) -> RawData:
     """Image files, listed and fingerprinted; ImageExampleGen reads them where they are."""
     with garbage_collection_paused():
-        from components.image_example_gen.image_files import input_fingerprint, list_images
+        from components.image_example_gen.image_files import find_images, input_fingerprint
 
-    photos = list_images(path)
-    classes = {photo.label for photo in photos}
-    return RawData(path, f"{len(photos):,} photos of {_counted(sorted(classes))}", input_fingerprint(path))
+    found = find_images(path)
+    classes = {photo.label for photo in (*found.photos, *found.unread)}
+    findings = f"{len(found.photos):,} photos of {_counted(sorted(classes))}"
+    return RawData(path, findings, input_fingerprint(path), warnings=found.sentences())
+
+
+def convert_images(path: str, max_pixels: int) -> list[str]:
+    """Make JPEGs of photos of formats that are not read, beside them, where there are none yet.
+
+    Args:
+        path: as image_files.find_images takes it.
+        max_pixels: the largest photo that is converted.
+
+    Returns:
+        sentences for a person: what was made, and why others were not.
+
+    Raises:
+        BrokenInput: the data are not on this machine, or nothing can be written beside them.
+    """
+    with garbage_collection_paused():
+        from components.image_example_gen.file_formats import convert_to_jpeg, counted_formats
+        from components.image_example_gen.image_files import unread_files
+
+    conversion = convert_to_jpeg(unread_files(path), max_pixels)
+    said = []
+    if conversion.made:
+        said.append(
+            f"{len(conversion.made):,} JPEGs were made beside the files that are not read "
+            f"({counted_formats(conversion.made)}); the model will not read such files either: clients must send JPEG "
+            "or PNG"
+        )
+    for reason, count in Counter(conversion.failed.values()).most_common():
+        first = next(file for file, why in conversion.failed.items() if why == reason)
+        said.append(f"not converted: {count:,} {reason} ({first}{', …' * (count > 1)})")
+    return said or ["nothing was left to convert"]
 
 
 def _counted(classes: Sequence[str]) -> str:
@@ -414,9 +447,12 @@ def _cell(column: pa.Array, kind: pa.DataType, reading: TableReading) -> str:
 
 def sample_image(config: RunConfig, data: str, inputs: Mapping[str, TensorDescription]) -> SampleRequest:
     """The first image file, as a request; see sample_row."""
+    from components.image_example_gen.file_formats import READ, file_format, read_head
     from components.image_example_gen.image_files import list_images
 
-    file = list_images(data)[0].file
+    photos = [photo.file for photo in list_images(data)]
+    # The first that the model can answer, whatever other files are called.
+    file = next((file for file in photos if file_format(read_head(file)) in READ), photos[0])
     content = Path(file).read_bytes()
     return SampleRequest(
         rest={"image": [base64.urlsafe_b64encode(content).decode()]},

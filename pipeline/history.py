@@ -414,7 +414,7 @@ class RunOutcome:
     """The verdicts and results of one run.
 
     Attributes:
-        warnings: what DataGate let pass, in words.
+        warnings: what was left out of the data, and what DataGate let pass, in words.
         metrics: of the whole eval split, by name.
         blessed: the Evaluator's verdict; None where the run did not come that far. Likewise the next two.
         evaluation_reason: why the Evaluator did not bless.
@@ -450,10 +450,11 @@ def read_outcome(metadata: str, run_id: str, metrics: Mapping[str, float] | None
     """
     artifacts = read_recorded_run(open_metadata_store(metadata), run_id).artifacts
     verdict, evaluation = artifacts.get("verdict"), artifacts.get("evaluation")
+    examples = artifacts.get("examples")
     if metrics is None:
         metrics = _evaluated(evaluation.uri) if evaluation else {}
     return RunOutcome(
-        warnings=_warnings(verdict.uri) if verdict else (),
+        warnings=(*(_left_out(examples.uri) if examples else ()), *(_warnings(verdict.uri) if verdict else ())),
         metrics=metrics,
         blessed=_flag(artifacts, "model_blessing", "blessed"),
         evaluation_reason=_text(artifacts, "model_blessing", "reason"),
@@ -471,6 +472,17 @@ def cached_nodes(metadata: str, run_id: str) -> frozenset[str]:
     """The ids of the nodes of a run whose earlier outputs were used."""
     steps = read_recorded_run(open_metadata_store(metadata), run_id).steps
     return frozenset(step.name for step in steps if step.state == "unchanged")
+
+
+def _left_out(examples: str) -> tuple[str, ...]:
+    from components.image_example_gen.file_formats import REPORT_FILE, kinds_left_out
+
+    report = Path(examples, REPORT_FILE)
+    kinds = kinds_left_out(json.loads(report.read_text(encoding="utf-8"))) if report.exists() else {}
+    if not kinds:
+        return ()
+    counted = ", ".join(f"{count:,} {kind}" for kind, count in kinds.items())
+    return (f"{sum(kinds.values()):,} photos are left out: {counted}; {report} says which, and why",)
 
 
 def _warnings(verdict: str) -> tuple[str, ...]:

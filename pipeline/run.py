@@ -42,7 +42,7 @@ from pipeline.options import RunConfig
 from pipeline.runners.job_service import require_job_service
 from pipeline.screen import RunScreen, SamplePrediction, sample_prediction
 from pipeline.spans import SpanFiles, SpanWindow, remove_old_windows, span_window, write_span_files
-from pipeline.tasks import TASKS, raw_data, schema_file
+from pipeline.tasks import TASKS, convert_data, raw_data, schema_file
 from serving.loading import garbage_collection_paused, quiet_output
 from serving.model_store import (
     KEY_VARIABLE,
@@ -155,7 +155,12 @@ Goal = Callable[[PreparedRun], ExitStatus]
 
 
 def run(
-    config: RunConfig, workdir: str, only_new_data: bool = False, goal: Goal | None = None, prefix: str = ""
+    config: RunConfig,
+    workdir: str,
+    only_new_data: bool = False,
+    goal: Goal | None = None,
+    prefix: str = "",
+    convert: bool = False,
 ) -> ExitStatus:
     """Run the pipeline in this process; say on the screen how it goes, and at the end why it went so.
 
@@ -165,6 +170,7 @@ def run(
         only_new_data: do not run on spans that the last published version learned from.
         goal: what to do where the data are there; by default, publish a model.
         prefix: what the run's id begins with, see pipeline/history.py.
+        convert: make files that can be read of those that cannot before, see pipeline.tasks.convert_data.
     """
     run_id = prefix + datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")
     folder = Path(workdir, config.runs, config.name).resolve()
@@ -174,7 +180,7 @@ def run(
         with run_lock(folder), _signing_key(config), _interruptible() as interrupted:
             check_metadata(folder)
             window = _window(config, base_path, only_new_data)
-            return _run_to_the_end(config, window, base_path, folder, run_id, goal or _publish, interrupted)
+            return _run_to_the_end(config, window, base_path, folder, run_id, goal or _publish, interrupted, convert)
     except RunStopped as stopped:
         RunScreen.without_log().stopped(str(stopped))
         return _status(stopped)
@@ -249,13 +255,14 @@ def _run_to_the_end(
     run_id: str,
     goal: Goal,
     interrupted: Callable[[], bool],
+    convert: bool,
 ) -> ExitStatus:
     log = folder / "logs" / f"{run_id}.log"
     with quiet_output(log) as stream:
         screen = RunScreen(stream, log)
         try:
             screen.begin(config.name, run_id)
-            found = _find_data(config, window, folder, screen)
+            found = _find_data(config, window, folder, screen, convert)
             if goal is _publish and _repeats(found, base_path, folder, run_id, screen):
                 return ExitStatus.PUBLISHED
             with onednn(TASKS[config.task].uses_onednn):
@@ -292,12 +299,17 @@ class _FoundData:
     fingerprint: str
 
 
-def _find_data(config: RunConfig, window: SpanWindow | None, folder: Path, screen: RunScreen) -> _FoundData:
+def _find_data(
+    config: RunConfig, window: SpanWindow | None, folder: Path, screen: RunScreen, convert: bool
+) -> _FoundData:
     spans = write_span_files(TASKS[config.task].spans, window, config, folder / "data") if window else None
     if window and spans:
         remove_old_windows(folder / "data", in_use=spans.folder)
         screen.data(str(window))
         config = spans.read_by(config)
+    if convert:
+        for sentence in convert_data(config):
+            screen.data(sentence)
     data = raw_data(config)
     screen.data(data.findings)
     config = config.with_kinds(data.kinds)
@@ -312,7 +324,9 @@ def _fingerprint(config: RunConfig, data: RawData) -> str:
     files = [*data.files, schema_file(config) or "", *(value for value in named if "/" in value)]
     if any("://" in file for file in files):
         return ""
-    return run_fingerprint([config.model_dump_json(), data.path, data.fingerprint], filter(None, files))
+    return run_fingerprint(
+        [config.model_dump_json(), *map(str, (data.path, data.fingerprint, data.findings))], filter(None, files)
+    )
 
 
 def _repeats(found: _FoundData, base_path: str, folder: Path, run_id: str, screen: RunScreen) -> bool:

@@ -112,6 +112,8 @@ def open_span_file(path: str) -> Any:
 def span_images(span: Span) -> Iterator[tuple[str, str]]:
     """Path and class of each photo, in the order of the span's files; none is read.
 
+    Photos of formats that are not read are among them, for ExampleGen to count.
+
     Args:
         span: its files are photos in class folders, among which other files are passed over, or lists of photos as
             components.image_example_gen.image_files takes them.
@@ -119,12 +121,15 @@ def span_images(span: Span) -> Iterator[tuple[str, str]]:
     Raises:
         BrokenInput: a list of photos cannot be used.
     """
-    from components.image_example_gen.image_files import IMAGE_EXTENSIONS, list_images  # imports TensorFlow
+    from components.image_example_gen.file_formats import CONVERTED  # imports TensorFlow
+    from components.image_example_gen.image_files import IMAGE_EXTENSIONS, find_images, is_unread_photo
 
+    converted = {path.removesuffix(CONVERTED) for path in span.files if path.endswith(CONVERTED)}
     for path in span.files:
         if path.lower().endswith(".csv"):
-            yield from ((photo.file, photo.label) for photo in list_images(path))
-        elif path.lower().endswith(IMAGE_EXTENSIONS):
+            found = find_images(path)
+            yield from ((photo.file, photo.label) for photo in (*found.photos, *found.unread))
+        elif path not in converted and (path.lower().endswith(IMAGE_EXTENSIONS) or is_unread_photo(path)):
             yield path, posixpath.basename(posixpath.dirname(path))
 
 

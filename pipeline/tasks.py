@@ -15,6 +15,7 @@ from pydantic import field_validator, model_validator
 
 from components import image_example_gen
 from components.data_gate.leaks import LeakSearch
+from components.errors import BrokenInput
 from components.evaluator.options import EvaluationOptions
 from pipeline import demo_data
 from pipeline.data import (
@@ -23,6 +24,7 @@ from pipeline.data import (
     Measures,
     RawData,
     SampleRequest,
+    convert_images,
     image_data,
     input_patterns,
     measure_images,
@@ -186,6 +188,8 @@ class Task:
         leak_search: where DataGate looks for leaks; None for nowhere.
         measures: what `ingraph skew` compares instead of the inputs themselves; None where it compares these.
         uses_onednn: whether training is faster with oneDNN also on CPUs for which TensorFlow leaves it off.
+        convert: makes files that can be read of those that cannot: config, path of the data -> what a person is to know
+            of it; None where there is nothing to convert.
     """
 
     config: type[RunConfig]
@@ -198,6 +202,7 @@ class Task:
     leak_search: Callable[[RunConfig], LeakSearch | None] = lambda config: None
     measures: Measures | None = None
     uses_onednn: bool = False
+    convert: Callable[[RunConfig, str], list[str]] | None = None
 
 
 def raw_data(config: RunConfig) -> RawData:
@@ -206,8 +211,23 @@ def raw_data(config: RunConfig) -> RawData:
     Raises:
         BrokenInput: there are none, or they cannot be used; the message says where and why.
     """
-    path = config.data.path or (str(demo_data.fetch(config.data.dataset)) if config.data.dataset else "")
-    return TASKS[config.task].raw_data(config, path)
+    return TASKS[config.task].raw_data(config, _data_path(config))
+
+
+def convert_data(config: RunConfig) -> list[str]:
+    """Make files that can be read of the data that cannot, see Task.convert.
+
+    Raises:
+        BrokenInput: there is nothing to convert of such data, or it cannot be written.
+    """
+    convert = TASKS[config.task].convert
+    if convert is None:
+        raise BrokenInput(f"--convert makes JPEGs of photos; task: {config.task} reads its files as they are")
+    return convert(config, _data_path(config))
+
+
+def _data_path(config: RunConfig) -> str:
+    return config.data.path or (str(demo_data.fetch(config.data.dataset)) if config.data.dataset else "")
 
 
 def schema_file(config: RunConfig) -> str | None:
@@ -237,6 +257,11 @@ def _image_example_gen(config: RunConfig, data: str, data_fingerprint: str) -> B
         max_pixels=config.preprocessing.max_pixels,
         labels_required=config.learns,
     )
+
+
+def _convert_photos(config: RunConfig, data: str) -> list[str]:
+    assert isinstance(config, ImageRunConfig)
+    return convert_images(data, config.preprocessing.max_pixels)
 
 
 def _runtime_parameter(name: str, default: str) -> Any:
@@ -299,5 +324,6 @@ TASKS: dict[str, Task] = {
         statistics_options=_label_statistics,
         measures=Measures(("image_bytes",), lambda config: "image", IMAGE_MEASURES, measure_images),
         uses_onednn=True,
+        convert=_convert_photos,
     ),
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -10,7 +10,14 @@ import tensorflow as tf
 from serving.signatures.common import LABEL
 from serving.signatures.image import ERROR, FILE_BEGINNINGS, IMAGE, begins_with, map_each
 from transform.errors import PreprocessingError
-from transform.image_decoding import decode_image
+from transform.image_decoding import (
+    checked_image,
+    completed_jpeg,
+    decode_image,
+    exif_orientations,
+    is_transposed,
+    upright,
+)
 from transform.labels import dense_column, label_ids
 from transform.options import ImageOptions, Scaling
 
@@ -50,32 +57,101 @@ def preprocessing_fn(
 
 
 def usable_pixels(images: tf.Tensor, options: ImageOptions) -> tuple[tf.Tensor, tf.Tensor]:
-    """float32 [batch, height, width, 3] and string [batch]: what the model sees, or zeros and a reason."""
+    """float32 [batch, height, width, 3] and string [batch]: what the model sees, or zeros and a reason.
+
+    Photos are turned as EXIF says after they are resized, which makes the same pixels of far fewer.
+    """
+    orientations = exif_orientations(images)
     rare = [begins_with(images, FILE_BEGINNINGS[name]) for name in FILE_BEGINNINGS if name not in _COMMON_FORMATS]
     # Where each photo is mapped, an operation takes time even if it does not run, and most are there for rare formats.
-    return tf.cond(
+    pixels, reasons = tf.cond(
         tf.reduce_any(rare),
-        lambda: _usable_pixels(images, options, FILE_BEGINNINGS),
-        lambda: _usable_pixels(images, options, _COMMON_FORMATS),
+        lambda: _usable_pixels(images, orientations, options, FILE_BEGINNINGS),
+        lambda: _usable_pixels(images, orientations, options, _COMMON_FORMATS),
     )
+    cut = tf.logical_and(tf.equal(reasons, DAMAGED), begins_with(images, FILE_BEGINNINGS["JPEG"]))
+    pixels, reasons = tf.cond(
+        tf.reduce_any(cut),
+        lambda: _with_completed(images, cut, orientations, options, (pixels, reasons)),
+        lambda: (pixels, reasons),
+    )
+    turned = tf.cond(tf.reduce_any(orientations > 1), lambda: upright(pixels, orientations), lambda: pixels)
+    return turned, reasons
 
 
-def _usable_pixels(images: tf.Tensor, options: ImageOptions, formats: Collection[str]) -> tuple[tf.Tensor, tf.Tensor]:
+def _with_completed(
+    images: tf.Tensor,
+    cut: tf.Tensor,
+    orientations: tf.Tensor,
+    options: ImageOptions,
+    found: tuple[tf.Tensor, tf.Tensor],
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """What was found, with the JPEGs that lack nothing but their end marker."""
+
+    def completed(image: tf.Tensor) -> tf.Tensor:
+        checked, reason = checked_image(image, options.max_pixels, ("JPEG",))
+        return tf.cond(tf.equal(reason, ""), lambda: completed_jpeg(checked), lambda: image)
+
+    pixels, reasons = _usable_pixels(tf.where(cut, images, ""), orientations, options, ("JPEG",), completed)
+    return tf.where(cut[:, None, None, None], pixels, found[0]), tf.where(cut, reasons, found[1])
+
+
+def _usable_pixels(
+    images: tf.Tensor,
+    orientations: tf.Tensor,
+    options: ImageOptions,
+    formats: Collection[str],
+    repaired: Callable[[tf.Tensor], tf.Tensor] = lambda image: image,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """As `usable_pixels`, each photo as it is stored, see `upright`; what is decoded is what `repaired` makes of it."""
     shape = [options.height, options.width, 3]
+    # Twice as many pixels as are needed are left for the resizing, which is more exact than the decoder.
+    least = 2 * max(options.height, options.width) if options.antialias else None
 
-    def prepare(image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        pixels, reason = decode_image(image, options.max_pixels, formats)
+    def prepare(image: tf.Tensor, orientation: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        pixels, reason = decode_image(repaired(image), options.max_pixels, formats, least)
         resized = tf.cond(
             tf.equal(reason, ""),
-            lambda: scale(tf.image.resize(pixels, shape[:2]), options.scaling),
+            lambda: scale(_resized(pixels, orientation, options), options.scaling),
             lambda: tf.zeros(shape),
         )
         return resized, reason
 
     (pixels, reasons), decoded = map_each(
-        prepare, images, (tf.TensorSpec(shape, tf.float32), tf.TensorSpec([], tf.string))
+        prepare, (images, orientations), (tf.TensorSpec(shape, tf.float32), tf.TensorSpec([], tf.string))
     )
     return pixels, tf.where(decoded, reasons, DAMAGED)
+
+
+def _resized(pixels: tf.Tensor, orientation: tf.Tensor, options: ImageOptions) -> tf.Tensor:
+    """float32 [height, width, 3]: in the order in which the photo is stored, see `upright`."""
+    height, width = options.height, options.width
+    if height == width:
+        return resize(pixels, [height, width], options)
+    size = tf.where(is_transposed(orientation), [width, height], [height, width])
+    return tf.reshape(resize(pixels, size, options), [height, width, 3])
+
+
+def resize(pixels: tf.Tensor, size: Sequence[int] | tf.Tensor, options: ImageOptions) -> tf.Tensor:
+    """float32 [height, width, 3]: bilinear; where it shrinks, by the mean of what becomes one pixel if `antialias`.
+
+    Args:
+        pixels: uint8 [any height, any width, 3].
+        size: height and width.
+        options: how.
+    """
+    if options.align_corners:
+        corners = tf.compat.v1.image.resize(pixels[None], size, align_corners=True)
+        return tf.cast(corners[0], tf.float32)
+    if not options.antialias:
+        return tf.image.resize(pixels, size)
+    given = tf.shape(pixels)[:2]
+    # The operation that can do both takes longer, and where nothing shrinks both make the same.
+    return tf.cond(
+        tf.reduce_any(given > size),
+        lambda: tf.image.resize(pixels, size, antialias=True),
+        lambda: tf.image.resize(pixels, size),
+    )
 
 
 def scale(pixels: tf.Tensor, scaling: Scaling) -> tf.Tensor:
@@ -83,3 +159,10 @@ def scale(pixels: tf.Tensor, scaling: Scaling) -> tf.Tensor:
     if scaling == "minus_one_to_one":
         return pixels / 127.5 - 1.0
     return pixels / 255.0 if scaling == "zero_to_one" else pixels
+
+
+def unscaled(pixels: tf.Tensor, scaling: Scaling) -> tf.Tensor:
+    """float32 of the same shape: what `scale` made these pixels of, colour values of [0, 255]."""
+    if scaling == "minus_one_to_one":
+        return (pixels + 1.0) * 127.5
+    return pixels * 255.0 if scaling == "zero_to_one" else pixels

@@ -1,8 +1,9 @@
-"""Decoding of images in the graph: JPEG, PNG, GIF and BMP, with the reason where one cannot be used."""
+"""Decoding of images in the graph: JPEG, PNG, GIF and BMP, how they are turned, and why one cannot be used."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from functools import partial
 
 import tensorflow as tf
 
@@ -207,25 +208,34 @@ def _too_large(height: tf.Tensor, width: tf.Tensor, max_pixels: int) -> tf.Tenso
 
 
 def decode_image(
-    image: tf.Tensor, max_pixels: int, formats: Collection[str] = FILE_BEGINNINGS
+    image: tf.Tensor, max_pixels: int, formats: Collection[str] = FILE_BEGINNINGS, least: int | None = None
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Pixels, uint8 [height, width, 3], and a reason, string scalar: "" or why the pixels are [0, 0, 3].
 
     As tf.io.decode_image with three channels, and BMP files of each kind: JPEG (grey and CMYK included), PNG (grey,
-    palette, transparency, 16 bits), the first frame of a GIF. The rotation that a camera notes in EXIF is not applied.
-    The size that the header declares is checked before anything is decoded.
+    palette, transparency, 16 bits), the first frame of a GIF. Pixels are as they are stored: `upright` turns them as
+    EXIF says. The size that the header declares is checked before anything is decoded.
 
     Args:
         image: string scalar, the encoded file.
         max_pixels: what height times width may be.
         formats: of FILE_BEGINNINGS, those that the file may have, as of `checked_image`.
+        least: a JPEG may be decoded smaller than it is, as long as height and width are that many; None for not.
 
     Raises:
         tf.errors.OpError: the file is damaged.
     """
     file, reason = checked_image(image, max_pixels, formats)
-    decode = _decode if "BMP" in formats else _decode_but_bmp
-    pixels = tf.cond(tf.equal(reason, ""), lambda: decode(file), lambda: tf.zeros([0, 0, 3], tf.uint8))
+
+    def decode() -> tf.Tensor:
+        others = _decode if "BMP" in formats else _decode_but_bmp
+        if least is None:
+            return others(file)
+        is_jpeg = begins_with(file, FILE_BEGINNINGS["JPEG"])
+        scaled = tf.cond(is_jpeg, lambda: _jpeg_scaling(file, least), lambda: 0)
+        return tf.switch_case(scaled, [lambda: others(file), *_scaled_decoders(file)])
+
+    pixels = tf.cond(tf.equal(reason, ""), decode, lambda: tf.zeros([0, 0, 3], tf.uint8))
     return tf.ensure_shape(pixels, [None, None, 3]), reason
 
 
@@ -236,3 +246,195 @@ def _decode(file: tf.Tensor) -> tf.Tensor:
 
 def _decode_but_bmp(file: tf.Tensor) -> tf.Tensor:
     return tf.io.decode_image(file, channels=3, expand_animations=False)
+
+
+# By how much the decoder shrinks a JPEG as it decodes it, each 8x8 block to 4x4, 2x2 or one pixel: the block's means,
+# and a fraction of the time and memory.
+_JPEG_SCALES = (2, 4, 8)
+
+
+def _jpeg_scaling(file: tf.Tensor, least: int) -> tf.Tensor:
+    """int32 scalar: by which of _JPEG_SCALES, counted from 1, a JPEG stays `least` pixels high and wide; 0 for none."""
+    shorter = tf.reduce_min(tf.io.extract_jpeg_shape(file)[:2])
+    return tf.reduce_sum(tf.cast(shorter >= [scale * least for scale in _JPEG_SCALES], tf.int32))
+
+
+def _scaled_decoders(file: tf.Tensor) -> list[Callable[[], tf.Tensor]]:
+    return [partial(tf.io.decode_jpeg, file, channels=3, ratio=scale) for scale in _JPEG_SCALES]
+
+
+END_OF_JPEG = b"\xff\xd9"
+# Where pixels are missing, the decoder takes these for them, and makes other pixels of them than of the zeros that it
+# takes before an end: their first bit is one.
+_NO_PIXELS = bytes(range(0xB1, 0xF1))
+
+
+def completed_jpeg(image: tf.Tensor) -> tf.Tensor:
+    """string scalar: a JPEG that is cut off just before its end marker, with one; all of its pixels are there.
+
+    The decoder needs the marker, and given one, fills up whatever is missing before it. Nothing is missing where what
+    stands before the marker makes no difference.
+
+    Args:
+        image: a JPEG that was checked.
+
+    Raises:
+        tf.errors.OpError: the file is damaged otherwise, or pixels are missing.
+    """
+    # Half a marker at the end is the rest of it: among pixels, a byte of zeros follows.
+    length = tf.strings.length(image)
+    half = tf.equal(tf.strings.substr(image, length - 1, 1), END_OF_JPEG[:1])
+    image = tf.strings.substr(image, 0, length - tf.cast(half, tf.int32))
+    completed = tf.strings.join([image, END_OF_JPEG])
+    pixels, others = (
+        tf.io.decode_jpeg(file, channels=3) for file in (completed, tf.strings.join([image, _NO_PIXELS + END_OF_JPEG]))
+    )
+    with tf.control_dependencies([tf.debugging.assert_equal(pixels, others)]):
+        return tf.identity(completed)
+
+
+# JPEG: each segment begins with its marker and length; PNG: each chunk, with its length and kind.
+_EXIF_BEGINNING = b"Exif\0\0"
+# What a walk reads of a segment or chunk: marker or length and kind, length, and the beginning of what is in it.
+_STEP_SIZE = 10
+# Cameras write EXIF into the first segments; behind a hundred others it is no camera's.
+MAXIMUM_STEPS = 100
+MAXIMUM_ENTRIES = 256
+_ENTRY_SIZE = 12
+_ORIENTATION, _SHORT = 0x0112, 3
+
+
+def exif_orientations(images: tf.Tensor) -> tf.Tensor:
+    """int32 [batch]: how the pixels of each photo are turned, 1 to 8; 1 is upright, also where EXIF data are damaged.
+
+    The orientation is a SHORT in the first directory of the EXIF data: in a JPEG's segment APP1 before its pixels, or
+    in a PNG's chunk eXIf. Source: CIPA DC-008 (Exif 2.32), 4.5.4 and 4.6.4; PNG 1.5, Extensions, 3.7.
+
+    Args:
+        images: string [batch], the files, of any content.
+    """
+    jpeg, png = (begins_with(images, FILE_BEGINNINGS[name]) for name in ("JPEG", "PNG"))
+    # One expression over the files' heads tells that there is nothing to look for, as of most photos on the web.
+    heads = tf.strings.substr(images, 0, _HEAD)
+    noted = tf.strings.regex_full_match(heads, r"(?s)\C*(Exif\x00\x00|eXIf)\C*")
+    looked_at = tf.logical_and(noted, tf.logical_or(jpeg, png))
+    nothing = tf.ones_like(images, tf.int32)
+    return tf.cond(tf.reduce_any(looked_at), lambda: _noted_orientations(images, looked_at, png), lambda: nothing)
+
+
+_HEAD = 1 << 17
+
+
+def _noted_orientations(images: tf.Tensor, looked_at: tf.Tensor, png: tf.Tensor) -> tf.Tensor:
+    begin, size = _exif_places(images, looked_at, png)
+    exif = tf.strings.substr(images, begin, size)
+    header = _bytes(exif, tf.zeros_like(begin), 8)
+    little_endian = tf.equal(header[:, 0], ord("I"))
+    known = tf.logical_or(
+        tf.reduce_all(tf.equal(header[:, :4], list(b"II*\0")), axis=1),
+        tf.reduce_all(tf.equal(header[:, :4], list(b"MM\0*")), axis=1),
+    )
+    directory = _number(header[:, 4:8], little_endian)
+    count = _number(_bytes(exif, directory, 2), little_endian)
+    count = tf.where(tf.logical_and(known, directory >= 8), tf.minimum(count, MAXIMUM_ENTRIES), 0)
+    most = tf.reduce_max(count)
+    # Of an entry that the data do not reach, the bytes are zeros, which is no orientation.
+    entries = tf.reshape(_bytes(exif, directory + 2, most * _ENTRY_SIZE), [tf.size(begin), most, _ENTRY_SIZE])
+    numbers = tf.stack(
+        [_number(entries[:, :, begin:end], little_endian[:, None]) for begin, end in ((0, 2), (2, 4), (4, 8), (8, 10))],
+        axis=-1,
+    )
+    found = tf.reduce_all(tf.equal(numbers[:, :, :3], [_ORIENTATION, _SHORT, 1]), axis=-1)
+    found = tf.logical_and(found, tf.range(most)[None] < count[:, None])
+    # The first of several: zeros for all entries behind it.
+    first = tf.logical_and(found, tf.equal(tf.cumsum(tf.cast(found, tf.int32), axis=1), 1))
+    value = tf.reduce_sum(tf.where(first, numbers[:, :, 3], 0), axis=1)
+    return tf.where(tf.logical_and(value >= 1, value <= 8), value, 1)
+
+
+def _exif_places(images: tf.Tensor, looked_at: tf.Tensor, png: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """int32 [batch], twice: where the EXIF data of each photo begin, and how long they are; 0 where there are none."""
+
+    def step(
+        position: tf.Tensor, walking: tf.Tensor, begin: tf.Tensor, size: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+        head = _bytes(images, position, _STEP_SIZE)
+        marker, big_endian = head[:, 1], tf.zeros_like(png)
+        jpeg_length, png_length = _number(head[:, 2:4], big_endian), _number(head[:, :4], big_endian)
+        filled = tf.logical_and(tf.equal(head[:, 0], 0xFF), tf.equal(marker, 0xFF))
+        # Segments with a length: 0xD0 to 0xD9 have none, and behind 0xDA come pixels.
+        in_jpeg = tf.logical_and(marker >= 0xC0, tf.logical_or(marker < 0xD0, marker > 0xDA))
+        in_jpeg = tf.reduce_all([tf.equal(head[:, 0], 0xFF), in_jpeg, jpeg_length >= 2], axis=0)
+        kind = head[:, 4:8]
+        ends = tf.logical_or(_is(kind, b"IDAT"), _is(kind, b"IEND"))
+        in_png = tf.reduce_all([png_length >= 0, png_length <= lengths, tf.logical_not(ends)], axis=0)
+        exif_in_jpeg = tf.logical_and(tf.equal(marker, 0xE1), _is(head[:, 4:], _EXIF_BEGINNING))
+        has_exif = tf.where(png, _is(kind, b"eXIf"), exif_in_jpeg)
+        is_exif = tf.reduce_all([walking, tf.where(png, in_png, in_jpeg), has_exif], axis=0)
+        begin = tf.where(is_exif, position + tf.where(png, 8, 10), begin)
+        size = tf.where(is_exif, tf.maximum(tf.where(png, png_length, jpeg_length - 8), 0), size)
+        onward = tf.where(png, png_length + 12, tf.where(filled, 1, jpeg_length + 2))
+        goes_on = tf.logical_and(tf.where(png, in_png, tf.logical_or(filled, in_jpeg)), tf.logical_not(is_exif))
+        walking = tf.reduce_all([walking, goes_on, position <= lengths - onward], axis=0)
+        return tf.where(walking, position + onward, position), walking, begin, size
+
+    lengths = tf.strings.length(images)
+    zeros = tf.zeros_like(lengths)
+    _, _, begin, size = tf.while_loop(
+        lambda position, walking, begin, size: tf.reduce_any(walking),
+        step,
+        (tf.where(png, 8, 2) + zeros, looked_at, zeros, zeros),
+        parallel_iterations=1,
+        maximum_iterations=MAXIMUM_STEPS,
+    )
+    return tf.minimum(begin, lengths), size
+
+
+def _bytes(texts: tf.Tensor, position: tf.Tensor, size: int | tf.Tensor) -> tf.Tensor:
+    """int32 [batch, size]: what stands at `position` of each of the strings; zeros where that is behind the end."""
+    inside = tf.clip_by_value(position, 0, tf.strings.length(texts))
+    parts = tf.strings.substr(texts, inside, tf.zeros_like(inside) + size)
+    # The decoder takes no length of 0.
+    decoded = tf.io.decode_raw(parts, tf.uint8, fixed_length=tf.maximum(size, 1))
+    return tf.cast(decoded[:, :size], tf.int32)
+
+
+def _number(values: tf.Tensor, little_endian: tf.Tensor) -> tf.Tensor:
+    """int32 [...]: the number that bytes, int32 [..., 2 or 4], are; of four bytes, from 2 ** 31 on a negative one."""
+    size = values.shape[-1]
+    powers = [1, 1 << 8, 1 << 16, 1 << 24][:size]
+    ascending, descending = (
+        tf.reduce_sum(values * tf.constant(order, tf.int32), axis=-1) for order in (powers, powers[::-1])
+    )
+    return tf.where(little_endian, ascending, descending)
+
+
+def _is(values: tf.Tensor, beginning: bytes) -> tf.Tensor:
+    return tf.reduce_all(tf.equal(values[:, : len(beginning)], list(beginning)), axis=1)
+
+
+def is_transposed(orientations: tf.Tensor) -> tf.Tensor:
+    """bool of the same shape: whether height and width are exchanged as the photo is turned upright."""
+    return orientations >= 5
+
+
+def upright(pixels: tf.Tensor, orientations: tf.Tensor) -> tf.Tensor:
+    """[batch, height, width, channels]: the photos turned upright.
+
+    Args:
+        pixels: [batch, height, width, channels], each photo as it is stored; the pixels of a transposed photo, which is
+            `width` high and `height` wide, stand there in their order.
+        orientations: int32 [batch], 1 to 8 as EXIF counts.
+    """
+    _, height, width, channels = pixels.shape
+
+    def mirrored(size: int, *which: int) -> tf.Tensor:
+        """[batch, size]: where each row or column comes from."""
+        places, chosen = tf.range(size), tf.reduce_any(tf.equal(orientations[:, None], which), axis=1)
+        return tf.where(chosen[:, None], places[::-1], places)
+
+    rows, columns = mirrored(height, 3, 4, 7, 8)[:, :, None], mirrored(width, 2, 3, 6, 7)[:, None, :]
+    transposed = is_transposed(orientations)[:, None, None]
+    sources = tf.where(transposed, columns * height + rows, rows * width + columns)
+    flat = tf.reshape(pixels, [-1, height * width, channels])
+    return tf.ensure_shape(tf.gather(flat, sources, batch_dims=1), pixels.shape)

@@ -248,11 +248,11 @@ Scaling = Literal["minus_one_to_one", "zero_to_one", "raw"]
 
 @dataclass(frozen=True)
 class PixelFormat:
-    """The pixels that a model takes: height and width, and the range of a colour value."""
+    """The pixels that a model takes: height and width, and the range of a colour value; None where nobody knows it."""
 
     height: int
     width: int
-    scaling: Scaling
+    scaling: Scaling | None
 
 
 class ImageOptions(BaseModel):
@@ -263,6 +263,10 @@ class ImageOptions(BaseModel):
         height: of what the model sees, in pixels.
         width: of what the model sees, in pixels; the aspect ratio of a photo is not kept.
         scaling: the range of a colour value: [-1, 1], [0, 1], or [0, 255] for `raw`.
+        antialias: whether each pixel of a photo that is shrunk is the mean of those that it stands for, so that photos
+            of one scene from different cameras look alike; otherwise of the nearest four, whatever lies between them.
+        align_corners: whether the centres of the corner pixels stay the corners, as TensorFlow.js and TensorFlow 1
+            resize where a model asks for it; without antialiasing.
         max_pixels: the largest photo that is decoded, by the size that its header declares: a small file can declare
             an enormous one. Decoding takes three bytes per pixel, up to nine for a progressive JPEG.
     """
@@ -273,7 +277,19 @@ class ImageOptions(BaseModel):
     height: int = Field(299, ge=1)
     width: int = Field(299, ge=1)
     scaling: Scaling = "minus_one_to_one"
+    antialias: bool = True
+    align_corners: bool = False
     max_pixels: int = Field(50_000_000, ge=1)
+
+    @model_validator(mode="after")
+    def _check_resizing(self) -> ImageOptions:
+        if self.align_corners and self.antialias:
+            if "antialias" in self.model_fields_set:
+                raise ValueError(
+                    "align_corners and antialias are both given: whoever aligns corners does not antialias"
+                )
+            object.__setattr__(self, "antialias", False)
+        return self
 
     def completed(self, expected: PixelFormat, labels: tuple[str, ...]) -> ImageOptions:
         """These options, with what a model expects where nothing was given.
@@ -281,8 +297,17 @@ class ImageOptions(BaseModel):
         Args:
             expected: the pixels that the model was made for.
             labels: its labels in the order of its probabilities; () where the data decide about them.
+
+        Raises:
+            ValueError: neither says what range of colours the model takes.
         """
         pixels = {name: value for name, value in asdict(expected).items() if name not in self.model_fields_set}
+        if pixels.get("scaling", "given") is None:
+            raise ValueError(
+                "preprocessing.scaling is missing, and nothing that can be read of trainer.classifier says which range "
+                "of colours it was trained with: expected minus_one_to_one, zero_to_one or raw (0 to 255); see how it "
+                "was trained, or give any and labelled photos, and the run says which fits"
+            )
         label = self.label.model_copy(update={} if self.label.order else {"order": labels})
         return self.model_copy(update={**pixels, "label": label})
 

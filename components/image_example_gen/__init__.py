@@ -1,3 +1,3 @@
 """Read photos from class folders or a list of them."""
 
-__all__ = ["component", "image_files"]
+__all__ = ["component", "examples", "file_formats", "image_files"]

@@ -13,8 +13,14 @@ from typing import Any
 import apache_beam as beam
 import tensorflow as tf
 
+from components.image_example_gen.file_formats import (
+    HEAD_SIZE,
+    file_format,
+    is_photo,
+    unread_reason,
+)
 from components.image_example_gen.image_files import ImageFile
-from transform.image_decoding import checked_image
+from transform.image_decoding import UNKNOWN_FORMAT, checked_image
 
 
 @dataclass(frozen=True)
@@ -25,11 +31,15 @@ class LeftOut:
         path: as the examples call photos.
         reason: why it was left out.
         unreadable: the photo itself is at fault; otherwise it is a copy of one that is in another split.
+        label: the class that it was to be an example of.
+        format: of a photo that is unreadable because its format is not read; "" of others.
     """
 
     path: str
     reason: str
     unreadable: bool
+    label: str = ""
+    format: str = ""
 
 
 @dataclass(frozen=True)
@@ -39,10 +49,12 @@ class IngestionReport:
     Attributes:
         examples: how many examples of each label, by split.
         left_out: the photos that are in no split.
+        passed_over: what was found that is no photo -> how often, see image_files.FoundFiles.
     """
 
     examples: dict[str, dict[str, int]] = field(default_factory=dict)
     left_out: tuple[LeftOut, ...] = ()
+    passed_over: dict[str, int] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """For a file that people read."""
@@ -156,11 +168,11 @@ class WriteShard(beam.DoFn):
         left_out = []
         for photo in photos:
             if photo.path in copies:
-                left_out.append(LeftOut(photo.path, copies[photo.path], unreadable=False))
+                left_out.append(LeftOut(photo.path, copies[photo.path], unreadable=False, label=photo.label))
                 continue
-            image, problem = self._read(photo)
+            image, problem, unread = self._read(photo)
             if problem:
-                left_out.append(LeftOut(photo.path, problem, unreadable=True))
+                left_out.append(LeftOut(photo.path, problem, True, photo.label, unread))
                 continue
             checksum = hashlib.sha256(image).hexdigest()
             split = photo.split or split_by_content(checksum, self._eval_share)
@@ -171,19 +183,23 @@ class WriteShard(beam.DoFn):
             tf.io.gfile.rename(unfinished[split], f"{self._folders[split]}/{name}", overwrite=True)
         yield IngestionReport({split: dict(labels) for split, labels in counts.items()}, tuple(left_out))
 
-    def _read(self, photo: ImageFile) -> tuple[bytes, str]:
-        """The file, and why it cannot be used; the same check that a photo passes before it is decoded."""
+    def _read(self, photo: ImageFile) -> tuple[bytes, str, str]:
+        """The file, why it cannot be used, and its format if that is why; the check that is made before decoding."""
+        if photo.unread:
+            return b"", unread_reason(photo.unread), photo.unread
         try:
             with tf.io.gfile.GFile(photo.file, "rb") as file:
                 image: bytes = file.read()
         except tf.errors.NotFoundError:
-            return b"", "there is no such file"
+            return b"", "there is no such file", ""
         except tf.errors.OpError as error:
-            return b"", f"the file cannot be read: {error.message}"
+            return b"", f"the file cannot be read: {error.message}", ""
         try:
-            return image, self._check(tf.constant(image)).numpy().decode()
+            problem = self._check(tf.constant(image)).numpy().decode()
         except tf.errors.OpError:
-            return b"", "image is damaged"
+            return b"", "image is damaged", ""
+        found = file_format(image[:HEAD_SIZE]) if problem == UNKNOWN_FORMAT else ""
+        return (image, unread_reason(found), found) if found and is_photo(found) else (image, problem, "")
 
 
 @functools.cache  # traced once in a process, not for each bundle of shards

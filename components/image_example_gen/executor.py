@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import apache_beam as beam
@@ -17,10 +18,16 @@ from tfx.types import artifact_utils
 from tfx.utils import io_utils
 
 from components.errors import BrokenInput
-from components.image_example_gen.examples import CopiesAcrossSplits, IngestionReport, LeftOut, WriteShard, merged
-from components.image_example_gen.image_files import ImageFile, list_images
+from components.image_example_gen.examples import (
+    CopiesAcrossSplits,
+    IngestionReport,
+    LeftOut,
+    WriteShard,
+    merged,
+)
+from components.image_example_gen.file_formats import READ, REPORT_FILE, UNKNOWN, counted_formats
+from components.image_example_gen.image_files import ImageFile, find_images
 
-REPORT_FILE = "ingestion.json"
 IMAGES_PER_SHARD = 500
 MINIMUM_SHARDS = 4
 SHOWN_IMAGES = 3
@@ -38,11 +45,12 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         """Read the photos.
 
         Raises:
-            BrokenInput: there are no photos, too many cannot be used, labels are missing that are required, or a split
-                is left without any photo.
+            BrokenInput: there are no photos, too many cannot be used, labels are missing that are required, or a class
+                or a split is left without any photo.
         """
         self._log_startup(input_dict, output_dict, exec_properties)
-        photos = list_images(exec_properties["path"])
+        found = find_images(exec_properties["path"])
+        photos = [*found.photos, *found.unread]
         if exec_properties["labels_required"]:
             _stop_on_missing_labels(exec_properties["path"], photos)
         artifact = artifact_utils.get_single_instance(output_dict["examples"])
@@ -51,7 +59,8 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         examples_utils.set_payload_format(artifact, example_gen_pb2.FORMAT_TF_EXAMPLE)
         examples_utils.set_file_format(artifact, "tfrecords_gzip")
 
-        report = self._write(photos, artifact, splits, exec_properties)
+        report = self._write(photos, found.passed_over, artifact, splits, exec_properties)
+        _stop_on_lost_class(report, exec_properties["path"])
         _stop_on_too_many_unreadable(report, len(photos), exec_properties)
         for split in splits:
             if not sum(report.examples.get(split, {}).values()):
@@ -62,6 +71,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
     def _write(
         self,
         photos: Sequence[ImageFile],
+        passed_over: Mapping[str, int],
         artifact: types.Artifact,
         splits: Sequence[str],
         exec_properties: dict[str, Any],
@@ -86,7 +96,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
                 | "Spread" >> beam.Reshuffle()
                 | "Write" >> beam.ParDo(write, copies=_copies_across_splits(pipeline, photos))
                 | "Merge" >> beam.CombineGlobally(merged)
-                | "Report" >> beam.Map(_write_report, report_file)
+                | "Report" >> beam.Map(_write_report, report_file, dict(passed_over))
             )
         fileio.rmtree(unfinished)
         return _read_report(report_file)
@@ -113,14 +123,15 @@ def _copies_across_splits(
     return beam.pvalue.AsDict(copies)
 
 
-def _write_report(report: IngestionReport, path: str) -> None:
-    io_utils.write_string_file(path, json.dumps(report.as_json(), indent=2))
+def _write_report(report: IngestionReport, path: str, passed_over: dict[str, int]) -> None:
+    io_utils.write_string_file(path, json.dumps(replace(report, passed_over=passed_over).as_json(), indent=2))
 
 
 def _read_report(path: str) -> IngestionReport:
     with fileio.open(path, "r") as file:
         content = json.loads(file.read())
-    return IngestionReport(content["examples"], tuple(LeftOut(**photo) for photo in content["left_out"]))
+    left_out = tuple(LeftOut(**photo) for photo in content["left_out"])
+    return IngestionReport(content["examples"], left_out, content["passed_over"])
 
 
 def _stop_on_missing_labels(path: str, photos: Sequence[ImageFile]) -> None:
@@ -133,6 +144,30 @@ def _stop_on_missing_labels(path: str, photos: Sequence[ImageFile]) -> None:
         )
 
 
+def _stop_on_lost_class(report: IngestionReport, path: str) -> None:
+    kept = {label for labels in report.examples.values() for label, count in labels.items() if count}
+    unreadable = [photo for photo in report.left_out if photo.unreadable and photo.label]
+    lost = sorted({photo.label for photo in unreadable} - kept)
+    if lost:
+        photos = [photo for photo in unreadable if photo.label == lost[0]]
+        others = f", and none of {len(lost) - 1} more classes" * (len(lost) > 1)
+        raise BrokenInput(
+            f"{path}: no photo of the class {lost[0]!r} can be used, of {len(photos)}{_formats(photos)}{others}; "
+            f"{_remedy(photos)} ({photos[0].path}: {photos[0].reason})"
+        )
+
+
+def _formats(photos: Sequence[LeftOut]) -> str:
+    formats = counted_formats(photo.format for photo in photos if photo.format)
+    return f": {formats}" if formats else ""
+
+
+def _remedy(photos: Sequence[LeftOut]) -> str:
+    if any(photo.format not in ("", UNKNOWN) for photo in photos):
+        return f"`ingraph run --convert` makes JPEGs of most other formats than {', '.join(READ)}"
+    return "remove or replace them"
+
+
 def _stop_on_too_many_unreadable(report: IngestionReport, photos: int, exec_properties: dict[str, Any]) -> None:
     unreadable = [photo for photo in report.left_out if photo.unreadable]
     if len(unreadable) <= float(exec_properties["max_unreadable_share"]) * photos:
@@ -140,6 +175,6 @@ def _stop_on_too_many_unreadable(report: IngestionReport, photos: int, exec_prop
     shown = "; ".join(f"{photo.path}: {photo.reason}" for photo in unreadable[:SHOWN_IMAGES])
     more = f"; and {len(unreadable) - SHOWN_IMAGES} more" if len(unreadable) > SHOWN_IMAGES else ""
     raise BrokenInput(
-        f"{exec_properties['path']}: {len(unreadable)} of {photos} photos cannot be used, at most a share of "
-        f"{exec_properties['max_unreadable_share']} may be; remove or replace them ({shown}{more})"
+        f"{exec_properties['path']}: {len(unreadable)} of {photos} photos cannot be used{_formats(unreadable)}, at "
+        f"most a share of {exec_properties['max_unreadable_share']} may be; {_remedy(unreadable)} ({shown}{more})"
     )

@@ -6,13 +6,25 @@ import hashlib
 import io
 import posixpath
 import stat
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import tensorflow as tf
 
 from components.errors import BrokenInput
+from components.image_example_gen.file_formats import (
+    CONVERTED,
+    READ,
+    UNKNOWN,
+    UNREAD_EXTENSIONS,
+    VIDEO,
+    file_format,
+    is_photo,
+    read_head,
+    unread_reason,
+)
 from components.table_file import TableFile
 
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".gif", ".bmp")
@@ -28,12 +40,40 @@ class ImageFile:
             change with the place where the data lie.
         label: the class; "" where it is not known.
         split: the split whose folder it stands in, or None where its content decides.
+        unread: the format, where it is none that is read; "" where it is, or where the name promises it.
     """
 
     file: str
     path: str
     label: str
     split: str | None = None
+    unread: str = ""
+
+
+@dataclass(frozen=True)
+class FoundFiles:
+    """What there is in class folders, or in a manifest.
+
+    Attributes:
+        photos: in the order of their paths.
+        unread: photos of formats that are not read, likewise.
+        passed_over: what is no photo, or is in no class folder -> how often there is such a thing.
+    """
+
+    photos: Sequence[ImageFile]
+    unread: Sequence[ImageFile]
+    passed_over: Mapping[str, int]
+
+    def sentences(self) -> list[str]:
+        """For people: a sentence for each format that is not read, and one for what was passed over."""
+        found = []
+        for name, count in Counter(photo.unread for photo in self.unread).most_common():
+            first = next(photo.path for photo in self.unread if photo.unread == name)
+            number = f"{count:,} files are" if count > 1 else "1 file is"
+            found.append(f"{number} {unread_reason(name)} ({first}{', …' * (count > 1)})")
+        if self.passed_over:
+            found.append(f"passed over: {', '.join(f'{count:,} {name}' for name, count in self.passed_over.items())}")
+        return found
 
 
 SPLIT_FOLDERS = {"train": "train", "val": "eval", "validation": "eval", "eval": "eval", "test": "test"}
@@ -41,7 +81,15 @@ MANIFEST_COLUMNS = ("path", "label")
 
 
 def list_images(path: str) -> list[ImageFile]:
-    """The photos of class folders or of a manifest, in the order of their paths; none is read.
+    """The photos of class folders or of a manifest, in the order of their paths; see find_images."""
+    return list(find_images(path).photos)
+
+
+def find_images(path: str) -> FoundFiles:
+    """What lies in class folders, or is listed in a manifest.
+
+    No photo is read; of files whose names promise none that is read, the first bytes are looked at. What was made JPEG
+    (file_formats.convert_to_jpeg) stands for the file that it was made of.
 
     Args:
         path: a folder `<class>/<photo>`, which may stand in folders train, val (or validation, eval) and test; or a CSV
@@ -52,8 +100,9 @@ def list_images(path: str) -> list[ImageFile]:
         BrokenInput: there is no such folder or file, it holds no photo, or a row of the CSV file cannot be used.
     """
     path = path.rstrip("/")
+    passed_over: Counter[str] = Counter()
     if tf.io.gfile.isdir(path):
-        photos = list(_of_folders(path))
+        photos = list(_of_folders(path, passed_over))
         if not photos:
             raise BrokenInput(
                 f"{path}: expected a folder for each class, <class>/<photo>, with {', '.join(IMAGE_EXTENSIONS)} files; "
@@ -68,11 +117,15 @@ def list_images(path: str) -> list[ImageFile]:
             f"{path}: no such folder or file; `data.path` in the config names a folder of class folders, or a CSV file "
             "with the columns path and label"
         )
-    return sorted(photos, key=lambda photo: photo.path)
+    photos.sort(key=lambda photo: photo.path)
+    read, unread = ([photo for photo in photos if bool(photo.unread) == is_unread] for is_unread in (False, True))
+    return FoundFiles(read, unread, dict(passed_over))
 
 
-def _of_folders(root: str) -> Iterator[ImageFile]:
+def _of_folders(root: str, passed_over: Counter[str]) -> Iterator[ImageFile]:
     folders = _subfolders(root)
+    loose = [name for name in _names(root) if name not in folders and _is_named_as_photo(name)]
+    passed_over.update({"beside the class folders": len(loose)} if loose else {})
     # Classes may be called train or test: the folders are splits only where all are, and a train split is among them.
     if "train" in folders and set(folders) <= set(SPLIT_FOLDERS):
         held_out = any(SPLIT_FOLDERS[folder] == "eval" for folder in folders)
@@ -80,17 +133,64 @@ def _of_folders(root: str) -> Iterator[ImageFile]:
             split: str | None = SPLIT_FOLDERS[folder]
             # Without a folder for evaluation, a share of the training photos is held out for it.
             split = None if split == "train" and not held_out else split
-            yield from _of_classes(root, f"{folder}/", split)
+            yield from _of_classes(root, f"{folder}/", split, passed_over)
     else:
-        yield from _of_classes(root, "", None)
+        yield from _of_classes(root, "", None, passed_over)
 
 
-def _of_classes(root: str, prefix: str, split: str | None) -> Iterator[ImageFile]:
+def _of_classes(root: str, prefix: str, split: str | None, passed_over: Counter[str]) -> Iterator[ImageFile]:
     for label in _subfolders(f"{root}/{prefix}"):
-        for name in _names(f"{root}/{prefix}{label}"):
-            if name.lower().endswith(IMAGE_EXTENSIONS):
-                path = f"{prefix}{label}/{name}"
-                yield ImageFile(f"{root}/{path}", path, label, split)
+        names = _names(f"{root}/{prefix}{label}")
+        converted = {name.removesuffix(CONVERTED) for name in names if name.endswith(CONVERTED)}
+        for name in sorted(set(names) - converted):
+            path = f"{prefix}{label}/{name}"
+            unread, thing = _looked_at(f"{root}/{path}")
+            if thing:
+                passed_over[thing] += 1
+            else:
+                yield ImageFile(f"{root}/{path}", path, label, split, unread)
+
+
+def _is_named_as_photo(name: str) -> bool:
+    return name.lower().endswith((*IMAGE_EXTENSIONS, *UNREAD_EXTENSIONS))
+
+
+def _looked_at(file: str) -> tuple[str, str]:
+    """The format of a photo that is not read, and what it is if it is no photo; "" for neither."""
+    if file.lower().endswith(IMAGE_EXTENSIONS):
+        return "", ""
+    found = file_format(read_head(file))
+    if found in READ:
+        return "", ""
+    if is_photo(found):
+        return found, ""
+    if _is_named_as_photo(file):
+        return UNKNOWN, ""
+    if tf.io.gfile.isdir(file):
+        return "", "folders within class folders"
+    return "", "videos" if found == VIDEO else "other files"
+
+
+def is_unread_photo(file: str) -> bool:
+    """Whether a file, by its first bytes or else by its name, is a photo of a format that is not read."""
+    return bool(_looked_at(file)[0])
+
+
+def unread_files(path: str) -> dict[str, str]:
+    """File -> format of all photos whose format is not read, those too whose names promise another.
+
+    Raises:
+        BrokenInput: find_images cannot use the path, or it is not on this machine.
+    """
+    if "://" in path:
+        raise BrokenInput(f"{path}: --convert writes JPEGs beside files of this machine; copy the photos here first")
+    found = find_images(path)
+    files = {photo.file: photo.unread for photo in found.unread}
+    for photo in found.photos:
+        content = file_format(read_head(photo.file))
+        if is_photo(content) and content not in READ:
+            files[photo.file] = content
+    return files
 
 
 def _subfolders(folder: str) -> list[str]:
@@ -124,11 +224,17 @@ def _of_manifest(path: str) -> Iterator[ImageFile]:
         if not photo:
             raise BrokenInput(f"{path}, line {row.line}: path is empty; fill it in")
         absolute = "://" in photo or photo.startswith("/") or not folder
-        yield ImageFile(photo if absolute else f"{folder}/{photo}", photo, label)
+        file = photo if absolute else f"{folder}/{photo}"
+        if "://" not in file and Path(file + CONVERTED).is_file():
+            yield ImageFile(file + CONVERTED, photo + CONVERTED, label)
+        else:
+            # What is listed is a photo to whoever listed it; where there is no file, whoever reads it finds it out.
+            unread, thing = _looked_at(file) if tf.io.gfile.exists(file) else ("", "")
+            yield ImageFile(file, photo, label, unread=unread or (UNKNOWN if thing else ""))
 
 
 def input_fingerprint(path: str) -> str:
-    """SHA-256 over the name, label, split, size and time of the last change of each photo.
+    """SHA-256 over the name, label, split, size and time of the last change of each photo, read or not.
 
     TFX's cache compares the parameters of a component, and does not look at files: with this among them, changed data
     are read again.
@@ -140,7 +246,8 @@ def input_fingerprint(path: str) -> str:
         BrokenInput: list_images cannot use it, or a photo is no regular file.
     """
     digest = hashlib.sha256()
-    for photo in list_images(path):
+    found = find_images(path)
+    for photo in (*found.photos, *found.unread):
         digest.update(f"{photo.path}\0{photo.label}\0{photo.split}\0{_version(photo.file)}\0".encode())
     return digest.hexdigest()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
 from tfx.components.statistics_gen import stats_artifact_utils
@@ -15,7 +15,8 @@ from tfx.utils import io_utils
 from components.data_gate.split_statistics import class_counts, column_name, present_count, value_counts
 from components.data_gate.verdict import ANOMALIES_FILE
 from components.drift import ColumnShift, column_shifts
-from components.run_report.finished_run import FinishedRun, RunArtifact
+from components.image_example_gen.file_formats import REPORT_FILE, kinds_left_out
+from components.run_report.finished_run import FinishedRun, RunArtifact, artifact_json
 
 
 def read_schema(run: FinishedRun) -> schema_pb2.Schema:
@@ -113,6 +114,8 @@ class DataSummary:
         anomalies: split -> column -> what ExampleValidator found, in TFDV's words.
         skew: how the eval split differs from the train split.
         drift: how the train split differs from that of the model served before; None where that is not known.
+        left_out: why photos were left out -> how many, see image_example_gen.file_formats.kinds_left_out.
+        passed_over: what was found that is no photo -> how often.
     """
 
     examples: Mapping[str, int]
@@ -121,6 +124,8 @@ class DataSummary:
     anomalies: Mapping[str, Mapping[str, str]]
     skew: list[ColumnShift]
     drift: list[ColumnShift] | None
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    passed_over: Mapping[str, int] = field(default_factory=dict)
 
 
 def read_data_summary(run: FinishedRun) -> DataSummary | None:
@@ -134,6 +139,7 @@ def read_data_summary(run: FinishedRun) -> DataSummary | None:
         before = read_statistics(run.served_statistics)
         if "train" in before and "train" in splits:
             drift = column_shifts(before["train"], splits["train"], schema)
+    ingestion = artifact_json(run, "examples", REPORT_FILE)
     classes = {}
     for split, statistics in splits.items():
         label = [column for column in statistics.features if column_name(column) == run.label_column()]
@@ -146,6 +152,8 @@ def read_data_summary(run: FinishedRun) -> DataSummary | None:
         anomalies={split: _anomalies(run, split) for split in splits},
         skew=column_shifts(splits["train"], splits["eval"], schema) if {"train", "eval"} <= set(splits) else [],
         drift=drift,
+        left_out=kinds_left_out(ingestion),
+        passed_over=ingestion.get("passed_over", {}),
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 import tensorflow_model_analysis as tfma
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from tfx.dsl.io import fileio
 from tfx.utils import io_utils, path_utils
 
@@ -248,7 +248,7 @@ def _thumbnail(photo: bytes) -> str:
     try:
         with Image.open(io.BytesIO(photo)) as opened:
             opened.draft("RGB", (THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
-            small = opened.convert("RGB")
+            small = ImageOps.exif_transpose(opened).convert("RGB")
         small.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError):
         return ""

@@ -65,7 +65,7 @@ def read_provenance(file: str) -> dict[str, Any]:
 
 
 def remark(provenance: Mapping[str, Any]) -> str:
-    """A sentence for people about a wrapped table, or a lower precision; "" where there is nothing to say.
+    """A sentence for people about what is wrapped, or a lower precision; "" where there is nothing to say.
 
     Args:
         provenance: what the Trainer says of the model.
@@ -76,7 +76,7 @@ def remark(provenance: Mapping[str, Any]) -> str:
             f"of all {wrapped['rows']:,} rows of the data, {wrapped['labels_equal']:,} labels are the library's; "
             f"probabilities are {wrapped['greatest_difference']:.1g} apart at most"
         )
-    return _precision_remark(provenance)
+    return "; ".join(filter(None, [provenance.get("scalings", {}).get("said", ""), _precision_remark(provenance)]))
 
 
 def _precision_remark(provenance: Mapping[str, Any]) -> str:

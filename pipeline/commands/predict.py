@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from components.errors import printable
+from components.image_example_gen.file_formats import HEAD_SIZE, READ, UNREAD_EXTENSIONS, file_format, is_photo
 from components.table_file import padded_rows
 from pipeline.exit_status import ExitStatus
 from serving.client.metadata import IMAGE_INPUTS
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from serving.client.rest import RestClient
 
 ROWS_PER_REQUEST = 64
-# What is taken from a directory.
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp")
+# What is taken from a directory; of photos those too that no model reads, so that each has an answer or a reason.
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", *UNREAD_EXTENSIONS)
 TEXT_SUFFIXES = (".txt", ".csv")
 TABLE_SUFFIXES = (".csv",)
 TABLE_LABELS = 3  # how many of a row's labels the table shows
@@ -80,7 +81,7 @@ def predict(
     ingraph predict heart patients.csv --grpc
     ingraph predict flowers rose.jpg holiday/ --signature classify
 
-    Exit status: 0 when every row was answered, 2 when not.
+    Exit status: 0 when every row was answered, 2 when not: the column `error` says why.
     """
     from serving.client.errors import PredictionError
     from serving.client.grpc import GrpcClient
@@ -90,13 +91,19 @@ def predict(
     client = RestClient(host, port or 8501) if rest else GrpcClient(host, port or 8500)
     with client:
         try:
-            taken = _signature(client.metadata(name, label=label), signature).inputs
+            metadata = client.metadata(name, label=label)
+            taken = _signature(metadata, signature).inputs
             rows = _read(_files(inputs, taken), taken)
-            answers = [
-                answer
-                for part in _with_progress(rows)
-                for answer in _rows(client.predict(name, part.columns, signature, label=label), part)
-            ]
+            answers = []
+            for part in _with_progress(rows):
+                found = _rows(client.predict(name, part.columns, signature, label=label), part)
+                unanswered = [row for row, answer in enumerate(found) if answer.get(LABEL_OUTPUT) == ""]
+                if unanswered and _gives_reasons(metadata):
+                    asked = _asked_for_reasons(metadata, part, unanswered)
+                    reasons = _rows(client.predict(name, asked.columns, CLASSIFY, label=label), asked)
+                    for row, reason in zip(unanswered, reasons, strict=True):
+                        found[row][ERROR_OUTPUT] = reason[ERROR_OUTPUT]
+                answers += [_with_format(answer, part, row) for row, answer in enumerate(found)]
         except PredictionError as error:
             raise PredictFailed(_explain(error, name)) from error
         except ValueError as error:
@@ -106,6 +113,35 @@ def predict(
             click.echo(json.dumps(answer, ensure_ascii=False, default=_bytes_to_json))
     else:
         _print_table(answers)
+    if any(answer.get(ERROR_OUTPUT) or answer.get(LABEL_OUTPUT) == "" for answer in answers):
+        sys.exit(ExitStatus.BROKEN_INPUT)
+
+
+# serving_default answers with a label alone, "" where there is none; classify says why.
+LABEL_OUTPUT, ERROR_OUTPUT, CLASSIFY = "output_0", "error", "classify"
+
+
+def _gives_reasons(metadata: ModelMetadata) -> bool:
+    signature = metadata.signatures.get(CLASSIFY)
+    return signature is not None and ERROR_OUTPUT in signature.outputs and len(signature.inputs) == 1
+
+
+def _asked_for_reasons(metadata: ModelMetadata, part: Rows, rows: Sequence[int]) -> Rows:
+    """Some rows of a model of one input, as classify takes them."""
+    ((_, values),) = part.columns.items()
+    (column,) = metadata.signatures[CLASSIFY].inputs
+    return Rows([part.names[row] for row in rows], {column: [values[row] for row in rows]})
+
+
+def _with_format(answer: dict[str, Any], part: Rows, row: int) -> dict[str, Any]:
+    """The answer; the reason of a photo whose format no model reads names the format."""
+    if not answer.get(ERROR_OUTPUT):
+        return answer
+    ((_, values),) = part.columns.items()
+    found = file_format(values[row][:HEAD_SIZE]) if isinstance(values[row], bytes) else READ[0]
+    if found in READ or not is_photo(found):
+        return answer
+    return answer | {ERROR_OUTPUT: f"{answer[ERROR_OUTPUT]}: it is {found}"}
 
 
 def _signature(metadata: ModelMetadata, signature: str) -> Signature:
@@ -301,14 +337,14 @@ def _print_table(answers: Sequence[Mapping[str, Any]]) -> None:
     from rich.text import Text
 
     table = Table("input")
-    rows = [_table_row(answer) for answer in answers]
     # The reason why an image could not be used, mostly "".
-    names = [name for name in rows[0] if name != "error" or any(row["error"] for row in rows)]
+    rows = [_table_row(answer) for answer in answers]
+    names = [name for name in dict.fromkeys(name for row in rows for name in row) if any(row.get(name) for row in rows)]
     for name in names:
         table.add_column("label" if name == "output_0" else name)
     for answer, row in zip(answers, rows, strict=True):
         # Text: what comes from files and models is never read as rich's markup.
-        table.add_row(*(Text(printable(cell)) for cell in (answer["input"], *(row[name] for name in names))))
+        table.add_row(*(Text(printable(cell)) for cell in (answer["input"], *(row.get(name, "") for name in names))))
     Console().print(table)
 
 

@@ -35,7 +35,8 @@ def config_options(
     what was trained; 6 the model base path did not take it; 1 anything unexpected."""
 )
 @config_options("Override a key: trainer.epochs=10.")
-def run(config: str, overrides: tuple[str, ...], workdir: str) -> None:
+@click.option("--convert", is_flag=True, help="Make JPEGs of HEIC, WebP, AVIF and TIFF photos beside them, once.")
+def run(config: str, overrides: tuple[str, ...], workdir: str, convert: bool) -> None:
     """Train, check and publish the model that CONFIG describes.
 
     CONFIG is a YAML file; configs/ holds examples. Runs and their metadata go to runs/NAME, published models to
@@ -54,7 +55,7 @@ def run(config: str, overrides: tuple[str, ...], workdir: str) -> None:
     except BrokenInput as error:
         click.echo(str(error), err=True)
         sys.exit(ExitStatus.BROKEN_INPUT)
-    sys.exit(run_config(loaded, workdir))
+    sys.exit(run_config(loaded, workdir, convert=convert))
 
 
 @click.command(

@@ -18,6 +18,7 @@ from apache_beam.io.filesystems import FileSystems
 from tensorflow.core.protobuf import meta_graph_pb2
 
 from components.errors import BrokenInput, ModelUnavailable
+from components.image_example_gen.file_formats import UNREAD_EXTENSIONS
 from components.image_example_gen.image_files import IMAGE_EXTENSIONS
 from components.serving_check.candidate import read_signatures
 from components.table_file import (
@@ -263,7 +264,9 @@ def find_sources(model: PublishedModel, places: Sequence[str], renamed_inputs: M
     """
     tables = _with_compressed(".csv", *FORMAT_OF_SUFFIX)
     if model.takes == "photos":
-        return [source for place in places for source in _image_sources(find_files(place, IMAGE_EXTENSIONS), tables)]
+        # What the model does not read is asked for too: it has a reason, where silence would have none.
+        photos = (*IMAGE_EXTENSIONS, *UNREAD_EXTENSIONS)
+        return [source for place in places for source in _image_sources(find_files(place, photos), tables)]
     suffixes = tables + (_with_compressed(LINES_SUFFIX) if model.takes == "texts" else ())
     columns = {name: renamed_inputs.get(name, name) for name in model.inputs}
     return [Source((file,), columns, "rows") for place in places for file in find_files(place, suffixes)]

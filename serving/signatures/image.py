@@ -19,11 +19,11 @@ from serving.signatures.common import (
     raw_feature,
 )
 
-Function = Callable[[tf.Tensor], tuple[tf.Tensor, ...]]
+Function = Callable[..., tuple[tf.Tensor, ...]]
 
 
 def map_each(
-    function: Function, items: tf.Tensor, signature: tuple[tf.TensorSpec, ...]
+    function: Function, items: tf.Tensor | tuple[tf.Tensor, ...], signature: tuple[tf.TensorSpec, ...]
 ) -> tuple[tuple[tf.Tensor, ...], tf.Tensor]:
     """What `function` makes of each item, and for which items it did not raise.
 
@@ -32,21 +32,23 @@ def map_each(
     in parallel.
 
     Args:
-        function: of a scalar; any tf.errors.OpError in it means that the item is bad.
-        items: [batch].
+        function: of a scalar, or of as many as there are `items`; any tf.errors.OpError in it means that the item is
+            bad.
+        items: [batch], or several of them.
         signature: the specs of what `function` gives for one item, shapes fully known.
 
     Returns:
         The results, each [batch, ...] with zeros (empty strings) for bad items; and bool [batch], which are good.
     """
-    count = tf.size(items, tf.int64)
+    columns = items if isinstance(items, tuple) else (items,)
+    count = tf.size(columns[0], tf.int64)
 
     @tf.autograph.experimental.do_not_convert
-    def numbered(position: tf.Tensor, item: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        return (position, *function(item))
+    def numbered(position: tf.Tensor, *item: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        return (position, *function(*item))
 
     mapped = (
-        tf.data.Dataset.from_tensor_slices((tf.range(count), items))
+        tf.data.Dataset.from_tensor_slices((tf.range(count), *columns))
         .map(numbered, num_parallel_calls=tf.data.AUTOTUNE)
         .ignore_errors(log_warning=False)
         .batch(count + 1)  # never of size 0
@@ -67,7 +69,7 @@ def map_each(
     results = tf.cond(all_good, lambda: results, lambda: [in_their_places(values) for values in results])
     return (
         tuple(
-            tf.ensure_shape(values, [items.shape[0], *spec.shape])
+            tf.ensure_shape(values, [columns[0].shape[0], *spec.shape])
             for values, spec in zip(results, signature, strict=True)
         ),
         in_their_places(tf.ones_like(positions)) > 0,

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import io
 import itertools
 import json
 import os
@@ -13,6 +14,7 @@ import ml_metadata
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 from tfx.dsl.components.base import base_beam_executor
 from tfx.orchestration import metadata, pipeline
 from tfx.orchestration.local.local_dag_runner import LocalDagRunner
@@ -22,9 +24,11 @@ from components.errors import BrokenInput
 from components.image_example_gen.component import ImageExampleGen
 from components.image_example_gen.examples import split_by_content
 from components.image_example_gen.executor import Executor
-from components.image_example_gen.image_files import input_fingerprint, list_images
+from components.image_example_gen.file_formats import READ_BEGINNINGS, convert_to_jpeg, file_format, kinds_left_out
+from components.image_example_gen.image_files import find_images, input_fingerprint, list_images, unread_files
 from pipeline.runners.beam_speedups import apply_beam_speedups
 from pipeline.runners.local import BEAM_PIPELINE_ARGS
+from serving.signatures.image import FILE_BEGINNINGS
 
 
 def photo(seed: int) -> bytes:
@@ -194,6 +198,8 @@ def test_a_photo_that_is_also_in_the_folder_for_evaluation_is_not_learned_from(t
             "path": "train/rose/1.png",
             "reason": "the same photo as val/rose/a.png, which is in another split",
             "unreadable": False,
+            "label": "rose",
+            "format": "",
         }
     ]
 
@@ -260,7 +266,8 @@ def test_photos_that_cannot_be_used_are_left_out_and_listed(flowers, ingest):
     examples = ingest(flowers, max_unreadable_share=0.1)
     assert len(records(examples, "train")) + len(records(examples, "eval")) == 60
     assert report(examples)["left_out"] == [
-        {"path": path, "reason": reason, "unreadable": True} for path, (_, reason) in sorted(BROKEN.items())
+        {"path": path, "reason": reason, "unreadable": True, "label": "rose", "format": ""}
+        for path, (_, reason) in sorted(BROKEN.items())
     ]
 
 
@@ -268,7 +275,147 @@ def test_a_file_that_a_manifest_lists_and_that_is_not_there_is_left_out(tmp_path
     write(tmp_path, {f"{number}.png": photo(number) for number in range(30)})
     rows = [["path", "label"], ["gone.png", "rose"], *([f"{number}.png", "rose"] for number in range(30))]
     examples = ingest(manifest(tmp_path / "list.csv", rows), max_unreadable_share=0.1)
-    assert report(examples)["left_out"] == [{"path": "gone.png", "reason": "there is no such file", "unreadable": True}]
+    (gone,) = report(examples)["left_out"]
+    assert (gone["path"], gone["reason"], gone["unreadable"]) == ("gone.png", "there is no such file", True)
+
+
+def boxes(brand: bytes, *compatible: bytes) -> bytes:
+    """The first box of a file of the ISO base media format."""
+    content = b"ftyp" + brand + bytes(4) + b"".join(compatible)
+    return struct.pack(">I", len(content) + 4) + content + bytes(64)
+
+
+def tiff(*tags: int, order: str = "<") -> bytes:
+    """A TIFF's header and first directory, with nothing behind them."""
+    entries = b"".join(struct.pack(f"{order}HHII", tag, 4, 1, 0) for tag in tags)
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}IH", 8, len(tags))
+    return head + entries + bytes(4)
+
+
+def converted(number: int, image_format: str, **options) -> bytes:
+    """A photo in a format that Pillow writes."""
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(number).integers(0, 256, (24, 36, 3), np.uint8)).resize((72, 48)).save(
+        file, image_format, **options
+    )
+    return file.getvalue()
+
+
+# What phones and cameras write, whatever the files are called.
+UNREAD = {
+    "HEIC": boxes(b"heic", b"mif1", b"heic"),
+    "AVIF": boxes(b"mif1", b"avif", b"miaf"),
+    "WebP": converted(1, "WEBP"),
+    "TIFF": converted(2, "TIFF"),
+    "JPEG 2000": converted(3, "JPEG2000"),
+    "JPEG XL": b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(20),
+    "RAW (DNG)": tiff(0x00FE, 0x010F, 0xC612),
+    "RAW": tiff(0x00FE, 0x010F, 0x014A, order=">"),
+    "RAW (Canon)": b"II*\0\x10\0\0\0CR\2\0" + bytes(30),
+    "RAW (Fujifilm)": b"FUJIFILMCCD-RAW 0201" + bytes(30),
+    "PSD": b"8BPS\0\1" + bytes(30),
+}
+
+
+def test_formats_are_told_by_content():
+    assert {name: file_format(content) for name, content in UNREAD.items()} == {name: name for name in UNREAD}
+    assert file_format(boxes(b"crx ", b"isom")) == "RAW (Canon)"
+    assert file_format(boxes(b"qt  ")) == file_format(boxes(b"isom", b"mp41")) == "video"
+    assert [file_format(photo(1)), file_format(converted(1, "JPEG")), file_format(converted(1, "BMP"))] == [
+        "PNG",
+        "JPEG",
+        "BMP",
+    ]
+    assert {file_format(text) for text in (b"", b"BMW, Audi and others", b"RIFF\0\0\0\0WAVE", b"II*\0\xff")} == {
+        "other",
+        "TIFF",
+    }
+    assert READ_BEGINNINGS == FILE_BEGINNINGS
+
+
+def test_photos_that_are_not_read_are_counted_by_format_and_named_ones_too(flowers, ingest):
+    names = {f"rose/IMG_{number}.{number}": content for number, content in enumerate(UNREAD.values())}
+    others = {"rose/clip.mov": boxes(b"qt  "), "tulip/notes.txt": b"nice ones", "tulip/more/1.png": photo(5)}
+    read = {"tulip/IMG_1.heic": converted(7, "JPEG"), "tulip/IMG_2": photo(70)}
+    write(flowers, names | others | read | {"rose/webp.jpg": UNREAD["WebP"], "rose/x.nef": b"?", "loose.jpg": photo(3)})
+    found = find_images(str(flowers))
+    assert len(found.photos) == 60 + 2 + 1  # what webp.jpg is, is seen when it is read
+    sentences = found.sentences()
+    assert len(sentences) == len(UNREAD) + 2
+    assert "1 file is HEIC, which is not read; JPEG, PNG, GIF and BMP are (rose/IMG_0.0)" in sentences
+    assert "1 file is of no format that is known (rose/x.nef)" in sentences
+    assert sentences[-1] == (
+        "passed over: 1 beside the class folders, 1 videos, 1 folders within class folders, 1 other files"
+    )
+    counted = report(ingest(flowers, max_unreadable_share=0.5))
+    kinds = kinds_left_out(counted)
+    assert kinds == {"WebP": 2, "unknown": 1} | {name: 1 for name in UNREAD if name != "WebP"}
+    assert counted["passed_over"] == found.passed_over
+    assert sum(sum(labels.values()) for labels in counted["examples"].values()) == 62
+    with pytest.raises(BrokenInput) as stopped:
+        ingest(flowers)
+    assert "flowers: 13 of 75 photos cannot be used: 2 WebP, 1 AVIF, 1 HEIC, 1 JPEG 2000" in str(stopped.value)
+    assert "`ingraph run --convert` makes JPEGs of most other formats" in str(stopped.value)
+    assert kinds_left_out({"left_out": {"column": "struct"}}) == {}
+
+
+def test_a_class_that_is_lost_stops_the_run_whatever_share_may_be(flowers, ingest):
+    write(flowers, {f"orchid/{number}.heic": UNREAD["HEIC"] for number in range(3)})
+    expected = r"flowers: no photo of the class 'orchid' can be used, of 3: 3 HEIC; `ingraph run --convert` makes"
+    with pytest.raises(BrokenInput, match=expected):
+        ingest(flowers, max_unreadable_share=0.9)
+
+
+def test_photos_are_made_jpeg_beside_themselves_once_and_take_their_places(tmp_path, ingest):
+    kinds = {"webp": "WEBP", "avif": "AVIF", "tif": "TIFF", "jp2": "JPEG2000"}
+    files = {
+        f"rose/{number}.{ending}": converted(number, kind)
+        for number, (ending, kind) in enumerate(item for item in kinds.items() for _ in range(6))
+    }
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    write(
+        tmp_path / "data",
+        files | {"rose/named.jpg": converted(40, "WEBP"), "rose/turned.webp": converted(41, "WEBP", exif=turned)},
+    )
+    write(
+        tmp_path / "data", {"rose/a.heic": UNREAD["HEIC"], "rose/b.cr2": UNREAD["RAW (Canon)"], "rose/c.png": photo(1)}
+    )
+    deep = Image.fromarray(np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16))
+    deep.save(tmp_path / "data/rose/deep.tiff")
+    data = str(tmp_path / "data")
+
+    done = convert_to_jpeg(unread_files(data), 10_000)
+    assert sorted(done.made) == sorted(["WebP"] * 8 + ["AVIF"] * 6 + ["TIFF"] * 7 + ["JPEG 2000"] * 6)
+    reasons = {Path(path).name: reason for path, reason in done.failed.items()}
+    assert set(reasons) == {"a.heic", "b.cr2"}
+    assert reasons["a.heic"].startswith("HEIC: ") and reasons["b.cr2"].startswith(
+        "RAW (Canon): only the camera maker's"
+    )
+
+    names = {Path(found.path).name for found in find_images(data).photos}
+    assert len(names) == 28 and "named.jpg.converted.jpg" in names and "named.jpg" not in names
+    with Image.open(f"{data}/rose/turned.webp.converted.jpg") as image:
+        assert image.size == (48, 72) and not image.getexif()
+    with Image.open(f"{data}/rose/deep.tiff.converted.jpg") as image:
+        assert np.abs(np.asarray(image.convert("L")).ravel() - np.arange(256.0)).max() < 6
+    assert set(unread_files(data)) == {f"{data}/rose/a.heic", f"{data}/rose/b.cr2"}
+    listed = manifest(tmp_path / "data/list.csv", [["path", "label"], ["rose/0.webp", "r"], ["rose/a.heic", "r"]])
+    found = find_images(str(listed))
+    assert [one.path for one in (*found.photos, *found.unread)] == ["rose/0.webp.converted.jpg", "rose/a.heic"]
+    examples = ingest(tmp_path / "data", max_unreadable_share=0.1)
+    assert kinds_left_out(report(examples)) == {"HEIC": 1, "RAW (Canon)": 1}
+    assert len(records(examples, "train")) + len(records(examples, "eval")) == 28
+
+
+def test_what_is_too_large_to_be_read_is_not_converted_either(tmp_path):
+    write(tmp_path, {"rose/1.webp": converted(1, "WEBP"), "rose/2.webp": b"RIFF\0\0\0\0WEBPVP8 "})
+    done = convert_to_jpeg(unread_files(str(tmp_path)), 72 * 48 - 1)
+    assert done.made == []
+    assert done.failed[f"{tmp_path}/rose/1.webp"] == "WebP: 72x48, at most 3455 pixels are allowed"
+    assert done.failed[f"{tmp_path}/rose/2.webp"].startswith("WebP: ")
+    with pytest.raises(BrokenInput, match="--convert writes JPEGs beside files of this machine"):
+        unread_files("gs://bucket/flowers")
 
 
 def test_too_many_photos_that_cannot_be_used_stop_the_run(flowers, ingest):

@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -18,7 +19,7 @@ from serving.reference_predictions import example_id
 from trainers.errors import TrainingError
 from trainers.fitting import training_folder
 from trainers.image.backbones import backbone_blocks, image_backbone
-from trainers.image.batches import ImageTraining, augmented
+from trainers.image.batches import FrozenFeatures, ImageTraining, augmented, frozen_features, greyed
 from trainers.image.fine_tuning import compile_classifier, fine_tuned
 from trainers.image.heads import chosen_blocks, ridge_head
 from trainers.image.models import ImageClassifier
@@ -60,7 +61,9 @@ def photos(count: int = 60, bad: tuple[int, ...] = (), unlabelled: tuple[int, ..
 def training(folder: Path, of: Images | None = None, **options) -> ImageTraining:
     folder.mkdir(exist_ok=True)
     of = of or photos()[0]
-    chosen = FineTuneOptions(mode="fine_tune", **{"backbone": "MobileNet", **options})
+    # These classes are told by their colours alone.
+    changes = {"grey": 0, **options.pop("augmentation", {})}
+    chosen = FineTuneOptions(mode="fine_tune", augmentation=changes, **{"backbone": "MobileNet", **options})
     return ImageTraining(of, read_image_split(of), CLASSES, "minus_one_to_one", chosen, folder)
 
 
@@ -211,10 +214,10 @@ def test_a_folder_is_found_again_by_the_same_training_only_and_gone_when_it_has_
 def test_ridge_head_finds_classes_and_does_not_take_noise_for_knowledge():
     chance = np.random.default_rng(0)
     labels = np.arange(90) % 3
-    noise = chance.normal(size=[1, 90, 40])
-    told = ridge_head(noise + 4 * np.eye(40)[labels], labels, 3, np.ones(90))
+    noise, all_rows = chance.normal(size=[90, 40]), np.arange(90)
+    told = ridge_head(noise + 4 * np.eye(40)[labels], labels, 3, np.ones(90), all_rows)
     assert told.accuracy > 0.9
-    assert ridge_head(noise, labels, 3, np.ones(90)).accuracy < 0.55
+    assert ridge_head(noise, labels, 3, np.ones(90), all_rows).accuracy < 0.55
     unseen = chance.normal(size=[300, 40]) + 4 * np.eye(40)[np.arange(300) % 3]
     logits = ((unseen - told.mean) / told.deviation) @ told.kernel + told.bias
     assert (logits.argmax(axis=1) == np.arange(300) % 3).mean() > 0.8
@@ -236,7 +239,7 @@ def test_ridge_heads_leave_one_out_accuracy_is_that_of_leaving_each_one_out():
             solved = np.linalg.solve(design.T @ design + penalty * np.diag([1, 1, 1, 0]), design.T @ targets[others])
             right += (np.append(rows[row], 1) @ solved).argmax() == labels[row]
         best = max(best, right / 30)
-    assert ridge_head(features[None], labels, 2, np.ones(30)).accuracy == pytest.approx(best)
+    assert ridge_head(features, labels, 2, np.ones(30), np.arange(30)).accuracy == pytest.approx(best)
 
 
 def test_balanced_class_weights_make_a_rare_class_count(tmp_path):
@@ -251,12 +254,12 @@ def test_balanced_class_weights_make_a_rare_class_count(tmp_path):
     assert balanced.class_weights[:2].tolist() == pytest.approx([25 / 15, 25 / 60])
     chance = np.random.default_rng(0)
     labels = np.arange(200) % 10 == 0
-    features = chance.normal(size=[1, 200, 2]) + labels[None, :, None]
+    features, rows = chance.normal(size=[200, 2]) + labels[:, None], np.arange(200)
     found = [
-        ((features[0] - head.mean) / head.deviation @ head.kernel + head.bias).argmax(axis=1).mean()
+        ((features - head.mean) / head.deviation @ head.kernel + head.bias).argmax(axis=1).mean()
         for head in (
-            ridge_head(features, labels.astype(int), 2, np.ones(200)),
-            ridge_head(features, labels.astype(int), 2, np.where(labels, 5.0, 0.55)),
+            ridge_head(features, labels.astype(int), 2, np.ones(200), rows),
+            ridge_head(features, labels.astype(int), 2, np.where(labels, 5.0, 0.55), rows),
         )
     ]
     assert found[0] < 0.1 < found[1]
@@ -278,11 +281,67 @@ def test_smoothed_labels_punish_certainty(tmp_path):
 def test_the_blocks_that_tell_the_classes_are_chosen():
     chance = np.random.default_rng(0)
     labels = np.arange(60) % 3
-    noise = {name: chance.normal(size=[1, 60, 5]) for name in "abcde"}
+    noise = {name: chance.normal(size=[60, 5]) for name in "abcde"}
     features = dict(noise)
-    features["b"] = noise["b"] + 8 * (labels == 0)[None, :, None]
-    features["c"] = noise["c"] + 8 * (labels == 1)[None, :, None]
-    assert chosen_blocks(features, labels, 3, np.ones(60)) == ["b", "c"]
+    features["b"] = noise["b"] + 8 * (labels == 0)[:, None]
+    features["c"] = noise["c"] + 8 * (labels == 1)[:, None]
+    assert chosen_blocks(features, labels, 3, np.ones(60), np.arange(60)) == ["b", "c"]
+
+
+def test_rows_of_copies_do_not_judge_and_follow_the_photos_that_are_chosen():
+    values = np.arange(14.0)[:, None]
+    found = FrozenFeatures({"b": values}, np.array([*range(10), 1, 4, 5, 8]))
+    assert found.judged.tolist() == [0, 2, 3, 6, 7, 9]
+    some = found.of_photos(np.array([1, 2, 5, 9]))
+    assert some.values["b"].ravel().tolist() == [1, 2, 5, 9, 10, 12]
+    assert some.photos.tolist() == [0, 1, 2, 3, 0, 2]
+    assert FrozenFeatures({}, np.tile(np.arange(3), 2)).judged.tolist() == [0, 1, 2]
+
+
+def test_a_grey_copy_of_some_photos_is_among_the_frozen_features(tmp_path):
+    pixels = keras.Input([32, 32, 3])
+    mean = keras.Model(pixels, {"mean": keras.ops.mean(pixels, axis=(1, 2))})
+    task = training(tmp_path, augmentation={"grey": 0.2})
+    found = frozen_features(mean, task, "some")
+    assert len(found.photos) == 60 + 12
+    colour, grey = found.values["mean"][:60], found.values["mean"][60:]
+    luma = colour @ [0.299, 0.587, 0.114]
+    np.testing.assert_allclose(grey, np.tile(luma[found.photos[60:], None], [1, 3]), atol=1e-5)
+    assert len(frozen_features(mean, training(tmp_path, augmentation={"grey": 0}), "none").photos) == 60
+    both = training(tmp_path, augmentation={"flip": True, "grey": 1, "copies": 2})
+    changed = frozen_features(mean, both, "copies").values["mean"]
+    assert changed.shape == (180, 3)
+    np.testing.assert_allclose(changed[60:], np.tile(luma[:, None], [2, 3]), atol=1e-5)
+
+
+def test_grey_photos_are_told_too_where_colours_tell_the_classes_of_the_others(tmp_path, weights_file):
+    def transform(grey: bool, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
+        numbers = tf.strings.to_number(serialized, tf.int64)
+        labels = numbers % CLASSES
+        rows = tf.range(32)
+        # Stripes that lie, stand and cross, in the colour of their class.
+        lying = tf.cast(tf.where(rows % 8 < 4, 0.5, -0.5)[:, None] * tf.ones([32, 32]), tf.float32)
+        stripes = tf.gather(tf.stack([lying, tf.transpose(lying), lying + tf.transpose(lying)]), labels)[..., None]
+        noise = tf.map_fn(
+            lambda n: tf.random.stateless_uniform([32, 32, 3], [1, n], -0.2, 0.2),
+            numbers,
+            fn_output_signature=tf.float32,
+        )
+        pixels = 0.6 * tf.one_hot(labels, 3)[:, None, None] + 0.3 * stripes + noise
+        pixels = greyed(pixels) if grey else pixels
+        return {"image": pixels, "error": tf.fill(tf.shape(numbers), ""), "label": labels}
+
+    records = tf.data.Dataset.from_tensor_slices([str(number) for number in range(60)])
+    coloured, grey = (Images(records, partial(transform, grey)) for grey in (False, True))
+    options = {"weights": weights_file, "blocks": ["conv_dw_2"]}
+    usual = AugmentationOptions().model_dump()
+    told, untold = (
+        fine_tuned(training(tmp_path / name, coloured, **options, augmentation=changes), PIXELS)
+        for name, changes in (("told", usual), ("untold", {"grey": 0}))
+    )
+    right = [(predictions(told, of).argmax(axis=1) == np.arange(60) % CLASSES).mean() for of in (coloured, grey)]
+    assert usual["grey"] > 0 and min(right) > 0.95
+    assert (predictions(untold, grey).argmax(axis=1) == np.arange(60) % CLASSES).mean() < 0.8
 
 
 def test_changed_photos_are_flipped_cropped_and_recoloured_within_their_range():
@@ -290,7 +349,8 @@ def test_changed_photos_are_flipped_cropped_and_recoloured_within_their_range():
     seed = tf.constant([3, 4], tf.int64)
 
     def change(**options) -> np.ndarray:
-        return augmented(pixels, AugmentationOptions(**options), "minus_one_to_one", seed).numpy()
+        changes = AugmentationOptions(**{"grey": 0} | options)
+        return augmented(pixels, changes, "minus_one_to_one", seed).numpy()
 
     flipped = change(flip=True)
     is_flipped = (flipped == pixels.numpy()[:, :, ::-1]).all(axis=(1, 2, 3))
@@ -301,8 +361,13 @@ def test_changed_photos_are_flipped_cropped_and_recoloured_within_their_range():
     recoloured = change(colour=0.5)
     assert recoloured.min() >= -1 and recoloured.max() <= 1 and (recoloured != pixels.numpy()).mean() > 0.5
     np.testing.assert_array_equal(change(), pixels)
+    grey = change(grey=0.5)
+    is_grey = (grey == grey[..., :1]).all(axis=(1, 2, 3))
+    assert 8 < is_grey.sum() < 32
+    np.testing.assert_array_equal(grey[~is_grey], pixels.numpy()[~is_grey])
+    np.testing.assert_allclose(grey[is_grey][..., 0], (pixels.numpy() @ [0.299, 0.587, 0.114])[is_grey], atol=1e-6)
     np.testing.assert_array_equal(change(flip=True, crop=0.2, colour=0.2), change(flip=True, crop=0.2, colour=0.2))
-    other = augmented(pixels, AugmentationOptions(crop=0.5), "minus_one_to_one", tf.constant([3, 5], tf.int64))
+    other = augmented(pixels, AugmentationOptions(crop=0.5, grey=0), "minus_one_to_one", tf.constant([3, 5], tf.int64))
     assert np.abs(other - cropped).max() > 0.1
 
 

@@ -11,9 +11,18 @@ import tensorflow as tf
 from pydantic import ValidationError
 
 from trainers.errors import TrainingError
-from trainers.image.options import IMAGENET, WrapOptions, read_label_file, read_trainer_options
-from trainers.image.wrap import wrapped_classifier
-from transform.options import ImageOptions
+from trainers.image.models import ImageClassifier
+from trainers.image.options import (
+    IMAGENET,
+    WrapOptions,
+    keras_pixel_format,
+    read_label_file,
+    read_trainer_options,
+)
+from trainers.image.splits import Images
+from trainers.image.wrap import ScalingTrials, check_scaling, tried_scalings, wrapped_classifier
+from transform.image import scale, unscaled
+from transform.options import ImageOptions, PixelFormat
 
 SIZE, CLASSES = 16, 4
 PIXELS = np.random.default_rng(0).uniform(-1, 1, [5, SIZE, SIZE, 3]).astype(np.float32)
@@ -207,6 +216,117 @@ def test_imagenet_weights_that_cannot_be_downloaded_name_the_alternatives(tmp_pa
         "set trainer.weights to a .weights.h5 file with the head, or trainer.classifier to a .keras file or a "
         "directory of a SavedModel"
     )
+
+
+def saved(path: Path, layers: list[keras.layers.Layer]) -> str:
+    keras.Sequential([keras.Input([SIZE, SIZE + 4, 3]), *layers, *small_head()]).save(path)
+    return str(path)
+
+
+def small_head() -> list[keras.layers.Layer]:
+    return [keras.layers.Conv2D(2, 3), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(CLASSES)]
+
+
+IMAGENET_MEAN, IMAGENET_VARIANCE = [0.485, 0.456, 0.406], [0.229**2, 0.224**2, 0.225**2]
+
+
+@pytest.mark.parametrize(
+    ("layers", "scaling"),
+    [
+        ([keras.layers.Rescaling(1 / 255)], "raw"),
+        ([keras.layers.RandomFlip(), keras.layers.Rescaling(1 / 127.5, -1)], "raw"),
+        ([keras.layers.Rescaling(2.0, -1.0)], "zero_to_one"),
+        ([keras.layers.Rescaling(127.5, 127.5)], "minus_one_to_one"),
+        ([keras.layers.Normalization(mean=IMAGENET_MEAN, variance=IMAGENET_VARIANCE)], "zero_to_one"),
+        (
+            [
+                keras.layers.Rescaling(1 / 255),
+                keras.layers.Normalization(mean=IMAGENET_MEAN, variance=IMAGENET_VARIANCE),
+            ],
+            "raw",
+        ),
+        ([keras.layers.Rescaling(7.0)], None),
+        ([], None),
+    ],
+)
+def test_the_first_layers_of_a_keras_file_say_its_scaling(tmp_path, layers, scaling):
+    path = saved(tmp_path / "photos.keras", layers)
+    options = WrapOptions(mode="wrap", classifier=path)
+    assert options.pixel_format() == PixelFormat(SIZE, SIZE + 4, scaling)
+    if scaling is None:
+        with pytest.raises(
+            ValueError, match=r"preprocessing\.scaling is missing, and nothing that can be read of train"
+        ):
+            ImageOptions().completed(options.pixel_format(), ())
+    given = ImageOptions(scaling="zero_to_one").completed(options.pixel_format(), ("a", "b"))
+    assert (given.height, given.width, given.scaling) == (SIZE, SIZE + 4, "zero_to_one")
+
+
+def test_arithmetic_and_the_name_of_an_architecture_say_the_scaling_too(tmp_path):
+    pixels = keras.Input([32, 32, 3])
+    backbone = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(32, 32, 3), pooling="avg")
+    scaled = keras.Model(pixels, backbone(keras.applications.mobilenet_v2.preprocess_input(pixels)))
+    backbone.save(tmp_path / "named.keras")
+    scaled.save(tmp_path / "scaled.keras")
+    keras.Model(pixels, backbone(pixels)).save(tmp_path / "within.keras")
+    read = {name: keras_pixel_format(tmp_path / f"{name}.keras") for name in ("named", "scaled", "within")}
+    assert read == {
+        "named": PixelFormat(32, 32, "minus_one_to_one"),
+        "scaled": PixelFormat(32, 32, "raw"),
+        "within": PixelFormat(32, 32, "minus_one_to_one"),
+    }
+
+
+def test_of_what_is_no_keras_model_and_of_a_saved_model_no_scaling_is_known(tmp_path):
+    (tmp_path / "text.keras").write_text("hello")
+    assert keras_pixel_format(tmp_path / "text.keras").scaling is None
+    assert WrapOptions(mode="wrap", classifier=f"{tmp_path}/hub").pixel_format().scaling is None
+    assert WrapOptions(mode="wrap", classifier="EfficientNetB0").pixel_format() == PixelFormat(224, 224, "raw")
+
+
+def trials(labelled: int, chosen: str, trained_with: str = "minus_one_to_one") -> ScalingTrials:
+    """Photos of four colours, of which some have labels, before a classifier that was trained with one scaling."""
+    source = np.random.default_rng(3)
+    truth = source.integers(0, CLASSES, 40)
+    centres = np.array([[60, 60, 60], [200, 70, 60], [60, 200, 80], [200, 200, 190]])
+    colours = (centres[truth] + source.normal(0, 15, [40, 3])).clip(0, 255).astype(np.float32)
+    pixels = np.tile(colours[:, None, None], [1, 4, 4, 1])
+
+    def predict(given: tf.Tensor) -> tf.Tensor:
+        raw = unscaled(tf.reduce_mean(given, [1, 2]), trained_with)
+        return tf.nn.softmax(-tf.reduce_sum((raw[:, None] - centres[None].astype(np.float32)) ** 2, axis=2) / 6000)
+
+    batch = {
+        "record": tf.constant([str(number) for number in range(40)]),
+        "image": scale(tf.constant(pixels), chosen),
+        "label": tf.constant(np.where(np.arange(40) < labelled, truth, -1)),
+        "error": tf.constant([""] * 39 + ["image is damaged"]),
+    }
+    photos = Images(tf.data.Dataset.range(40), lambda numbers: {k: tf.gather(v, numbers) for k, v in batch.items()})
+    classifier = ImageClassifier(predict, None)
+    return tried_scalings(classifier, ImageOptions(height=4, width=4, scaling=chosen), photos)
+
+
+@pytest.mark.parametrize("labelled", [0, 39])
+@pytest.mark.parametrize("right", ["minus_one_to_one", "zero_to_one", "raw"])
+def test_a_wrong_scaling_is_refused_and_the_right_one_is_not(labelled, right):
+    for chosen in ("minus_one_to_one", "zero_to_one", "raw"):
+        found = trials(labelled, chosen, right)
+        if chosen == right:
+            check_scaling(found, chosen)
+            assert found.trials[chosen].labels == CLASSES and found.photos == 39
+            assert f"{chosen}: confidence 0." in str(found) and ("right" in str(found)) == (labelled > 0)
+            assert found.as_provenance()["scalings"]["told"] == labelled
+        else:
+            with pytest.raises(TrainingError, match=f"{chosen} looks wrong, .* as {right}: answers to 39 photos"):
+                check_scaling(found, chosen)
+
+
+def test_without_photos_no_scaling_is_tried():
+    empty = Images(tf.data.Dataset.range(0), lambda numbers: {})
+    found = tried_scalings(ImageClassifier(lambda pixels: pixels, None), PREPROCESSING, empty)
+    check_scaling(found, "raw")
+    assert found.as_provenance() == {}
 
 
 @pytest.mark.parametrize(

@@ -10,20 +10,32 @@ import pytest
 import tensorflow as tf
 import tensorflow_transform as tft
 import tensorflow_transform.beam as tft_beam
-from PIL import Image
+from PIL import Image, ImageOps
 from tfx_bsl.public import tfxio
 
 from pipeline.runners.local import BEAM_PIPELINE_ARGS
 from transform.errors import PreprocessingError
-from transform.image import DAMAGED, preprocessing_fn, scale, usable_pixels
-from transform.image_decoding import UNKNOWN_FORMAT, UNSUPPORTED_BMP, checked_image, decode_image, first_gif_frame
+from transform.image import DAMAGED, preprocessing_fn, scale, unscaled, usable_pixels
+from transform.image_decoding import (
+    UNKNOWN_FORMAT,
+    UNSUPPORTED_BMP,
+    checked_image,
+    decode_image,
+    exif_orientations,
+    first_gif_frame,
+)
 from transform.options import ImageOptions, LabelOptions
 
 RED, BLUE, WHITE = (200, 30, 10), (10, 60, 220), (250, 250, 250)
 HEIGHT, WIDTH = 40, 60
 MAX_PIXELS = 10_000
 OPTIONS = ImageOptions(
-    label=LabelOptions(column="label", names={"r": "rose"}), height=4, width=6, scaling="raw", max_pixels=MAX_PIXELS
+    label=LabelOptions(column="label", names={"r": "rose"}),
+    height=4,
+    width=6,
+    scaling="raw",
+    antialias=False,
+    max_pixels=MAX_PIXELS,
 )
 
 
@@ -205,6 +217,216 @@ def test_pixels_are_those_of_decode_image_and_resize(prepare):
     np.testing.assert_array_equal(prepare([file])[0][0], expected)
 
 
+def exif(orientation: int, order: str = "<", kind: int = 3, count: int = 1, before: int = 0) -> bytes:
+    """EXIF data with the orientation, behind `before` other entries; `<` is Intel's order of bytes, `>` Motorola's."""
+    others = [struct.pack(f"{order}HHII", 0x010F, 2, 4, 0)] * before
+    entry = struct.pack(f"{order}HHIHH", 0x0112, kind, count, orientation, 0)
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}IH", 8, before + 1)
+    return head + b"".join([*others, entry]) + bytes(4)
+
+
+def segment(marker: int, content: bytes) -> bytes:
+    return bytes([0xFF, marker]) + struct.pack(">H", len(content) + 2) + content
+
+
+def jpeg_with(jpeg: bytes, *segments: bytes) -> bytes:
+    """A JPEG with segments behind its first marker."""
+    return jpeg[:2] + b"".join(segments) + jpeg[2:]
+
+
+def png_with_exif(file: bytes, content: bytes) -> bytes:
+    """A PNG with a chunk eXIf behind its header."""
+    chunk = struct.pack(">I", len(content)) + b"eXIf" + content + struct.pack(">I", zlib.crc32(b"eXIf" + content))
+    return file[:33] + chunk + file[33:]
+
+
+def orientation(file: bytes) -> int:
+    return int(exif_orientations(tf.constant([file]))[0])
+
+
+# How a camera that is held so stores what is upright; None where that is as it is.
+STORED = {
+    1: None,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+
+
+def stored(image: Image.Image, number: int) -> Image.Image:
+    way = STORED[number]
+    return image if way is None else image.transpose(way)
+
+
+@pytest.fixture(scope="module")
+def prepare_square():
+    options = OPTIONS.model_copy(update={"height": 6, "antialias": True})
+    return tf.function(lambda images: usable_pixels(images, options), autograph=False)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_photos_are_turned_as_exif_says_in_each_of_the_eight_ways(prepare, prepare_square, order):
+    upright = encoded(flag(), "PNG")
+    pngs = [png_with_exif(encoded(stored(flag(), way), "PNG"), exif(way, order, before=way)) for way in STORED]
+    jpegs = [
+        jpeg_with(encoded(stored(flag(), way), "JPEG", quality=98), segment(0xE1, b"Exif\0\0" + exif(way, order)))
+        for way in STORED
+    ]
+    opened = [ImageOps.exif_transpose(Image.open(io.BytesIO(file))) for file in jpegs]
+    assert [np.asarray(image)[10, 50].argmax() for image in opened] == [2] * 8  # Pillow reads the same in them
+    assert exif_orientations(tf.constant(pngs + jpegs)).numpy().tolist() == [*STORED, *STORED]
+
+    pixels, errors = prepare([upright, *pngs, *jpegs])
+    assert errors == [""] * 17
+    np.testing.assert_allclose(pixels[1:9], np.tile(pixels[0], [8, 1, 1, 1]), atol=1e-3)
+    np.testing.assert_allclose(pixels[9:], np.tile(pixels[0], [8, 1, 1, 1]), atol=25)  # JPEG at the edges of colours
+    square = prepare_square(tf.constant([upright, *pngs]))[0].numpy()
+    np.testing.assert_allclose(square, np.tile(square[0], [9, 1, 1, 1]), atol=1e-3)
+    assert not np.allclose(square[0], square[0][::-1], atol=50) and not np.allclose(
+        square[0], square[0][:, ::-1], atol=50
+    )
+
+
+def test_a_photo_without_exif_has_the_same_bits_beside_photos_that_are_turned(prepare):
+    plain = GOOD["JPEG"][0]
+    turned = jpeg_with(plain, segment(0xE1, b"Exif\0\0" + exif(6)))
+    (alone,), _ = prepare([plain])
+    pixels, _ = prepare([turned, plain, turned])
+    np.testing.assert_array_equal(pixels[1], alone)
+    assert not np.array_equal(pixels[0], alone)
+
+
+def test_exif_is_found_behind_other_segments_and_only_where_it_belongs():
+    jpeg = GOOD["JPEG"][0]
+    app1 = segment(0xE1, b"Exif\0\0" + exif(6, ">"))
+    xmp = segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + b"x" * 300)
+    profile = segment(0xE2, b"ICC_PROFILE\0" + bytes(60_000))
+    behind_tables = jpeg.index(b"\xff\xc0")
+    assert orientation(jpeg_with(jpeg, xmp, profile, app1)) == 6
+    assert orientation(jpeg_with(jpeg, b"\xff" * 3, app1)) == 6  # a marker may be filled up
+    assert orientation(jpeg[:behind_tables] + app1 + jpeg[behind_tables:]) == 6
+    assert orientation(jpeg_with(jpeg, app1, segment(0xE1, b"Exif\0\0" + exif(3)))) == 6
+    # In a preview within another segment, behind the pixels, and in no image at all.
+    assert orientation(jpeg_with(jpeg, segment(0xED, b"\xff\xd8" + app1))) == 1
+    assert orientation(jpeg + app1) == 1
+    assert orientation(b"Exif\0\0" + exif(6)) == 1
+    assert orientation(b"") == 1
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        exif(0),
+        exif(9),
+        exif(6, kind=2),
+        exif(6, count=2),
+        exif(6)[:9],
+        exif(6)[:-8],
+        b"XX" + exif(6)[2:],
+        b"II*\0" + struct.pack("<I", 2**31 - 1) + exif(6)[8:],
+        b"II*\0" + struct.pack("<I", 2**32 - 4) + exif(6)[8:],
+        b"II*\0" + struct.pack("<I", 4) + exif(6)[8:],
+        exif(6)[:8] + struct.pack("<H", 0) + exif(6)[10:],
+        b"",
+    ],
+)
+def test_damaged_exif_is_ignored(prepare, content):
+    jpeg, file = GOOD["JPEG"][0], GOOD["PNG"][0]
+    damaged = [jpeg_with(jpeg, segment(0xE1, b"Exif\0\0" + content)), png_with_exif(file, content)]
+    pixels, errors = prepare([*damaged, jpeg, file])
+    assert errors == [""] * 4
+    np.testing.assert_array_equal(pixels[:2], pixels[2:])
+
+
+def test_no_bytes_of_exif_break_a_photo_or_its_neighbours(prepare):
+    source = np.random.default_rng(4)
+    good = jpeg_with(GOOD["JPEG"][0], segment(0xE1, b"Exif\0\0" + exif(1, before=3)))
+    files = []
+    for _ in range(60):
+        bytes_ = bytearray(good)
+        for place in source.integers(4, 90, size=source.integers(1, 4)):
+            bytes_[place] = source.integers(256)
+        files.append(bytes(bytes_))
+    pixels, errors = prepare([*files, GOOD["PNG"][0]])
+    assert set(errors) <= {"", DAMAGED, "image has 2 scans, at most 64 are allowed"} and errors.count("") > 40
+    np.testing.assert_array_equal(pixels[-1], prepare([GOOD["PNG"][0]])[0][0])
+    assert exif_orientations(tf.constant([good[:length] for length in range(0, 120)])).numpy().max() == 1
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_rows": 1}, {"subsampling": 0}])
+def test_a_jpeg_that_lacks_only_its_end_marker_is_a_photo(prepare, options):
+    source = np.random.default_rng(6)
+    file = encoded(Image.fromarray(source.integers(0, 256, [48, 64, 3], dtype=np.uint8)), "JPEG", **options)
+    assert file.endswith(b"\xff\xd9")
+    pixels, errors = prepare([file, file[:-2], file[:-1], GOOD["PNG"][0]])
+    assert errors == [""] * 4
+    np.testing.assert_array_equal(pixels[1], pixels[0])
+    np.testing.assert_array_equal(pixels[2], pixels[0])
+    cut = [file[:-missing] for missing in (12, 40, 200, 1000)]
+    pixels, errors = prepare([*cut, GOOD["PNG"][0]])
+    assert errors == [DAMAGED] * 4 + [""] and not pixels[:4].any()
+
+
+def scene(height: int, width: int) -> Image.Image:
+    """Stripes that are fine in a large photo, over a slope; the same scene at each size."""
+    source = np.random.default_rng(8).integers(0, 256, [24, 32, 3], dtype=np.uint8)
+    large = np.asarray(Image.fromarray(source).resize((1600, 1200), Image.Resampling.BICUBIC)).astype(np.float32)
+    large = large * 0.6 + 40 * ((np.arange(1600) % 2)[None, :, None] + (np.arange(1200) % 3 > 1)[:, None, None])
+    photo = Image.fromarray(large.clip(0, 255).astype(np.uint8))
+    return photo if (height, width) == (1200, 1600) else photo.resize((width, height), Image.Resampling.BOX)
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG"])
+def test_with_antialiasing_a_scene_looks_the_same_from_cameras_of_different_sizes(image_format):
+    files = [encoded(scene(*size), image_format) for size in ((1200, 1600), (600, 800), (300, 400), (150, 200))]
+
+    def seen_as(antialias: bool) -> np.ndarray:
+        options = ImageOptions(height=75, width=75, scaling="raw", antialias=antialias)
+        return usable_pixels(tf.constant(files), options)[0].numpy()
+
+    smooth, sharp = seen_as(True), seen_as(False)
+    assert np.abs(smooth[1:] - smooth[0]).mean() < 2
+    assert np.abs(sharp[1:] - sharp[0]).mean() > 5
+
+
+def test_antialiasing_leaves_photos_that_are_enlarged_as_they_were():
+    files = tf.constant([GOOD["JPEG"][0]])
+    with_it, without = (
+        usable_pixels(files, ImageOptions(height=80, width=90, scaling="raw", antialias=antialias))[0].numpy()
+        for antialias in (True, False)
+    )
+    np.testing.assert_array_equal(with_it, without)
+
+
+def test_corners_can_be_aligned_as_tensorflow_js_does():
+    options = ImageOptions(height=5, width=7, scaling="raw", align_corners=True)
+    assert not options.antialias
+    assert ImageOptions.model_validate_json(options.model_dump_json()) == options
+    pixels = usable_pixels(tf.constant([GOOD["PNG"][0]]), options)[0].numpy()[0]
+    image = np.asarray(flag()).astype(np.float32)
+    rows, columns = np.linspace(0, HEIGHT - 1, 5), np.linspace(0, WIDTH - 1, 7)
+
+    def between(values: np.ndarray, places: np.ndarray) -> np.ndarray:
+        low = np.minimum(places.astype(int), len(values) - 2)
+        share = (places - low).reshape(-1, 1, 1)
+        return values[low] * (1 - share) + values[low + 1] * share
+
+    expected = between(between(image, rows).transpose(1, 0, 2), columns).transpose(1, 0, 2)
+    np.testing.assert_allclose(pixels, expected, atol=1e-2)
+    with pytest.raises(ValueError, match="align_corners and antialias are both given"):
+        ImageOptions(align_corners=True, antialias=True)
+
+
+@pytest.mark.parametrize("scaling", ["minus_one_to_one", "zero_to_one", "raw"])
+def test_a_scaling_can_be_taken_back(scaling):
+    values = tf.constant([0.0, 51.0, 255.0])
+    np.testing.assert_allclose(unscaled(scale(values, scaling), scaling), values, atol=1e-4)
+
+
 def test_a_photo_of_exactly_the_allowed_size_is_decoded():
     file = GOOD["PNG"][0]
     assert decode_image(tf.constant(file), HEIGHT * WIDTH)[1] == b""
@@ -238,7 +460,7 @@ def test_colours_are_scaled_to_the_range_asked_for(scaling, expected):
 
 ROWS = [
     {"image": GOOD["PNG"][0], "label": b"tulip"},
-    {"image": GOOD["JPEG"][0], "label": b"r"},
+    {"image": jpeg_with(GOOD["JPEG"][0], segment(0xE1, b"Exif\0\0" + exif(6))), "label": b"r"},
     {"image": BAD["text"][0], "label": b"aster"},
     {"image": GOOD["GIF"][0]},
     {"label": b"r"},

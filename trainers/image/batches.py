@@ -78,7 +78,7 @@ def augmented(pixels: tf.Tensor, options: AugmentationOptions, scaling: Scaling,
         seed: int64 [2]; the same seed makes the same changes.
     """
     count = tf.shape(pixels)[0]
-    seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 6))
+    seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 7))
     if options.flip:
         flipped = tf.random.stateless_uniform([count, 1, 1, 1], seeds[0]) < 0.5
         pixels = tf.where(flipped, tf.reverse(pixels, [2]), pixels)
@@ -89,8 +89,17 @@ def augmented(pixels: tf.Tensor, options: AugmentationOptions, scaling: Scaling,
         cropped = tf.image.crop_and_resize(pixels, boxes, tf.range(count), tf.shape(pixels)[1:3])
         pixels = tf.ensure_shape(cropped, pixels.shape)
     if options.colour:
-        pixels = _recoloured(pixels, options.colour, _RANGES[scaling], seeds[3:])
+        pixels = _recoloured(pixels, options.colour, _RANGES[scaling], seeds[3:6])
+    if options.grey:
+        chosen = tf.random.stateless_uniform([count, 1, 1, 1], seeds[6]) < options.grey
+        pixels = tf.where(chosen, greyed(pixels), pixels)
     return pixels
+
+
+def greyed(pixels: tf.Tensor) -> tf.Tensor:
+    """The photos without their colours, as a grey file is decoded: the same shape and range."""
+    grey = tf.reduce_sum(pixels * tf.constant(_LUMA), axis=3, keepdims=True)
+    return tf.broadcast_to(grey, tf.shape(pixels))
 
 
 def _recoloured(pixels: tf.Tensor, share: float, limits: tuple[float, float], seeds: list[tf.Tensor]) -> tf.Tensor:
@@ -159,11 +168,43 @@ def _kept(options: FineTuneOptions) -> Callable[[Batch], Batch]:
 BATCH_SIZE = 32
 
 
-def frozen_features(model: keras.Model, training: ImageTraining, name: str) -> dict[str, np.ndarray]:
-    """Output name -> what the model gives for each usable photo, [copies, n, ...], mapped from a file.
+@dataclass(frozen=True)
+class FrozenFeatures:
+    """What a model gives for photos, and for changed copies of them.
 
-    Copy 0 is of the photos as they are, the others of changed ones. Where an earlier, killed training has left the
-    files complete, they are read.
+    Attributes:
+        values: output name -> [rows, ...]; the first rows are of the photos as they are.
+        photos: int64 [rows], of which photo each row is.
+    """
+
+    values: Mapping[str, np.ndarray]
+    photos: np.ndarray
+
+    def of_photos(self, chosen: np.ndarray) -> FrozenFeatures:
+        """The rows of some photos, in memory, which are counted anew.
+
+        Args:
+            chosen: int64 [m], ascending.
+        """
+        kept = np.isin(self.photos, chosen)
+        values = {name: rows[kept] for name, rows in self.values.items()}
+        return FrozenFeatures(values, np.searchsorted(chosen, self.photos[kept]))
+
+    @property
+    def judged(self) -> np.ndarray:
+        """int64 [m]: rows to compare by: of the photos as they are, without those that have copies, if most have none.
+
+        What is learned from a copy of a photo makes the photo easier.
+        """
+        copies = np.bincount(self.photos)
+        alone = np.flatnonzero(copies == 1)
+        return alone if 2 * len(alone) >= len(copies) else np.arange(len(copies))
+
+
+def frozen_features(model: keras.Model, training: ImageTraining, name: str) -> FrozenFeatures:
+    """What the model gives for each usable photo and its changed copies, mapped from files.
+
+    Where an earlier, killed training has left the files complete, they are read.
 
     Args:
         model: pixels -> tensors by name. Those with a height and width are kept as float16, vectors as float32.
@@ -177,18 +218,30 @@ def frozen_features(model: keras.Model, training: ImageTraining, name: str) -> d
         unfinished.mkdir(exist_ok=True)
         _compute(model, training, shapes, unfinished)
         unfinished.rename(folder)
-    return {output: np.load(_file(folder, output), mmap_mode="r") for output in shapes}
+    values = {output: np.load(_file(folder, output), mmap_mode="r") for output in shapes}
+    return FrozenFeatures(values, _photos_of_rows(training))
+
+
+def _photos_of_rows(training: ImageTraining) -> np.ndarray:
+    """int64 [rows]: the photos as they are, and their changed copies, or the grey ones of some of them."""
+    changes, photos = training.options.augmentation, np.arange(len(training.split.labels))
+    if changes.changes:
+        return np.tile(photos, 1 + changes.copies)
+    chance = np.random.default_rng(training.options.seed)
+    return np.concatenate([photos, np.sort(chance.permutation(photos)[: round(changes.grey * len(photos))])])
 
 
 def _compute(model: keras.Model, training: ImageTraining, shapes: Mapping[str, tuple[int, ...]], folder: Path) -> None:
     changes, seed, scaling = training.options.augmentation, training.options.seed, training.scaling
-    copies = 1 + changes.copies * changes.changes
+    photos = len(training.split.labels)
+    of_rows = _photos_of_rows(training)
+    copies, grey = (1 + changes.copies, of_rows[:0]) if changes.changes else (1, of_rows[photos:])
     files = {
         output: np.lib.format.open_memmap(
             _file(folder, output),
             "w+",
             np.float32 if len(shape) == 1 else np.float16,
-            (copies, len(training.split.labels), *shape),
+            (len(of_rows), *shape),
         )
         for output, shape in shapes.items()
     }
@@ -205,66 +258,72 @@ def _compute(model: keras.Model, training: ImageTraining, shapes: Mapping[str, t
         for copy in range(copies):
             random = tf.constant([seed * 1000 + copy, start], tf.int64)
             made = features(augmented(pixels, changes, scaling, random) if copy else pixels)
-            for output, values in made.items():
-                files[output][copy, start:stop] = values.numpy()
+            _fill(files, copy * photos + start, made)
+        first, last = np.searchsorted(grey, (start, stop))
+        if first < last:
+            _fill(files, photos + first, features(greyed(tf.gather(pixels, grey[first:last] - start))))
         start = stop
     for file in files.values():
         file.flush()
+
+
+def _fill(files: Mapping[str, np.ndarray], row: int, made: Mapping[str, tf.Tensor]) -> None:
+    for output, values in made.items():
+        files[output][row : row + len(values)] = values.numpy()
 
 
 def _file(folder: Path, output: str) -> Path:
     return folder / f"{output}.npy"
 
 
-Features = Mapping[str, np.ndarray]
-
-
 def feature_training_batches(
-    features: Features, rows: np.ndarray, training: ImageTraining
+    features: FrozenFeatures, rows: np.ndarray, training: ImageTraining
 ) -> Callable[[int], tf.data.Dataset]:
     """The first epoch -> batches of features by name, one-hot labels and weights, without end.
 
-    Each epoch has one of the copies of each photo; order and copies go by the epoch's number.
+    Each epoch has each photo once, as it is or one of its copies; order and copies go by the epoch's number.
 
     Args:
-        features: name -> [copies, n, ...], on disk; a batch at a time is in memory.
-        rows: int [m], which of the n photos to train on.
+        features: on disk; a batch at a time is in memory.
+        rows: int [m], which of the photos to train on.
         training: their labels, and how to train.
     """
     options, labels = training.options, training.split.labels
+    by_photo, copies = np.argsort(features.photos, kind="stable"), np.bincount(features.photos)
+    first_of_photo = np.cumsum(copies) - copies
 
     def batches(first: int) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
         for epoch in itertools.count(first):
             chance = np.random.default_rng((options.seed, epoch))
-            copies = next(iter(features.values())).shape[0]
-            order, copy = chance.permutation(rows), chance.integers(copies, size=len(rows))
+            order = chance.permutation(rows)
+            taken = by_photo[first_of_photo[order] + chance.integers(copies[order])]
             for start in range(0, len(rows), options.batch_size):
                 part = slice(start, start + options.batch_size)
-                yield _gathered(features, copy[part], order[part]), labels[order[part]]
+                yield _gathered(features, taken[part]), labels[order[part]]
 
     return lambda first: _dataset(lambda: batches(first), features, training.class_weights)
 
 
-def held_out_features(features: Features, rows: np.ndarray, training: ImageTraining) -> tf.data.Dataset:
+def held_out_features(features: FrozenFeatures, rows: np.ndarray, training: ImageTraining) -> tf.data.Dataset:
     """Batches of the photos as they are, for early stopping."""
 
     def batches() -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
         for start in range(0, len(rows), training.options.batch_size):
             chosen = rows[start : start + training.options.batch_size]
-            yield _gathered(features, np.zeros_like(chosen), chosen), training.split.labels[chosen]
+            yield _gathered(features, chosen), training.split.labels[chosen]
 
     return _dataset(batches, features, training.class_weights)
 
 
-def _gathered(features: Features, copy: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
-    return {name: values[copy, rows].astype(np.float32) for name, values in features.items()}
+def _gathered(features: FrozenFeatures, rows: np.ndarray) -> dict[str, np.ndarray]:
+    return {name: values[rows].astype(np.float32) for name, values in features.values.items()}
 
 
 def _dataset(
     batches: Callable[[], Iterator[tuple[dict[str, np.ndarray], np.ndarray]]],
-    features: Features,
+    features: FrozenFeatures,
     class_weights: np.ndarray,
 ) -> tf.data.Dataset:
-    specs = {name: tf.TensorSpec([None, *values.shape[2:]], tf.float32) for name, values in features.items()}
+    specs = {name: tf.TensorSpec([None, *values.shape[1:]], tf.float32) for name, values in features.values.items()}
     dataset = tf.data.Dataset.from_generator(batches, output_signature=(specs, tf.TensorSpec([None], tf.int64)))
     return dataset.map(lambda values, labels: (values, *targets(labels, class_weights))).prefetch(1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import keras
@@ -12,6 +12,7 @@ import numpy as np
 from trainers.fitting import FusedAdam, resumable_fit
 from trainers.image.backbones import backbone_blocks, check_blocks, image_backbone, joined, pooled_blocks
 from trainers.image.batches import (
+    FrozenFeatures,
     ImageTraining,
     feature_training_batches,
     frozen_features,
@@ -159,16 +160,17 @@ def train_from_features(
     start = _begin(backbone, known, training, warm_start) if warm_start else _Start()
     candidates = start.blocks or (known if options.blocks == "auto" else options.blocks)
     features = frozen_features(keras.Model(backbone.input, pooled_blocks(backbone, candidates)), training, "pooled")
-    weights = training.class_weights[labels[rows]]
-    trained_on = {block: features[block][:, rows] for block in candidates}
+    trained_on = features.of_photos(rows)
+    told = labels[rows][trained_on.photos]
+    weights, judged = training.class_weights[told], trained_on.judged
     if options.blocks == "auto" and not start.blocks:
-        blocks = chosen_blocks(trained_on, labels[rows], training.classes, weights)
+        blocks = chosen_blocks(trained_on.values, told, training.classes, weights, judged)
     else:
         blocks = list(candidates)
     head = start.head
     if head is None:
-        joined_features = np.concatenate([trained_on[block] for block in blocks], axis=2)
-        head = _solved_head(ridge_head(joined_features, labels[rows], training.classes, weights))
+        joined_features = np.concatenate([trained_on.values[block] for block in blocks], axis=1)
+        head = _solved_head(ridge_head(joined_features, told, training.classes, weights, judged))
     model = keras.Model(backbone.input, head(joined(list(pooled_blocks(backbone, blocks).values()))))
     if options.trained_blocks:
         trained = _train_blocks(backbone, known[: known.index(blocks[-1]) + 1], blocks, head, features, training)
@@ -231,7 +233,7 @@ def _train_blocks(
     known: Sequence[str],
     blocks: Sequence[str],
     head: keras.Model,
-    features: Mapping[str, np.ndarray],
+    features: FrozenFeatures,
     training: ImageTraining,
 ) -> keras.Model:
     """Train the last of the `known` blocks and the head, which share their layers with the whole model, in place.
@@ -249,11 +251,13 @@ def _train_blocks(
         layer.trainable = not isinstance(layer, keras.layers.BatchNormalization)
 
     inputs = {ACTIVATIONS: keras.Input(bottom.shape[1:], name=ACTIVATIONS)}
-    inputs |= {block: keras.Input(features[block].shape[2:], name=block) for block in blocks if block in frozen}
+    pooled = features.values
+    inputs |= {block: keras.Input(pooled[block].shape[1:], name=block) for block in blocks if block in frozen}
     made = inputs | top(inputs[ACTIVATIONS])
     model = keras.Model(inputs, head(joined([made[block] for block in blocks])))
     compile_classifier(model, training)
-    values = {name: activations[name] if name in activations else features[name] for name in inputs}
+    made_once = {**pooled, **activations.values}
+    values = FrozenFeatures({name: made_once[name] for name in inputs}, features.photos)
     held_out = np.flatnonzero(training.split.held_out)
     resumable_fit(
         model,

@@ -23,7 +23,7 @@ class RidgeHead:
         deviation: float32 [features].
         kernel: float32 [features, classes].
         bias: float32 [classes].
-        accuracy: how many of the photos as they are it gets right where each is left out of its own training.
+        accuracy: how many of the photos that it was judged by it gets right, each left out of its own training.
     """
 
     mean: np.ndarray
@@ -33,25 +33,27 @@ class RidgeHead:
     accuracy: float
 
 
-def ridge_head(features: np.ndarray, labels: np.ndarray, classes: int, weights: np.ndarray) -> RidgeHead:
+def ridge_head(
+    features: np.ndarray, labels: np.ndarray, classes: int, weights: np.ndarray, judged: np.ndarray
+) -> RidgeHead:
     """Least squares on the classes as 0 and 1, scaled so that the softmax fits.
 
     With few photos, least squares finds far better boundaries than logistic regression on the same features. The
     penalty and the scale are chosen by leave-one-out predictions, which have a closed form (Allen's PRESS).
 
     Args:
-        features: [copies, n, features]; copy 0 is of the photos as they are, and the choices are made by it alone.
-        labels: int64 [n].
+        features: [rows, features].
+        labels: int64 [rows].
         classes: how many labels there are.
-        weights: float [n], how much each photo counts.
+        weights: float [rows], how much each counts.
+        judged: int64 [m], the rows by which the choices are made.
     """
-    copies, count = features.shape[:2]
-    rows = np.asarray(features, np.float64).reshape(copies * count, -1)
+    rows = np.array(features, np.float64)
     mean, deviation = rows.mean(axis=0), np.maximum(rows.std(axis=0), SMALLEST_DEVIATION)
     rows -= mean
     rows /= deviation
-    root = np.sqrt(np.tile(weights / weights.mean(), copies))[:, None]
-    targets = np.eye(classes)[np.tile(labels, copies)]
+    root = np.sqrt(weights / weights.mean())[:, None]
+    targets = np.eye(classes)[labels]
     # A penalty must not hold the mean of a class down: rows and targets are centred by their weights.
     row_mean, target_mean = (root**2 * rows).mean(axis=0), (root**2 * targets).mean(axis=0)
     left, singular, right = np.linalg.svd(root * (rows - row_mean), full_matrices=False)
@@ -60,13 +62,13 @@ def ridge_head(features: np.ndarray, labels: np.ndarray, classes: int, weights: 
     best: tuple[float, np.ndarray, np.ndarray] | None = None
     for penalty in PENALTIES * (singular**2).mean():
         shrunk = singular**2 / (singular**2 + penalty)
-        scores = _left_out_scores(left[:count], shrunk, projected, root[:count], targets[:count], target_mean)
-        accuracy = float((scores.argmax(axis=1) == labels).mean())
+        scores = _left_out_scores(left, shrunk, projected, root, targets, target_mean)[judged]
+        accuracy = float((scores.argmax(axis=1) == labels[judged]).mean())
         if best is None or accuracy >= best[0]:
             best = accuracy, scores, right.T @ ((singular / (singular**2 + penalty))[:, None] * projected)
     assert best is not None
     accuracy, scores, kernel = best
-    temperature = min(_TEMPERATURES, key=lambda scale: _cross_entropy(scale * scores, labels))
+    temperature = min(_TEMPERATURES, key=lambda scale: _cross_entropy(scale * scores, labels[judged]))
     return RidgeHead(
         mean=mean.astype(np.float32),
         deviation=deviation.astype(np.float32),
@@ -97,22 +99,23 @@ def _cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def chosen_blocks(
-    features: Mapping[str, np.ndarray], labels: np.ndarray, classes: int, weights: np.ndarray
+    features: Mapping[str, np.ndarray], labels: np.ndarray, classes: int, weights: np.ndarray, judged: np.ndarray
 ) -> list[str]:
     """The block whose pooled features tell the classes best, with its neighbours as long as they help.
 
     The last block is not always the best: it knows most of what the backbone was trained for, and least of the rest.
 
     Args:
-        features: block, in order -> [copies, n, channels].
-        labels: int64 [n].
+        features: block, in order -> [rows, channels].
+        labels: int64 [rows].
         classes: how many labels there are.
-        weights: float [n], how much each photo counts.
+        weights: float [rows], how much each counts.
+        judged: int64 [m], the rows by which the choice is made.
     """
 
     def accuracy(begin: int, end: int) -> float:
-        joined = np.concatenate([features[name] for name in names[begin:end]], axis=2)
-        return ridge_head(joined, labels, classes, weights).accuracy
+        joined = np.concatenate([features[name] for name in names[begin:end]], axis=1)
+        return ridge_head(joined, labels, classes, weights, judged).accuracy
 
     names = list(features)
     # Of equals the first: what is cut off there is smaller.

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import difflib
+import json
+import re
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationInfo, field_validator, model_validator
 
 from trainers.options import Precision, beside_config
-from transform.options import PixelFormat
+from transform.options import PixelFormat, Scaling
 
 # ImageNet's 1000 classes in the order of Keras's models, ILSVRC 2012's: the first word that WordNet has for each, and
 # "crane bird" and "maillot tank suit" where two classes would have one name. The list is torchvision's (BSD 3-Clause);
@@ -116,6 +122,140 @@ BLUE_GREEN_RED = ("ResNet50", "ResNet101", "ResNet152", "VGG16", "VGG19")
 STANDARDISED = ("DenseNet121", "DenseNet169", "DenseNet201")
 
 
+_RANGES: dict[Scaling, tuple[float, float]] = {
+    "minus_one_to_one": (-1, 1),
+    "zero_to_one": (0, 1),
+    "raw": (0, 255),
+}
+# Layers that leave the range as it is, and what stands for one number in Keras's functional models.
+_SAME_RANGE = ("InputLayer", "Resizing", "CenterCrop", "Identity", "Cast", "ZeroPadding2D", "Dropout")
+_ARITHMETIC: dict[str, Callable[[Any, Any], Any]] = {
+    "TrueDivide": lambda values, number: values / number,
+    "Divide": lambda values, number: values / number,
+    "Multiply": lambda values, number: values * number,
+    "Subtract": lambda values, number: values - number,
+    "Add": lambda values, number: values + number,
+}
+
+
+def keras_pixel_format(file: Path) -> PixelFormat:
+    """What a .keras file takes: its height and width, and the scaling that its first layers or its architecture expect.
+
+    Layers that scale (Rescaling, Normalization, arithmetic) say what goes in: what they bring to [-1, 1], [0, 1],
+    [0, 255] or about mean 0 and deviation 1. Where there are none, a model of keras.applications is known by its name.
+
+    Args:
+        file: written by Keras 3; of what is none, nothing is known.
+    """
+    default = BACKBONES[DEFAULT_BACKBONE]
+    unknown = replace(default, scaling=None)
+    try:
+        with zipfile.ZipFile(file) as archive:
+            model = json.loads(archive.read("config.json"))
+        first = _FirstLayers(model)
+    except (OSError, zipfile.BadZipFile, KeyError, ValueError, TypeError, AttributeError, IndexError):
+        return unknown  # why it is no model is said where it is loaded
+    height, width = (size or getattr(default, name) for size, name in zip(first.size, ("height", "width"), strict=True))
+    return PixelFormat(height, width, first.scaling())
+
+
+class _FirstLayers:
+    """The layers from the input on as long as they only scale, read of a model's configuration.
+
+    Attributes:
+        size: height and width of the input; None where any will do.
+        steps: what they do to a colour, in their order.
+        architecture: the name of the model of keras.applications that follows; "" where none does.
+    """
+
+    def __init__(self, model: Mapping[str, Any]) -> None:
+        self.size: tuple[int | None, int | None] = (None, None)
+        self.steps: list[Callable[[Any], Any]] = []
+        self.architecture = ""
+        self._walk(model)
+
+    def _walk(self, model: Mapping[str, Any]) -> bool:
+        """Whether all layers of a model only scale; the first that does more ends it."""
+        if self._is_architecture(model["config"].get("name", "")):
+            self._read_size(model["config"]["layers"][0])
+            return False
+        layers = list(model["config"]["layers"])
+        if model["class_name"] == "Sequential":
+            return all(self._step(layer) for layer in layers)
+        name = next(layer["config"]["name"] for layer in layers if layer["class_name"] == "InputLayer")
+        self._read_size(next(layer for layer in layers if layer["class_name"] == "InputLayer"))
+        while True:
+            users = [layer for layer in layers if f'"{name}"' in json.dumps(layer.get("inbound_nodes", []))]
+            if not users:
+                return True
+            if len(users) > 1 or not self._step(users[0]):
+                return False
+            name = users[0].get("name") or users[0]["config"]["name"]
+
+    def _read_size(self, layer: Mapping[str, Any]) -> None:
+        shape = layer["config"].get("batch_shape") or layer["config"].get("batch_input_shape")
+        if self.size == (None, None) and shape and len(shape) == 4:
+            self.size = shape[1], shape[2]
+
+    def _is_architecture(self, name: str) -> bool:
+        plain = re.sub(r"[^a-z0-9]", "", re.sub(r"_\d\.\d+_\d+$", "", name.lower()))
+        self.architecture = next((known for known in BACKBONES if known.lower() == plain), "")
+        return bool(self.architecture)
+
+    def _step(self, layer: Mapping[str, Any]) -> bool:
+        """Take a layer; whether it only scales."""
+        kind, config = layer["class_name"], layer["config"]
+        if kind == "InputLayer":
+            self._read_size(layer)
+        if kind in ("Functional", "Sequential", "Model"):
+            return self._walk(layer)
+        if kind == "Rescaling":
+            scale, offset = np.asarray(config["scale"], float), np.asarray(config["offset"], float)
+            self.steps.append(lambda values: values * scale + offset)
+        elif kind == "Normalization" and config.get("mean") is not None and not config.get("invert"):
+            mean, deviation = np.ravel(config["mean"]), np.sqrt(np.ravel(config["variance"]))
+            self.steps.append(lambda values: (values - mean) / deviation)
+        elif kind in _ARITHMETIC:
+            (node,) = layer["inbound_nodes"]
+            number = node["args"][1]
+            if not isinstance(number, int | float):
+                return False
+            self.steps.append(lambda values: _ARITHMETIC[kind](values, number))
+        else:
+            return kind in _SAME_RANGE or kind.startswith("Random")
+        return True
+
+    def scaling(self) -> Scaling | None:
+        """Which range the layers are made for, if one alone fits."""
+        expected: Scaling | None = None
+        if self.architecture not in ("", *BLUE_GREEN_RED, *STANDARDISED):
+            expected = BACKBONES[self.architecture].scaling
+        if not self.steps:
+            return expected
+        ends = {name: self._ends(*limits) for name, limits in _RANGES.items()}
+        ranges = _RANGES.values() if expected is None else [_RANGES[expected]]
+        fitting = [name for name, (low, high) in ends.items() if any(_is_range(low, high, *one) for one in ranges)]
+        if not fitting and expected is None:
+            fitting = [name for name, (low, high) in ends.items() if _is_standardised(low, high)]
+        return fitting[0] if len(fitting) == 1 else None
+
+    def _ends(self, low: float, high: float) -> tuple[Any, Any]:
+        """What the layers make of the two, float [3] each."""
+        values = np.full(3, low, float), np.full(3, high, float)
+        for step in self.steps:
+            values = step(values[0]), step(values[1])
+        return values
+
+
+def _is_range(low: np.ndarray, high: np.ndarray, lowest: float, highest: float) -> bool:
+    return np.allclose([low, high], np.array([[lowest], [highest]]), atol=0.01 * (highest - lowest))
+
+
+def _is_standardised(low: np.ndarray, high: np.ndarray) -> bool:
+    """As photos are: black lies some two deviations below the mean, and white above it."""
+    return bool(((low > -3) & (low < -1) & (high > 1) & (high < 4)).all())
+
+
 class AugmentationOptions(BaseModel):
     """Random changes of photos, in training only; each photo is changed anew each time.
 
@@ -123,8 +263,10 @@ class AugmentationOptions(BaseModel):
         flip: whether left and right are exchanged in half of the photos.
         crop: the largest share of height and width that is cut off, at random sides; what is left is resized.
         colour: by how much, up or down, brightness, contrast and saturation change at most, as a share.
+        grey: the share of photos that lose their colours.
         copies: where features of a frozen backbone are computed once: of how many changed copies of each photo, beside
-            the photo itself. Training from scratch changes photos in each epoch, and needs none.
+            the photo itself; where only `grey` changes photos, of a grey copy of that share of them. Training from
+            scratch changes photos in each epoch, and needs none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -132,11 +274,12 @@ class AugmentationOptions(BaseModel):
     flip: bool = False
     crop: float = Field(0, ge=0, lt=1)
     colour: float = Field(0, ge=0, lt=1)
+    grey: float = Field(0.25, ge=0, le=1)
     copies: int = Field(1, ge=1, le=100)
 
     @property
     def changes(self) -> bool:
-        """Whether a photo is changed at all."""
+        """Whether each photo is changed, rather than some of them."""
         return self.flip or self.crop > 0 or self.colour > 0
 
 
@@ -313,8 +456,12 @@ class WrapOptions(BaseModel):
         return self.classifier in BACKBONES or self.classifier.endswith(KERAS_FILE)
 
     def pixel_format(self) -> PixelFormat:
-        """What the classifier takes: known of a model in keras.applications; of others, what most take."""
-        return BACKBONES.get(self.classifier, BACKBONES[DEFAULT_BACKBONE])
+        """What the classifier takes: known of a model in keras.applications, and read of a .keras file."""
+        if self.classifier in BACKBONES:
+            return BACKBONES[self.classifier]
+        if self.classifier.endswith(KERAS_FILE) and Path(self.classifier).is_file():
+            return keras_pixel_format(Path(self.classifier))
+        return replace(BACKBONES[DEFAULT_BACKBONE], scaling=None)
 
     def label_order(self) -> tuple[str, ...]:
         """The labels of the classifier, in the order of its probabilities; raises ValueError, see read_label_file."""

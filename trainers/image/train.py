@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -22,7 +23,7 @@ from trainers.image.fine_tuning import ImageWarmStart, fine_tuned
 from trainers.image.models import ImageClassifier, frozen_classifier
 from trainers.image.options import FineTuneOptions, read_trainer_options
 from trainers.image.splits import BATCH_SIZE, Images, image_predictions, is_usable, read_image_split, read_images
-from trainers.image.wrap import wrapped_classifier
+from trainers.image.wrap import check_scaling, tried_scalings, wrapped_classifier
 from trainers.options import ServingOptions, TunerOptions, tuned_options
 from trainers.splits import TransformGraph, data_fingerprint
 from trainers.tuning import (
@@ -68,6 +69,11 @@ def run_fn(fn_args: FnArgs) -> None:
         else:
             classifier = wrapped_classifier(options, preprocessing, len(labels))
         classifier = classifier.traced(preprocessing.height, preprocessing.width)
+        scalings: dict[str, Any] = {}
+        if options.mode == "wrap":
+            trials = tried_scalings(classifier, preprocessing, eval_images)
+            check_scaling(trials, preprocessing.scaling)
+            scalings = trials.as_provenance()
         frozen = frozen_classifier(classifier, preprocessing.height, preprocessing.width, options.precision)
         predictions = image_predictions(classifier, eval_images, labels)
         unknown = unknown_rule(ServingOptions.of(fn_args.custom_config), labels, predictions, evaluation.truth)
@@ -84,7 +90,7 @@ def run_fn(fn_args: FnArgs) -> None:
             code_fingerprint=best.code_fingerprint,
             left_out=train.left_out + evaluation.left_out,
             hyperparameters=best.values,
-            precision=frozen.provenance,
+            precision=frozen.provenance | scalings,
             warm_start=classifier.start,
             unknown=unknown,
         )

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, get_args
 
 import keras
+import numpy as np
 import tensorflow as tf
 
+from serving.signatures.common import LABEL
+from serving.signatures.image import ERROR, IMAGE
 from trainers.artifacts import load_saved_model
 from trainers.errors import TrainingError, first_line
 from trainers.image.backbones import pixels_as_trained
 from trainers.image.models import ImageClassifier
 from trainers.image.options import BACKBONES, BLUE_GREEN_RED, IMAGENET, STANDARDISED, WrapOptions
-from transform.options import ImageOptions
+from trainers.image.splits import BATCH_SIZE, Images
+from transform.image import scale, unscaled
+from transform.options import ImageOptions, Scaling
 
 Shape = tuple[int, int, int]
 
@@ -195,3 +201,149 @@ def _probabilities(function: Function, outputs: int, options: WrapOptions) -> Fu
         return answers / tf.reduce_sum(answers, axis=1, keepdims=True) if options.background_first else answers
 
     return predict
+
+
+# So many photos tell a wrong scaling from the right one, and take seconds.
+TRIED_PHOTOS = 64
+# Photos with a label of the classifier decide where there are so many; otherwise the answers themselves.
+FEWEST_TOLD = 10
+# How much less the answers tell the photos apart than under another scaling, as a share and in bits.
+_LEAST_SHARE, _LEAST_BITS = 0.93, 0.2
+# Who is surer of everything than that is out of the range that was learned.
+_TOO_SURE = 0.99
+# Of the standard deviation of a difference that chance makes.
+_SURE = 2.5
+
+
+@dataclass(frozen=True)
+class ScalingTrial:
+    """What a classifier answers to photos under one scaling.
+
+    Attributes:
+        confidence: the mean of the best label's probability.
+        labels: how many different labels are the best of some photo.
+        bits: how much the answers tell the photos apart: the entropy of the mean answer less the mean entropy.
+        right: how many photos with a known label got it.
+    """
+
+    confidence: float
+    labels: int
+    bits: float
+    right: int
+
+
+@dataclass(frozen=True)
+class ScalingTrials:
+    """The trials of all scalings.
+
+    Attributes:
+        photos: how many there were.
+        told: how many of them have a label that the classifier knows.
+        trials: by scaling.
+        better: scaling -> by how many standard deviations of chance more photos are right than under the chosen one.
+    """
+
+    photos: int
+    told: int
+    trials: Mapping[str, ScalingTrial]
+    better: Mapping[str, float]
+
+    def as_provenance(self) -> dict[str, Any]:
+        """For the provenance of the model; what is said there is for people."""
+        trials = {name: asdict(trial) for name, trial in self.trials.items()}
+        found = {"said": str(self), "photos": self.photos, "told": self.told, "trials": trials}
+        return {"scalings": found} if self.photos else {}
+
+    def __str__(self) -> str:
+        shown = [
+            f"{name}: confidence {trial.confidence:.2f}, {trial.labels} labels, {trial.bits:.1f} bits"
+            + f", {trial.right} right" * (self.told > 0)
+            for name, trial in self.trials.items()
+        ]
+        told = f" ({self.told} of them labelled)" * (self.told > 0)
+        return f"answers to {self.photos} photos{told} by preprocessing.scaling: {'; '.join(shown)}"
+
+
+def tried_scalings(classifier: ImageClassifier, preprocessing: ImageOptions, photos: Images) -> ScalingTrials:
+    """Ask a classifier for the same photos under each scaling.
+
+    Args:
+        classifier: traced.
+        preprocessing: with the scaling that was chosen, as the pixels of `photos` are.
+        photos: as Transform's graph makes them.
+    """
+    pixels, labels = _some_photos(photos)
+    answers = {name: _answers(classifier, pixels, preprocessing.scaling, name) for name in get_args(Scaling)}
+    told = labels >= 0
+    right = {name: (found.argmax(axis=1) == labels) & told for name, found in answers.items()}
+    chosen = right[preprocessing.scaling]
+    differ = {name: max(int((found != chosen).sum()), 1) for name, found in right.items()}
+    return ScalingTrials(
+        photos=len(labels),
+        told=int(told.sum()),
+        trials={name: _trial(found, int(right[name].sum())) for name, found in answers.items()},
+        # As McNemar compares: only photos that one of both gets right tell them apart.
+        better={name: (int(right[name].sum()) - int(chosen.sum())) / differ[name] ** 0.5 for name in right},
+    )
+
+
+def _some_photos(photos: Images) -> tuple[np.ndarray, np.ndarray]:
+    """The pixels and labels of the first TRIED_PHOTOS that can be used, labels -1 where the classifier has none."""
+    pixels: list[np.ndarray] = []
+    labels = np.zeros([0], np.int64)
+    for batch in photos.batches(BATCH_SIZE):
+        good = batch[ERROR].numpy() == b""
+        pixels.append(batch[IMAGE].numpy()[good])
+        labels = np.concatenate([labels, batch[LABEL].numpy()[good]])
+        if len(labels) >= TRIED_PHOTOS:
+            break
+    return np.concatenate(pixels)[:TRIED_PHOTOS] if pixels else np.zeros([0, 1, 1, 3]), labels[:TRIED_PHOTOS]
+
+
+def _answers(classifier: ImageClassifier, pixels: np.ndarray, given: Scaling, tried: Scaling) -> np.ndarray:
+    rows = [
+        classifier.predict(scale(unscaled(tf.constant(pixels[start : start + BATCH_SIZE]), given), tried)).numpy()
+        for start in range(0, len(pixels), BATCH_SIZE)
+    ]
+    return np.concatenate(rows) if rows else np.zeros([0, 1])
+
+
+def _trial(answers: np.ndarray, right: int) -> ScalingTrial:
+    if not len(answers):
+        return ScalingTrial(0.0, 0, 0.0, 0)
+    bits = _entropy(answers.mean(axis=0)) - _entropy(answers).mean()
+    labels = len(np.unique(answers.argmax(axis=1)))
+    return ScalingTrial(float(answers.max(axis=1).mean()), labels, float(bits), right)
+
+
+def _entropy(probabilities: np.ndarray) -> np.ndarray:
+    """In bits, of the last axis."""
+    values = np.clip(probabilities.astype(np.float64), 1e-12, 1)
+    return -(values * np.log2(values)).sum(axis=-1)
+
+
+def check_scaling(trials: ScalingTrials, scaling: Scaling) -> None:
+    """Refuse a scaling under which the classifier answers clearly worse than under another.
+
+    Labelled photos decide; without them, how much the answers tell the photos apart: pixels out of the range that a
+    network knows make it sure of the same few labels, or sure of none.
+
+    Raises:
+        TrainingError: the scaling looks wrong.
+    """
+    if trials.told >= FEWEST_TOLD:
+        best = max(trials.better, key=lambda name: trials.better[name])
+        wrong = trials.better[best] > _SURE
+        why = f"more labelled photos are right as {best}"
+    else:
+        sure = max(_TOO_SURE, trials.trials[scaling].confidence)
+        plausible = [name for name, trial in trials.trials.items() if trial.confidence <= sure]
+        best = max([scaling, *plausible], key=lambda name: trials.trials[name].bits)
+        here, there = trials.trials[scaling].bits, trials.trials[best].bits
+        wrong = trials.photos >= FEWEST_TOLD and here < _LEAST_SHARE * there and here < there - _LEAST_BITS
+        why = f"answers tell the photos apart better as {best}"
+    if wrong:
+        raise TrainingError(
+            f"preprocessing.scaling: {scaling} looks wrong, {why}: {trials}; set preprocessing.scaling: {best}, "
+            "or give photos in folders named as the classifier's labels if you know better"
+        )

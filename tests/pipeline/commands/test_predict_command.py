@@ -103,6 +103,27 @@ def test_image_files_are_sent_as_their_bytes(ask, tmp_path):
     assert rows(ask("decoder", str(path), "--json")) == [{"input": str(path), "size": [5, 7, 3]}]
 
 
+def test_photos_that_get_no_label_get_a_reason_and_an_exit_status(ask, tmp_path):
+    png = tf.io.encode_png(tf.zeros([5, 7, 3], tf.uint8)).numpy()
+    files = {"a.png": png, "b.heic": b"\0\0\0\x18ftypheic" + bytes(12), "c.jpg": b"text", "notes.txt": b"no photo"}
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    expected = [
+        {"input": f"{tmp_path}/a.png", "output_0": "cat"},
+        {"input": f"{tmp_path}/b.heic", "output_0": "", "error": "not a PNG image: it is HEIC"},
+        {"input": f"{tmp_path}/c.jpg", "output_0": "", "error": "not a PNG image"},
+    ]
+
+    result = ask("photos", str(tmp_path), "--json")
+
+    assert result.exit_code == 2
+    assert [json.loads(line) for line in result.stdout.splitlines()] == expected
+    table = ask("photos", str(tmp_path / "a.png"), str(tmp_path / "c.jpg"))
+    assert table.exit_code == 2 and "error" in table.output and "not a PNG image" in table.output
+    assert ask("photos", str(tmp_path / "c.jpg"), "--signature", "classify").exit_code == 2
+    assert rows(ask("photos", str(tmp_path / "a.png"), "--json")) == expected[:1]
+
+
 def test_another_signature_prints_labels_with_probabilities(ask):
     result = ask("greeting", "[red]film[/red]", "--signature", "classify")
 

@@ -91,7 +91,7 @@ def test_photos_stay_withdrawn_in_a_run_from_a_folder_that_knows_nothing(tmp_pat
     config, base_path = tmp_path / "mine.yaml", tmp_path / "models/mine"
     config.write_text(
         "name: mine\ntask: image\ndata: {path: photos, minimum_examples: 5}\n"
-        "preprocessing: {height: 8, width: 8}\n"
+        "preprocessing: {scaling: zero_to_one}\n"
         "trainer: {mode: wrap, classifier: classifier.keras, labels: labels.txt}\n"
     )
     fresh = ["--workdir", str(tmp_path / "fresh"), "--set", f"models={tmp_path}/models"]

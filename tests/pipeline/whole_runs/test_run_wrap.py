@@ -36,7 +36,7 @@ CONFIG = f"""
 name: imagenet
 task: image
 data: {{path: photos.csv}}
-preprocessing: {{height: {SIZE}, width: {SIZE}}}
+preprocessing: {{height: {SIZE}, width: {SIZE}, antialias: false}}
 trainer: {{mode: wrap, classifier: InceptionV3, weights: classifier.weights.h5, labels: imagenet}}
 serving_check: {{maximum_examples: 16}}
 """

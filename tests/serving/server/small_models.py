@@ -14,6 +14,7 @@ def save_all(root: Path) -> dict[str, str]:
     save_patients(root / "patients" / "1")
     save_types(root / "types" / "1")
     save_decoder(root / "decoder" / "1")
+    save_photos(root / "photos" / "1")
     save_counter(root / "counter" / "1")
     save_examples(root / "examples" / "7")
     return {path.name: str(path) for path in sorted(root.iterdir())}
@@ -108,6 +109,29 @@ def save_decoder(version_path: Path) -> None:
             return {"size": size}
 
     save_model(Decoder(), version_path, "predict")
+
+
+def save_photos(version_path: Path) -> None:
+    """Label "" for what is no PNG, and `classify` with the reason, as models of photos have them."""
+
+    class Photos(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+        def predict(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {"output_0": tf.where(self.is_png(image), "cat", "")}
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+        def classify(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+            good = self.is_png(image_bytes)
+            return {
+                "labels": tf.where(good[:, None], [["cat", "dog"]], ""),
+                "probabilities": tf.where(good[:, None], [[0.75, 0.25]], 0.0),
+                "error": tf.where(good, "", "not a PNG image"),
+            }
+
+        def is_png(self, images: tf.Tensor) -> tf.Tensor:
+            return tf.equal(tf.strings.substr(images, 0, 4), b"\x89PNG")
+
+    save_model(Photos(), version_path, "predict", "classify")
 
 
 def save_counter(version_path: Path) -> None:
