@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import tensorflow as tf
 
@@ -89,34 +92,58 @@ def example_id(serialized_example: bytes) -> str:
     return hashlib.sha256(serialized_example).hexdigest()
 
 
-def write(path: str, predictions: ReferencePredictions) -> None:
-    """Write a Parquet file; `path` is anything that tf.io.gfile takes."""
-    table = pa.table(
-        {
-            "id": predictions.ids,
-            "label": predictions.labels,
-            "probabilities": pa.array(list(predictions.probabilities.astype(np.float32)), pa.list_(pa.float32())),
-            **({"answer": predictions.answers} if predictions.answers is not None else {}),
-        }
-    )
-    buffer = pa.BufferOutputStream()  # pyarrow does not take a GFile for a file
-    pq.write_table(table, buffer)
-    with tf.io.gfile.GFile(path, "wb") as file:
-        file.write(buffer.getvalue().to_pybytes())
+def write(path: str, predictions: ReferencePredictions | Iterable[ReferencePredictions]) -> None:
+    """Write a Parquet file, of all at once or part by part; `path` is anything that tf.io.gfile takes."""
+    parts = [predictions] if isinstance(predictions, ReferencePredictions) else predictions
+    with tempfile.TemporaryDirectory() as folder:
+        # pyarrow does not take a GFile for a file.
+        local = f"{folder}/{FILE_NAME}"
+        writer = None
+        for part in parts:
+            rows = pa.table(
+                {
+                    "id": part.ids,
+                    "label": part.labels,
+                    "probabilities": pa.array(list(part.probabilities.astype(np.float32)), pa.list_(pa.float32())),
+                    **({"answer": part.answers} if part.answers is not None else {}),
+                }
+            )
+            if writer is None:
+                writer = pq.ParquetWriter(local, rows.schema)
+            writer.write_table(rows)
+        if writer is not None:
+            writer.close()
+            tf.io.gfile.copy(local, path, overwrite=True)
 
 
-def read(path: str) -> ReferencePredictions:
-    """Read what `write` wrote.
+_ROWS_AT_ONCE = 65_536
+
+
+def read(path: str, ids: Collection[str] | None = None) -> ReferencePredictions:
+    """Read what `write` wrote, or the rows with these ids alone, in the order of the file.
 
     Raises:
         tf.errors.NotFoundError: there is no such file.
     """
-    with tf.io.gfile.GFile(path, "rb") as file:
-        table = pq.read_table(pa.BufferReader(file.read()))
-    rows = table.column("probabilities").to_pylist()
+    source: Any = path
+    if "://" in path:
+        with tf.io.gfile.GFile(path, "rb") as content:
+            source = pa.BufferReader(content.read())
+    else:
+        tf.io.gfile.stat(path)
+    wanted = None if ids is None else pa.array(list(ids), pa.string())
+    parts, width = [], 0
+    with pq.ParquetFile(source) as file:
+        schema = file.schema_arrow
+        for batch in file.iter_batches(_ROWS_AT_ONCE):
+            if len(batch):
+                width = len(batch.column("probabilities")[0])
+            parts.append(batch if wanted is None else batch.filter(pc.is_in(batch.column("id"), value_set=wanted)))
+    table = pa.Table.from_batches(parts, schema)
+    values = pc.list_flatten(table.column("probabilities")).to_numpy()
     return ReferencePredictions(
         ids=table.column("id").to_pylist(),
         labels=table.column("label").to_pylist(),
-        probabilities=np.asarray(rows, np.float32).reshape(len(rows), -1),
+        probabilities=values.astype(np.float32).reshape(len(table), width),
         answers=table.column("answer").to_pylist() if "answer" in table.column_names else None,
     )

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -256,6 +257,18 @@ def _with_labels(table: TreeTable, labels: np.ndarray, weights: np.ndarray | Non
 def tree_count(model: Any) -> int:
     """How many iterations of boosting a model has: of several labels, each has a tree for each of them."""
     return int(model.num_trees()) // int(model.num_trees_per_iteration())
+
+
+def save_trees(path: Path, model: Any) -> None:
+    """Write YDF's model into a new folder."""
+    model.save(str(path))
+
+
+def load_trees(path: Path) -> Any:
+    """Read what save_trees wrote."""
+    import ydf
+
+    return ydf.load_model(str(path))
 
 
 def tree_probabilities(model: Any, table: TreeTable, classes: int) -> np.ndarray:
