@@ -41,8 +41,8 @@ _BLOCK_BYTES, _FEWEST_IN_BLOCK, _MOST_IN_BLOCK = 65_536, 16, 256
 # Rows among which they are put into any order, and which are handed on at once.
 _PART_BYTES, _MOST_IN_PART = 64 * 2**20, 262_144
 _ROWS_AT_ONCE = 32_768
-# Of so many rows folds are made of all; with fewer than these no memory is gained to speak of.
-FEWEST_SAMPLED = 100_000
+# With fewer rows in memory nothing is gained to speak of; more of them, what learns from these gains little by.
+FEWEST_SAMPLED, MOST_SAMPLED = 100_000, 500_000
 _LAYOUT, _LABELS, _WEIGHTS, _IDS, _ENDS = "layout.json", "labels", "weights", "ids", ".ends"
 _ID_BYTES, _BUCKETS = 32, 64
 
@@ -485,9 +485,9 @@ class RowMemory:
         return joined_split(held, weight) if writer is None else writer.finish()
 
     def fitting(self, store: RowStore) -> int:
-        """How many rows of a store may be in memory; FEWEST_SAMPLED at least, where there are so many."""
+        """How many rows of a store may be in memory; FEWEST_SAMPLED at least and MOST_SAMPLED at most."""
         of_row = self.copies * store.row_bytes + _BYTES_OF_A_ROW
-        return min(store.rows, max(FEWEST_SAMPLED, int(self.bytes / of_row)))
+        return min(store.rows, MOST_SAMPLED, max(FEWEST_SAMPLED, int(self.bytes / of_row)))
 
 
 def _features_bytes(features: Mapping[str, Column]) -> int:

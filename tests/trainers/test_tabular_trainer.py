@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -24,20 +22,17 @@ from serving.reference_predictions import FILE_NAME
 from serving.session_model import SessionModel
 from serving.signatures.tabular import raw_list
 from tests.pipeline.conftest import answers_over_both
+from tests.trainers.test_fitting import killed_after
 from trainers import row_store
-from trainers.fitting import FinishedParts
 from trainers.options import TunerOptions
-from trainers.row_store import RowMemory, RowStore, Stream
-from trainers.splits import TransformedSplit, TransformGraph, read_transformed_split, training_weights
-from trainers.tabular import blending
+from trainers.splits import TransformedSplit, TransformGraph
 from trainers.tabular.blending import cross_entropies
-from trainers.tabular.members import Table, train_members
-from trainers.tabular.models import build_model, feature_sizes, keras_classifier, known_terms, model_inputs
+from trainers.tabular.models import build_model, model_inputs
 from trainers.tabular.networks import _hats, build_networks, knots, train_networks
 from trainers.tabular.options import TabularTrainerOptions
-from trainers.tabular.train import _keras_model, fit, fit_stream, run_fn, shuffled_batches, tuner_fn
+from trainers.tabular.train import fit, run_fn, shuffled_batches, tuner_fn
 from transform.options import LabelOptions, TabularOptions
-from transform.tabular import CATEGORY_VOCABULARY, preprocessing_fn
+from transform.tabular import preprocessing_fn
 
 
 def split(rows: int = 400, seed: int = 0) -> TransformedSplit:
@@ -340,112 +335,12 @@ def answers(saved_model, expected) -> list[str]:
     return [("no", "yes")[best] if one else "unsure" for best, one in zip(expected.argmax(axis=1), alone, strict=True)]
 
 
-@pytest.fixture(scope="module")
-def weighed(folder) -> str:
-    """The examples of the table, each of an age, which is its weight."""
-    with tf.io.TFRecordWriter(f"{folder}/weighed.gz", "GZIP") as writer:
-        for row in TABLE:
-            writer.write(example({"age": 40} | row))
-    return f"{folder}/weighed.gz"
-
-
-@pytest.fixture(scope="module")
-def in_memory(folder, weighed) -> TransformedSplit:
-    transform = TransformGraph(tft.TFTransformOutput(f"{folder}/graph"))
-    return read_transformed_split([weighed], transform, model_inputs, weight="age")
-
-
-@pytest.fixture(scope="module")
-def store(folder, weighed, tmp_path_factory) -> RowStore:
-    transform = TransformGraph(tft.TFTransformOutput(f"{folder}/graph"))
-    memory = RowMemory(1, tmp_path_factory.mktemp("store"), copies=1)
-    found = memory.read("train", [weighed], transform, model_inputs, "age")
-    assert isinstance(found, RowStore)
-    return found
-
-
-def as_rows(split: TransformedSplit) -> list[list[Any]]:
-    """Each row's label, weight and features."""
-    columns = {
-        name: column.to_list() if isinstance(column, tf.RaggedTensor) else column.tolist()
-        for name, column in split.features.items()
-    }
-    return [list(row) for row in zip(split.labels.tolist(), split.weights.tolist(), *columns.values(), strict=True)]
-
-
-def test_rows_on_disk_are_those_in_memory(store, in_memory):
-    read = store.read(0, store.rows)
-    assert read.ids == in_memory.ids and store.fingerprint == in_memory.fingerprint
-    assert as_rows(read) == as_rows(in_memory)
-    assert as_rows(store.read(17, 19)) == as_rows(in_memory)[17:19]
-    chosen = store.chosen(np.array([3, 200, 201]))
-    assert chosen.ids == [in_memory.ids[row] for row in (3, 200, 201)]
-    assert as_rows(chosen) == [as_rows(in_memory)[row] for row in (3, 200, 201)]
-    for balanced in (False, True):
-        expected = training_weights(in_memory, 2, balanced)
-        np.testing.assert_allclose(store.training_weights(read, balanced), expected)
-
-
-def test_a_pass_over_rows_on_disk_has_each_row_once_in_an_order_of_its_own(store, in_memory, monkeypatch):
-    monkeypatch.setattr(row_store, "_BLOCK_BYTES", 16 * store.row_bytes)
-    monkeypatch.setattr(row_store, "_PART_BYTES", 64 * store.row_bytes)
-    without = np.array([0, 5, 299])
-    passes = [list(store.shuffled(10, 0, number, without, by_length=True)) for number in (0, 1, 0)]
-    orders = [np.concatenate([part.numbers for part in parts]).tolist() for parts in passes]
-    assert orders[0] == orders[2] != orders[1]
-    assert sorted(orders[0]) == [row for row in range(300) if row not in without] == sorted(orders[1])
-    assert all(len(part.numbers) % 10 == 0 for part in passes[0][:-1]) and len(passes[0]) > 3
-    whole = as_rows(in_memory)
-    for part in passes[0]:
-        assert as_rows(part.split) == [whole[row] for row in part.numbers]
-    # Blocks of 16 rows would stand side by side else.
-    assert np.abs(np.diff(orders[0])).mean() > 16
-    batches = store.batches(10, 0, 0, without, by_length=True).take(30).as_numpy_iterator()
-    labels = np.concatenate([labels for _, labels, _ in batches])
-    assert labels.tolist() == in_memory.labels[orders[0]].tolist()
-
-
-def test_a_store_that_is_read_to_its_end_is_found_again_and_another_is_not(store):
-    assert RowStore.open(store.folder) == store
-    (store.folder / "layout.json").rename(store.folder / "layout")
-    assert RowStore.open(store.folder) is None
-    (store.folder / "layout").rename(store.folder / "layout.json")
-
-
-def test_rows_are_drawn_equally_likely(store):
-    drawn = [store.draw(100, seed) for seed in range(200)]
-    assert all(len(np.unique(rows)) == 100 and (np.diff(rows) > 0).all() for rows in drawn)
-    counts = np.bincount(np.concatenate(drawn), minlength=300)
-    assert abs(counts.mean() - 200 / 3) < 1e-9 and counts.std() < 2 * (200 * 2 / 9) ** 0.5
-    assert store.draw(1000, 0).tolist() == list(range(300))
-
-
 def cross_entropy(saved_model: str) -> float:
     written = reference_predictions.read(f"{Path(saved_model).parent}/{FILE_NAME}")
     assert written.ids == [reference_predictions.example_id(example(row)) for row in TABLE]
     return float(
         cross_entropies(written.probabilities, np.array([row["bought"] == "yes" for row in TABLE], int)).mean()
     )
-
-
-class Killed(BaseException):
-    """The end of a process, as far as a test can have it within its own."""
-
-
-@contextmanager
-def killed_after(kept: str) -> Iterator[None]:
-    """Ends what is done within when this part of a training has come under its name."""
-    rename = Path.rename
-
-    def rename_and_end(self: Path, target: Path) -> Path:
-        renamed = rename(self, target)
-        if Path(target).name == kept:
-            raise Killed
-        return renamed
-
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(Path, "rename", rename_and_end)
-        yield
 
 
 def test_learned_from_disk_and_killed_under_way_the_model_is_as_good(
@@ -463,33 +358,6 @@ def test_learned_from_disk_and_killed_under_way_the_model_is_as_good(
     assert "streamed" not in provenance(saved_model)
     assert cross_entropy(streamed) == pytest.approx(cross_entropy(saved_model), abs=0.03)
     assert not list((tmp_path / "unfinished").glob("*"))
-
-
-@pytest.mark.parametrize("kind", ["blend", "network"])
-def test_a_training_that_is_killed_goes_on_to_the_same_model(kind, store, folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(blending, "_ROWS_OF_ALL_FOLDS", 100)
-    sample = store.draw(200, seed=0)
-    given = {"hidden_units": (8,), "epochs": 5, "batch_size": 32, "trees": {"count": 30, "forest": 0}}
-    options = TabularTrainerOptions(model=kind, class_weights="balanced", early_stopping_patience=3, **given)
-    graph = tft.TFTransformOutput(f"{folder}/graph")
-    sizes = feature_sizes(known_terms(graph, store.spec()), OPTIONS)
-    categories = graph.vocabulary_size_by_name(CATEGORY_VOCABULARY)
-
-    def answers(name: str) -> np.ndarray:
-        keras.backend.clear_session()
-        stream = Stream(store, sample, FinishedParts(tmp_path / name))
-        table = Table(store.chosen(sample), 2, categories, sizes, options, stream)
-        if kind == "blend":
-            return train_members(table).predict(store.read(0, 300))
-        model = _keras_model(table)
-        fit_stream(model, stream, options)
-        return keras_classifier(model).predict(store.read(0, 300))
-
-    whole = answers("whole")
-    with killed_after("networks" if kind == "blend" else "2"):
-        answers("killed")
-    np.testing.assert_allclose(answers("killed"), whole, atol=1e-5)
-    assert not np.allclose(whole, whole.mean(axis=0), atol=0.1)
 
 
 def provenance(saved_model: str) -> dict[str, Any]:

@@ -146,6 +146,8 @@ def _quiet() -> Iterator[None]:
 # YDF draws the columns of a split by thread, so that other numbers of threads grow other trees; and of few rows a
 # single thread grows them many times as fast.
 _ROWS_OF_ONE_THREAD, _THREADS = 20_000, 4
+# Of more rows a split is chosen among 255 quantiles of a number: it takes half the time, and is no worse.
+_ROWS_OF_EXACT_SPLITS = 200_000
 # Of few rows, trees that see parts of them, and of the columns, are better together than those that see all.
 _SHARE_OF_FEW_ROWS, _SHARE_OF_FEW_COLUMNS = 0.8, 0.5
 LABEL_COLUMN, _WEIGHT_COLUMN = "label", "weight"
@@ -230,7 +232,9 @@ def has_few_rows(table: TreeTable) -> bool:
 def _common(table: TreeTable, seed: int, weighted: bool) -> dict[str, Any]:
     import ydf
 
-    numbers = [(f"{_NUMBER}{place}", ydf.Semantic.NUMERICAL) for place in range(table.numbers.shape[1])]
+    is_exact = len(table.numbers) <= _ROWS_OF_EXACT_SPLITS
+    number = ydf.Semantic.NUMERICAL if is_exact else ydf.Semantic.DISCRETIZED_NUMERICAL
+    numbers = [(f"{_NUMBER}{place}", number) for place in range(table.numbers.shape[1])]
     categories = [(f"{_CATEGORY}{place}", ydf.Semantic.CATEGORICAL) for place in range(table.categories.shape[1])]
     return {
         "label": LABEL_COLUMN,
