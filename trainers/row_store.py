@@ -42,7 +42,7 @@ _BLOCK_BYTES, _FEWEST_IN_BLOCK, _MOST_IN_BLOCK = 65_536, 16, 256
 _PART_BYTES, _MOST_IN_PART = 64 * 2**20, 262_144
 _ROWS_AT_ONCE = 32_768
 # With fewer rows in memory nothing is gained to speak of; more of them, what learns from these gains little by.
-FEWEST_SAMPLED, MOST_SAMPLED = 100_000, 500_000
+FEWEST_SAMPLED, MOST_SAMPLED = 150_000, 500_000
 _LAYOUT, _LABELS, _WEIGHTS, _IDS, _ENDS = "layout.json", "labels", "weights", "ids", ".ends"
 _ID_BYTES, _BUCKETS = 32, 64
 
