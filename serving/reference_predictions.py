@@ -6,7 +6,6 @@ import hashlib
 import tempfile
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -117,29 +116,40 @@ def write(path: str, predictions: ReferencePredictions | Iterable[ReferencePredi
 
 
 _ROWS_AT_ONCE = 65_536
+_DIGITS = 8
 
 
-def read(path: str, ids: Collection[str] | None = None) -> ReferencePredictions:
-    """Read what `write` wrote, or the rows with these ids alone, in the order of the file.
+def is_drawn(id_: str, share: float) -> bool:
+    """Whether an example is of a share of all, drawn by their ids: equal examples are in it or not."""
+    return share >= 1 or int(id_[:_DIGITS], 16) < share * 16**_DIGITS
+
+
+def read(path: str, ids: Collection[str] | None = None, most: int | None = None) -> ReferencePredictions:
+    """Read what `write` wrote, in the order of the file.
+
+    Args:
+        path: anything that tf.io.gfile takes.
+        ids: of the rows that are read; None for all.
+        most: about so many rows at most are read: those that are drawn, see `share_of`.
 
     Raises:
         tf.errors.NotFoundError: there is no such file.
     """
-    source: Any = path
-    if "://" in path:
-        with tf.io.gfile.GFile(path, "rb") as content:
-            source = pa.BufferReader(content.read())
-    else:
-        tf.io.gfile.stat(path)
     wanted = None if ids is None else pa.array(list(ids), pa.string())
     parts, width = [], 0
-    with pq.ParquetFile(source) as file:
-        schema = file.schema_arrow
+    with _opened(path) as file:
+        share = _share(file, most)
         for batch in file.iter_batches(_ROWS_AT_ONCE):
             if len(batch):
                 width = len(batch.column("probabilities")[0])
-            parts.append(batch if wanted is None else batch.filter(pc.is_in(batch.column("id"), value_set=wanted)))
-    table = pa.Table.from_batches(parts, schema)
+            if wanted is not None:
+                batch = batch.filter(pc.is_in(batch.column("id"), value_set=wanted))
+            if share < 1:
+                batch = batch.filter(
+                    pa.array([is_drawn(id_, share) for id_ in batch.column("id").to_pylist()], pa.bool_())
+                )
+            parts.append(batch)
+        table = pa.Table.from_batches(parts, file.schema_arrow)
     values = pc.list_flatten(table.column("probabilities")).to_numpy()
     return ReferencePredictions(
         ids=table.column("id").to_pylist(),
@@ -147,3 +157,25 @@ def read(path: str, ids: Collection[str] | None = None) -> ReferencePredictions:
         probabilities=values.astype(np.float32).reshape(len(table), width),
         answers=table.column("answer").to_pylist() if "answer" in table.column_names else None,
     )
+
+
+def share_of(path: str, most: int) -> tuple[float, int]:
+    """The share of rows that `read` draws for `most`, and how many there are in all.
+
+    Raises:
+        tf.errors.NotFoundError: there is no such file.
+    """
+    with _opened(path) as file:
+        return _share(file, most), file.metadata.num_rows
+
+
+def _share(file: pq.ParquetFile, most: int | None) -> float:
+    return 1.0 if most is None else min(1.0, most / max(file.metadata.num_rows, 1))
+
+
+def _opened(path: str) -> pq.ParquetFile:
+    if "://" not in path:
+        tf.io.gfile.stat(path)
+        return pq.ParquetFile(path)
+    with tf.io.gfile.GFile(path, "rb") as content:
+        return pq.ParquetFile(pa.BufferReader(content.read()))
