@@ -1,6 +1,7 @@
 """Time and memory of tables, texts and photos by their number.
 
     .venv/bin/python -m benchmarks.scale rows [10000 100000 1000000]
+    .venv/bin/python -m benchmarks.scale runs [100000 500000]
     .venv/bin/python -m benchmarks.scale texts [10000 100000]
     .venv/bin/python -m benchmarks.scale photos [500 5000]
 
@@ -8,6 +9,8 @@ Every size runs in a process of its own.
 
 - Rows of twelve columns are made up, the same ones each time, and go through what `ingraph run` does up to Transform:
   its components, its runner and its Beam options.
+- Whole runs go from 26 numbers and 3 categories to a published model, within `trainer.memory` of 128 MiB, with few
+  trees and epochs; what each step takes of time and memory is printed beside.
 - Texts are made of the film reviews' own words: each keeps a review's first half and takes another's second half, of
   the same label, so that the number of different terms grows as it does with real ones. They are read, analysed and
   learned from with the options of configs/reviews.yaml.
@@ -28,9 +31,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pa_csv
 
 from benchmarks.harness.measurement import Goal
-from benchmarks.harness.pipelines import Scale, first_steps, growth
+from benchmarks.harness.pipelines import Scale, first_steps, growth, steps_until
 from benchmarks.harness.running import own_process, peak_memory, report
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -115,6 +120,47 @@ def customers(chance: np.random.Generator, count: int) -> list[str]:
         bought,
     ]
     return [",".join(map(str, row)) for row in zip(*(column.tolist() for column in columns), strict=True)]
+
+
+RUNS_CONFIG = """
+name: runs
+task: tabular
+data: {path: rows.csv}
+preprocessing: {label: {column: bought}}
+trainer: {memory: 128MiB, epochs: 4, trees: {count: 60}}
+evaluation: {at_least: {auc: 0.7}}
+"""
+NUMBERS, CATEGORIES, VALUES = 26, 3, 50
+
+
+def measure_runs(rows: int) -> Scale:
+    """Make wide rows up, and run all steps on them."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_wide_rows(Path(folder, "rows.csv"), rows)
+        Path(folder, "rows.yaml").write_text(RUNS_CONFIG, encoding="utf-8")
+        steps = steps_until("ServingPusher", f"{folder}/rows.yaml")
+    for step, (seconds, peak) in steps.items():
+        print(f"{rows:>12,} rows  {step:<22} {seconds:8.1f} s  {peak:8,.0f} MiB", flush=True)
+    return Scale(rows, {step: seconds for step, (seconds, _) in steps.items()}, max(peak for _, peak in steps.values()))
+
+
+def write_wide_rows(path: Path, rows: int) -> None:
+    """A CSV file of numbers and categories; the label follows from products of some of them, and from chance."""
+    chance = np.random.default_rng(0)
+    effects = chance.normal(0, 1, VALUES)
+    names = [f"n{place}" for place in range(NUMBERS)] + [f"c{place}" for place in range(CATEGORIES)] + ["bought"]
+    with path.open("wb") as file:
+        file.write((",".join(names) + "\n").encode())
+        for start in range(0, rows, ROWS_AT_ONCE):
+            count = min(ROWS_AT_ONCE, rows - start)
+            numbers = chance.normal(0, 1, [count, NUMBERS]).round(5)
+            categories = chance.integers(0, VALUES, [count, CATEGORIES])
+            logits = numbers[:, :6] @ np.linspace(-0.6, 0.6, 6) + numbers[:, 6] * numbers[:, 7]
+            logits += np.sin(2 * numbers[:, 8]) + effects[categories].sum(axis=1) / 2
+            bought = logits + chance.logistic(0, 1, count) > 0
+            columns = [*numbers.T, *(np.char.add("v", part.astype(str)) for part in categories.T), bought.astype(int)]
+            table = pa.table([pa.array(column) for column in columns], names=names)
+            pa_csv.write_csv(table, file, pa_csv.WriteOptions(include_header=False, quoting_style="none"))
 
 
 TEXTS_CONFIG = Path(__file__).resolve().parents[1] / "configs/reviews.yaml"
@@ -229,6 +275,9 @@ KINDS: Mapping[str, Kind] = {
         (10_000, 100_000, 1_000_000),
         "tables by their rows",
         goals=(Goal(1.1), Goal(MEMORY_LIMIT, of="value")),
+    ),
+    "runs": Kind(
+        measure_runs, (100_000, 500_000), "whole runs by their rows", goals=(Goal(1.15), Goal(MEMORY_LIMIT, of="value"))
     ),
     "texts": Kind(measure_texts, (10_000, 100_000), "texts by their number"),
     "photos": Kind(measure_photos, (500, 5000), "photos by their number", goals=(None, FLAT), fewest=(FEWEST,)),

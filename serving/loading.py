@@ -1,4 +1,4 @@
-"""Import large libraries and parse large documents quickly, and without what libraries print."""
+"""Import large libraries and parse large documents quickly, without what libraries print; the memory that there is."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -72,3 +72,12 @@ def quiet_output(log: Path) -> Iterator[TextIO]:
             for target, descriptor in zip((1, 2), saved, strict=True):
                 os.dup2(descriptor, target)
                 os.close(descriptor)
+
+
+def machine_memory() -> int:
+    """Bytes that this process may have: of the machine, or what its container is given."""
+    pages: int = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):
+            pages = min(pages, int(Path(limit).read_text(encoding="ascii")))
+    return pages

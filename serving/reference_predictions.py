@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import tensorflow as tf
 
@@ -89,34 +91,91 @@ def example_id(serialized_example: bytes) -> str:
     return hashlib.sha256(serialized_example).hexdigest()
 
 
-def write(path: str, predictions: ReferencePredictions) -> None:
-    """Write a Parquet file; `path` is anything that tf.io.gfile takes."""
-    table = pa.table(
-        {
-            "id": predictions.ids,
-            "label": predictions.labels,
-            "probabilities": pa.array(list(predictions.probabilities.astype(np.float32)), pa.list_(pa.float32())),
-            **({"answer": predictions.answers} if predictions.answers is not None else {}),
-        }
-    )
-    buffer = pa.BufferOutputStream()  # pyarrow does not take a GFile for a file
-    pq.write_table(table, buffer)
-    with tf.io.gfile.GFile(path, "wb") as file:
-        file.write(buffer.getvalue().to_pybytes())
+def write(path: str, predictions: ReferencePredictions | Iterable[ReferencePredictions]) -> None:
+    """Write a Parquet file, of all at once or part by part; `path` is anything that tf.io.gfile takes."""
+    parts = [predictions] if isinstance(predictions, ReferencePredictions) else predictions
+    with tempfile.TemporaryDirectory() as folder:
+        # pyarrow does not take a GFile for a file.
+        local = f"{folder}/{FILE_NAME}"
+        writer = None
+        for part in parts:
+            rows = pa.table(
+                {
+                    "id": part.ids,
+                    "label": part.labels,
+                    "probabilities": pa.array(list(part.probabilities.astype(np.float32)), pa.list_(pa.float32())),
+                    **({"answer": part.answers} if part.answers is not None else {}),
+                }
+            )
+            if writer is None:
+                writer = pq.ParquetWriter(local, rows.schema)
+            writer.write_table(rows)
+        if writer is not None:
+            writer.close()
+            tf.io.gfile.copy(local, path, overwrite=True)
 
 
-def read(path: str) -> ReferencePredictions:
-    """Read what `write` wrote.
+_ROWS_AT_ONCE = 65_536
+_DIGITS = 8
+
+
+def is_drawn(id_: str, share: float) -> bool:
+    """Whether an example is of a share of all, drawn by their ids: equal examples are in it or not."""
+    return share >= 1 or int(id_[:_DIGITS], 16) < share * 16**_DIGITS
+
+
+def read(path: str, ids: Collection[str] | None = None, most: int | None = None) -> ReferencePredictions:
+    """Read what `write` wrote, in the order of the file.
+
+    Args:
+        path: anything that tf.io.gfile takes.
+        ids: of the rows that are read; None for all.
+        most: about so many rows at most are read: those that are drawn, see `share_of`.
 
     Raises:
         tf.errors.NotFoundError: there is no such file.
     """
-    with tf.io.gfile.GFile(path, "rb") as file:
-        table = pq.read_table(pa.BufferReader(file.read()))
-    rows = table.column("probabilities").to_pylist()
+    wanted = None if ids is None else pa.array(list(ids), pa.string())
+    parts, width = [], 0
+    with _opened(path) as file:
+        share = _share(file, most)
+        for batch in file.iter_batches(_ROWS_AT_ONCE):
+            if len(batch):
+                width = len(batch.column("probabilities")[0])
+            if wanted is not None:
+                batch = batch.filter(pc.is_in(batch.column("id"), value_set=wanted))
+            if share < 1:
+                batch = batch.filter(
+                    pa.array([is_drawn(id_, share) for id_ in batch.column("id").to_pylist()], pa.bool_())
+                )
+            parts.append(batch)
+        table = pa.Table.from_batches(parts, file.schema_arrow)
+    values = pc.list_flatten(table.column("probabilities")).to_numpy()
     return ReferencePredictions(
         ids=table.column("id").to_pylist(),
         labels=table.column("label").to_pylist(),
-        probabilities=np.asarray(rows, np.float32).reshape(len(rows), -1),
+        probabilities=values.astype(np.float32).reshape(len(table), width),
         answers=table.column("answer").to_pylist() if "answer" in table.column_names else None,
     )
+
+
+def share_of(path: str, most: int) -> tuple[float, int]:
+    """The share of rows that `read` draws for `most`, and how many there are in all.
+
+    Raises:
+        tf.errors.NotFoundError: there is no such file.
+    """
+    with _opened(path) as file:
+        return _share(file, most), file.metadata.num_rows
+
+
+def _share(file: pq.ParquetFile, most: int | None) -> float:
+    return 1.0 if most is None else min(1.0, most / max(file.metadata.num_rows, 1))
+
+
+def _opened(path: str) -> pq.ParquetFile:
+    if "://" not in path:
+        tf.io.gfile.stat(path)
+        return pq.ParquetFile(path)
+    with tf.io.gfile.GFile(path, "rb") as content:
+        return pq.ParquetFile(pa.BufferReader(content.read()))

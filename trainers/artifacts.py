@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from serving.reference_predictions import ReferencePredictions
 from serving.signatures.common import freeze
 from trainers.errors import TrainingError, first_line
 from trainers.options import ServingOptions
+from trainers.row_store import RowStore
 from trainers.splits import TransformedSplit, dense_batch
 
 LEARNING_CURVES_FILE = "learning_curves.json"
@@ -129,9 +131,89 @@ def predict_split(
     model: keras.Model, split: TransformedSplit, labels: Sequence[str], batch_size: int = 1024
 ) -> ReferencePredictions:
     """The Keras model's own probabilities and best labels for each example of the split."""
-    batches = tf.data.Dataset.range(len(split.ids)).batch(batch_size)
+    batches = tf.data.Dataset.range(len(split.labels)).batch(batch_size)
     probabilities = model.predict(batches.map(lambda rows: dense_batch(split.features, rows)), verbose=0)
     return reference_predictions.predictions_of(split.ids, labels, probabilities)
+
+
+@dataclass(frozen=True)
+class StoredPredictions:
+    """Predictions of a store, on disk.
+
+    Attributes:
+        store: the rows.
+        labels: in the order of the probabilities.
+        path: float32 [n, classes], one row after the other.
+    """
+
+    store: RowStore
+    labels: Sequence[str]
+    path: Path
+
+    @classmethod
+    def of(
+        cls, store: RowStore, labels: Sequence[str], predict: Callable[[TransformedSplit], np.ndarray]
+    ) -> StoredPredictions:
+        """Ask a model part by part."""
+        path = store.folder / "predictions"
+        with path.open("wb") as file:
+            for part in store.parts():
+                file.write(np.ascontiguousarray(predict(part), np.float32).tobytes())
+        return cls(store, labels, path)
+
+    def __iter__(self) -> Iterator[ReferencePredictions]:
+        return (predictions for predictions, _ in self._parts())
+
+    def calibrating(self) -> tuple[ReferencePredictions, dict[str, int]]:
+        """Rows on which a coverage may be calibrated, and the number of each one's label; so many at most."""
+        ids, found = [], []
+        truth: dict[str, int] = {}
+        for predictions, part in self._parts():
+            rows = [row for row, id_ in enumerate(predictions.ids) if calibrates(id_)]
+            chosen = predictions.rows(rows)
+            ids += chosen.ids
+            found.append(chosen.probabilities)
+            truth |= dict(zip(chosen.ids, part.labels[rows].tolist(), strict=True))
+            if len(ids) > _MOST_CALIBRATING:
+                break
+        return reference_predictions.predictions_of(ids, self.labels, np.concatenate(found)), truth
+
+    def _parts(self) -> Iterator[tuple[ReferencePredictions, TransformedSplit]]:
+        classes = len(self.labels)
+        with self.path.open("rb") as file:
+            for part in self.store.parts():
+                values = np.fromfile(file, np.float32, len(part.labels) * classes).reshape(-1, classes)
+                yield reference_predictions.predictions_of(part.ids, self.labels, values), part
+
+
+# Of more rows a quantile is hardly known better.
+_MOST_CALIBRATING = 200_000
+
+
+def predict_rows(
+    rows: TransformedSplit | RowStore, labels: Sequence[str], predict: Callable[[TransformedSplit], np.ndarray]
+) -> Iterable[ReferencePredictions]:
+    """What a model says of a split: all of it, or part by part, of a store, each time that it is gone through.
+
+    Args:
+        rows: the split.
+        labels: in the order of the probabilities.
+        predict: rows in memory -> float32 [n, classes].
+    """
+    if isinstance(rows, RowStore):
+        return StoredPredictions.of(rows, labels, predict)
+    return [reference_predictions.predictions_of(rows.ids, labels, predict(rows))]
+
+
+def calibration(
+    rows: TransformedSplit | RowStore, predictions: Iterable[ReferencePredictions]
+) -> tuple[ReferencePredictions, dict[str, int]]:
+    """The predictions that unknown_rule takes, and the number of the label of each id."""
+    if isinstance(predictions, StoredPredictions):
+        return predictions.calibrating()
+    assert isinstance(rows, TransformedSplit), "predictions of a store are stored"
+    (all_of_them,) = predictions
+    return all_of_them, rows.truth
 
 
 def unknown_rule(
@@ -190,7 +272,7 @@ def write_artifacts(
     export_path: str,
     model_run: str,
     model: keras.Model | None,
-    predictions: ReferencePredictions,
+    predictions: ReferencePredictions | Iterable[ReferencePredictions],
     data_fingerprint: str,
     code_fingerprint: str,
     left_out: int,
@@ -201,6 +283,7 @@ def write_artifacts(
     members: Mapping[str, Any] = {},
     decision: Mapping[str, Any] = {},
     unknown: UnknownRule | None = None,
+    streamed: Mapping[str, Any] = {},
 ) -> None:
     """Write what later steps need into the export's parent directory, and the TensorBoard log.
 
@@ -211,7 +294,8 @@ def write_artifacts(
         model_run: the directory of TFX's ModelRun artifact, which the TensorBoard log is written into.
         model: the trained model; a frozen export has no variables to start another training from. None where no Keras
             model was made, and so no model.keras is.
-        predictions: what the training graph says of the eval split, and what serving_default is to answer.
+        predictions: what the training graph says of the eval split, and what serving_default is to answer; or parts
+            of it.
         data_fingerprint: of the examples trained and evaluated on.
         code_fingerprint: of the config and the code that made the model.
         left_out: how many examples of both splits had no usable label.
@@ -222,6 +306,7 @@ def write_artifacts(
         members: what was tried on folds, by which figures, and what was kept of it; {} where nothing was.
         decision: from which probability on a label is answered, and by which figures; {} for the most probable label.
         unknown: when serving_default answers a label of its own.
+        streamed: how many rows were learned from on disk, and how many of them in memory; {} where all were there.
     """
     folder = os.path.dirname(export_path.rstrip("/"))  # noqa: PTH120 (may be an object store's path)
     if model is not None:
@@ -237,6 +322,7 @@ def write_artifacts(
         "examples_left_out": left_out,
         **(precision or {}),
         **({"warm_start": warm_start} if warm_start else {}),
+        **({"streamed": streamed} if streamed else {}),
         **({"members": members} if members else {}),
         **({"decision": decision} if decision else {}),
         **(unknown.as_provenance() if unknown else {}),

@@ -1,4 +1,4 @@
-"""Fitting a Keras model: the optimizer, steps per execution, and an epoch's progress kept on disk."""
+"""Fitting a Keras model: the optimizer, steps per execution, and the progress of a training kept on disk."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 # Of small models: what goes on between Python and the graph costs as much as some of their steps.
@@ -75,6 +78,74 @@ def training_folder(model_run: str, *fingerprints: str) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class FinishedParts:
+    """Parts of a training that were finished before it was killed.
+
+    Attributes:
+        folder: where they are; None where nothing is kept.
+    """
+
+    folder: Path | None = None
+
+    def result(
+        self,
+        name: str,
+        make: Callable[[], Result],
+        save: Callable[[Path, Result], None],
+        load: Callable[[Path], Result],
+    ) -> Result:
+        """What was kept under the name, or else what is made now, and kept."""
+        if self.folder is None:
+            return make()
+        path = self.folder / name
+        if path.exists():
+            return load(path)
+        made = make()
+        unfinished = self.folder / f"{name}.unfinished"
+        if unfinished.is_dir():
+            shutil.rmtree(unfinished)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        save(unfinished, made)
+        unfinished.rename(path)
+        return made
+
+    def folder_of(self, name: str) -> Path:
+        """A folder of a part that keeps its own progress."""
+        assert self.folder is not None, "nothing is kept"
+        folder = self.folder / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def arrays(self, name: str, make: Callable[[], Mapping[str, np.ndarray]]) -> Mapping[str, np.ndarray]:
+        """The same of arrays by their names."""
+        found = self.found(name)
+        if found is None:
+            found = make()
+            self.replace(name, found)
+        return found
+
+    def found(self, name: str) -> Mapping[str, np.ndarray] | None:
+        """Arrays that were kept under the name."""
+        if self.folder is None or not (self.folder / name).exists():
+            return None
+        with np.load(self.folder / name) as found:
+            return dict(found)
+
+    def replace(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
+        """Keep arrays, in the place of those that were kept under the name."""
+        if self.folder is None:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        unfinished = self.folder / f"{name}.unfinished"
+        with unfinished.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+        unfinished.rename(self.folder / name)
+
+
 _STATE, _WEIGHTS, _BEST = "state.json", "latest.weights.h5", "best.weights.h5"
 
 
@@ -95,7 +166,7 @@ def resumable_fit(
         steps: batches in an epoch.
         epochs: how many at most.
         folder: where the states of epochs are.
-        validation: batches of photos that are not trained on; the best weights by their loss are kept, those before
+        validation: batches that are not trained on; the best weights by their loss are kept, those before
             the first epoch among them.
         patience: stop after so many epochs without a better loss.
     """
@@ -145,6 +216,8 @@ class _Memory(keras.callbacks.Callback):
         state = json.loads((found / _STATE).read_text())
         self._best_loss, self._epochs_without_gain = state["best_loss"], state["epochs_without_gain"]
         model.load_weights(found / _WEIGHTS)
+        for variable, value in zip(_random_states(model), state["random_states"], strict=True):
+            variable.assign(value)
         return int(found.name)
 
     def restore_best(self, model: keras.Model) -> None:
@@ -176,11 +249,21 @@ class _Memory(keras.callbacks.Callback):
             shutil.copy(unfinished / _WEIGHTS, unfinished / _BEST)
         elif previous is not None and (previous / _BEST).exists():
             shutil.copy(previous / _BEST, unfinished / _BEST)
-        state = {"best_loss": self._best_loss, "epochs_without_gain": self._epochs_without_gain}
+        random_states = [np.asarray(variable).tolist() for variable in _random_states(model)]
+        state = {
+            "best_loss": self._best_loss,
+            "epochs_without_gain": self._epochs_without_gain,
+            "random_states": random_states,
+        }
         (unfinished / _STATE).write_text(json.dumps(state))
         unfinished.rename(self._folder / str(epochs))
         if previous is not None:
             shutil.rmtree(previous)
+
+
+def _random_states(model: keras.Model) -> list[keras.Variable]:
+    """Those of its dropout, which are no weights."""
+    return [variable for variable in model.variables if variable.path.endswith("seed_generator_state")]
 
 
 def _loss(model: keras.Model, batches: tf.data.Dataset) -> float:

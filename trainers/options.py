@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from pydantic import (
     AfterValidator,
     BaseModel,
+    ByteSize,
     ConfigDict,
     Field,
     ValidationError,
@@ -56,6 +57,9 @@ def beside_config(path: str, info: ValidationInfo) -> str:
 
 PathBesideConfig = Annotated[str, AfterValidator(beside_config)]
 
+
+# Bytes, or a text such as 2GiB or 500MB.
+Memory = Annotated[ByteSize, Field(gt=0)]
 
 Precision = Literal["float32", "bfloat16"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -89,6 +89,23 @@ class TransformedSplit:
         return dict(zip(self.ids, self.labels.tolist(), strict=True))
 
 
+@dataclass(frozen=True)
+class TransformedBatch:
+    """Some examples, as they come out of Transform's graph.
+
+    Attributes:
+        ids: of all of them.
+        features: the model's inputs by name, of those that have a usable label.
+        labels: int64 [n], of all; negative for one that is not usable.
+        weights: float64 [n], of all.
+    """
+
+    ids: list[str]
+    features: Mapping[str, Column]
+    labels: np.ndarray
+    weights: np.ndarray
+
+
 def read_transformed_split(
     file_patterns: Sequence[str],
     transform: TransformGraph,
@@ -96,7 +113,22 @@ def read_transformed_split(
     batch_size: int = 4096,
     weight: str = "",
 ) -> TransformedSplit:
-    """Read gzipped TFRecord files of raw tf.Examples, in the order of their names.
+    """Read gzipped TFRecord files of raw tf.Examples, in the order of their names; arguments are transformed_batches'.
+
+    Raises:
+        TrainingError: a weight is missing, negative or no number.
+    """
+    return joined_split(list(transformed_batches(file_patterns, transform, inputs, batch_size, weight)), weight)
+
+
+def transformed_batches(
+    file_patterns: Sequence[str],
+    transform: TransformGraph,
+    inputs: Callable[[Mapping[str, tf.Tensor]], Mapping[str, Column]] = dict,
+    batch_size: int = 4096,
+    weight: str = "",
+) -> Iterator[TransformedBatch]:
+    """The examples of gzipped TFRecord files, in the order of the files' names, so many at a time.
 
     Args:
         file_patterns: as Trainer's FnArgs gives them.
@@ -106,7 +138,7 @@ def read_transformed_split(
         weight: the raw column of the examples' weights; "" for none.
 
     Raises:
-        TrainingError: a weight is missing, negative or no number.
+        TrainingError: there is no such column of numbers.
     """
     raw_feature_spec = transform.raw_feature_spec
     if weight and (weight not in raw_feature_spec or raw_feature_spec[weight].dtype == tf.string):
@@ -123,27 +155,32 @@ def read_transformed_split(
         given = tf.cast(dense_column(raw[weight]), tf.float64) if weight else tf.ones_like(labels, tf.float64)
         return {name: _rows(column, usable) for name, column in inputs(features).items()}, labels, given
 
-    ids: list[str] = []
-    batches: list[Mapping[str, Column]] = []
-    labels: list[np.ndarray] = []
-    weights: list[np.ndarray] = []
     files = sorted(path for pattern in file_patterns for path in tf.io.gfile.glob(pattern))
     for records in tf.data.TFRecordDataset(files, compression_type="GZIP").batch(batch_size):
-        ids.extend(example_id(record) for record in records.numpy())
-        columns, numbers, given = transformed(records)
-        batches.append(columns)
-        labels.append(numbers.numpy())
-        weights.append(given.numpy())
-    usable = np.concatenate(labels) >= 0
+        columns, labels, weights = transformed(records)
+        ids = [example_id(record) for record in records.numpy()]
+        yield TransformedBatch(ids, columns, labels.numpy(), weights.numpy())
+
+
+def joined_split(batches: Sequence[TransformedBatch], weight: str = "") -> TransformedSplit:
+    """All batches of a split.
+
+    Raises:
+        TrainingError: a weight, of the column named so, is missing, negative or no number.
+    """
+    ids = [id_ for batch in batches for id_ in batch.ids]
+    labels = np.concatenate([batch.labels for batch in batches])
+    weights = np.concatenate([batch.weights for batch in batches])
+    usable = labels >= 0
     if weight:
-        check_weights(np.concatenate(weights)[usable], weight)
+        check_weights(weights[usable], weight)
     return TransformedSplit(
         ids=[id_ for id_, use in zip(ids, usable, strict=True) if use],
-        features={name: _joined([batch[name] for batch in batches]) for name in batches[0]},
-        labels=np.concatenate(labels)[usable],
+        features={name: joined_columns([batch.features[name] for batch in batches]) for name in batches[0].features},
+        labels=labels[usable],
         left_out=int((~usable).sum()),
         fingerprint=hashlib.sha256("".join(sorted(ids)).encode()).hexdigest(),
-        weights=np.concatenate(weights)[usable] if weight else None,
+        weights=weights[usable] if weight else None,
     )
 
 
@@ -191,7 +228,8 @@ def _rows(column: Column, chosen: tf.Tensor) -> Column:
     return tf.ragged.boolean_mask(column, chosen)
 
 
-def _joined(batches: Sequence[Column]) -> Column:
+def joined_columns(batches: Sequence[Column]) -> Column:
+    """Rows of a feature, one batch after the other: an array, or a ragged tensor."""
     joined = tf.concat(batches, axis=0)
     return joined if isinstance(joined, tf.RaggedTensor) else joined.numpy()
 

@@ -17,6 +17,7 @@ import tensorflow_transform.beam as tft_beam
 from tfx_bsl.public import tfxio
 
 from benchmarks.harness.measurement import Goal, Measurement
+from benchmarks.harness.running import forget_peak_memory, peak_memory
 from pipeline.runners.local import BEAM_PIPELINE_ARGS
 from serving.loading import garbage_collection_paused
 
@@ -87,11 +88,20 @@ STEPS = ("TableExampleGen", "ImageExampleGen", "StatisticsGen", LAST_STEP)
 
 
 def first_steps(config_file: str, speedups: Sequence[Speedup] | None = None) -> dict[str, float]:
-    """Seconds of each step that reads the data.
+    """Seconds of each step that reads the data, up to Transform; the arguments are steps_until's."""
+    return {name: seconds for name, (seconds, _) in steps_until(LAST_STEP, config_file, speedups, STEPS).items()}
+
+
+def steps_until(
+    last: str, config_file: str, speedups: Sequence[Speedup] | None = None, only: Sequence[str] = ()
+) -> dict[str, tuple[float, float]]:
+    """Step -> seconds, and the most memory in MiB that this process had in it.
 
     Args:
+        last: after which the run ends.
         config_file: of the run; what it leaves lies beside it.
         speedups: of Apache Beam; all of them by default.
+        only: these steps, or all.
     """
     from pipeline.config import load_config
     from pipeline.dag import Locations, create_pipeline
@@ -102,8 +112,9 @@ def first_steps(config_file: str, speedups: Sequence[Speedup] | None = None) -> 
     apply_beam_speedups(speedups)
     config, folder = load_config(config_file), str(Path(config_file).parent)
     started = time.perf_counter()
+    forget_peak_memory()
     data = raw_data(config)
-    seconds = {"looking through": time.perf_counter() - started}
+    found = {"looking through": (time.perf_counter() - started, peak_memory())}
     locations = Locations(
         data=data.path,
         data_fingerprint=data.fingerprint,
@@ -114,15 +125,15 @@ def first_steps(config_file: str, speedups: Sequence[Speedup] | None = None) -> 
     )
 
     def ended(step: str, spent: float) -> None:
-        if step in STEPS:
-            seconds[step] = spent
-        if step == LAST_STEP:
+        if not only or step in only:
+            found[step] = spent, peak_memory()
+        if step == last:
             raise _Enough
 
     pipeline = create_pipeline(config, locations, "first-steps", BEAM_PIPELINE_ARGS)
     with contextlib.suppress(_Enough):
-        LocalRunner("first-steps", lambda step: None, ended).run(pipeline)
-    return seconds
+        LocalRunner("first-steps", lambda step: forget_peak_memory(), ended).run(pipeline)
+    return found
 
 
 class _Enough(Exception):

@@ -61,6 +61,8 @@ def _metrics(metrics: tfma.proto.metrics_for_slice_pb2.MetricsForSlice) -> Slice
     return SliceMetrics(slice_name(metrics.slice_key), models[CANDIDATE], models[BASELINE])
 
 
+# Figures and charts of more examples hardly differ from those of so many; the gates look at all of them.
+MOST_EXAMPLES = 200_000
 EVAL_SPLIT, TEST_SPLIT = "eval", "test"
 BATCH_SIZE = 256
 
@@ -69,12 +71,14 @@ def read_predictions(run: FinishedRun) -> EvalPredictions | None:
     """Probabilities as the Trainer left them, the truth as the exported graph reads the label; None without a model.
 
     The model served before is asked anew, in a session: it left no predictions for these examples. It is not asked
-    where it comes from the same data and code as the new one.
+    where it comes from the same data and code as the new one. Of more than MOST_EXAMPLES, so many are drawn.
     """
     if not {"model", "examples"} <= set(run.artifacts):
         return None
     model = run.artifacts["model"]
-    reference = reference_predictions.read(f"{model.uri}/{reference_predictions.FILE_NAME}")
+    file = f"{model.uri}/{reference_predictions.FILE_NAME}"
+    share, count = reference_predictions.share_of(file, MOST_EXAMPLES)
+    reference = reference_predictions.read(file, most=MOST_EXAMPLES)
     row_of = {id_: row for row, id_ in enumerate(reference.ids)}
     candidate = path_utils.serving_model_path(model.uri)
     labels = read_labels(candidate)
@@ -84,7 +88,7 @@ def read_predictions(run: FinishedRun) -> EvalPredictions | None:
     weight = run.config.get("data", {}).get("weight")
     weights: list[float] = []
     truth, rows, ids = [], [], []
-    for records, numbers in _with_truth(candidate, eval_files(run)):
+    for records, numbers in _with_truth(candidate, eval_files(run), share):
         for record, number in zip(records, numbers.tolist(), strict=True):
             row = row_of.get(id_ := example_id(record))
             if number >= 0 and row is not None:
@@ -104,6 +108,7 @@ def read_predictions(run: FinishedRun) -> EvalPredictions | None:
         weights=np.array(weights) if weight else None,
         decision=read_decision(candidate),
         baseline_decision=read_decision(path_utils.serving_model_path(compared.uri)) if compared else None,
+        drawn_of=count if share < 1 else None,
     )
 
 
@@ -163,9 +168,11 @@ def is_same_model(model: RunArtifact, baseline: RunArtifact) -> bool:
     return mine == served
 
 
-def _batches(files: Sequence[str]) -> Iterator[list[bytes]]:
+def _batches(files: Sequence[str], share: float = 1.0) -> Iterator[list[bytes]]:
     batch: list[bytes] = []
     for record in read_examples(files):
+        if share < 1 and not reference_predictions.is_drawn(example_id(record), share):
+            continue
         batch.append(record)
         if len(batch) == BATCH_SIZE:
             yield batch
@@ -174,10 +181,10 @@ def _batches(files: Sequence[str]) -> Iterator[list[bytes]]:
         yield batch
 
 
-def _with_truth(saved_model: str, files: Sequence[str]) -> Iterator[tuple[list[bytes], np.ndarray]]:
+def _with_truth(saved_model: str, files: Sequence[str], share: float) -> Iterator[tuple[list[bytes], np.ndarray]]:
     model = SessionModel(saved_model)
     try:
-        for records in _batches(files):
+        for records in _batches(files, share):
             examples = {"examples": np.array(records, dtype=object)}
             yield records, model.run(TRANSFORM_FEATURES, examples, [LABEL])[LABEL]
     finally:

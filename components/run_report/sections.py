@@ -114,6 +114,7 @@ class ModelSection:
     """What the template shows of the model."""
 
     examples: int
+    drawn_of: int | None
     has_baseline: bool
     estimates: list[MetricEstimate]
     intervals: str
@@ -137,6 +138,7 @@ def model_section(run: FinishedRun, predictions: EvalPredictions, evaluation: Se
     few_classes = len(predictions.labels) <= CLASSES_IN_MATRIX
     return ModelSection(
         examples=len(predictions.truth),
+        drawn_of=predictions.drawn_of,
         has_baseline=predictions.baseline is not None,
         estimates=estimates,
         intervals=intervals_chart(estimates),

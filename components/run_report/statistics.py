@@ -51,6 +51,7 @@ class EvalPredictions:
         weights: float64 [n], how much each example counts; None where all count the same.
         decision: which label the new model answers, where it is not the most probable one.
         baseline_decision: likewise the model served before.
+        drawn_of: of how many examples these were drawn by chance; None where they are all.
     """
 
     ids: Sequence[str]
@@ -61,6 +62,7 @@ class EvalPredictions:
     weights: np.ndarray | None = None
     decision: Decision | None = None
     baseline_decision: Decision | None = None
+    drawn_of: int | None = None
 
     @cached_property
     def predicted(self) -> np.ndarray:

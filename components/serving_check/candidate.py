@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -172,8 +172,8 @@ class Candidate:
         """
         signatures = read_signatures(saved_model)
         labels = _read_labels(saved_model)
-        predictions = _read_reference(reference, labels)
         chosen, total = choose_examples(example_files, maximum_examples)
+        predictions = _read_reference(reference, labels, {example for example, _ in chosen})
         row_of = {example: row for row, example in enumerate(predictions.ids)}
         usable = [(example, record) for example, record in chosen if example in row_of]
         if not usable:
@@ -219,9 +219,9 @@ def _read_labels(saved_model: str) -> list[str]:
         raise ModelUnavailable(f"the model has no label vocabulary among its assets: {error.message}") from error
 
 
-def _read_reference(path: str, vocabulary: Sequence[str]) -> ReferencePredictions:
+def _read_reference(path: str, vocabulary: Sequence[str], examples: Collection[str]) -> ReferencePredictions:
     try:
-        predictions = reference_predictions.read(path)
+        predictions = reference_predictions.read(path, examples)
     except tf.errors.NotFoundError as error:
         raise ModelUnavailable(f"the Trainer left no reference predictions at {path}") from error
     classes = predictions.probabilities.shape[1]

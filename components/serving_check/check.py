@@ -65,7 +65,7 @@ def read_provenance(file: str) -> dict[str, Any]:
 
 
 def remark(provenance: Mapping[str, Any]) -> str:
-    """A sentence for people about what is wrapped, or a lower precision; "" where there is nothing to say.
+    """A sentence for people about what is wrapped, rows on disk or a lower precision; "" where there is nothing to say.
 
     Args:
         provenance: what the Trainer says of the model.
@@ -76,6 +76,11 @@ def remark(provenance: Mapping[str, Any]) -> str:
             f"of all {wrapped['rows']:,} rows of the data, {wrapped['labels_equal']:,} labels are the library's; "
             f"probabilities are {wrapped['greatest_difference']:.1g} apart at most"
         )
+    streamed = provenance.get("streamed")
+    if streamed:
+        sentence = f"learned from {streamed['rows']:,} rows on disk, for trainer.memory is {streamed['memory']:,} bytes"
+        held = streamed.get("rows_in_memory", streamed["rows"])
+        return sentence + (f"; what is no network, from {held:,} of them" if held < streamed["rows"] else "")
     return "; ".join(filter(None, [provenance.get("scalings", {}).get("said", ""), _precision_remark(provenance)]))
 
 

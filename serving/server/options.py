@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import resource
 import ssl
 import threading
@@ -17,6 +16,7 @@ import grpc
 import numpy as np
 
 from serving.client.errors import CanonicalCode
+from serving.loading import machine_memory
 from serving.server.config import BatchingParameters, LoadPolicy, RequestLogOptions
 from serving.server.errors import ServingError
 
@@ -50,15 +50,6 @@ class RequestLimits:
 
 def _too_large(message: str) -> ServingError:
     return ServingError(CanonicalCode.RESOURCE_EXHAUSTED, message)
-
-
-def machine_memory() -> int:
-    """Bytes that this process may have: of the machine, or what its container is given."""
-    pages: int = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        with suppress(OSError, ValueError):
-            pages = min(pages, int(Path(limit).read_text(encoding="ascii")))
-    return pages
 
 
 _LARGEST_DEFAULT = 3 * 2**29  # 64 MiB of rows as JSON take about that at their worst

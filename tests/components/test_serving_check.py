@@ -113,6 +113,14 @@ def test_how_a_wrapped_table_agrees_with_its_library_is_said_of_all_rows():
     )
 
 
+def test_how_many_rows_were_learned_from_on_disk_is_said():
+    streamed = {"rows": 2_000_000, "memory": 2**30}
+    sentence = "learned from 2,000,000 rows on disk, for trainer.memory is 1,073,741,824 bytes"
+    assert remark({"streamed": streamed}) == sentence
+    of_members = streamed | {"rows_in_memory": 500_000}
+    assert remark({"streamed": of_members}) == f"{sentence}; what is no network, from 500,000 of them"
+
+
 def test_nothing_is_said_of_float32_and_of_models_without_provenance(tmp_path):
     assert remark({"precision": "float32"}) == ""
     assert read_provenance(str(tmp_path / "missing.json")) == {}

@@ -8,7 +8,16 @@ from components.errors import ModelUnavailable, RequestRefused
 from components.serving_check.candidate import Candidate
 from components.serving_check.check import disagreements, mismatches
 from serving.answers import UnknownRule
-from serving.reference_predictions import FILE_NAME, ReferencePredictions, read, with_answers, write
+from serving.reference_predictions import (
+    FILE_NAME,
+    ReferencePredictions,
+    example_id,
+    is_drawn,
+    read,
+    share_of,
+    with_answers,
+    write,
+)
 from serving.session_model import SessionModel
 from tests.components.colour_model import ColourModel
 
@@ -283,3 +292,20 @@ def test_examples_without_a_reference_are_left_out_and_counted(trained, eval_exa
     write(reference, ReferencePredictions(["other"], ["red"], full.probabilities[:1]))
     with pytest.raises(ModelUnavailable, match=r"none of the 40 examples in .* has a reference prediction"):
         Candidate.read(path, reference, files, 1000)
+
+
+def test_reference_predictions_written_in_parts_are_read_whole_by_ids_or_as_a_drawn_share(tmp_path):
+    path = str(tmp_path / FILE_NAME)
+    ids = [example_id(f"{row}".encode()) for row in range(1000)]
+    chance = np.random.default_rng(0).random([1000, 2]).astype(np.float32)
+    parts = [slice(0, 700), slice(700, 701), slice(701, 1000)]
+    write(path, (ReferencePredictions(ids[part], ["red"] * len(ids[part]), chance[part]) for part in parts))
+    whole = read(path)
+    assert whole.ids == ids and (whole.probabilities == chance).all() and whole.answers is None
+    two = read(path, {ids[705], ids[3], "other"})
+    assert two.ids == [ids[3], ids[705]] and (two.probabilities == chance[[3, 705]]).all()
+    assert read(path, ["other"]).probabilities.shape == (0, 2)
+    drawn, (share, count) = read(path, most=300), share_of(path, 300)
+    assert (share, count) == (0.3, 1000) and 255 < len(drawn.ids) < 345
+    assert drawn.ids == [id_ for id_ in ids if is_drawn(id_, share)]
+    assert set(read(path, most=100).ids) < set(drawn.ids)

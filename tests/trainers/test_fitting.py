@@ -1,14 +1,27 @@
-"""Fitting: the optimizer, steps per execution, batches."""
+"""Fitting: the optimizer, steps per execution, batches, rows on disk, a training that is killed."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainers.fitting import FusedAdam, steps_per_execution
-from trainers.splits import shuffled_batches
+from serving.reference_predictions import example_id
+from trainers import row_store
+from trainers.fitting import FinishedParts, FusedAdam, steps_per_execution
+from trainers.row_store import RowMemory, RowStore, Stream
+from trainers.splits import TransformedBatch, TransformedSplit, joined_split, shuffled_batches, training_weights
+from trainers.tabular import blending
+from trainers.tabular.blending import cross_entropies
+from trainers.tabular.members import Table, train_members
+from trainers.tabular.models import build_model, keras_classifier
+from trainers.tabular.options import TabularTrainerOptions
+from trainers.tabular.train import fit_stream
 
 ADAM_STEPS = 6
 
@@ -95,3 +108,140 @@ def test_batches_of_short_and_of_long_rows_are_mixed():
     batches = shuffled_batches(({"terms": ragged_rows()}, np.arange(ROWS)), BATCH, 0).take(STEPS - 1)
     widths = [columns["terms"].shape[1] for columns, _ in batches]
     assert 5 < np.sum(np.diff(widths) < 0) < STEPS - 5
+
+
+class Killed(BaseException):
+    """The end of a process, as far as a test can have it within its own."""
+
+
+@contextmanager
+def killed_after(kept: str) -> Iterator[None]:
+    """Ends what is done within when this part of a training has come under its name."""
+    rename = Path.rename
+
+    def rename_and_end(self: Path, target: Path) -> Path:
+        renamed = rename(self, target)
+        if Path(target).name == kept:
+            raise Killed
+        return renamed
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Path, "rename", rename_and_end)
+        yield
+
+
+def transformed(rows: int = 330) -> Iterator[TransformedBatch]:
+    """Rows whose label follows from a category, or else from two numbers; each eleventh has none that is usable."""
+    chance = np.random.default_rng(0)
+    for first in range(0, rows, 110):
+        numbers = chance.normal(size=[110, 2]).astype(np.float32)
+        categories = chance.integers(-1, 2, size=[110, 1])
+        labels = np.where(categories[:, 0] >= 0, categories[:, 0], numbers[:, 0] * numbers[:, 1] > 0).astype(np.int64)
+        labels[::11] = -1
+        usable = labels >= 0
+        lists = tf.RaggedTensor.from_row_lengths(
+            chance.integers(1, 3, size=600).astype(np.int32)[: (lengths := chance.integers(0, 5, 110)).sum()], lengths
+        )
+        features = {"numbers": numbers[usable], "categories": categories[usable]}
+        yield TransformedBatch(
+            ids=[example_id(f"{row}".encode()) for row in range(first, first + 110)],
+            features=features | {"list0": tf.ragged.boolean_mask(lists, usable)},
+            labels=labels,
+            weights=chance.integers(1, 4, size=110).astype(np.float64),
+        )
+
+
+@pytest.fixture(scope="module")
+def in_memory() -> TransformedSplit:
+    return joined_split(list(transformed()), "weight")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> RowStore:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(row_store, "transformed_batches", lambda *_, **__: transformed())
+        found = RowMemory(1, tmp_path_factory.mktemp("store"), 1).read("train", [], None, dict, "weight")
+    assert isinstance(found, RowStore)
+    return found
+
+
+def as_rows(split: TransformedSplit) -> list[list]:
+    """Each row's label, weight and features."""
+    columns = {
+        name: column.to_list() if isinstance(column, tf.RaggedTensor) else column.tolist()
+        for name, column in split.features.items()
+    }
+    return [list(row) for row in zip(split.labels.tolist(), split.weights.tolist(), *columns.values(), strict=True)]
+
+
+def test_rows_on_disk_are_those_in_memory(store, in_memory):
+    read = store.read(0, store.rows)
+    assert store.rows == 300 and store.left_out == in_memory.left_out == 30
+    assert read.ids == in_memory.ids and store.fingerprint == in_memory.fingerprint
+    assert as_rows(read) == as_rows(in_memory)
+    assert as_rows(store.read(17, 19)) == as_rows(in_memory)[17:19]
+    chosen = store.chosen(np.array([3, 200, 201]))
+    assert chosen.ids == [in_memory.ids[row] for row in (3, 200, 201)]
+    assert as_rows(chosen) == [as_rows(in_memory)[row] for row in (3, 200, 201)]
+    for balanced in (False, True):
+        np.testing.assert_allclose(
+            store.training_weights(read, balanced), training_weights(in_memory, 2, balanced), rtol=1e-12
+        )
+
+
+def test_a_split_that_fits_is_not_written(monkeypatch, in_memory, tmp_path):
+    monkeypatch.setattr(row_store, "transformed_batches", lambda *_, **__: transformed())
+    found = RowMemory(10**6, tmp_path / "rows", 1).read("train", [], None, dict, "weight")
+    assert isinstance(found, TransformedSplit) and as_rows(found) == as_rows(in_memory)
+    assert not (tmp_path / "rows").exists()
+
+
+def test_a_pass_over_rows_on_disk_has_each_row_once_in_an_order_of_its_own(store, in_memory, monkeypatch):
+    monkeypatch.setattr(row_store, "_BLOCK_BYTES", 16 * store.row_bytes)
+    monkeypatch.setattr(row_store, "_PART_BYTES", 64 * store.row_bytes)
+    without = np.array([0, 5, 299])
+    passes = [list(store.shuffled(10, 0, number, without, by_length=True)) for number in (0, 1, 0)]
+    orders = [np.concatenate([part.numbers for part in parts]).tolist() for parts in passes]
+    assert orders[0] == orders[2] != orders[1]
+    assert sorted(orders[0]) == [row for row in range(300) if row not in without] == sorted(orders[1])
+    assert all(len(part.numbers) % 10 == 0 for part in passes[0][:-1]) and len(passes[0]) > 3
+    whole = as_rows(in_memory)
+    for part in passes[0]:
+        assert as_rows(part.split) == [whole[row] for row in part.numbers]
+    # Blocks of 16 rows would stand side by side else.
+    assert np.abs(np.diff(orders[0])).mean() > 16
+    batches = store.batches(10, 0, 0, without, by_length=True).take(30).as_numpy_iterator()
+    labels = np.concatenate([labels for _, labels, _ in batches])
+    assert labels.tolist() == in_memory.labels[orders[0]].tolist()
+
+
+def test_rows_are_drawn_equally_likely(store):
+    drawn = [store.draw(100, seed) for seed in range(200)]
+    assert all(len(np.unique(rows)) == 100 and (np.diff(rows) > 0).all() for rows in drawn)
+    counts = np.bincount(np.concatenate(drawn), minlength=300)
+    # Binomial: 200 draws of a third.
+    assert counts.std() < 2 * (200 * 2 / 9) ** 0.5
+    assert store.draw(1000, 0).tolist() == list(range(300))
+
+
+@pytest.mark.parametrize("kind", ["blend", "network"])
+def test_a_training_from_disk_that_is_killed_goes_on_to_the_same_model(kind, store, in_memory, tmp_path, monkeypatch):
+    monkeypatch.setattr(blending, "_ROWS_OF_ALL_FOLDS", 100)
+    sample = store.draw(200, seed=0)
+    given = {"hidden_units": (8,), "epochs": 8, "batch_size": 32, "trees": {"count": 30, "forest": 0}}
+    options = TabularTrainerOptions(model=kind, class_weights="balanced", early_stopping_patience=3, **given)
+
+    def answers(name: str) -> np.ndarray:
+        stream = Stream(store, sample, FinishedParts(tmp_path / name))
+        if kind == "blend":
+            return train_members(Table(store.chosen(sample), 2, 2, {}, options, stream)).predict(in_memory)
+        keras.utils.set_random_seed(0)
+        model = build_model(in_memory.features, 2, 2, options)
+        fit_stream(model, stream, options)
+        return keras_classifier(model).predict(in_memory)
+
+    whole = answers("whole")
+    with killed_after("networks" if kind == "blend" else "2"):
+        answers("killed")
+    np.testing.assert_allclose(answers("killed"), whole, atol=1e-5)
+    assert cross_entropies(whole, in_memory.labels).mean() < 0.6

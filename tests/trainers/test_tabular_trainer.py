@@ -22,8 +22,11 @@ from serving.reference_predictions import FILE_NAME
 from serving.session_model import SessionModel
 from serving.signatures.tabular import raw_list
 from tests.pipeline.conftest import answers_over_both
+from tests.trainers.test_fitting import killed_after
+from trainers import row_store
 from trainers.options import TunerOptions
 from trainers.splits import TransformedSplit, TransformGraph
+from trainers.tabular.blending import cross_entropies
 from trainers.tabular.models import build_model, model_inputs
 from trainers.tabular.networks import _hats, build_networks, knots, train_networks
 from trainers.tabular.options import TabularTrainerOptions
@@ -330,6 +333,31 @@ def answers(saved_model, expected) -> list[str]:
     threshold = np.float32(provenance(saved_model)["unknown"]["threshold"])
     alone = (expected >= threshold).sum(axis=1) == 1
     return [("no", "yes")[best] if one else "unsure" for best, one in zip(expected.argmax(axis=1), alone, strict=True)]
+
+
+def cross_entropy(saved_model: str) -> float:
+    written = reference_predictions.read(f"{Path(saved_model).parent}/{FILE_NAME}")
+    assert written.ids == [reference_predictions.example_id(example(row)) for row in TABLE]
+    return float(
+        cross_entropies(written.probabilities, np.array([row["bought"] == "yes" for row in TABLE], int)).mean()
+    )
+
+
+def test_learned_from_disk_and_killed_under_way_the_model_is_as_good(
+    saved_model, trainer, folder, tmp_path, monkeypatch
+):
+    if "trees" not in trainer:
+        pytest.skip("what Keras trains from disk goes through the next test, and is exported as any other")
+    options = {**trainer, "epochs": 20, "batch_size": 32, "memory": 1}
+    with killed_after("networks"):
+        train(folder, tmp_path / "model", serving=COVERAGE, **options)
+    monkeypatch.setattr(row_store, "transformed_batches", None)  # all rows are on disk
+    streamed = train(folder, tmp_path / "model", serving=COVERAGE, **options)
+    assert provenance(streamed)["data_fingerprint"] == provenance(saved_model)["data_fingerprint"]
+    assert provenance(streamed)["streamed"] == {"rows": 300, "rows_in_memory": 300, "memory": 1}
+    assert "streamed" not in provenance(saved_model)
+    assert cross_entropy(streamed) == pytest.approx(cross_entropy(saved_model), abs=0.03)
+    assert not list((tmp_path / "unfinished").glob("*"))
 
 
 def provenance(saved_model: str) -> dict[str, Any]:

@@ -10,7 +10,11 @@ import pytest
 import tensorflow as tf
 from pydantic import ValidationError
 
-from trainers.splits import TransformedSplit, dense_batch
+from serving.reference_predictions import example_id
+from tests.trainers.test_fitting import killed_after
+from trainers import row_store
+from trainers.row_store import RowMemory, RowStore
+from trainers.splits import TransformedBatch, TransformedSplit, dense_batch
 from trainers.text.models import (
     TextClassifier,
     encoder_classifier,
@@ -75,6 +79,33 @@ def test_terms_may_stand_in_any_order_and_a_row_beside_longer_ones(classifier):
     (alone,) = predict(classifier, [[1, 5, 6]])
     beside, _ = predict(classifier, [[6, 1, 5, 0, 0, 0], [2, 3, 4, 5, 6, 7]])
     np.testing.assert_allclose(beside, alone, atol=1e-6)
+
+
+def test_texts_on_disk_are_learned_as_those_in_memory_also_after_a_kill(classifier, monkeypatch, tmp_path):
+    rows = split()
+    ids = [example_id(id_.encode()) for id_ in rows.ids]
+    all_of_them = TransformedBatch(ids, rows.features, rows.labels, np.ones(len(ids)))
+    monkeypatch.setattr(row_store, "transformed_batches", lambda *_, **__: iter([all_of_them]))
+    store = RowMemory(1, tmp_path, 1).read("train", [], None, ragged_terms)
+    assert isinstance(store, RowStore)
+
+    def fitted(folder: str) -> TextClassifier:
+        chosen = NgramOptions(epochs=10, learning_rate=0.01, embedding_width=8)
+        keras.utils.set_random_seed(chosen.seed)
+        found = ngram_classifier(store, {"words": VOCABULARY}, 2, chosen)
+        for ours, theirs in zip(found.model.layers, classifier.model.layers, strict=True):
+            if ours.name.endswith("_ratios"):
+                np.testing.assert_allclose(ours.get_weights(), theirs.get_weights())
+        fit_text(found, store, chosen, tmp_path / folder)
+        return found
+
+    with killed_after("6"):
+        fitted("killed")
+    resumed, whole = fitted("killed"), fitted("whole")
+    test = dense_batch(split(seed=1).features)
+    probabilities = [one.model.predict(test, verbose=0) for one in (resumed, whole, classifier)]
+    np.testing.assert_allclose(probabilities[0], probabilities[1], atol=1e-5)
+    np.testing.assert_allclose(probabilities[1], probabilities[2], atol=0.05)
 
 
 def test_balanced_classes_make_a_rare_label_as_likely_as_a_frequent_one():

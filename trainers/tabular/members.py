@@ -18,6 +18,8 @@ import tensorflow as tf
 from scipy.optimize import minimize
 
 from serving.signatures.common import Features
+from trainers.fitting import FinishedParts
+from trainers.row_store import Stream
 from trainers.splits import TransformedSplit, dense_batch, training_weights
 from trainers.tabular.blending import Blend, choose_blend, cross_entropies, stratified_folds
 from trainers.tabular.models import TERM_SCALE, Classifier, build_model, keras_classifier, model_inputs
@@ -27,6 +29,8 @@ from trainers.tabular.trees import (
     TreeInputs,
     TreeTable,
     has_few_rows,
+    load_trees,
+    save_trees,
     train_boosted,
     train_random_forest,
     tree_answers,
@@ -44,11 +48,12 @@ class Table:
     """What members are trained on.
 
     Attributes:
-        split: all rows.
+        split: all rows, or a sample of them.
         classes: how many labels there are.
         vocabulary_size: how many categories are known.
         sizes: what build_model takes.
         options: of the trainer.
+        stream: all rows, where the split is a sample of them: networks learn from these.
     """
 
     split: TransformedSplit
@@ -56,6 +61,7 @@ class Table:
     vocabulary_size: int
     sizes: Mapping[str, int]
     options: TabularTrainerOptions
+    stream: Stream | None = None
 
     @property
     def labels(self) -> np.ndarray:
@@ -84,6 +90,16 @@ class Table:
         """The cross entropy of what models say of `held_out`."""
         losses = cross_entropies(probabilities, self.labels[self.held_out])
         return float(np.average(losses, weights=self.weights_of(self.held_out)))
+
+    @property
+    def finished(self) -> FinishedParts:
+        """What a training that was killed has done: of a stream with one fold, where each part takes long."""
+        return self.stream.finished if self.stream is not None and self.keeps_models_of_folds else FinishedParts()
+
+    @property
+    def keeps_models_of_folds(self) -> bool:
+        """Whether the model trained without the fold is the one that is kept: of many rows it gains nothing by more."""
+        return self.stream is not None and len(self.folds) == 1
 
     def seen(self, fold: np.ndarray) -> np.ndarray:
         """The rows that are not in a fold."""
@@ -285,10 +301,15 @@ class _LinearModel:
 
     def refit(self, penalty: float) -> Classifier:
         rows = np.arange(len(self._table.labels))
-        return keras_classifier(self._as_keras(self._fit(rows, penalty / len(rows), None)))
+        learned = self._table.seen(self._table.folds[0]) if self._table.keeps_models_of_folds else rows
+        return keras_classifier(self._as_keras(self._fit(learned, penalty / len(rows), None)))
 
     def _fit(self, rows: np.ndarray, penalty: float, start: np.ndarray | None) -> np.ndarray:
         """float64 [columns + 1, classes], the biases last."""
+        kept = self._table.finished.arrays(LINEAR, lambda: {"weights": self._fitted(rows, penalty, start)})
+        return kept["weights"]
+
+    def _fitted(self, rows: np.ndarray, penalty: float, start: np.ndarray | None) -> np.ndarray:
         matrix, labels, classes = self._matrix[rows], self._table.labels[rows], self._table.classes
         given = self._table.weights_of(rows)
         shares = (np.ones(len(rows)) if given is None else given) / len(rows)
@@ -429,8 +450,11 @@ class _Trees:
             held_out = None if fold is None else self._labelled(fold)
             return train_boosted(*self._labelled(rows), options.trees, options.seed, count, held_out)
 
+        def of_fold(seen: np.ndarray, fold: np.ndarray) -> Any:
+            return table.finished.result(TREES, lambda: grown(seen, None, fold), save_trees, load_trees)
+
         def stopped(seen: np.ndarray, fold: np.ndarray) -> tuple[np.ndarray, int]:
-            model = grown(seen, None, fold)
+            model = of_fold(seen, fold)
             return tree_probabilities(model, self._rows.rows(fold), table.classes), tree_count(model)
 
         def counted(seen: np.ndarray, fold: np.ndarray) -> np.ndarray:
@@ -443,6 +467,8 @@ class _Trees:
             probabilities = _on_folds(table, deadline, reserved, counted, self._parallel)
 
         def refit() -> Classifier:
+            if table.keeps_models_of_folds:
+                return self._classifier(of_fold(table.seen(table.folds[0]), table.folds[0]))
             return self._classifier(grown(slice(None), count))
 
         return Tried(np.concatenate(probabilities), {"trees": count}, refit)
@@ -498,6 +524,7 @@ def _networks(table: Table, deadline: Deadline, reserved: float) -> Tried:
         table.sizes,
         table.weights,
         lambda seconds: deadline.leaves(seconds + reserved),
+        table.stream,
     )
     curves = {"loss": trained.losses, "val_loss": trained.held_out_losses}
     chosen = {"networks": len(folds), "epochs": trained.epochs}

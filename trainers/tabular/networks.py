@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, count, islice
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from trainers.row_store import Stream, ahead, is_among
 from trainers.splits import Column, TransformedSplit, dense_batch
 from trainers.tabular.blending import cross_entropies
 from trainers.tabular.models import LINEAR_PENALTY, NETWORK_PENALTY, TERM_SCALE, numbered_features
@@ -297,6 +300,7 @@ def train_networks(
     sizes: Mapping[str, int],
     weights: np.ndarray | None = None,
     goes_on: Callable[[float], bool] = lambda seconds: True,
+    stream: Stream | None = None,
 ) -> TrainedNetworks:
     """Train networks on the rows that each may see, by AdamW, until those that they do not see get no better by them.
 
@@ -312,8 +316,44 @@ def train_networks(
         sizes: as build_model takes them.
         weights: float64 [n], 1 in the mean: how much each row counts; None where all count the same.
         goes_on: asked after each epoch with the seconds that one takes.
+        stream: where to learn from, if the split is a sample of it; all rows that are not in the sample are seen. An
+            epoch is a million rows then, where there are more, and the next one goes on behind them.
     """
-    return _Training(split, held_out, vocabulary_size, classes, options, sizes, weights).run(goes_on)
+    return _Training(split, held_out, vocabulary_size, classes, options, sizes, weights, stream).run(goes_on)
+
+
+_ROWS_OF_AN_EPOCH = 1_000_000
+_NETWORKS = "networks"
+
+
+class _Learned(NamedTuple):
+    """Rows that are learned from: their features, labels, which networks see them, and how much they count there."""
+
+    columns: Mapping[str, Any]
+    labels: Any
+    seen: Any
+    weighed: Any
+
+
+@dataclass
+class _State:
+    """How far a training is.
+
+    Attributes:
+        losses: see TrainedNetworks.
+        held_out_losses: likewise.
+        best: the weights of the least of them.
+        answers: their answers to the rows held out.
+        steps: batches of a stream that were learned from.
+        parts: of its parts.
+    """
+
+    losses: list[float]
+    held_out_losses: list[float]
+    best: list[np.ndarray]
+    answers: np.ndarray
+    steps: int = 0
+    parts: int = 0
 
 
 class _Training:
@@ -326,9 +366,11 @@ class _Training:
         options: TabularTrainerOptions,
         sizes: Mapping[str, int],
         weights: np.ndarray | None,
+        stream: Stream | None,
     ) -> None:
         rows, count = held_out.shape
         self._options, self._labels, self._held_out, self._weights = options, split.labels, held_out, weights
+        self._stream = stream
         keras.utils.set_random_seed(options.seed)
         self._networks = build_networks(split.features, vocabulary_size, classes, count, options, sizes)
         self._mean = mean_network(self._networks)
@@ -337,8 +379,11 @@ class _Training:
         optimizer.build(variables)
         averages = [tf.Variable(variable.value) for variable in variables]
         self._averages = averages
+        if stream is not None:
+            rows = stream.store.rows
         batch_size = min(_BATCHES * options.batch_size, max(_SMALLEST_BATCH, rows // _FEWEST_STEPS))
-        steps = -(-rows // batch_size)
+        self._rows_of_an_epoch = rows if stream is None else min(rows, _ROWS_OF_AN_EPOCH)
+        steps = -(-self._rows_of_an_epoch // batch_size)
         decay = 1 - 1 / steps
         columns = {
             name: column if isinstance(column, tf.RaggedTensor) else tf.constant(column)
@@ -347,13 +392,13 @@ class _Training:
         labels, seen = tf.constant(split.labels), tf.constant(~held_out, tf.float32)
         weighed = seen if weights is None else seen * tf.constant(weights[:, None], tf.float32)
 
-        def step(chosen: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
+        def step(learned: _Learned, chosen: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
             with tf.GradientTape() as tape:
-                logits = self._networks(dense_batch(columns, chosen), training=True)
-                truth = tf.repeat(tf.gather(labels, chosen)[:, None], count, axis=1)
+                logits = self._networks(dense_batch(learned.columns, chosen), training=True)
+                truth = tf.repeat(tf.gather(learned.labels, chosen)[:, None], count, axis=1)
                 losses = tf.nn.sparse_softmax_cross_entropy_with_logits(truth, logits)
-                total = tf.maximum(tf.reduce_sum(tf.gather(seen, chosen), axis=0), 1.0)
-                means = tf.reduce_sum(losses * tf.gather(weighed, chosen), axis=0) / total
+                total = tf.maximum(tf.reduce_sum(tf.gather(learned.seen, chosen), axis=0), 1.0)
+                means = tf.reduce_sum(losses * tf.gather(learned.weighed, chosen), axis=0) / total
                 loss = tf.add_n([tf.reduce_sum(means), *self._networks.losses])
             gradients = tape.gradient(loss, [variable.value for variable in variables])
             optimizer.apply(gradients, variables)
@@ -363,24 +408,41 @@ class _Training:
                 average.assign(share * average + (1 - share) * variable.value)
             return tf.reduce_mean(means)
 
-        @tf.function(input_signature=[tf.TensorSpec([], tf.int32)], autograph=False)
-        def epoch(number: tf.Tensor) -> tf.Tensor:
-            order = tf.random.experimental.stateless_shuffle(
-                tf.range(rows, dtype=tf.int64), tf.stack([options.seed, number])
-            )
+        def steps_over(learned: _Learned, order: tf.Tensor, steps: Any, before: tf.Tensor) -> tf.Tensor:
+            """The sum of the losses of the batches of rows in this order."""
             _, total = tf.while_loop(
                 lambda place, _: place < steps,
                 lambda place, total: (
                     place + 1,
                     total
                     + step(
+                        learned,
                         order[place * batch_size : (place + 1) * batch_size],
-                        tf.cast(number * steps + place, tf.float32),
+                        tf.cast(before + place, tf.float32),
                     ),
                 ),
                 [tf.constant(0), tf.constant(0.0)],
             )
-            return total / steps
+            return total
+
+        @tf.function(input_signature=[tf.TensorSpec([], tf.int32)], autograph=False)
+        def epoch(number: tf.Tensor) -> tf.Tensor:
+            order = tf.random.experimental.stateless_shuffle(
+                tf.range(rows, dtype=tf.int64), tf.stack([options.seed, number])
+            )
+            return steps_over(_Learned(columns, labels, seen, weighed), order, steps, number * steps) / steps
+
+        if stream is not None:
+            of_networks = tf.TensorSpec([None, count], tf.float32)
+            taken = _Learned(stream.store.spec(), tf.TensorSpec([None], tf.int64), of_networks, of_networks)
+
+            @tf.function(input_signature=[taken, tf.TensorSpec([], tf.int32)], autograph=False)
+            def over_part(learned: _Learned, before: tf.Tensor) -> tf.Tensor:
+                count = tf.size(learned.labels)
+                steps = tf.cast(tf.math.ceil(count / batch_size), tf.int32)
+                return steps_over(learned, tf.range(tf.cast(count, tf.int64)), steps, before)
+
+            self._over_part = over_part
 
         @tf.function(input_signature=[tf.TensorSpec([None], tf.int64)], autograph=False)
         def answers(chosen: tf.Tensor) -> tf.Tensor:
@@ -390,31 +452,92 @@ class _Training:
             return tf.reduce_sum(probabilities * unseen[:, :, None], axis=1) / tf.reduce_sum(unseen, axis=1)[:, None]
 
         self._epoch, self._answers, self._variables = epoch, answers, variables
+        self._optimizer, self._batch_size = optimizer, batch_size
 
     def run(self, goes_on: Callable[[float], bool]) -> TrainedNetworks:
         asked = np.flatnonzero(self._held_out.any(axis=1))
-        losses: list[float] = []
-        held_out_losses: list[float] = []
-        best, found = [average.numpy() for average in self._averages], np.zeros((0, 0))
+        state = self._begin() if self._stream is None else self._restored(self._stream)
+        before = len(state.losses)
+        most = self._options.epochs
+        if self._stream is not None:
+            most *= -(-self._stream.store.rows // self._rows_of_an_epoch)
+        pieces = None if self._stream is None else ahead(self._pieces(self._stream, state.parts))
         started = time.monotonic()
-        for number in range(self._options.epochs):
-            losses.append(float(self._epoch(number)))
+        for number in range(before, most):
+            if number and number - 1 - int(np.argmin(state.held_out_losses)) >= _PATIENCE:
+                break
+            state.losses.append(float(self._epoch(number)) if pieces is None else self._streamed_epoch(pieces, state))
             trained = self._exchange([average.numpy() for average in self._averages])
             answers = self._predict(asked)
             weights = None if self._weights is None else self._weights[asked]
-            held_out_losses.append(float(np.average(cross_entropies(answers, self._labels[asked]), weights=weights)))
-            least = int(np.argmin(held_out_losses))
-            if least == number:
-                best, found = self._exchange(trained), answers
+            loss = float(np.average(cross_entropies(answers, self._labels[asked]), weights=weights))
+            state.held_out_losses.append(loss)
+            if int(np.argmin(state.held_out_losses)) == number:
+                state.best, state.answers = self._exchange(trained), answers
             else:
                 self._exchange(trained)
-            each = (time.monotonic() - started) / len(losses)
-            if number - least >= _PATIENCE or not goes_on(each):
+            if self._stream is not None:
+                self._keep(self._stream, state)
+            if not goes_on((time.monotonic() - started) / (len(state.losses) - before)):
                 break
-        self._exchange(best)
-        probabilities = np.zeros([len(self._labels), found.shape[1]], np.float32)
-        probabilities[asked] = found
-        return TrainedNetworks(self._mean, probabilities, losses, held_out_losses)
+        self._exchange(state.best)
+        probabilities = np.zeros([len(self._labels), state.answers.shape[1]], np.float32)
+        probabilities[asked] = state.answers
+        return TrainedNetworks(self._mean, probabilities, state.losses, state.held_out_losses)
+
+    def _begin(self) -> _State:
+        return _State([], [], [average.numpy() for average in self._averages], np.zeros((0, 0), np.float32))
+
+    def _streamed_epoch(self, pieces: Iterator[_Learned], state: _State) -> float:
+        """The mean loss of the steps over the next rows."""
+        rows, steps, total = 0, 0, 0.0
+        while rows < self._rows_of_an_epoch:
+            learned = next(pieces)
+            total += float(self._over_part(learned, tf.constant(state.steps + steps, tf.int32)))
+            rows += len(learned.labels)
+            steps += -(-len(learned.labels) // self._batch_size)
+            state.parts += 1
+        state.steps += steps
+        return total / steps
+
+    def _pieces(self, stream: Stream, skipped: int) -> Iterator[_Learned]:
+        """The store's rows, pass after pass, without the first parts of them."""
+        passes = (stream.store.shuffled(self._batch_size, self._options.seed, number) for number in count())
+        balanced = self._options.class_weights == "balanced"
+        for part in islice(chain.from_iterable(passes), skipped, None):
+            seen = np.ones([len(part.numbers), self._held_out.shape[1]], np.float32)
+            known = is_among(part.numbers, stream.sample)
+            seen[known] = ~self._held_out[np.searchsorted(stream.sample, part.numbers[known])]
+            weights = stream.store.training_weights(part.split, balanced)
+            weighed = seen if weights is None else seen * weights[:, None].astype(np.float32)
+            columns = {
+                name: column if isinstance(column, tf.RaggedTensor) else tf.constant(column)
+                for name, column in part.split.features.items()
+            }
+            yield _Learned(columns, tf.constant(part.split.labels), tf.constant(seen), tf.constant(weighed))
+
+    def _all_variables(self) -> list[Any]:
+        """Of the networks, those of their dropout among them, of the optimizer, and the means."""
+        return [*self._networks.variables, *self._optimizer.variables, *self._averages]
+
+    def _keep(self, stream: Stream, state: _State) -> None:
+        """Write what a training that is killed now goes on from."""
+        values = {f"variable{place}": np.asarray(one) for place, one in enumerate(self._all_variables())}
+        values |= {f"best{place}": value for place, value in enumerate(state.best)}
+        counts = np.array([state.steps, state.parts])
+        losses = np.array([state.losses, state.held_out_losses])
+        stream.finished.replace(_NETWORKS, {**values, "answers": state.answers, "counts": counts, "losses": losses})
+
+    def _restored(self, stream: Stream) -> _State:
+        found = stream.finished.found(_NETWORKS)
+        if found is None:
+            return self._begin()
+        for place, variable in enumerate(self._all_variables()):
+            variable.assign(found[f"variable{place}"])
+        best = [found[f"best{place}"] for place in range(len(self._averages))]
+        losses, held_out_losses = found["losses"].tolist()
+        steps, parts = found["counts"].tolist()
+        return _State(losses, held_out_losses, best, found["answers"], steps, parts)
 
     def _exchange(self, values: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Set the networks' weights, and give those before."""

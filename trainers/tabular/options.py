@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator, model_validator
 
-from trainers.options import PathBesideConfig
+from trainers.options import Memory, PathBesideConfig
 
 ModelKind = Literal["auto", "linear", "network", "trees", "blend"]
 
@@ -61,6 +61,9 @@ class TabularTrainerOptions(BaseModel):
         class_weights: `balanced`: each label counts the same, however many rows it has. Probabilities are those of data
             in which all labels are equally frequent then.
         warm_start: start from the weights of the model that is served, where they mean the same, see warm_start.py.
+        memory: what the rows of a training may take, such as 2GiB; by default a quarter of the machine's. Those of a
+            larger split are kept on disk; networks and linear models of their own learn from them there, trees and the
+            linear member of a blend from so many, drawn at random, as fit.
         seed: of the initial weights, the shuffling and the held-out rows.
     """
 
@@ -80,6 +83,7 @@ class TabularTrainerOptions(BaseModel):
     early_stopping_patience: int | None = Field(None, ge=1)
     class_weights: Literal["none", "balanced"] = "none"
     warm_start: bool = False
+    memory: Memory | None = None
     seed: int = 0
 
     @model_validator(mode="after")

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -145,6 +146,8 @@ def _quiet() -> Iterator[None]:
 # YDF draws the columns of a split by thread, so that other numbers of threads grow other trees; and of few rows a
 # single thread grows them many times as fast.
 _ROWS_OF_ONE_THREAD, _THREADS = 20_000, 4
+# Of more rows a split is chosen among 255 quantiles of a number: it takes half the time, and is no worse.
+_ROWS_OF_EXACT_SPLITS = 100_000
 # Of few rows, trees that see parts of them, and of the columns, are better together than those that see all.
 _SHARE_OF_FEW_ROWS, _SHARE_OF_FEW_COLUMNS = 0.8, 0.5
 LABEL_COLUMN, _WEIGHT_COLUMN = "label", "weight"
@@ -229,7 +232,9 @@ def has_few_rows(table: TreeTable) -> bool:
 def _common(table: TreeTable, seed: int, weighted: bool) -> dict[str, Any]:
     import ydf
 
-    numbers = [(f"{_NUMBER}{place}", ydf.Semantic.NUMERICAL) for place in range(table.numbers.shape[1])]
+    is_exact = len(table.numbers) <= _ROWS_OF_EXACT_SPLITS
+    number = ydf.Semantic.NUMERICAL if is_exact else ydf.Semantic.DISCRETIZED_NUMERICAL
+    numbers = [(f"{_NUMBER}{place}", number) for place in range(table.numbers.shape[1])]
     categories = [(f"{_CATEGORY}{place}", ydf.Semantic.CATEGORICAL) for place in range(table.categories.shape[1])]
     return {
         "label": LABEL_COLUMN,
@@ -256,6 +261,18 @@ def _with_labels(table: TreeTable, labels: np.ndarray, weights: np.ndarray | Non
 def tree_count(model: Any) -> int:
     """How many iterations of boosting a model has: of several labels, each has a tree for each of them."""
     return int(model.num_trees()) // int(model.num_trees_per_iteration())
+
+
+def save_trees(path: Path, model: Any) -> None:
+    """Write YDF's model into a new folder."""
+    model.save(str(path))
+
+
+def load_trees(path: Path) -> Any:
+    """Read what save_trees wrote."""
+    import ydf
+
+    return ydf.load_model(str(path))
 
 
 def tree_probabilities(model: Any, table: TreeTable, classes: int) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from serving.signatures.common import Features
+from trainers.row_store import RowStore
 from trainers.splits import Column, TransformedSplit
 from trainers.text.embeddings import TextEmbedding
 from trainers.text.options import EncoderOptions, HubOptions, NgramOptions
@@ -53,7 +54,7 @@ SMOOTHING = 1.0
 
 
 def ngram_classifier(
-    train: TransformedSplit, vocabulary_sizes: Mapping[str, int], classes: int, options: NgramOptions
+    train: TransformedSplit | RowStore, vocabulary_sizes: Mapping[str, int], classes: int, options: NgramOptions
 ) -> TextClassifier:
     """Two models, whose mean answer is the answer; to be trained.
 
@@ -100,7 +101,15 @@ def log_count_ratios(terms: tf.RaggedTensor, labels: np.ndarray, size: int, clas
         classes: how many labels there are.
     """
     counts = np.zeros([size + 1, classes])
+    _count(terms, labels, counts)
+    return _ratios(counts)
+
+
+def _count(terms: tf.RaggedTensor, labels: np.ndarray, counts: np.ndarray) -> None:
     np.add.at(counts, (terms.flat_values.numpy(), labels[terms.value_rowids().numpy()]), 1)
+
+
+def _ratios(counts: np.ndarray) -> np.ndarray:
     inside, outside = counts + SMOOTHING, counts.sum(axis=1, keepdims=True) - counts + SMOOTHING
     ratios = np.abs(np.log((inside / inside.sum(axis=0)) / (outside / outside.sum(axis=0))))
     ratios[0] = 0  # no term
@@ -112,13 +121,16 @@ def weighted_sum(vectors: keras.KerasTensor, weights: keras.KerasTensor) -> kera
     return keras.ops.einsum("bnd,bn->bd", vectors, weights)
 
 
-def _ratio_layer(train: TransformedSplit, kind: str, size: int, classes: int) -> keras.layers.Layer:
+def _ratio_layer(train: TransformedSplit | RowStore, kind: str, size: int, classes: int) -> keras.layers.Layer:
     # Set after the layer is built: as an initializer, the numbers would be in the model's config, as text.
     layer = keras.layers.Embedding(
         size + 1, classes, embeddings_initializer="zeros", trainable=False, name=f"{kind}_ratios"
     )
     layer.build()
-    layer.set_weights([log_count_ratios(train.features[kind], train.labels, size, classes)])
+    counts = np.zeros([size + 1, classes])
+    for part in train.parts() if isinstance(train, RowStore) else [train]:
+        _count(part.features[kind], part.labels, counts)
+    layer.set_weights([_ratios(counts)])
     return layer
 
 
@@ -234,7 +246,7 @@ class TextModel:
     """
 
     inputs: Callable[[TextEmbedding | None], Callable[[Features], dict[str, Column]]]
-    build: Callable[[TransformedSplit, Mapping[str, int], int, Any, TextEmbedding | None], TextClassifier]
+    build: Callable[[TransformedSplit | RowStore, Mapping[str, int], int, Any, TextEmbedding | None], TextClassifier]
 
 
 def _embedded(embedding: TextEmbedding | None) -> TextEmbedding:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationInfo, field_validator
 
-from trainers.options import beside_config
+from trainers.options import Memory, beside_config
 from transform.options import Features
 
 
@@ -20,6 +20,8 @@ class _Training(BaseModel):
         class_weights: `balanced`: each label counts the same, however many texts it has. Probabilities are those of
             data in which all labels are equally frequent then.
         warm_start: start from the weights of the model that is served, where they mean the same, see warm_start.py.
+        memory: what the texts of a training may take, such as 2GiB; by default a quarter of the machine's. Those of a
+            larger split are kept on disk, and learned from there.
         seed: of the initial weights and the shuffling.
     """
 
@@ -30,6 +32,7 @@ class _Training(BaseModel):
     epochs: int = Field(6, ge=1)
     class_weights: Literal["none", "balanced"] = "none"
     warm_start: bool = False
+    memory: Memory | None = None
     seed: int = 0
 
     @property

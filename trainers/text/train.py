@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import keras
@@ -14,16 +14,23 @@ from tfx.components.tuner.component import TunerFnResult
 from serving.reference_predictions import with_answers
 from serving.signatures.common import VOCABULARY, Features, Labels, export
 from serving.signatures.text import served_model
-from trainers.artifacts import frozen_model, learning_curves, predict_split, unknown_rule, write_artifacts
-from trainers.fitting import steps_per_execution
+from trainers.artifacts import (
+    calibration,
+    frozen_model,
+    learning_curves,
+    predict_rows,
+    predict_split,
+    unknown_rule,
+    write_artifacts,
+)
+from trainers.fitting import resumable_fit, steps_per_execution
 from trainers.options import ServingOptions, TunerOptions, tuned_options
+from trainers.row_store import RowMemory, RowStore, files_fingerprint, row_memory, sampled
 from trainers.splits import (
-    Column,
     TransformedSplit,
     TransformGraph,
     data_fingerprint,
     dense_batch,
-    read_transformed_split,
     shuffled_batches,
     training_weights,
 )
@@ -39,16 +46,23 @@ from transform.options import TextOptions
 from transform.text import TOKENS, WEIGHTS_OF
 
 
-def fit_text(classifier: TextClassifier, train: TransformedSplit, options: TextModelOptions) -> None:
+def fit_text(
+    classifier: TextClassifier,
+    train: TransformedSplit | RowStore,
+    options: TextModelOptions,
+    unfinished: Path | None = None,
+) -> None:
     """Train the members side by side, in place, by Adam with a cosine-decayed step size.
 
     Args:
         classifier: the model and its members.
         train: the training split, with the model's inputs as features.
         options: for how long, and how fast.
+        unfinished: of a store, the folder in which a training that was killed left how far it was.
     """
-    batch_size = min(options.batch_size, len(train.labels))
-    steps = -(-len(train.labels) // batch_size)
+    count = train.rows if isinstance(train, RowStore) else len(train.labels)
+    batch_size = min(options.batch_size, count)
+    steps = -(-count // batch_size)
     step_size = keras.optimizers.schedules.CosineDecay(options.learning_rate, steps * options.epochs)
     together = keras.Model(classifier.model.input, keras.ops.stack(classifier.members, axis=1))
     together.compile(
@@ -57,7 +71,20 @@ def fit_text(classifier: TextClassifier, train: TransformedSplit, options: TextM
         jit_compile=False,
         steps_per_execution=steps_per_execution(steps),
     )
-    weights = training_weights(train, classifier.model.output.shape[1], options.class_weights == "balanced")
+    balanced = options.class_weights == "balanced"
+    if isinstance(train, RowStore):
+        store = train
+        assert unfinished is not None, "a store has a folder beside it"
+        resumable_fit(
+            together,
+            lambda first: store.batches(batch_size, options.seed, first, balanced=balanced, by_length=True),
+            steps,
+            options.epochs,
+            unfinished,
+        )
+        classifier.model.history = getattr(together, "history", None)
+        return
+    weights = training_weights(train, classifier.model.output.shape[1], balanced)
     classifier.model.history = together.fit(
         shuffled_batches((train.features, train.labels), batch_size, options.seed, weights=weights),
         steps_per_epoch=steps,
@@ -80,22 +107,37 @@ def run_fn(fn_args: FnArgs) -> None:
     """
     best = BestHyperparameters.of(fn_args)
     options = tuned_options(read_trainer_options(fn_args.custom_config["trainer"]), best.values)
+    made_of = best.code_fingerprint, fn_args.transform_output, fn_args.base_model or "", repr(best.values)
+    files = [files_fingerprint(patterns) for patterns in (fn_args.train_files, fn_args.eval_files)]
+    with row_memory(options.memory, COPIES, fn_args.model_run_dir, *made_of, *files) as memory:
+        _train(fn_args, options, best, memory)
+
+
+# How often training holds the features of a text at its peak.
+COPIES = 2.5
+
+
+def _train(fn_args: FnArgs, options: TextModelOptions, best: BestHyperparameters, memory: RowMemory) -> None:
     preprocessing = TextOptions.model_validate_json(fn_args.custom_config["preprocessing"])
     transform_output = tft.TFTransformOutput(fn_args.transform_output)
     labels = [label.decode() for label in transform_output.vocabulary_by_name(VOCABULARY)]
     transform = TransformGraph(transform_output)
     handle = options.embedding_handle
     embedding = TextEmbedding(handle) if handle else None
-    train = read_training_split(fn_args.train_files, transform, options, embedding)
-    terms = known_terms(transform_output, train.features)
+    train = memory.read("train", fn_args.train_files, transform, TEXT_MODELS[options.model].inputs(embedding))
+    features = train.spec() if isinstance(train, RowStore) else train.features
+    terms = known_terms(transform_output, features)
     classifier = untrained_classifier(train, terms, len(labels), options, embedding)
-    evaluation = read_transformed_split(fn_args.eval_files, transform, classifier.inputs)
+    evaluation = memory.read("eval", fn_args.eval_files, transform, classifier.inputs)
 
     meaning = MeaningOfWeights.of(transform, preprocessing, labels, terms, handle)
     start = start_warm(classifier.model, meaning, fn_args.base_model) if options.warm_start else ""
-    fit_text(classifier, train, options)
-    predictions = predict_split(classifier.model, evaluation, labels)
-    unknown = unknown_rule(ServingOptions.of(fn_args.custom_config), labels, predictions, evaluation.truth)
+    fit_text(classifier, train, options, memory.folder / "finished")
+    predictions = predict_rows(
+        evaluation, labels, lambda rows: predict_split(classifier.model, rows, labels).probabilities
+    )
+    serving = ServingOptions.of(fn_args.custom_config)
+    unknown = unknown_rule(serving, labels, *calibration(evaluation, predictions))
     vocabulary = Labels(transform_output.vocabulary_file_by_name(VOCABULARY), unknown=unknown)
     _export(classifier, vocabulary, transform, preprocessing, len(labels), fn_args.serving_model_dir)
     if options.warm_start:
@@ -104,13 +146,14 @@ def run_fn(fn_args: FnArgs) -> None:
         fn_args.serving_model_dir,
         fn_args.model_run_dir,
         model=classifier.model,
-        predictions=with_answers(predictions, labels, unknown=unknown),
+        predictions=(with_answers(part, labels, unknown=unknown) for part in predictions),
         data_fingerprint=data_fingerprint(train.fingerprint, evaluation.fingerprint),
         code_fingerprint=best.code_fingerprint,
         left_out=train.left_out + evaluation.left_out,
         hyperparameters=best.values,
         warm_start=start,
         unknown=unknown,
+        streamed={"rows": train.rows, "memory": memory.bytes} if isinstance(train, RowStore) else {},
     )
 
 
@@ -120,11 +163,13 @@ def read_training_split(
     options: TextModelOptions,
     embedding: TextEmbedding | None = None,
 ) -> TransformedSplit:
-    """The split as the model takes it; the embedding is that of HubOptions."""
-    return read_transformed_split(train_files, transform, TEXT_MODELS[options.model].inputs(embedding))
+    """The split as the model takes it, of a larger one as much as fits; the embedding is that of HubOptions."""
+    with row_memory(options.memory, COPIES, "") as memory:
+        found = memory.read("train", train_files, transform, TEXT_MODELS[options.model].inputs(embedding))
+        return sampled(found, memory, options.seed)[0]
 
 
-def known_terms(transform_output: tft.TFTransformOutput, features: Mapping[str, Column]) -> dict[str, list[str]]:
+def known_terms(transform_output: tft.TFTransformOutput, features: Collection[str]) -> dict[str, list[str]]:
     """The terms of each vocabulary that the features are of, in the order of their numbers; words first."""
     return {
         vocabulary: [line.decode().partition(" ")[2] for line in transform_output.vocabulary_by_name(vocabulary)]
@@ -134,7 +179,7 @@ def known_terms(transform_output: tft.TFTransformOutput, features: Mapping[str, 
 
 
 def untrained_classifier(
-    train: TransformedSplit,
+    train: TransformedSplit | RowStore,
     terms: Mapping[str, Sequence[str]],
     classes: int,
     options: TextModelOptions,

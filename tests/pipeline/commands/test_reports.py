@@ -19,8 +19,10 @@ from sklearn import metrics
 from tfx.types import artifact_utils
 
 from components.errors import BrokenInput
+from components.run_report import evaluation
 from components.run_report.component import RunReportSpec
 from components.run_report.executor import REPORT_PAGE, Executor, RunReportArtifact
+from components.run_report.pages import report_page
 from components.run_report.statistics import wilson_interval
 from pipeline import reports
 from pipeline.commands.runs import report, runs
@@ -191,6 +193,18 @@ def test_the_metrics_are_those_of_the_raw_predictions_and_the_raw_labels(raw: Ra
     assert classes["healthy"][1].startswith(f"{metrics.recall_score(truth, predicted):.4f} (")
     mistakes = len(elements(next(one for one in elements(page, "ol")), "li"))
     assert mistakes == min(8, len(truth) - hits)
+
+
+def test_of_many_examples_a_part_is_drawn_and_the_report_says_of_how_many(heart_run: HeartRun, raw, monkeypatch):
+    monkeypatch.setattr(evaluation, "MOST_EXAMPLES", len(raw.truth) // 2)
+    run = reports.read_finished_run(runs_folder(heart_run), run_id(heart_run.finished))
+    drawn = evaluation.read_predictions(run)
+    # Twice the standard deviation of so many coins.
+    assert abs(len(drawn.ids) - len(raw.truth) / 2) < len(raw.truth) ** 0.5
+    of_all = dict(zip(raw.healthy, raw.truth, strict=True))
+    assert [of_all[float(row[1])] for row in drawn.probabilities] == drawn.truth.astype(bool).tolist()
+    said = words(page_of_text(report_page(run)))
+    assert f"On {len(drawn.ids)} of the {len(raw.truth)} examples of the eval split" in said
 
 
 def test_slices_mistaken_classes_and_thresholds_are_those_of_the_raw_predictions(raw: RawPredictions, page):
