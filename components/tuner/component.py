@@ -2,10 +2,76 @@
 
 from __future__ import annotations
 
-from tfx import components
-from tfx.dsl.components.base import executor_spec
+from pathlib import Path
+from typing import Any
 
-from components.tuner.executor import Executor
+from keras_tuner.engine.base_tuner import BaseTuner
+from keras_tuner.engine.trial import Trial, TrialStatus
+from tfx import components, types
+from tfx.components.tuner import executor as tfx_tuner
+from tfx.dsl.components.base import executor_spec
+from tfx.types import artifact_utils, standard_component_specs
+from tfx.utils import io_utils
+
+from components.tuner.trials import FinishedTrial, Trials, write_trials
+from trainers.errors import TrainingError
+from trainers.fitting import training_folder
+from trainers.tuning import TENSORBOARD, trial_values
+
+
+class Executor(tfx_tuner.Executor):
+    """Runs a search for hyperparameters, and writes down what it found."""
+
+    def Do(  # noqa: N802
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        results = artifact_utils.get_single_uri(output_dict[standard_component_specs.TUNER_RESULTS_KEY])
+        inputs = sorted(artifact.uri for artifacts in input_dict.values() for artifact in artifacts)
+        config = exec_properties[standard_component_specs.CUSTOM_CONFIG_KEY]
+        with training_folder(results, config, *inputs) as folder:
+            tuner = tfx_tuner.search(input_dict, exec_properties, str(folder), print_tuning_summary=False)
+            trials = _trials(tuner)
+            if trials.best:
+                tfx_tuner.write_best_hyperparameters(tuner, output_dict)
+                write_trials(results, trials)
+                _copy(folder / TENSORBOARD, f"{results}/{TENSORBOARD}")
+        # Not inside: a search in which all failed begins anew.
+        if not trials.best:
+            raise TrainingError(_sentence(trials))
+
+
+def _trials(tuner: BaseTuner) -> Trials:
+    objective = tuner.oracle.objective
+    return Trials(
+        objective=objective.name,
+        direction=objective.direction,
+        trials=tuple(_finished(trial) for _, trial in sorted(tuner.oracle.trials.items())),
+    )
+
+
+def _finished(trial: Trial) -> FinishedTrial:
+    completed = trial.status == TrialStatus.COMPLETED
+    metrics = {name: trial.metrics.get_best_value(name) for name in trial.metrics.metrics} if completed else {}
+    failure = "" if completed else (trial.message or trial.status).strip().rpartition("\n")[2].partition(": ")[2]
+    return FinishedTrial(trial.trial_id, trial_values(trial.hyperparameters.values), metrics, failure)
+
+
+def _copy(source: Path, target: str) -> None:
+    for file in source.rglob("*"):
+        if file.is_file():
+            io_utils.copy_file(str(file), f"{target}/{file.relative_to(source)}")
+
+
+def _sentence(trials: Trials) -> str:
+    failures = {trial.failure: trial.number for trial in reversed(trials.trials)}
+    reasons = "; ".join(f"trial {number}: {failure}" for failure, number in reversed(failures.items()))
+    return (
+        f"none of the tuner's {len(trials.trials)} trials came to an end: {reasons}; "
+        "mend that, or give tuner.space other values"
+    )
 
 
 class Tuner(components.Tuner):

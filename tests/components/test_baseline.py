@@ -9,8 +9,7 @@ from tfx.orchestration.local.local_dag_runner import LocalDagRunner
 from tfx.types import standard_artifacts
 from tfx.utils import path_utils
 
-from components.baseline.component import Baseline
-from components.baseline.executor import Executor
+from components.baseline.component import Baseline, Executor
 from components.errors import NotPublished
 from components.serving_pusher.component import ServingPusher
 from serving.model_store import list_versions, publish, withdraw

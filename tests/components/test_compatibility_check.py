@@ -10,7 +10,7 @@ import tensorflow as tf
 from tfx.types import standard_artifacts
 
 from components.compatibility_check.changes import class_changes
-from components.compatibility_check.executor import Executor
+from components.compatibility_check.component import Executor
 from components.errors import IncompatibleModel
 
 COLUMNS = {"age": tf.int64, "city": tf.string}

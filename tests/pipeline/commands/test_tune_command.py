@@ -135,7 +135,7 @@ def test_a_compiled_pipeline_searches_too(tmp_path, target):
         "Transform"
     )
     executors = job["pipelineSpec"]["deploymentSpec"]["executors"]
-    assert "components.tuner.executor.Executor" in json.dumps(executors["Tuner_executor"])
+    assert "components.tuner.component.Executor" in json.dumps(executors["Tuner_executor"])
 
 
 @pytest.mark.parametrize(
