@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -14,7 +15,14 @@ from tfx.components.tuner.component import TunerFnResult
 from serving.reference_predictions import with_answers
 from serving.signatures.common import VOCABULARY, Features, Labels, export
 from serving.signatures.text import served_model
-from trainers.artifacts import frozen_model, learning_curves, predict_split, unknown_rule, write_artifacts
+from trainers.artifacts import (
+    frozen_model,
+    learning_curves,
+    predict_columns,
+    predict_split,
+    unknown_rule,
+    write_artifacts,
+)
 from trainers.fitting import steps_per_execution
 from trainers.options import ServingOptions, TunerOptions, tuned_options
 from trainers.splits import (
@@ -27,11 +35,8 @@ from trainers.splits import (
     shuffled_batches,
     training_weights,
 )
-from trainers.text.embeddings import TextEmbedding
-from trainers.text.models import (
-    TEXT_MODELS,
-    TextClassifier,
-)
+from trainers.text.encoders import PIECES, in_chunks
+from trainers.text.models import TEXT_MODELS, VECTORS, Pretrained, TextClassifier, pretrained_of
 from trainers.text.options import TextModelOptions, read_trainer_options
 from trainers.tuning import BestHyperparameters, TrialOutcome, hyperparameter_search, tuning_split
 from trainers.warm_start import MeaningOfWeights, start_warm, write_warm_start
@@ -47,9 +52,12 @@ def fit_text(classifier: TextClassifier, train: TransformedSplit, options: TextM
         train: the training split, with the model's inputs as features.
         options: for how long, and how fast.
     """
+    model = classifier.model
+    if classifier.fixed is not None:
+        classifier, train = _over_vectors(classifier, train)
     batch_size = min(options.batch_size, len(train.labels))
     steps = -(-len(train.labels) // batch_size)
-    step_size = keras.optimizers.schedules.CosineDecay(options.learning_rate, steps * options.epochs)
+    step_size = _step_size(options, steps * options.epochs)
     together = keras.Model(classifier.model.input, keras.ops.stack(classifier.members, axis=1))
     together.compile(
         optimizer=keras.optimizers.Adam(step_size),
@@ -58,7 +66,7 @@ def fit_text(classifier: TextClassifier, train: TransformedSplit, options: TextM
         steps_per_execution=steps_per_execution(steps),
     )
     weights = training_weights(train, classifier.model.output.shape[1], options.class_weights == "balanced")
-    classifier.model.history = together.fit(
+    model.history = together.fit(
         shuffled_batches((train.features, train.labels), batch_size, options.seed, weights=weights),
         steps_per_epoch=steps,
         epochs=options.epochs,
@@ -70,6 +78,24 @@ def fit_text(classifier: TextClassifier, train: TransformedSplit, options: TextM
 def _sum_of_losses(labels: keras.KerasTensor, probabilities: keras.KerasTensor) -> keras.KerasTensor:
     of_each = keras.ops.tile(keras.ops.reshape(labels, [-1, 1]), [1, probabilities.shape[1]])
     return keras.ops.sum(keras.losses.sparse_categorical_crossentropy(of_each, probabilities), axis=1)
+
+
+def _step_size(options: TextModelOptions, steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
+    growing = round(steps * options.warm_up)
+    if not growing:
+        return keras.optimizers.schedules.CosineDecay(options.learning_rate, steps)
+    return keras.optimizers.schedules.CosineDecay(
+        0.0, steps - growing, warmup_target=options.learning_rate, warmup_steps=growing
+    )
+
+
+def _over_vectors(classifier: TextClassifier, train: TransformedSplit) -> tuple[TextClassifier, TransformedSplit]:
+    """The head alone, and the vectors that it learns from, made once."""
+    assert classifier.fixed is not None and classifier.head is not None
+    vectors = predict_columns(classifier.fixed, train.features, classifier.chunk)
+    classifier.head.get_layer("vector_norm").adapt(vectors)
+    head = replace(classifier, model=classifier.head, members=[classifier.head.output], fixed=None)
+    return head, replace(train, features={VECTORS: vectors})
 
 
 def run_fn(fn_args: FnArgs) -> None:
@@ -85,7 +111,7 @@ def run_fn(fn_args: FnArgs) -> None:
     labels = [label.decode() for label in transform_output.vocabulary_by_name(VOCABULARY)]
     transform = TransformGraph(transform_output)
     handle = options.embedding_handle
-    embedding = TextEmbedding(handle) if handle else None
+    embedding = pretrained_of(options)
     train = read_training_split(fn_args.train_files, transform, options, embedding)
     terms = known_terms(transform_output, train.features)
     classifier = untrained_classifier(train, terms, len(labels), options, embedding)
@@ -94,7 +120,7 @@ def run_fn(fn_args: FnArgs) -> None:
     meaning = MeaningOfWeights.of(transform, preprocessing, labels, terms, handle)
     start = start_warm(classifier.model, meaning, fn_args.base_model) if options.warm_start else ""
     fit_text(classifier, train, options)
-    predictions = predict_split(classifier.model, evaluation, labels)
+    predictions = predict_split(classifier.model, evaluation, labels, classifier.chunk)
     unknown = unknown_rule(ServingOptions.of(fn_args.custom_config), labels, predictions, evaluation.truth)
     vocabulary = Labels(transform_output.vocabulary_file_by_name(VOCABULARY), unknown=unknown)
     _export(classifier, vocabulary, transform, preprocessing, len(labels), fn_args.serving_model_dir)
@@ -118,10 +144,10 @@ def read_training_split(
     train_files: Sequence[str],
     transform: TransformGraph,
     options: TextModelOptions,
-    embedding: TextEmbedding | None = None,
+    embedding: Pretrained | None = None,
 ) -> TransformedSplit:
-    """The split as the model takes it; the embedding is that of HubOptions."""
-    return read_transformed_split(train_files, transform, TEXT_MODELS[options.model].inputs(embedding))
+    """The split as the model takes it; the embedding is what pretrained_of has for the options."""
+    return read_transformed_split(train_files, transform, TEXT_MODELS[options.model].inputs(embedding, options))
 
 
 def known_terms(transform_output: tft.TFTransformOutput, features: Mapping[str, Column]) -> dict[str, list[str]]:
@@ -138,7 +164,7 @@ def untrained_classifier(
     terms: Mapping[str, Sequence[str]],
     classes: int,
     options: TextModelOptions,
-    embedding: TextEmbedding | None,
+    embedding: Pretrained | None,
 ) -> TextClassifier:
     """The model that the options describe, for what `read_training_split` has read and its `known_terms`."""
     keras.utils.set_random_seed(options.seed)
@@ -151,7 +177,7 @@ def fit_classifier(
     transform_output: tft.TFTransformOutput,
     classes: int,
     options: TextModelOptions,
-    embedding: TextEmbedding | None = None,
+    embedding: Pretrained | None = None,
 ) -> TextClassifier:
     """The model that the options describe, trained from scratch on what `read_training_split` has read."""
     terms = known_terms(transform_output, train.features)
@@ -162,6 +188,11 @@ def fit_classifier(
 
 def _served_prediction(classifier: TextClassifier) -> Callable[[Features], tf.Tensor]:
     predict = frozen_model(classifier.model)
+    chunk, classes = classifier.chunk, classifier.model.output.shape[1]
+    if chunk is not None:
+        return lambda features: in_chunks(
+            lambda pieces: predict({PIECES: pieces}), classifier.inputs(features)[PIECES], classes, chunk
+        )
     return lambda features: predict(dense_batch(classifier.inputs(features)))
 
 
@@ -196,14 +227,14 @@ def tuner_fn(fn_args: FnArgs) -> TunerFnResult:
     tuner = TunerOptions.model_validate_json(fn_args.custom_config["tuner"])
     transform_output = tft.TFTransformOutput(fn_args.transform_graph_path)
     labels = [label.decode() for label in transform_output.vocabulary_by_name(VOCABULARY)]
-    embedding = TextEmbedding(options.embedding_handle) if options.embedding_handle else None
+    embedding = pretrained_of(options)
     train, held_out = tuning_split(
         read_training_split(fn_args.train_files, TransformGraph(transform_output), options, embedding), tuner
     )
 
     def trial(candidate: TextModelOptions, _: Path) -> TrialOutcome:
-        model = fit_classifier(train, transform_output, len(labels), candidate, embedding).model
-        predictions = predict_split(model, held_out, labels)
-        return TrialOutcome(learning_curves(model), held_out.labels, predictions.probabilities)
+        classifier = fit_classifier(train, transform_output, len(labels), candidate, embedding)
+        predictions = predict_split(classifier.model, held_out, labels, classifier.chunk)
+        return TrialOutcome(learning_curves(classifier.model), held_out.labels, predictions.probabilities)
 
     return hyperparameter_search(trial, options, tuner, fn_args.working_dir)
