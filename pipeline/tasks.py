@@ -117,7 +117,7 @@ class TextRunConfig(TableRunConfig):
     """A run on texts; the model decides about the features."""
 
     as_text: ClassVar[bool] = True
-    not_tuned: ClassVar[frozenset[str]] = frozenset({"model", "handle", "warm_start"})
+    not_tuned: ClassVar[frozenset[str]] = frozenset({"model", "handle", "encoder", "precision", "warm_start"})
 
     preprocessing: TextOptions
     trainer: TextTrainerOptions = NgramOptions()
@@ -137,6 +137,12 @@ class TextRunConfig(TableRunConfig):
     @model_validator(mode="after")
     def _complete_preprocessing(self) -> TextRunConfig:
         object.__setattr__(self, "preprocessing", self.preprocessing.completed(self.trainer.features))
+        return self
+
+    @model_validator(mode="after")
+    def _complete_tolerance(self) -> TextRunConfig:
+        if self.trainer.tolerance is not None:
+            _tolerate(self, self.trainer.tolerance)
         return self
 
 
@@ -167,10 +173,15 @@ class ImageRunConfig(RunConfig):
 
     @model_validator(mode="after")
     def _complete_tolerance(self) -> ImageRunConfig:
-        if "tolerance" not in self.serving_check.model_fields_set:
-            tolerance = {"tolerance": TOLERANCES[self.trainer.precision]}
-            object.__setattr__(self, "serving_check", self.serving_check.model_copy(update=tolerance))
+        _tolerate(self, TOLERANCES[self.trainer.precision])
         return self
+
+
+def _tolerate(config: RunConfig, tolerance: float) -> None:
+    """Set how far served probabilities may be from the trained model's, where the config does not."""
+    if "tolerance" not in config.serving_check.model_fields_set:
+        checked = config.serving_check.model_copy(update={"tolerance": tolerance})
+        object.__setattr__(config, "serving_check", checked)
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from serving.signatures.common import freeze
 from trainers.errors import TrainingError, first_line
 from trainers.options import ServingOptions
 from trainers.row_store import RowStore
-from trainers.splits import TransformedSplit, dense_batch
+from trainers.splits import Column, TransformedSplit, dense_batch
 
 LEARNING_CURVES_FILE = "learning_curves.json"
 
@@ -128,12 +128,30 @@ def frozen_model(model: keras.Model) -> Callable[[Mapping[str, tf.Tensor]], tf.T
 
 
 def predict_split(
-    model: keras.Model, split: TransformedSplit, labels: Sequence[str], batch_size: int = 1024
+    model: keras.Model, split: TransformedSplit, labels: Sequence[str], batch_size: int | None = None
 ) -> ReferencePredictions:
     """The Keras model's own probabilities and best labels for each example of the split."""
-    batches = tf.data.Dataset.range(len(split.labels)).batch(batch_size)
-    probabilities = model.predict(batches.map(lambda rows: dense_batch(split.features, rows)), verbose=0)
+    probabilities = predict_columns(model, split.features, batch_size)
     return reference_predictions.predictions_of(split.ids, labels, probabilities)
+
+
+def predict_columns(model: keras.Model, columns: Mapping[str, Column], batch_size: int | None = None) -> np.ndarray:
+    """What a Keras model makes of rows, float32 [n, ...].
+
+    Args:
+        model: takes a dict of columns.
+        columns: of n rows; rows of like length come into one batch, where they have one.
+        batch_size: how many rows at a time; None for many.
+    """
+    count = int(tf.shape(next(iter(columns.values())))[0])
+    lengths = [column.row_lengths() for column in columns.values() if isinstance(column, tf.RaggedTensor)]
+    order = np.argsort(tf.add_n(lengths), kind="stable") if lengths else np.arange(count)
+    batches = tf.data.Dataset.from_tensor_slices(order).batch(batch_size or _ROWS_AT_ONCE)
+    found = model.predict(batches.map(lambda rows: dense_batch(columns, rows)), verbose=0)
+    return np.asarray(found[np.argsort(order)])
+
+
+_ROWS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)

@@ -153,7 +153,7 @@ class TabularOptions(BaseModel):
         return {}
 
 
-Features = Literal["terms", "sequence", "text"]
+Features = Literal["terms", "sequence", "text", "terms_and_text"]
 Ranking = Literal["frequency", "information_gain"]
 LONGEST_SEQUENCE_OF_CHARACTERS = 8
 
@@ -175,7 +175,8 @@ class TextOptions(BaseModel):
             sequence, all.
         maximum_bytes: how much of a text counts at most, in bytes of UTF-8.
         features: what becomes of the terms, which the model decides about: `terms`, weighted by tf-idf; `sequence`,
-            single words or characters in their order; `text`, none, a model takes the text itself.
+            single words or characters in their order; `text`, none, a model takes the text itself;
+            `terms_and_text`, both.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -85,7 +85,7 @@ def preprocessing_fn(
     Returns:
         With `features: terms`, what weighted_terms gives: `words` and `word_weights`, `characters` and
         `character_weights`, as far as they are switched on; with `sequence`, `tokens`, what token_sequence gives; with
-        `text`, `text`: string [batch], valid UTF-8, otherwise as it was.
+        `text`, `text`: string [batch], valid UTF-8, otherwise as it was; with `terms_and_text`, both.
         And `label`: int64 [batch], -1 for a missing or unlisted label.
 
     Raises:
@@ -99,12 +99,13 @@ def preprocessing_fn(
         )
     labels = inputs.get(options.label.column)
     class_of_text = tf.fill(tf.shape(texts), "") if labels is None else label_text(labels, options.label)
-    if options.features == "terms":
-        outputs = _terms_of_each_kind(texts, class_of_text, options)
-    elif options.features == "sequence":
-        outputs = {TOKENS: token_sequence(texts, class_of_text, options)}
-    else:
-        outputs = {TEXT: readable_text(texts, options.maximum_bytes)}
+    outputs: dict[str, Any] = {}
+    if options.features in ("terms", "terms_and_text"):
+        outputs |= _terms_of_each_kind(texts, class_of_text, options)
+    if options.features == "sequence":
+        outputs[TOKENS] = token_sequence(texts, class_of_text, options)
+    if options.features in ("text", "terms_and_text"):
+        outputs[TEXT] = readable_text(texts, options.maximum_bytes)
     if labels is not None:
         outputs[LABEL] = label_ids(labels, options.label)
     return outputs

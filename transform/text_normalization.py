@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
@@ -40,14 +41,13 @@ class Compositions:
     composed: np.ndarray
 
 
-@cache
-def lower_case_compatibility_mapping() -> Mapping:
-    """Each code point by itself in normal form KC and lower case."""
+def code_point_mapping(replacement_of: Callable[[str], str]) -> Mapping:
+    """The mapping that replaces each character by what the function makes of it, which may be nothing."""
     slot_of: dict[str, int] = {}
     slots = np.zeros(sys.maxunicode + 1, np.int32)
     for code_point in range(sys.maxunicode + 1):
         character = chr(code_point)
-        replacement = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", character).lower())
+        replacement = replacement_of(character)
         if replacement != character:
             slots[code_point] = slot_of.setdefault(replacement, len(slot_of) + 1)
     lengths = np.array([1, *map(len, slot_of)], np.int32)
@@ -58,6 +58,14 @@ def lower_case_compatibility_mapping() -> Mapping:
         starts=(np.cumsum(lengths) - lengths).astype(np.int32),
         lengths=lengths,
         values=np.array([0, *(ord(character) for replacement in slot_of for character in replacement)], np.int32),
+    )
+
+
+@cache
+def lower_case_compatibility_mapping() -> Mapping:
+    """Each code point by itself in normal form KC and lower case."""
+    return code_point_mapping(
+        lambda character: unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", character).lower())
     )
 
 
@@ -140,7 +148,11 @@ def without_html(texts: tf.Tensor) -> tf.Tensor:
 
 def lower_case_compatible(code_points: tf.RaggedTensor) -> tf.RaggedTensor:
     """Each code point by itself in normal form KC and lower case; int32 [batch, n], n may change."""
-    mapping = lower_case_compatibility_mapping()
+    return replaced_code_points(code_points, lower_case_compatibility_mapping())
+
+
+def replaced_code_points(code_points: tf.RaggedTensor, mapping: Mapping) -> tf.RaggedTensor:
+    """Each code point replaced by what the mapping has for it; int32 [batch, n], n may change."""
     flat = code_points.flat_values
     page = tf.gather(tf.constant(mapping.pages), flat // PAGE)
     slot = tf.gather(tf.constant(mapping.slots.reshape(-1)), page * PAGE + flat % PAGE)

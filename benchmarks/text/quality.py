@@ -30,10 +30,11 @@ from pipeline import demo_data
 from pipeline.config import load_config
 from pipeline.options import RunConfig
 from pipeline.runners.beam_speedups import apply_beam_speedups
+from pipeline.tasks import TextRunConfig
 from serving.signatures.common import VOCABULARY
 from trainers.artifacts import predict_split
 from trainers.splits import TransformGraph, read_transformed_split
-from trainers.text.options import NgramOptions
+from trainers.text.models import pretrained_of
 from trainers.text.train import fit_classifier, read_training_split
 from transform.text import preprocessing_fn
 
@@ -81,7 +82,8 @@ def accuracy_and_auc(truth: np.ndarray, probabilities: np.ndarray) -> tuple[floa
 
 def ingraph_probabilities(config: RunConfig, texts: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.ndarray:
     """Of the positive class, for each text of `test`; preprocessing analysed and model trained on the others."""
-    assert isinstance(config.trainer, NgramOptions)
+    assert isinstance(config, TextRunConfig)
+    trainer = config.trainer
     options = {"preprocessing": config.preprocessing.model_dump_json()}
     with tempfile.TemporaryDirectory() as folder:
         train_file = write_examples(f"{folder}/train.gz", texts, labels)
@@ -89,10 +91,11 @@ def ingraph_probabilities(config: RunConfig, texts: np.ndarray, labels: np.ndarr
         graph = transform_graph(preprocessing_fn, options, SPEC, train_file, folder)
         labels_of_graph = [label.decode() for label in graph.vocabulary_by_name(VOCABULARY)]
         transform = TransformGraph(graph)
-        training_split = read_training_split([train_file], transform, config.trainer)
-        classifier = fit_classifier(training_split, graph, len(labels_of_graph), config.trainer)
+        pretrained = pretrained_of(trainer)
+        training_split = read_training_split([train_file], transform, trainer, pretrained)
+        classifier = fit_classifier(training_split, graph, len(labels_of_graph), trainer, pretrained)
         held_out = read_transformed_split([test_file], transform, classifier.inputs)
-    return predict_split(classifier.model, held_out, labels_of_graph).probabilities[:, 1]
+    return predict_split(classifier.model, held_out, labels_of_graph, classifier.chunk).probabilities[:, 1]
 
 
 def write_examples(path: str, texts: np.ndarray, labels: np.ndarray) -> str:

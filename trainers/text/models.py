@@ -1,4 +1,4 @@
-"""Models of texts: n-grams, a convolutional encoder, a network over an embedding."""
+"""Models of texts: n-grams, a convolutional encoder, a network over an embedding or a pretrained encoder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,16 @@ from serving.signatures.common import Features
 from trainers.row_store import RowStore
 from trainers.splits import Column, TransformedSplit
 from trainers.text.embeddings import TextEmbedding
-from trainers.text.options import EncoderOptions, HubOptions, NgramOptions
+from trainers.text.encoders import CHUNK, PIECES, PretrainedEncoder, pooled
+from trainers.text.options import (
+    EncoderOptions,
+    HubOptions,
+    NgramOptions,
+    StaticOptions,
+    TextModelOptions,
+    TransformerOptions,
+)
+from trainers.text.static import StaticVectors, averaged
 from transform.text import FIRST_KNOWN_TOKEN, TEXT, TOKENS, WEIGHTS_OF
 
 
@@ -27,12 +36,18 @@ class TextClassifier:
         members: the probabilities whose mean is the answer; each is trained for itself.
         inputs: a batch of the features of transform/text.py -> what `model` takes, without what fills rows up.
         resources: the tables that `inputs` uses, for the export to take along.
+        fixed: the part of `model` that is not trained, from its inputs to vectors, which are made once.
+        head: from these vectors, by the name VECTORS, to probabilities: the part that is trained.
+        chunk: how many texts `model` is asked with at once, of like length; None where their length does not matter.
     """
 
     model: keras.Model
     members: Sequence[keras.KerasTensor]
     inputs: Callable[[Features], Mapping[str, Column]]
     resources: Mapping[str, Any] = field(default_factory=dict)
+    fixed: keras.Model | None = None
+    head: keras.Model | None = None
+    chunk: int | None = None
 
     @classmethod
     def of(
@@ -235,37 +250,165 @@ def hub_classifier(embedding: TextEmbedding, classes: int, options: HubOptions) 
     return TextClassifier.of({EMBEDDING: vectors}, [probabilities], embedded_texts(embedding), resources)
 
 
+VECTORS = "vectors"
+
+
+def transformer_classifier(encoder: PretrainedEncoder, classes: int, options: TransformerOptions) -> TextClassifier:
+    """A pretrained encoder and a network over its pooled vectors; to be trained, as far as the options say.
+
+    A text without pieces gets the answer for the pieces before and behind it.
+
+    Args:
+        encoder: with the weights to begin with.
+        classes: how many labels there are.
+        options: what is trained, pooling, and the network.
+    """
+    network = encoder.network(options.precision)
+    pieces = network.input[PIECES]
+    vectors = pooled(network.output, pieces, options.pooling)
+    _train_last_layers(network, encoder.architecture.layers, options.trained_layers)
+    is_fixed = options.trained_layers == 0
+    # Dropout stands before the first layer that is trained: of what is normalised, where that stays as it is.
+    layers: list[keras.layers.Layer] = [keras.layers.Normalization(name="vector_norm")] if is_fixed else []
+    layers.append(keras.layers.Dropout(options.dropout))
+    if options.hidden_units:
+        layers += [keras.layers.Dense(options.hidden_units, activation="relu"), keras.layers.Dropout(options.dropout)]
+    layers += [keras.layers.Dense(classes, dtype="float32"), keras.layers.Softmax(dtype="float32")]
+
+    def probabilities(vectors: Any) -> Any:
+        for layer in layers:
+            vectors = layer(vectors)
+        return vectors
+
+    fixed = head = None
+    if is_fixed:
+        fixed = keras.Model({PIECES: pieces}, vectors)
+        given = keras.Input([encoder.architecture.width], name=VECTORS)
+        head = keras.Model({VECTORS: given}, probabilities(given))
+    answer = probabilities(vectors)
+    return TextClassifier(
+        model=keras.Model({PIECES: pieces}, answer),
+        members=[answer],
+        inputs=pieces_of_texts(encoder, options.maximum_length),
+        resources={"tokenizer": encoder.tokenizer},
+        fixed=fixed,
+        head=head,
+        chunk=CHUNK,
+    )
+
+
+def _train_last_layers(network: keras.Model, layers: int, trained: int | str) -> None:
+    if trained == "all":
+        return
+    last = {f"layer_{number}_" for number in range(max(layers - int(trained), 0), layers)}
+    for layer in network.layers:
+        layer.trainable = any(layer.name.startswith(name) for name in last)
+
+
+def pieces_of_texts(encoder: PretrainedEncoder, maximum_length: int) -> Callable[[Features], dict[str, Column]]:
+    """What makes pieces of the features of transform/text.py, see PretrainedEncoder.pieces."""
+    return lambda features: {PIECES: encoder.pieces(features[TEXT], maximum_length)}
+
+
+def static_classifier(
+    vectors: StaticVectors,
+    train: TransformedSplit | RowStore,
+    vocabulary_sizes: Mapping[str, int],
+    classes: int,
+    options: StaticOptions,
+) -> TextClassifier:
+    """A network over the mean of static vectors, and the model of n-grams beside it where the options say so.
+
+    Args:
+        vectors: of the pieces.
+        train: the features of the n-grams, see ngram_classifier.
+        vocabulary_sizes: the same.
+        classes: how many labels there are.
+        options: whether the vectors are trained, and the network.
+    """
+    pieces = keras.Input([None], name=PIECES, dtype="int32")
+    hidden = averaged(pieces, vectors, options.trained_vectors)
+    # Of length 1: numbers of about 1 / sqrt(width), which a network of usual initial weights learns from slowly.
+    hidden = keras.layers.Dropout(options.dropout)(hidden * hidden.shape[1] ** 0.5)
+    if options.hidden_units:
+        hidden = keras.layers.Dense(options.hidden_units, activation="relu")(hidden)
+        hidden = keras.layers.Dropout(options.dropout)(hidden)
+    members = [keras.layers.Softmax()(keras.layers.Dense(classes)(hidden))]
+    taken = {PIECES: pieces}
+    if options.ngrams:
+        ngrams = ngram_classifier(train, vocabulary_sizes, classes, NgramOptions())
+        members = [*ngrams.members, *members]
+        taken |= ngrams.model.input
+    inputs = static_inputs(vectors, options)
+    return TextClassifier.of(taken, members, inputs, {"tokenizer": vectors.tokenizer})
+
+
+def static_inputs(vectors: StaticVectors, options: StaticOptions) -> Callable[[Features], dict[str, Column]]:
+    """What makes pieces, and the terms where the options want them, of the features of transform/text.py."""
+
+    def inputs(features: Features) -> dict[str, Column]:
+        pieces = {PIECES: vectors.pieces(features[TEXT], options.maximum_length)}
+        return pieces | ragged_terms(features) if options.ngrams else pieces
+
+    return inputs
+
+
+# What exists before any training, and a model stands on.
+Pretrained = TextEmbedding | PretrainedEncoder | StaticVectors
+
+
 @dataclass(frozen=True)
 class TextModel:
     """A kind of model of texts.
 
     Attributes:
-        inputs: the embedding, where the model stands on one -> what makes its inputs of Transform's features.
-        build: the train split, the size of each vocabulary, the number of classes, the options and the embedding -> the
-            untrained model.
+        inputs: the embedding or encoder, where the model stands on one, and the options -> what makes its inputs of
+            Transform's features.
+        build: the train split, the size of each vocabulary, the number of classes, the options and the embedding or
+            encoder -> the untrained model.
+        pretrained: the options -> the embedding or encoder; None for a model that stands on none.
     """
 
-    inputs: Callable[[TextEmbedding | None], Callable[[Features], dict[str, Column]]]
-    build: Callable[[TransformedSplit | RowStore, Mapping[str, int], int, Any, TextEmbedding | None], TextClassifier]
-
-
-def _embedded(embedding: TextEmbedding | None) -> TextEmbedding:
-    assert embedding is not None, "model: hub stands on an embedding"
-    return embedding
+    inputs: Callable[[Any, Any], Callable[[Features], dict[str, Column]]]
+    build: Callable[[TransformedSplit | RowStore, Mapping[str, int], int, Any, Any], TextClassifier]
+    pretrained: Callable[[Any], Pretrained] | None = None
 
 
 # By the name in `trainer.model`.
 TEXT_MODELS = {
     "ngrams": TextModel(
-        inputs=lambda _: ragged_terms,
+        inputs=lambda _, __: ragged_terms,
         build=lambda train, sizes, classes, options, _: ngram_classifier(train, sizes, classes, options),
     ),
     "encoder": TextModel(
-        inputs=lambda _: ragged_tokens,
+        inputs=lambda _, __: ragged_tokens,
         build=lambda _, sizes, classes, options, __: encoder_classifier(sizes[TOKENS], classes, options),
     ),
     "hub": TextModel(
-        inputs=lambda embedding: embedded_texts(_embedded(embedding)),
-        build=lambda _, __, classes, options, embedding: hub_classifier(_embedded(embedding), classes, options),
+        inputs=lambda embedding, _: embedded_texts(embedding),
+        build=lambda _, __, classes, options, embedding: hub_classifier(embedding, classes, options),
+        pretrained=lambda options: TextEmbedding(options.handle),
+    ),
+    "transformer": TextModel(
+        inputs=lambda encoder, options: pieces_of_texts(encoder, options.maximum_length),
+        build=lambda _, __, classes, options, encoder: transformer_classifier(encoder, classes, options),
+        pretrained=lambda options: PretrainedEncoder(options.encoder),
+    ),
+    "static": TextModel(
+        inputs=static_inputs,
+        build=lambda train, sizes, classes, options, vectors: static_classifier(
+            vectors, train, sizes, classes, options
+        ),
+        pretrained=lambda options: StaticVectors(options.encoder, options.vector_width),
     ),
 }
+
+
+def pretrained_of(options: TextModelOptions) -> Pretrained | None:
+    """The embedding or encoder that the model of these options stands on, if any.
+
+    Raises:
+        TrainingError: it cannot be loaded.
+    """
+    load = TEXT_MODELS[options.model].pretrained
+    return load(options) if load else None

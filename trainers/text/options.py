@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationInfo, field_validator, model_validator
 
-from trainers.options import Memory, beside_config
+from trainers.options import TOLERANCES, Memory, PathBesideConfig, Precision, beside_config
 from transform.options import Features
 
 
@@ -37,8 +37,18 @@ class _Training(BaseModel):
 
     @property
     def embedding_handle(self) -> str:
-        """The embedding that the model stands on, "" where it learns its own."""
+        """The embedding or the encoder that the model stands on, "" where it learns its own."""
         return ""
+
+    @property
+    def warm_up(self) -> float:
+        """The share of the steps in which the step size grows from nothing to what it is to be."""
+        return 0.0
+
+    @property
+    def tolerance(self) -> float | None:
+        """How far served probabilities may be from the trained model's; None for what is usual."""
+        return None
 
 
 class NgramOptions(_Training):
@@ -120,7 +130,99 @@ class HubOptions(_Training):
         return "text"
 
 
-TextModelOptions = NgramOptions | EncoderOptions | HubOptions
+# How a network over vectors that stay as they are is trained, where a config does not say it.
+_OF_HEAD = {"learning_rate": 1e-3, "batch_size": 128, "epochs": 30}
+
+
+class TransformerOptions(_Training):
+    """A pretrained encoder of the BERT family, and a network over its pooled vectors.
+
+    Attributes:
+        model: what tells these options from the others.
+        encoder: its folder in Hugging Face's layout (config.json, model.safetensors, vocab.txt or tokenizer.json),
+            relative to the config file.
+        trained_layers: how many of its layers are trained with the head, the last ones; `all` of them and the vectors
+            of the pieces too; 0: none, the encoder is asked once for each text, and the head alone is trained.
+        pooling: what stands for a text: the `mean` over its pieces, or the vector of the piece before it, `cls`.
+        maximum_length: how many pieces of a text count, with the one before and the one behind it.
+        hidden_units: the width of the layer over the pooled vector; 0 for none.
+        dropout: the share of numbers before and after that layer that training does without.
+        precision: of the encoder's products, in training and in what is served. `bfloat16` is faster on CPUs that
+            compute with it, and moves the probabilities of close labels.
+    """
+
+    model: Literal["transformer"]
+    encoder: PathBesideConfig
+    trained_layers: Annotated[int, Field(ge=0)] | Literal["all"] = "all"
+    pooling: Literal["mean", "cls"] = "mean"
+    maximum_length: int = Field(128, ge=3)
+    hidden_units: int = Field(0, ge=0)
+    dropout: float = Field(0.1, ge=0, lt=1)
+    precision: Precision = "float32"
+    learning_rate: float = Field(5e-5, gt=0)
+    batch_size: int = Field(32, ge=1)
+    epochs: int = Field(3, ge=1)
+
+    @model_validator(mode="after")
+    def _complete(self) -> TransformerOptions:
+        if self.trained_layers == 0:
+            for name in _OF_HEAD.keys() - self.model_fields_set:
+                object.__setattr__(self, name, _OF_HEAD[name])
+        return self
+
+    @property
+    def embedding_handle(self) -> str:
+        return self.encoder
+
+    @property
+    def warm_up(self) -> float:
+        return 0.0 if self.trained_layers == 0 else 0.1
+
+    @property
+    def tolerance(self) -> float | None:
+        return TOLERANCES[self.precision]
+
+    @property
+    def features(self) -> Features:
+        """What it takes from Transform."""
+        return "text"
+
+
+class StaticOptions(_Training):
+    """Static vectors, one for each piece, of which a text's are averaged, and a network over the mean.
+
+    Attributes:
+        model: what tells these options from the others.
+        encoder: a folder in Hugging Face's layout, relative to the config file: of an encoder of the BERT family, whose
+            vectors of single pieces are taken, or with the vectors themselves, as model2vec writes them.
+        vector_width: how many numbers a vector is reduced to.
+        trained_vectors: whether the vectors are trained with the network, or stay as they are.
+        maximum_length: how many pieces of a text count.
+        ngrams: whether the model of n-grams, with its defaults, is trained beside it; the answer is the mean then.
+        hidden_units: the width of the layer over the mean; 0 for none.
+        dropout: the share of numbers before and after that layer that training does without.
+    """
+
+    model: Literal["static"]
+    encoder: PathBesideConfig
+    vector_width: int = Field(256, ge=1)
+    trained_vectors: bool = False
+    maximum_length: int = Field(512, ge=1)
+    ngrams: bool = True
+    hidden_units: int = Field(64, ge=0)
+    dropout: float = Field(0.2, ge=0, lt=1)
+
+    @property
+    def embedding_handle(self) -> str:
+        return self.encoder
+
+    @property
+    def features(self) -> Features:
+        """What it takes from Transform."""
+        return "terms_and_text" if self.ngrams else "text"
+
+
+TextModelOptions = NgramOptions | EncoderOptions | HubOptions | TransformerOptions | StaticOptions
 TextTrainerOptions = Annotated[TextModelOptions, Field(discriminator="model")]
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 import tensorflow_transform as tft
 from tfx.components.trainer.fn_args_utils import FnArgs
@@ -18,6 +20,7 @@ from trainers.artifacts import (
     calibration,
     frozen_model,
     learning_curves,
+    predict_columns,
     predict_rows,
     predict_split,
     unknown_rule,
@@ -34,11 +37,8 @@ from trainers.splits import (
     shuffled_batches,
     training_weights,
 )
-from trainers.text.embeddings import TextEmbedding
-from trainers.text.models import (
-    TEXT_MODELS,
-    TextClassifier,
-)
+from trainers.text.encoders import PIECES, in_chunks
+from trainers.text.models import TEXT_MODELS, VECTORS, Pretrained, TextClassifier, pretrained_of
 from trainers.text.options import TextModelOptions, read_trainer_options
 from trainers.tuning import BestHyperparameters, TrialOutcome, hyperparameter_search, tuning_split
 from trainers.warm_start import MeaningOfWeights, start_warm, write_warm_start
@@ -60,10 +60,13 @@ def fit_text(
         options: for how long, and how fast.
         unfinished: of a store, the folder in which a training that was killed left how far it was.
     """
+    model = classifier.model
+    if classifier.fixed is not None and isinstance(train, TransformedSplit):
+        classifier, train = _over_vectors(classifier, train)
     count = train.rows if isinstance(train, RowStore) else len(train.labels)
     batch_size = min(options.batch_size, count)
     steps = -(-count // batch_size)
-    step_size = keras.optimizers.schedules.CosineDecay(options.learning_rate, steps * options.epochs)
+    step_size = _step_size(options, steps * options.epochs)
     together = keras.Model(classifier.model.input, keras.ops.stack(classifier.members, axis=1))
     together.compile(
         optimizer=keras.optimizers.Adam(step_size),
@@ -75,6 +78,9 @@ def fit_text(
     if isinstance(train, RowStore):
         store = train
         assert unfinished is not None, "a store has a folder beside it"
+        if classifier.fixed is not None:
+            # The vectors of all would take the memory that the rows are kept out of: each epoch makes them anew.
+            _adapt(classifier, store.read(0, min(count, _ADAPTED_TO)))
         resumable_fit(
             together,
             lambda first: store.batches(batch_size, options.seed, first, balanced=balanced, by_length=True),
@@ -82,10 +88,10 @@ def fit_text(
             options.epochs,
             unfinished,
         )
-        classifier.model.history = getattr(together, "history", None)
+        model.history = getattr(together, "history", None)
         return
     weights = training_weights(train, classifier.model.output.shape[1], balanced)
-    classifier.model.history = together.fit(
+    model.history = together.fit(
         shuffled_batches((train.features, train.labels), batch_size, options.seed, weights=weights),
         steps_per_epoch=steps,
         epochs=options.epochs,
@@ -97,6 +103,35 @@ def fit_text(
 def _sum_of_losses(labels: keras.KerasTensor, probabilities: keras.KerasTensor) -> keras.KerasTensor:
     of_each = keras.ops.tile(keras.ops.reshape(labels, [-1, 1]), [1, probabilities.shape[1]])
     return keras.ops.sum(keras.losses.sparse_categorical_crossentropy(of_each, probabilities), axis=1)
+
+
+def _step_size(options: TextModelOptions, steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
+    growing = round(steps * options.warm_up)
+    if not growing:
+        return keras.optimizers.schedules.CosineDecay(options.learning_rate, steps)
+    return keras.optimizers.schedules.CosineDecay(
+        0.0, steps - growing, warmup_target=options.learning_rate, warmup_steps=growing
+    )
+
+
+def _over_vectors(classifier: TextClassifier, train: TransformedSplit) -> tuple[TextClassifier, TransformedSplit]:
+    """The head alone, and the vectors that it learns from, made once."""
+    assert classifier.fixed is not None and classifier.head is not None
+    vectors = _adapt(classifier, train)
+    head = replace(classifier, model=classifier.head, members=[classifier.head.output], fixed=None)
+    return head, replace(train, features={VECTORS: vectors})
+
+
+# Of so many texts the vectors' means and deviations are known well.
+_ADAPTED_TO = 20_000
+
+
+def _adapt(classifier: TextClassifier, rows: TransformedSplit) -> np.ndarray:
+    """Let the head normalise vectors as those of these rows are; float32 [n, width]: the vectors."""
+    assert classifier.fixed is not None and classifier.head is not None
+    vectors = predict_columns(classifier.fixed, rows.features, classifier.chunk)
+    classifier.head.get_layer("vector_norm").adapt(vectors)
+    return vectors
 
 
 def run_fn(fn_args: FnArgs) -> None:
@@ -123,8 +158,8 @@ def _train(fn_args: FnArgs, options: TextModelOptions, best: BestHyperparameters
     labels = [label.decode() for label in transform_output.vocabulary_by_name(VOCABULARY)]
     transform = TransformGraph(transform_output)
     handle = options.embedding_handle
-    embedding = TextEmbedding(handle) if handle else None
-    train = memory.read("train", fn_args.train_files, transform, TEXT_MODELS[options.model].inputs(embedding))
+    embedding = pretrained_of(options)
+    train = memory.read("train", fn_args.train_files, transform, TEXT_MODELS[options.model].inputs(embedding, options))
     features = train.spec() if isinstance(train, RowStore) else train.features
     terms = known_terms(transform_output, features)
     classifier = untrained_classifier(train, terms, len(labels), options, embedding)
@@ -134,7 +169,7 @@ def _train(fn_args: FnArgs, options: TextModelOptions, best: BestHyperparameters
     start = start_warm(classifier.model, meaning, fn_args.base_model) if options.warm_start else ""
     fit_text(classifier, train, options, memory.folder / "finished")
     predictions = predict_rows(
-        evaluation, labels, lambda rows: predict_split(classifier.model, rows, labels).probabilities
+        evaluation, labels, lambda rows: predict_split(classifier.model, rows, labels, classifier.chunk).probabilities
     )
     serving = ServingOptions.of(fn_args.custom_config)
     unknown = unknown_rule(serving, labels, *calibration(evaluation, predictions))
@@ -161,11 +196,11 @@ def read_training_split(
     train_files: Sequence[str],
     transform: TransformGraph,
     options: TextModelOptions,
-    embedding: TextEmbedding | None = None,
+    embedding: Pretrained | None = None,
 ) -> TransformedSplit:
-    """The split as the model takes it, of a larger one as much as fits; the embedding is that of HubOptions."""
+    """The split as the model takes it, of a larger one as much as fits; the embedding is what pretrained_of has."""
     with row_memory(options.memory, COPIES, "") as memory:
-        found = memory.read("train", train_files, transform, TEXT_MODELS[options.model].inputs(embedding))
+        found = memory.read("train", train_files, transform, TEXT_MODELS[options.model].inputs(embedding, options))
         return sampled(found, memory, options.seed)[0]
 
 
@@ -183,7 +218,7 @@ def untrained_classifier(
     terms: Mapping[str, Sequence[str]],
     classes: int,
     options: TextModelOptions,
-    embedding: TextEmbedding | None,
+    embedding: Pretrained | None,
 ) -> TextClassifier:
     """The model that the options describe, for what `read_training_split` has read and its `known_terms`."""
     keras.utils.set_random_seed(options.seed)
@@ -196,7 +231,7 @@ def fit_classifier(
     transform_output: tft.TFTransformOutput,
     classes: int,
     options: TextModelOptions,
-    embedding: TextEmbedding | None = None,
+    embedding: Pretrained | None = None,
 ) -> TextClassifier:
     """The model that the options describe, trained from scratch on what `read_training_split` has read."""
     terms = known_terms(transform_output, train.features)
@@ -207,6 +242,11 @@ def fit_classifier(
 
 def _served_prediction(classifier: TextClassifier) -> Callable[[Features], tf.Tensor]:
     predict = frozen_model(classifier.model)
+    chunk, classes = classifier.chunk, classifier.model.output.shape[1]
+    if chunk is not None:
+        return lambda features: in_chunks(
+            lambda pieces: predict({PIECES: pieces}), classifier.inputs(features)[PIECES], classes, chunk
+        )
     return lambda features: predict(dense_batch(classifier.inputs(features)))
 
 
@@ -241,14 +281,14 @@ def tuner_fn(fn_args: FnArgs) -> TunerFnResult:
     tuner = TunerOptions.model_validate_json(fn_args.custom_config["tuner"])
     transform_output = tft.TFTransformOutput(fn_args.transform_graph_path)
     labels = [label.decode() for label in transform_output.vocabulary_by_name(VOCABULARY)]
-    embedding = TextEmbedding(options.embedding_handle) if options.embedding_handle else None
+    embedding = pretrained_of(options)
     train, held_out = tuning_split(
         read_training_split(fn_args.train_files, TransformGraph(transform_output), options, embedding), tuner
     )
 
     def trial(candidate: TextModelOptions, _: Path) -> TrialOutcome:
-        model = fit_classifier(train, transform_output, len(labels), candidate, embedding).model
-        predictions = predict_split(model, held_out, labels)
-        return TrialOutcome(learning_curves(model), held_out.labels, predictions.probabilities)
+        classifier = fit_classifier(train, transform_output, len(labels), candidate, embedding)
+        predictions = predict_split(classifier.model, held_out, labels, classifier.chunk)
+        return TrialOutcome(learning_curves(classifier.model), held_out.labels, predictions.probabilities)
 
     return hyperparameter_search(trial, options, tuner, fn_args.working_dir)
