@@ -321,8 +321,8 @@ def records(tmp_path_factory) -> str:
 
 
 TRAININGS = {
-    "head": {"trained_layers": 0, "hidden_units": 8},
-    "last layer": {"trained_layers": 1, "learning_rate": 5e-3, "epochs": 6, "batch_size": 16},
+    "head": {"trained_layers": 0, "hidden_units": 64, "learning_rate": 0.02, "epochs": 60, "batch_size": 16},
+    "last layer": {"trained_layers": 1, "learning_rate": 0.01, "epochs": 20, "batch_size": 16},
     "all, in bfloat16": {
         "precision": "bfloat16",
         "learning_rate": 5e-3,
