@@ -117,7 +117,9 @@ class TextRunConfig(TableRunConfig):
     """A run on texts; the model decides about the features."""
 
     as_text: ClassVar[bool] = True
-    not_tuned: ClassVar[frozenset[str]] = frozenset({"model", "handle", "encoder", "precision", "warm_start"})
+    not_tuned: ClassVar[frozenset[str]] = frozenset({
+        "model", "handle", "encoder", "precision", "maximum_length", "vector_width", "ngrams", "warm_start",
+    })  # fmt: skip
 
     preprocessing: TextOptions
     trainer: TextTrainerOptions = NgramOptions()

@@ -19,6 +19,7 @@ from tests.pipeline.conftest import answers_over_both
 from tests.trainers.test_text_models import exported, record
 from trainers.errors import TrainingError
 from trainers.text.encoders import PIECES, PretrainedEncoder, in_chunks, pooled, read_safetensors
+from trainers.text.static import StaticVectors, averaged, principal_components, rarity
 from transform.errors import PreprocessingError
 from transform.wordpiece import WordPieceTokenizer, read_wordpiece
 
@@ -333,25 +334,34 @@ TRAININGS = {
 }
 
 
-@pytest.mark.parametrize("training", TRAININGS)
-def test_what_is_served_answers_as_the_training_graph_over_rest_and_grpc(training, encoder_folder, records, tmp_path):
-    trainer = {"model": "transformer", "encoder": encoder_folder, "maximum_length": POSITIONS, **TRAININGS[training]}
-    saved_model = exported(tmp_path, records, trainer)
+def assert_served_as_trained(trainer: dict, records: str, folder: Path, tolerance: float) -> Path:
+    """Exported and served, the probabilities and the labels are the training graph's, and nearly all right.
+
+    Returns:
+        what the Trainer left.
+    """
+    saved_model = exported(folder, records, trainer)
     written = reference_predictions.read(f"{Path(saved_model).parent}/{FILE_NAME}")
     serialized = list(tf.data.TFRecordDataset(records, "GZIP").as_numpy_iterator())
     session = SessionModel(saved_model)
     answers = session.run("serve_examples", {"examples": np.array(serialized, object)})["probabilities"]
     session.close()
-    tolerance = 5e-2 if "bfloat16" in training else 1e-5
     np.testing.assert_allclose(answers, written.probabilities, atol=tolerance)
     texts = [tf.train.Example.FromString(one).features.feature["text"].bytes_list.value[0] for one in serialized]
     served = answers_over_both(
-        saved_model, {"text": [text.decode() for text in texts]}, {"text": np.array(texts, object)}, tmp_path
+        saved_model, {"text": [text.decode() for text in texts]}, {"text": np.array(texts, object)}, folder
     )
     assert served == written.labels
     assert np.mean([label == ["bad", "good"][number % 2] for number, label in enumerate(served)]) > 0.9
+    return Path(saved_model).parent
+
+
+@pytest.mark.parametrize("training", TRAININGS)
+def test_what_is_served_answers_as_the_training_graph_over_rest_and_grpc(training, encoder_folder, records, tmp_path):
+    trainer = {"model": "transformer", "encoder": encoder_folder, "maximum_length": POSITIONS, **TRAININGS[training]}
+    left = assert_served_as_trained(trainer, records, tmp_path, 5e-2 if "bfloat16" in training else 1e-5)
     before = PretrainedEncoder(encoder_folder).network()
-    trained = keras.models.load_model(Path(saved_model).parent / "model.keras")
+    trained = keras.models.load_model(left / "model.keras")
     changed = {
         layer.name
         for layer in (layer for layer in before.layers if layer.weights)
@@ -363,3 +373,53 @@ def test_what_is_served_answers_as_the_training_graph_over_rest_and_grpc(trainin
         "last layer": {"layer_1"},
         "all, in bfloat16": {"layer_0", "layer_1", "norm", "piece_v", "positio"},
     }[training]
+
+
+def static_options(folder: str, **options: object) -> dict:
+    return {"model": "static", "encoder": folder, "learning_rate": 0.01, "epochs": 20, "batch_size": 16, **options}
+
+
+def test_static_vectors_beside_ngrams_are_served_as_they_were_trained(encoder_folder, records, tmp_path):
+    left = assert_served_as_trained(static_options(encoder_folder, vector_width=8), records, tmp_path, 1e-5)
+    kept = keras.models.load_model(left / "model.keras").get_layer("piece_vectors").get_weights()[0]
+    np.testing.assert_array_equal(kept, StaticVectors(encoder_folder, 8).vectors)
+
+
+def test_vectors_that_a_folder_holds_are_trained_where_that_is_asked_for(tmp_path, records):
+    given = np.random.default_rng(0).normal(size=[len(VOCABULARY), 12]).astype(np.float32)
+    folder = tmp_path / "model2vec"
+    folder.mkdir()
+    (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n", encoding="utf-8")
+    write_safetensors(folder / "model.safetensors", {"embeddings": given})
+    np.testing.assert_array_equal(StaticVectors(str(folder), 256).vectors, given)
+    trainer = static_options(str(folder), trained_vectors=True, ngrams=False)
+    left = assert_served_as_trained(trainer, records, tmp_path, 1e-5)
+    moved = np.abs(keras.models.load_model(left / "model.keras").get_layer("piece_vectors").get_weights()[0] - given)
+    words = [VOCABULARY.index(word) for word in ("fine", "dull")]
+    assert moved[words].min() > 1e-3 and moved[VOCABULARY.index("[MASK]")].max() == 0
+
+
+def test_a_text_is_the_mean_of_the_vectors_of_its_pieces(encoder_folder):
+    vectors = StaticVectors(encoder_folder, 8)
+    taken = keras.Input([None], dtype="int32")
+    mean = keras.Model(taken, averaged(taken, vectors, is_trained=False))
+    found = mean.predict(vectors.pieces(tf.constant(["the fine film", "dull", ""]), 100).to_tensor(), verbose=0)
+    known = {word: vectors.vectors[VOCABULARY.index(word)] for word in ("the", "fine", "film", "dull")}
+    expected = [sum(known[word] for word in ("the", "fine", "film")), known["dull"]]
+    for vector, sums in zip(found, expected, strict=False):
+        np.testing.assert_allclose(vector, sums / np.linalg.norm(sums), atol=1e-6)
+    np.testing.assert_array_equal(found[2], 0)
+
+
+def test_vectors_are_reduced_to_the_directions_in_which_they_differ_most():
+    vectors = np.random.default_rng(0).normal(size=[50, 6]) @ np.diag([5, 4, 3, 1, 0.1, 0.1]) + 7
+    reduced = principal_components(vectors, 3)
+    centred = vectors - vectors.mean(axis=0)
+    _, strengths, directions = np.linalg.svd(centred, full_matrices=False)
+    np.testing.assert_allclose(np.abs(reduced), np.abs(centred @ directions[:3].T), atol=1e-4)
+    np.testing.assert_allclose(np.linalg.norm(reduced, axis=0), strengths[:3], rtol=1e-5)
+
+
+def test_pieces_that_are_frequent_weigh_less():
+    weights = rarity(30_000)
+    assert (np.diff(weights) > 0).all() and weights[0] < 0.01 < 0.9 < weights[-1] < 1

@@ -147,7 +147,7 @@ class TransformerOptions(_Training):
         maximum_length: how many pieces of a text count, with the one before and the one behind it.
         hidden_units: the width of the layer over the pooled vector; 0 for none.
         dropout: the share of numbers before and after that layer that training does without.
-        precision: of the encoder's products, in training and in what is served. `bfloat16` is faster on CPUs that
+        precision: of the encoder's products, in training and in what is served. `bfloat16` is for CPUs that
             compute with it, and moves the probabilities of close labels.
     """
 
