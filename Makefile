@@ -29,7 +29,7 @@ test: $(READY)  ## lint and all tests, side by side
 
 # Two cores share the files; which tests stay in one process is said in tests/conftest.py.
 suite: $(READY)
-	.venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+	.venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)  ## ruff and mypy
 	.venv/bin/ruff check .

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -32,14 +33,27 @@ LONGEST_FILES = (
 )
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     place = {name: number for number, name in enumerate(LONGEST_FILES)}
     items.sort(key=lambda item: place.get(item.path.name, len(place)))
-    # A file of tests stays in one process; those that look at the demo's run share one, so that it is run once.
-    looking = {item.path for item in items if "heart_run" in getattr(item, "fixturenames", ())}
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("heart" if item.path in looking else item.path.name))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A file of tests stays in one process; those that look at the demo's run share one, so that it is run once."""
+    from xdist.scheduler import LoadFileScheduling
+
+    tests = Path(__file__).parent
+    looking = {
+        str(path.relative_to(tests.parent)) for path in tests.rglob("test_*.py") if "heart_run" in path.read_text()
+    }
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "heart_run" if file in looking else file
+
+    return Scheduling(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="session")
