@@ -201,7 +201,8 @@ def graph_function(
     def imported(*values: tf.Tensor) -> tf.Tensor:
         fed = dict(zip([*names, *constants], values, strict=True))
         (fetched,) = tf.graph_util.import_graph_def(graph, fed, [output.name], name="")
-        return tf.ensure_shape(fetched, output.shape)
+        fetched.set_shape(output.shape)
+        return fetched
 
     specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in (*inputs, *constants.values())]
     concrete = tf.function(imported, autograph=False).get_concrete_function(*specs)

@@ -9,13 +9,15 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationInfo, field_validator, model_validator
 
 from trainers.options import Precision, beside_config
 from transform.options import PixelFormat, Scaling
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # ImageNet's 1000 classes in the order of Keras's models, ILSVRC 2012's: the first word that WordNet has for each, and
 # "crane bird" and "maillot tank suit" where two classes would have one name. The list is torchvision's (BSD 3-Clause);
@@ -204,6 +206,8 @@ class _FirstLayers:
 
     def _step(self, layer: Mapping[str, Any]) -> bool:
         """Take a layer; whether it only scales."""
+        import numpy as np  # starts threads, in which a daemon that reads configs would miss its signals
+
         kind, config = layer["class_name"], layer["config"]
         if kind == "InputLayer":
             self._read_size(layer)
@@ -241,6 +245,8 @@ class _FirstLayers:
 
     def _ends(self, low: float, high: float) -> tuple[Any, Any]:
         """What the layers make of the two, float [3] each."""
+        import numpy as np
+
         values = np.full(3, low, float), np.full(3, high, float)
         for step in self.steps:
             values = step(values[0]), step(values[1])
@@ -248,6 +254,8 @@ class _FirstLayers:
 
 
 def _is_range(low: np.ndarray, high: np.ndarray, lowest: float, highest: float) -> bool:
+    import numpy as np
+
     return np.allclose([low, high], np.array([[lowest], [highest]]), atol=0.01 * (highest - lowest))
 
 

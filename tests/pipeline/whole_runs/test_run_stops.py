@@ -27,7 +27,7 @@ from pipeline import demo_data
 from pipeline.cli import main
 from pipeline.exit_status import ExitStatus
 from pipeline.history import RunOutcome, RunRecord, close_abandoned_executions, open_metadata_store, write_run_record
-from pipeline.screen import RunScreen
+from pipeline.screen import RunScreen, SamplePrediction
 from serving.model_store import list_versions, publish
 from tests.pipeline.conftest import PROJECT, ingraph
 
@@ -213,7 +213,8 @@ def test_an_unwritable_base_path_is_said_before_anything_runs(config_file, tmp_p
 
 def test_the_commands_to_type_next_survive_a_shell_when_a_path_has_a_space() -> None:
     printed = io.StringIO()
-    RunScreen(printed, None).what_next("digits", "/my models/digits", ["/my [red] photos/0.png"])
+    sample = SamplePrediction({"image": "/my [red] photos/0.png"}, "0", "0", ["/my [red] photos/0.png"])
+    RunScreen(printed, None).sample("digits", "/my models/digits", sample)
     commands = [shlex.split(line) for line in printed.getvalue().splitlines() if line.startswith("  ingraph")]
     assert commands == [
         ["ingraph", "serve", "--model", "digits=/my models/digits"],
@@ -235,13 +236,13 @@ def test_what_the_screen_shows_is_data_and_no_markup() -> None:
         ),
         1.0,
     )
-    screen.answer("REST", {"x": hostile}, hostile)
+    screen.sample("mine", "models/mine", SamplePrediction({"x": hostile}, hostile, "no", []))
     screen.stopped(hostile)
     screen.report(Path(hostile))
 
     shown = printed.getvalue()
     assert "\x1b" not in shown
-    assert shown.count(r"/a:x:/[b]c[/b]\x1b[2J") == 9
+    assert shown.count(r"/a:x:/[b]c[/b]\x1b[2J") == 10
 
 
 @pytest.mark.parametrize(
