@@ -46,7 +46,10 @@ from pipeline.tasks import TASKS, convert_data, raw_data, schema_file
 from serving.loading import garbage_collection_paused, quiet_output
 from serving.model_store import (
     KEY_VARIABLE,
+    PROVENANCE_FILE,
     ModelStoreError,
+    decode_json,
+    fingerprints,
     list_versions,
     served_version,
     signing_key_of_environment,
@@ -329,6 +332,9 @@ def _fingerprint(config: RunConfig, data: RawData) -> str:
     )
 
 
+_PROVENANCE = Path(PROVENANCE_FILE).name  # as the Trainer leaves it beside the export
+
+
 def _repeats(found: _FoundData, base_path: str, folder: Path, run_id: str, screen: RunScreen) -> bool:
     """Whether nothing has changed since a run whose model is served; then it is recorded and shown once more.
 
@@ -349,8 +355,11 @@ def _repeats(found: _FoundData, base_path: str, folder: Path, run_id: str, scree
         served, key = served_version(base_path), signing_key_of_environment()
     except ModelStoreError:  # the steps say so
         return False
-    pushed = recorded.artifacts["pushed_model"]
-    if served is None or served.path != pushed.text("pushed_destination") or served.provenance.get("run_id") != earlier:
+    # What would be published is what is served, by the rule of ServingPusher.
+    trained, pushed = Path(recorded.artifacts["model"].uri, _PROVENANCE), recorded.artifacts["pushed_model"]
+    if served is None or served.path != pushed.text("pushed_destination") or not trained.exists():
+        return False
+    if fingerprints(served.provenance) != fingerprints(decode_json(trained.read_bytes())):
         return False
     if key is not None and served.provenance.get("signed_by") != key.fingerprint:
         return False

@@ -343,11 +343,11 @@ def cross_entropy(saved_model: str) -> float:
     )
 
 
+# What Keras alone trains from disk is exported as any other, see tests/trainers/test_fitting.py.
+@pytest.mark.parametrize("trainer", [BLEND], ids=["blend"], indirect=True, scope="module")
 def test_learned_from_disk_and_killed_under_way_the_model_is_as_good(
     saved_model, trainer, folder, tmp_path, monkeypatch
 ):
-    if "trees" not in trainer:
-        pytest.skip("what Keras trains from disk goes through the next test, and is exported as any other")
     options = {**trainer, "epochs": 20, "batch_size": 32, "memory": 1}
     with killed_after("networks"):
         train(folder, tmp_path / "model", serving=COVERAGE, **options)

@@ -267,11 +267,16 @@ def test_a_change_deep_in_what_transform_imports_runs_it_again_and_one_outside_d
         changed = ingraph("run", "configs/heart.yaml", "--workdir", str(heart_run.workdir), project=project)
         assert changed.status == 0, changed.output
         states = {line.split()[0]: line.split()[1] for line in changed.output.splitlines() if line.startswith("  ")}
-        return states | {"published": str(f"published as version 2: {heart_run.base_path}/2" in changed.output)}
+        return states | {
+            "published": str(f"published as version 2: {heart_run.base_path}/2" in changed.output),
+            "repeats": str("nothing has changed since run" in changed.output),
+        }
 
     outside = run_with_changed("serving/server/rest.py", "trainers/text/train.py", "components/errors.py")
     assert outside["Transform"] == outside["Trainer"] == "unchanged"
-    assert outside["published"] == "False"
+    assert outside["published"] == outside["repeats"] == "False"
+    # Also where the version that is served is of a run before that one.
+    assert run_with_changed()["repeats"] == "True"
 
     # transform.tabular -> transform.labels -> serving.signatures.common -> this
     deep = run_with_changed("serving/missing_values.py")
