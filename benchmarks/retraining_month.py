@@ -34,8 +34,8 @@ from benchmarks.serving.servers import serve_command
 from pipeline.cli import main as ingraph
 from pipeline.exit_status import ExitStatus
 from serving import model_store
+from serving.client.connection import RetryPolicy
 from serving.client.rest import RestClient
-from serving.client.retries import RetryPolicy
 
 NAME = "shop"
 CONFIG = f"""

@@ -14,7 +14,7 @@ from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_p
 from tfx.dsl.io import fileio
 from tfx.utils import io_utils
 
-from components.data_gate.split_statistics import column_name, present_count
+from components.data_gate.splits import column_name, present_count
 
 PREVIOUS = "previous"
 

@@ -23,11 +23,11 @@ from tfx.orchestration.pipeline import Pipeline
 from tfx.proto.distribution_validator_pb2 import DistributionValidatorConfig
 from tfx.proto.trainer_pb2 import EvalArgs, TrainArgs
 
-from components.baseline.component import Baseline
+from components.baseline import Baseline
 from components.compatibility_check.component import CompatibilityCheck
 from components.data_gate.component import DataGate
 from components.drift import PREVIOUS
-from components.drift_gate.component import DriftGate
+from components.drift_gate import DriftGate
 from components.evaluator.component import Evaluator
 from components.serving_check.component import ServingCheck
 from components.serving_pusher.component import ServingPusher

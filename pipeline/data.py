@@ -20,8 +20,15 @@ import pyarrow.compute as pc
 
 from components.errors import BrokenInput
 from components.table_example_gen.bigquery import current_rows, is_bigquery
-from components.table_example_gen.column_defaults import ColumnChoice, choices_line, column_choices, left_out_warnings
-from components.table_example_gen.facts import TableFacts, merged_facts, shard_facts
+from components.table_example_gen.facts import (
+    ColumnChoice,
+    TableFacts,
+    choices_line,
+    column_choices,
+    left_out_warnings,
+    merged_facts,
+    shard_facts,
+)
 from components.table_example_gen.options import WHOLE_FOLDER, Ingestion, TableReading
 from components.table_example_gen.serialization import TEXT, example_column, example_type, serialized_examples
 from components.table_example_gen.sources import Shard, exact_reader, format_of, plan_inputs, shard_batches

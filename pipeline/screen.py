@@ -20,7 +20,7 @@ from pipeline.options import RunConfig
 from pipeline.tasks import TASKS
 
 if TYPE_CHECKING:
-    from components.tuner.trials import Trials
+    from components.tuner.component import Trials
     from pipeline.history import RunOutcome
 
 

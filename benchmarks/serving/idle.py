@@ -27,9 +27,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.serving.servers import COLUMNS, NAME, RunningServer, serve_command, write_sum_model
+from serving.client.connection import RetryPolicy
 from serving.client.grpc import GrpcClient
 from serving.client.rest import RestClient
-from serving.client.retries import RetryPolicy
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 

@@ -1,3 +1,3 @@
 """Stops a run whose model the clients of the served one could not use."""
 
-__all__ = ["changes", "component"]
+__all__ = ["component"]

@@ -1,3 +1,3 @@
 """Stop a run, in plain words, on data that contradicts its schema or cannot be learned from."""
 
-__all__ = ["component", "leaks", "split_statistics", "verdict"]
+__all__ = ["component", "leaks", "splits", "verdict"]

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components.data_gate.split_rows import coded, compact
+from components.data_gate.splits import coded, compact
 
 FOLDS = 5
 # Chance alone puts ten against ten in order once in 90,000 columns.

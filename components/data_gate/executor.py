@@ -22,8 +22,7 @@ from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 
 from components.data_gate.judge import judge
 from components.data_gate.leaks import LeakSearch, find_leaks
-from components.data_gate.split_rows import SplitRows, joined
-from components.data_gate.split_statistics import SplitFindings, mean_bytes
+from components.data_gate.splits import SplitFindings, SplitRows, joined, mean_bytes
 from components.data_gate.verdict import ANOMALIES_FILE, VERDICT_FILE
 from components.errors import AnomaliesFound, BrokenInput
 

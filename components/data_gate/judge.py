@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
 
-from components.data_gate.split_statistics import (
+from components.data_gate.splits import (
     SplitFindings,
     class_counts,
     column_name,

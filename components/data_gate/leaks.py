@@ -25,7 +25,7 @@ from components.data_gate.association import (
     order_auc,
     out_of_fold_auc,
 )
-from components.data_gate.split_rows import CodedColumn, SplitRows, coded, compact, joined
+from components.data_gate.splits import CodedColumn, SplitRows, coded, compact, joined
 
 TELLS_LABEL = 0.99
 # Of an identifier. Where the share of a class rises steadily along it, from none of the rows to all of them, the area

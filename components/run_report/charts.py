@@ -16,7 +16,7 @@ from matplotlib.patches import FancyBboxPatch, Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
-from components.data_gate.split_statistics import value_counts
+from components.data_gate.splits import value_counts
 from components.drift import ColumnShift
 from components.run_report.dataset import ColumnSummary
 from components.run_report.finished_run import Step

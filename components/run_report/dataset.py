@@ -12,7 +12,7 @@ from tfx.dsl.io import fileio
 from tfx.types import standard_artifacts
 from tfx.utils import io_utils
 
-from components.data_gate.split_statistics import class_counts, column_name, present_count, value_counts
+from components.data_gate.splits import class_counts, column_name, present_count, value_counts
 from components.data_gate.verdict import ANOMALIES_FILE
 from components.drift import ColumnShift, column_shifts
 from components.image_example_gen.file_formats import REPORT_FILE, kinds_left_out

@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 from tfx.utils import path_utils
 
-from components.compatibility_check.changes import answer_changes, signature_changes
+from components.compatibility_check.component import answer_changes, signature_changes
 from components.data_gate.verdict import VERDICT_FILE
 from components.drift import measured_drift, read_span_anomalies
-from components.drift_gate.component import DRIFT_FILE
+from components.drift_gate import DRIFT_FILE
 from components.evaluator.eval_config import SLICE_BOUNDS_FILE, SliceBound
 from components.evaluator.options import LOWER_IS_BETTER, EvaluationOptions
 from components.run_report.evaluation import SliceMetrics

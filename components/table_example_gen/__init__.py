@@ -2,7 +2,6 @@
 
 __all__ = [
     "bigquery",
-    "column_defaults",
     "component",
     "executor",
     "facts",

@@ -1,3 +1,3 @@
 """Tuner: the search for the options of the Trainer."""
 
-__all__ = ["component", "trials"]
+__all__ = ["component"]

@@ -16,8 +16,7 @@ import pyarrow.compute as pc
 import yaml
 
 from components.errors import BrokenInput
-from components.table_example_gen.column_defaults import ColumnChoice, column_choices
-from components.table_example_gen.facts import TableFacts, merged_facts, shard_facts
+from components.table_example_gen.facts import ColumnChoice, TableFacts, column_choices, merged_facts, shard_facts
 from components.table_example_gen.options import Ingestion, TableReading
 from components.table_example_gen.serialization import TEXT, WHOLE
 from components.table_example_gen.sources import Shard, format_of, plan_inputs, shard_batches

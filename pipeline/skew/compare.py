@@ -18,7 +18,7 @@ from tfx.orchestration.metadata import sqlite_metadata_connection_config
 from tfx.orchestration.pipeline import Pipeline
 from tfx.types import standard_artifacts
 
-from components.data_gate.split_statistics import column_name, present_count
+from components.data_gate.splits import column_name, present_count
 from components.drift import ColumnShift, measured_drift, presence_shift, shift_by_chance
 from components.errors import BrokenInput
 from components.run_report.dataset import ColumnSummary, column_summaries, read_statistics

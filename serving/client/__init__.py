@@ -17,12 +17,11 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from serving.client.connection import ClientTls, RetryPolicy
     from serving.client.errors import CanonicalCode, PredictionError
     from serving.client.grpc import AsyncGrpcClient, GrpcClient
     from serving.client.metadata import ModelMetadata, Signature, TensorDescription, VersionStatus
     from serving.client.rest import AsyncRestClient, RestClient
-    from serving.client.retries import RetryPolicy
-    from serving.client.tls import ClientTls
 
 __all__ = [
     "AsyncGrpcClient",
@@ -37,26 +36,25 @@ __all__ = [
     "Signature",
     "TensorDescription",
     "VersionStatus",
+    "connection",
     "errors",
     "grpc",
     "metadata",
     "rest",
-    "retries",
     "table_columns",
     "tensors",
-    "tls",
 ]
 
 _MODULES = {
     "AsyncGrpcClient": "grpc",
     "AsyncRestClient": "rest",
     "CanonicalCode": "errors",
-    "ClientTls": "tls",
+    "ClientTls": "connection",
     "GrpcClient": "grpc",
     "ModelMetadata": "metadata",
     "PredictionError": "errors",
     "RestClient": "rest",
-    "RetryPolicy": "retries",
+    "RetryPolicy": "connection",
     "Signature": "metadata",
     "TensorDescription": "metadata",
     "VersionStatus": "metadata",
@@ -68,16 +66,18 @@ _NEW_NAMES = {
     "async_grpc_client": "grpc",
     "async_rest_client": "rest",
     "canonical_code": "errors",
-    "client_tls": "tls",
+    "client_tls": "connection",
     "grpc_client": "grpc",
     "input_array": "tensors",
     "messages": "messages_pb2",
     "model_metadata": "metadata",
     "prediction_error": "errors",
     "rest_client": "rest",
-    "retry_policy": "retries",
+    "retries": "connection",
+    "retry_policy": "connection",
     "table_value": "table_columns",
     "tensor_proto": "tensors",
+    "tls": "connection",
     "version_status": "metadata",
 }
 

@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 import numpy as np
 
+from serving.client.connection import ClientTls, RetryPolicy
 from serving.client.errors import CanonicalCode, PredictionError
 from serving.client.messages_pb2 import (
     GetModelMetadataRequest,
@@ -20,9 +21,7 @@ from serving.client.messages_pb2 import (
     SignatureDefMap,
 )
 from serving.client.metadata import ModelMetadata, VersionStatus
-from serving.client.retries import RetryPolicy
 from serving.client.tensors import from_proto, input_array, to_proto
-from serving.client.tls import ClientTls
 
 _CHANNEL_OPTIONS = [
     ("grpc.max_receive_message_length", -1),

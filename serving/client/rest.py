@@ -15,11 +15,10 @@ import numpy as np
 import orjson
 from google.protobuf import json_format
 
+from serving.client.connection import ClientTls, RetryPolicy
 from serving.client.errors import CanonicalCode, PredictionError
 from serving.client.messages_pb2 import GetModelStatusResponse, PredictRequest, SignatureDefMap
 from serving.client.metadata import ModelMetadata, VersionStatus
-from serving.client.retries import RetryPolicy
-from serving.client.tls import ClientTls
 
 _HEADERS = {"Content-Type": "application/json"}
 # A connection is kept until the server closes it; httpx would close it after 5 s.

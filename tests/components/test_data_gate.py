@@ -19,8 +19,7 @@ from components.data_gate.component import DataGate
 from components.data_gate.executor import Executor, read_rows
 from components.data_gate.judge import judge
 from components.data_gate.leaks import LeakSearch
-from components.data_gate.split_rows import joined
-from components.data_gate.split_statistics import SplitFindings
+from components.data_gate.splits import SplitFindings, joined
 from components.data_gate.verdict import Verdict
 from components.errors import AnomaliesFound, BrokenInput
 

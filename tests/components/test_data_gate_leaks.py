@@ -10,7 +10,7 @@ import pytest
 
 from components.data_gate.association import class_indicators, named_label, neighbour_auc, order_auc, out_of_fold_auc
 from components.data_gate.leaks import LeakSearch, find_copies, find_leaks
-from components.data_gate.split_rows import SplitRows, coded, joined
+from components.data_gate.splits import SplitRows, coded, joined
 from pipeline import demo_data
 from pipeline.config import load_config
 from pipeline.tasks import TASKS

@@ -14,7 +14,7 @@ from tfx.proto.distribution_validator_pb2 import DistributionValidatorConfig
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import io_utils, json_utils
 
-from components.drift_gate.component import Executor
+from components.drift_gate import Executor
 from components.errors import AnomaliesFound
 
 

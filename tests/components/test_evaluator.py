@@ -25,8 +25,8 @@ from components.evaluator.classification import (
     slice_statistics,
     sums_of,
 )
+from components.evaluator.component import Executor
 from components.evaluator.eval_config import aligned, overall_metrics, slice_bounds
-from components.evaluator.executor import Executor
 from components.evaluator.options import EvaluationOptions
 from pipeline.runners.local import BEAM_PIPELINE_ARGS
 from serving.answers import Decision, write_decision

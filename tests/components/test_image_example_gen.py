@@ -21,9 +21,8 @@ from tfx.orchestration.local.local_dag_runner import LocalDagRunner
 from tfx.types import artifact_utils, standard_artifacts
 
 from components.errors import BrokenInput
-from components.image_example_gen.component import ImageExampleGen
+from components.image_example_gen.component import Executor, ImageExampleGen
 from components.image_example_gen.examples import split_by_content
-from components.image_example_gen.executor import Executor
 from components.image_example_gen.file_formats import READ_BEGINNINGS, convert_to_jpeg, file_format, kinds_left_out
 from components.image_example_gen.image_files import find_images, input_fingerprint, list_images, unread_files
 from pipeline.runners.beam_speedups import apply_beam_speedups

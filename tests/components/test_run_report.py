@@ -32,7 +32,7 @@ from components.run_report.statistics import (
     wilson_interval,
 )
 from serving.answers import UnknownRule, conformal_threshold
-from tests.components.test_compatibility_check import COLUMNS, model
+from tests.components.test_baseline import COLUMNS, model
 from trainers.roc import area_under_roc
 
 

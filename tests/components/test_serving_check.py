@@ -19,8 +19,7 @@ from components.errors import ModelUnavailable, RequestRefused
 from components.serving_check import model_process
 from components.serving_check.candidate import request_inputs, without_label
 from components.serving_check.check import MODEL_SERVER, read_provenance, remark
-from components.serving_check.component import ServingCheck
-from components.serving_check.executor import Executor
+from components.serving_check.component import Executor, ServingCheck
 from components.serving_check.model_process import end_ahead, start_ahead
 from components.serving_check.model_server import ModelServer
 from tests.components.colour_model import ColourModel

@@ -1,4 +1,4 @@
-"""The command line as a person uses it."""
+"""The command line as a person uses it, and what stands in a report."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -190,3 +191,26 @@ def config_file(tmp_path) -> Callable[..., str]:
         return str(path)
 
     return write
+
+
+def page_of(path: str | Path) -> ElementTree.Element:
+    return page_of_text(Path(path).read_text(encoding="utf-8"))
+
+
+def page_of_text(text: str) -> ElementTree.Element:
+    return ElementTree.fromstring(text.removeprefix("<!DOCTYPE html>"))
+
+
+def words(element: ElementTree.Element) -> str:
+    return " ".join("".join(element.itertext()).split())
+
+
+def elements(page: ElementTree.Element, name: str) -> list[ElementTree.Element]:
+    return [element for element in page.iter() if element.tag.rpartition("}")[2] == name]
+
+
+def table(page: ElementTree.Element, caption: str) -> dict[str, list[str]]:
+    """Header of the row -> its cells."""
+    (found,) = [one for one in elements(page, "table") if words(elements(one, "caption")[0]).startswith(caption)]
+    rows = [row for row in elements(found, "tr") if elements(row, "td")]
+    return {words(elements(row, "th")[0]): [words(cell) for cell in elements(row, "td")] for row in rows}

@@ -28,8 +28,7 @@ from pipeline import reports
 from pipeline.commands.runs import report, runs
 from pipeline.history import find_run, open_metadata_store, read_recorded_run, read_run_record
 from serving import reference_predictions
-from tests.pipeline.conftest import PROJECT, HeartRun, ingraph
-from tests.pipeline.report_page import elements, page_of, page_of_text, table, words
+from tests.pipeline.conftest import PROJECT, HeartRun, elements, ingraph, page_of, page_of_text, table, words
 
 SECTIONS = ["gates", "steps", "data", "training", "quality", "mistakes", "latency", "lineage", "card"]
 

@@ -15,7 +15,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 from tfx.components.trainer.fn_args_utils import FnArgs
 
 from components.errors import BrokenInput
-from components.tuner.trials import FinishedTrial, Trials, read_trials, write_trials
+from components.tuner.component import FinishedTrial, Trials, read_trials, write_trials
 from pipeline.config import load_config
 from pipeline.exit_status import ExitStatus
 from pipeline.history import run_ids

@@ -21,8 +21,7 @@ from pipeline.runners.kubeflow import submit_to_kubeflow
 from pipeline.runners.vertex import pipeline_job
 from serving.model_store import list_versions, verify
 from serving.session_model import SessionModel
-from tests.pipeline.conftest import PROJECT, ingraph
-from tests.pipeline.report_page import page_of, table, words
+from tests.pipeline.conftest import PROJECT, ingraph, page_of, table, words
 
 CLUSTER = ["cluster.image=registry/ingraph:1", "cluster.pipeline_root=gs://bucket/ingraph"]
 DEMOS = ["heart", "reviews", "digits"]

@@ -18,7 +18,7 @@ import yaml
 from tfx.dsl.compiler.compiler import Compiler
 
 from components.errors import BrokenInput
-from components.image_example_gen.executor import REPORT_FILE
+from components.image_example_gen.component import REPORT_FILE
 from pipeline.config import load_config
 from pipeline.dag import Locations, create_pipeline
 from pipeline.options import BeamOptions, RunConfig

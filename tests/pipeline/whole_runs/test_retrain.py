@@ -24,8 +24,7 @@ from pipeline.runners.compile import cluster_pipeline
 from pipeline.spans import IMAGE_SPANS, TABLE_SPANS, remove_old_windows, span_window, write_span_files
 from serving import model_store
 from serving.model_store import ModelVersion
-from tests.pipeline.conftest import PROJECT, ingraph
-from tests.pipeline.report_page import elements, page_of, table, words
+from tests.pipeline.conftest import PROJECT, elements, ingraph, page_of, table, words
 
 # What the last version of the week learned from.
 SPANS = ["2026-01-05", "2026-01-06", "2026-01-08"]

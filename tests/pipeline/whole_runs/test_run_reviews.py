@@ -23,8 +23,7 @@ from serving.client.rest import RestClient
 from serving.model_store import list_versions
 from serving.server.app import EmbeddedServer
 from serving.server.options import ServerOptions
-from tests.pipeline.conftest import Finished, ingraph, strings
-from tests.pipeline.report_page import page_of, table
+from tests.pipeline.conftest import Finished, ingraph, page_of, strings, table
 from trainers.splits import dense_batch
 from trainers.text.models import ragged_terms
 

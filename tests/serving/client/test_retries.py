@@ -13,10 +13,10 @@ import grpc
 import pytest
 from tensorflow_serving.apis import get_model_status_pb2, model_service_pb2_grpc
 
+from serving.client.connection import RetryPolicy
 from serving.client.errors import CanonicalCode, PredictionError
 from serving.client.grpc import AsyncGrpcClient, GrpcClient
 from serving.client.rest import AsyncRestClient, RestClient
-from serving.client.retries import RetryPolicy
 
 QUICK = RetryPolicy(attempts=3, first_pause_seconds=0.001)
 
@@ -162,7 +162,7 @@ def test_one_attempt_is_never_repeated(ask):
 
 def test_pauses_grow_up_to_the_longest(monkeypatch):
     pauses = []
-    monkeypatch.setattr("serving.client.retries.time.sleep", pauses.append)
+    monkeypatch.setattr("serving.client.connection.time.sleep", pauses.append)
 
     def refuse():
         raise PredictionError(CanonicalCode.UNAVAILABLE, "busy")

@@ -20,9 +20,9 @@ from tensorflow.core.framework import op_def_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.client import pywrap_tf_session as tf_session
 
+from serving.client.connection import RetryPolicy
 from serving.client.errors import CanonicalCode, PredictionError
 from serving.client.grpc import GrpcClient
-from serving.client.retries import RetryPolicy
 from serving.server import models
 from serving.server.app import EmbeddedServer
 from serving.server.config import BatchingParameters
