@@ -48,10 +48,15 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> RunConfig:
         absolute["split"] = split.model_copy(update={"files": files})
     if config.data.spans:
         absolute["spans"] = config.data.spans.model_copy(update={"path": _absolute(config.data.spans.path, folder)})
+    evaluation, replay = config.evaluation, config.evaluation.replay
+    if replay is not None:
+        logs = tuple(_absolute(place, folder) for place in replay.logs)
+        evaluation = evaluation.model_copy(update={"replay": replay.model_copy(update={"logs": logs})})
     push = config.push
     if push.signing_key:
         push = push.model_copy(update={"signing_key": str(folder / push.signing_key)})
-    return config.model_copy(update={"data": config.data.model_copy(update=absolute), "push": push})
+    data = config.data.model_copy(update=absolute)
+    return config.model_copy(update={"data": data, "evaluation": evaluation, "push": push})
 
 
 def _absolute(paths: str, folder: Path) -> str:

@@ -39,6 +39,29 @@ class SliceOptions(BaseModel):
         return self
 
 
+class ReplayOptions(BaseModel):
+    """Logged requests that a candidate answers before it is published, and how far its answers may differ.
+
+    Attributes:
+        logs: files of PredictionLogs, folders of them or patterns, relative to the config file.
+        may_flip: the largest share of rows, of all and of each slice, whose label may change or vanish.
+        at_most_slower: how many times as long as the served model it may take; None for no bound.
+        maximum_rows: of more rows the newest are replayed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    logs: tuple[str, ...] = Field(min_length=1)
+    may_flip: float = Field(0.02, ge=0, le=1)
+    at_most_slower: float | None = Field(None, gt=0)
+    maximum_rows: int = Field(100_000, ge=1)
+
+    @field_validator("logs", mode="before")
+    @classmethod
+    def _one_place(cls, logs: Any) -> Any:
+        return [logs] if isinstance(logs, str) else logs
+
+
 class EvaluationOptions(BaseModel):
     """Thresholds over the eval split; a model that misses one is not blessed, and so not published.
 
@@ -51,6 +74,7 @@ class EvaluationOptions(BaseModel):
             Holds from the second version on.
         slices: groups of columns; metrics are also reported for each combination of their values. A list of columns may
             stand for the whole.
+        replay: logged requests that the model must answer much as the served one does; None for none. ReplayGate's.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,6 +83,7 @@ class EvaluationOptions(BaseModel):
     at_most: dict[Metric, float] = {}
     may_worsen_by: dict[Metric, float] = {}
     slices: tuple[SliceOptions, ...] = ()
+    replay: ReplayOptions | None = None
 
     @field_validator("slices", mode="before")
     @classmethod

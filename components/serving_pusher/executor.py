@@ -103,6 +103,11 @@ def _not_blessed(inputs: Artifacts) -> str:
         blessing = artifact_utils.get_single_instance(inputs["infra_blessing"])
         if not model_utils.is_infra_validated(blessing):
             return f"not published: the serving check failed: {blessing.get_string_custom_property('reason')}"
+    if inputs.get("replay_blessing"):
+        blessing = artifact_utils.get_single_instance(inputs["replay_blessing"])
+        if not model_utils.is_model_blessed(blessing):
+            reason = blessing.get_string_custom_property("reason")
+            return f"not published: it answers logged requests too differently: {reason}"
     return ""
 
 

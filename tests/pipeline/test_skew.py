@@ -28,7 +28,7 @@ from pipeline.skew.compare import (
     comparison,
     write_examples,
 )
-from pipeline.skew.requests import Damage, LoggedRequests, read_records, request_columns
+from components.request_logs import Damage, LoggedRequests, read_records, request_columns
 from serving.client.grpc import GrpcClient
 from serving.client.rest import RestClient
 from serving.client.table_columns import table_columns

@@ -18,7 +18,9 @@ from google.protobuf.message import DecodeError
 from tensorflow_serving.apis import input_pb2, prediction_log_pb2
 
 from components.errors import BrokenInput
+from components.table_file import find_files
 from serving.client.tensors import from_proto
+from serving.server.request_log import SUFFIX
 
 # The length and its checksum, the record, its checksum:
 # https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details
@@ -190,49 +192,56 @@ def _first(feature: tf.train.Feature) -> Value | None:
     return values[0] if values else None
 
 
-class LoggedRequests:
-    """Reads files once, and counts what it passes over.
+def find_logs(places: Sequence[str]) -> list[str]:
+    """The request logs at places, the oldest first where a server of ours has named them.
+
+    Args:
+        places: files, folders and patterns, see components.table_file.find_files.
+
+    Raises:
+        BrokenInput: there is none at one of them.
+    """
+    return [file for place in places for file in find_files(place, (SUFFIX, f"{SUFFIX}.gz"))]
+
+
+class PredictionLogs:
+    """Reads files once, as a stream, and counts what it passes over.
 
     Args:
         files: of TFRecords, gzipped where their names end with .gz; here or in an object store.
         model: whose requests are read.
-        feature_of_input: name of an input -> the feature that it is; other inputs are left out.
 
     Attributes, complete after the iteration:
-        requests: how many were read.
-        seconds: when the first and the last of them were logged, since 1970; None where nothing says it.
+        seconds: when the first and the last request of those that were used were logged, since 1970; None where nothing
+            says it.
         damaged: where files hold bytes that are no record of a request.
         unfinished: files that end in the middle of a record.
         other_models: how many requests went to which other models.
-        other_inputs: how many requests had no input of this model, by their signature.
     """
 
-    def __init__(self, files: Sequence[str], model: str, feature_of_input: Mapping[str, str]) -> None:
+    def __init__(self, files: Sequence[str], model: str) -> None:
         self._files = files
         self._model = model
-        self._feature_of_input = feature_of_input
-        self.requests = 0
         self.seconds: tuple[int, int] | None = None
         self.damaged: list[str] = []
         self.unfinished: list[str] = []
         self.other_models: Counter[str] = Counter()
-        self.other_inputs: Counter[str] = Counter()
 
-    def __iter__(self) -> Iterator[Columns]:
-        """The features of each request, one row or more.
+    def logs(self) -> Iterator[prediction_log_pb2.PredictionLog]:
+        """What is logged of the model.
 
         Raises:
             BrokenInput: a file cannot be opened.
         """
         for path in self._files:
-            for log in self._logs(path):
-                columns = self._columns(log)
-                if columns:
-                    self.requests += 1
-                    self._note_time(log.log_metadata.timestamp_secs)
-                    yield columns
+            for log in self._logs_of(path):
+                name = _asked(log)
+                if name == self._model:
+                    yield log
+                else:
+                    self.other_models[name or "(no name)"] += 1
 
-    def _logs(self, path: str) -> Iterator[prediction_log_pb2.PredictionLog]:
+    def _logs_of(self, path: str) -> Iterator[prediction_log_pb2.PredictionLog]:
         try:
             with FileSystems.open(path) as file:
                 for number, record in enumerate(read_records(file), 1):
@@ -251,11 +260,70 @@ class LoggedRequests:
         except (OSError, BeamIOError) as error:
             raise BrokenInput(f"{path}: the request log cannot be read: {error}") from error
 
+    def note_time(self, log: prediction_log_pb2.PredictionLog) -> None:
+        """That a request was used."""
+        seconds = log.log_metadata.timestamp_secs
+        if seconds:
+            first, last = self.seconds or (seconds, seconds)
+            self.seconds = min(first, seconds), max(last, seconds)
+
+    def passed_over(self) -> list[str]:
+        """What was passed over, in words."""
+        found = []
+        if self.damaged:
+            found.append(f"{_counted(len(self.damaged), 'damaged record')}: {_places(self.damaged)}")
+        if self.unfinished:
+            found.append(f"the last record of {_places(self.unfinished)}, which is cut off, or still being written")
+        if self.other_models:
+            others = _counted(self.other_models.total(), "request")
+            found.append(f"{others} to other models: {', '.join(self.other_models)}")
+        return found
+
+
+SHOWN_PLACES = 3
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}" + "s" * (count != 1)
+
+
+def _places(places: Sequence[str]) -> str:
+    more = f" and {len(places) - SHOWN_PLACES:,} more" if len(places) > SHOWN_PLACES else ""
+    return ", ".join(places[:SHOWN_PLACES]) + more
+
+
+class LoggedRequests(PredictionLogs):
+    """The features of requests.
+
+    Args:
+        files: see PredictionLogs; likewise `model`.
+        feature_of_input: name of an input -> the feature that it is; other inputs are left out.
+
+    Attributes, complete after the iteration, beside those of PredictionLogs:
+        requests: how many were read.
+        other_inputs: how many requests had no input of this model, by their signature.
+    """
+
+    def __init__(self, files: Sequence[str], model: str, feature_of_input: Mapping[str, str]) -> None:
+        super().__init__(files, model)
+        self._feature_of_input = feature_of_input
+        self.requests = 0
+        self.other_inputs: Counter[str] = Counter()
+
+    def __iter__(self) -> Iterator[Columns]:
+        """The features of each request, one row or more.
+
+        Raises:
+            BrokenInput: a file cannot be opened.
+        """
+        for log in self.logs():
+            columns = self._columns(log)
+            if columns:
+                self.requests += 1
+                self.note_time(log)
+                yield columns
+
     def _columns(self, log: prediction_log_pb2.PredictionLog) -> Columns:
-        name = _asked(log)
-        if name != self._model:
-            self.other_models[name or "(no name)"] += 1
-            return {}
         try:
             inputs = request_columns(log)
         except ValueError:
@@ -267,11 +335,6 @@ class LoggedRequests:
             self.other_inputs[log.log_metadata.model_spec.signature_name or "(no name)"] += 1
             return {}
         return columns
-
-    def _note_time(self, seconds: int) -> None:
-        if seconds:
-            first, last = self.seconds or (seconds, seconds)
-            self.seconds = min(first, seconds), max(last, seconds)
 
 
 def _asked(log: prediction_log_pb2.PredictionLog) -> str:
