@@ -298,10 +298,16 @@ def column_texts(values: np.ndarray) -> list[str | None]:
 
 
 def value_text(value: Any) -> str:
-    """A value as slices name it: 1 and 1.0 are the same."""
+    """A value as slices name it: 1 and 1.0 are the same, and floats are told by what a float32 knows of them."""
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
-    return f"{value:.7g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() and abs(value) < LARGEST_WHOLE else f"{value:.7g}"
+    return str(value)
+
+
+# Beyond it a float64 does not know every whole number.
+LARGEST_WHOLE = 2**53
 
 
 class _Waiting:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -17,15 +17,24 @@ from components.drift import column_shifts, shift_sentence
 from components.evaluator.eval_config import aligned
 from components.replay_gate.component import REPLAY_FILE
 from components.replay_gate.replay import Replay
-from components.run_report.charts import NAMES, latency_chart, learning_curves_chart, steps_chart
+from components.run_report.charts import (
+    NAMES,
+    calibration_chart,
+    latency_chart,
+    learning_curves_chart,
+    live_chart,
+    steps_chart,
+)
 from components.run_report.dataset import read_data_summary, read_schema, read_statistics
 from components.run_report.evaluation import is_same_model, read_evaluation, read_predictions, read_test_predictions
 from components.run_report.finished_run import FinishedRun, artifact_json
 from components.run_report.gates import Gate, headline, read_gates
 from components.run_report.sections import data_section, model_section
 from components.run_report.statistics import (
+    Calibration,
     EvalPredictions,
     Interval,
+    LiveFigure,
     MetricEstimate,
     metric_estimates,
     unknown_result,
@@ -123,6 +132,27 @@ def report_page(run: FinishedRun) -> str:
         latency_picture=latency_chart(latency) if (latency := serving_check.get("latency_ms")) else "",
         provenance=provenance,
         unknown=unknown_result(predictions, rule) if predictions and rule else None,
+    )
+
+
+def truth_page(name: str, served: int, figures: Sequence[LiveFigure], calibrated: Calibration | None) -> str:
+    """A self-contained HTML page: how good a model is in the field, by labels that came later.
+
+    Args:
+        name: of the model.
+        served: its served version.
+        figures: of its versions, their days and slices.
+        calibrated: of the served version; None where its answers hold no probabilities.
+    """
+    return render(
+        "truth.html",
+        name=name,
+        served=served,
+        made_at=datetime.now(UTC).isoformat(sep=" ", timespec="seconds"),
+        figures=figures,
+        picture=live_chart(figures),
+        calibration=calibrated,
+        calibration_picture=calibration_chart(calibrated) if calibrated else "",
     )
 
 

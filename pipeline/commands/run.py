@@ -79,7 +79,13 @@ def retrain(config: str, overrides: tuple[str, ...], workdir: str) -> None:
     from pipeline.run import retrain as retrain_config
 
     try:
-        status = retrain_config(load_config(config, overrides), workdir)
+        loaded = load_config(config, overrides)
+        if loaded.evaluation.truth is not None and loaded.evaluation.truth.when_below is not None:
+            from pipeline.commands.truth import retrains
+
+            if not retrains(loaded, workdir):
+                sys.exit(ExitStatus.NO_NEW_DATA)
+        status = retrain_config(loaded, workdir)
     except BrokenInput as error:
         click.echo(str(error), err=True)
         sys.exit(ExitStatus.BROKEN_INPUT)

@@ -1,0 +1,599 @@
+"""Truth that comes later: labels joined with what was answered, and how good the answers were."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import csv
+import hashlib
+import itertools
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+import tensorflow as tf
+from google.protobuf.message import DecodeError
+from tensorflow_serving.apis import prediction_log_pb2
+
+from components.errors import BrokenInput
+from components.replay_gate.replay import value_text
+from components.request_logs import PredictionLogs, find_logs
+from components.run_report.statistics import Calibration, LiveFigure, find_fall, live_calibration, live_figure
+from components.table_file import decompressed_lines, find_files, open_file
+from pipeline.options import RunConfig
+from pipeline.run import model_base_path
+from serving.answers import UnknownRule
+from serving.client.metadata import IMAGE_INPUTS
+from serving.client.tensors import data_type, from_proto
+from serving.missing_values import MISSING_FLOAT, MISSING_INTEGER
+from serving.model_store import ModelStoreError, list_versions, served_version
+from serving.signatures.common import ANSWER, read_labels
+
+# What a photo is known by: its file's SHA-256, in hexadecimal digits.
+PHOTO_KEY = "sha256"
+_EXAMPLES = "examples"
+_SEPARATOR = "\x1f"
+_LABEL_FILES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet")
+
+
+# The float32 next to it is a little smaller.
+_FAR_OUT = -MISSING_FLOAT * (1 - 1e-6)
+
+
+@lru_cache(100_000)
+def key_text(value: str | bytes | int | float | None) -> str:
+    """A value as keys have it: the same for a number, the float32 that it was sent as, and its text in a file.
+
+    "" stands for a missing one.
+    """
+    if value is None:
+        return ""
+    if isinstance(value, bytes | str):
+        text = (value.decode("utf-8", "replace") if isinstance(value, bytes) else value).strip()
+        try:
+            value = int(text)
+        except ValueError:
+            try:
+                value = float(text)
+            except ValueError:
+                return text
+    if value != value or value == MISSING_INTEGER or abs(value) >= _FAR_OUT:  # NaN is not itself
+        return ""
+    return value_text(value)
+
+
+@dataclass(frozen=True)
+class LateLabels:
+    """Labels by key.
+
+    Attributes:
+        columns: what the key is made of.
+        numbers: key -> the number of the row, in the order in which labels came.
+        labels: of each row, the name that people read.
+        raw: of each row, as it stands in the file.
+        twice: how many rows give another label to a key that has one; the last one counts.
+    """
+
+    columns: tuple[str, ...]
+    numbers: Mapping[str, int]
+    labels: Sequence[str]
+    raw: Sequence[str]
+    twice: int
+
+
+def read_labels_file(
+    places: Sequence[str], label: str, names: Mapping[str, str], known: Sequence[str], key: Sequence[str]
+) -> LateLabels:
+    """Read files of late labels, in CSV, TSV or Parquet.
+
+    Args:
+        places: files, folders or patterns; their order is that in which the labels came.
+        label: the column of the labels.
+        names: what to call a raw value.
+        known: the features that requests hold.
+        key: the columns that a row is known by; () for all of `known` that the first file has.
+
+    Raises:
+        BrokenInput: a file cannot be read, or lacks a column.
+    """
+    numbers: dict[str, int] = {}
+    labels: list[str] = []
+    raw: list[str] = []
+    columns = tuple(key)
+    twice = 0
+    intern: dict[str, str] = {}
+    for file in (file for place in places for file in find_files(place, _LABEL_FILES)):
+        for batch in _label_batches(file):
+            if not columns:
+                columns = tuple(name for name in known if name in batch.schema.names and name != label)
+            missing = [name for name in (*columns, label) if name not in batch.schema.names]
+            if missing or not columns:
+                raise BrokenInput(
+                    f"{file}: expected a column {missing[0] if missing else 'that requests hold, or --key'!r}, found "
+                    f"{', '.join(batch.schema.names)}; --key names the columns that a row is known by, the config the "
+                    "label's"
+                )
+            for *parts, truth in zip(*(_texts(batch, name) for name in (*columns, label)), strict=True):
+                truth = intern.setdefault(truth, truth)
+                if not truth:
+                    continue
+                number = numbers.setdefault(_key(parts), len(labels))
+                if number == len(labels):
+                    labels.append(names.get(truth, truth))
+                    raw.append(truth)
+                elif raw[number] != truth:
+                    twice += 1
+                    labels[number], raw[number] = names.get(truth, truth), truth
+    return LateLabels(columns, numbers, labels, raw, twice)
+
+
+def _key(parts: Sequence[Any]) -> str:
+    return _SEPARATOR.join(map(key_text, parts))
+
+
+def _texts(batch: pa.RecordBatch, name: str) -> list[Any]:
+    found: list[Any] = batch.column(batch.schema.names.index(name)).cast(pa.string()).to_pylist()
+    return ["" if value is None else value for value in found]
+
+
+def _label_batches(file: str) -> Iterator[pa.RecordBatch]:
+    """Batches of columns; of CSV and TSV as texts, as they stand there."""
+    try:
+        if file.endswith(".parquet"):
+            with open_file(file) as content:
+                yield from pa.parquet.ParquetFile(pa.PythonFile(content, "r")).iter_batches()
+            return
+        delimiter = "\t" if ".tsv" in file else ","
+        with open_file(file) as content:
+            header = next(decompressed_lines(content), b"").decode("utf-8-sig")
+        names = next(csv.reader([header], delimiter=delimiter), [])
+        with open_file(file) as content:
+            yield from pa.csv.open_csv(
+                pa.CompressedInputStream(pa.PythonFile(content, "r"), "gzip") if file.endswith(".gz") else content,
+                parse_options=pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+                convert_options=pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
+            )
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise BrokenInput(f"{file}: the labels cannot be read: {error}; expected CSV, TSV or Parquet") from error
+
+
+@dataclass(frozen=True)
+class Row:
+    """An answered row.
+
+    Attributes:
+        features: what was asked, by feature.
+        answered: the label; "" where there is none.
+        probabilities: of the labels; None where the answer holds none.
+        labels: which labels these are of.
+    """
+
+    features: Mapping[str, Any]
+    answered: str
+    probabilities: Sequence[float] | None
+    labels: Sequence[str]
+
+
+# By the number of a data type: where a message holds its values, unless they are packed.
+_FIELDS = {1: "float_val", 2: "double_val", 3: "int_val", 7: "string_val", 9: "int64_val"}
+
+
+def _values(tensor: Any) -> list[Any]:
+    """The values of a TensorProto; as from_proto, but for a quick way to the commonest forms."""
+    name = _FIELDS.get(tensor.dtype)
+    if name is not None and not tensor.tensor_content:
+        size = 1
+        for dimension in tensor.tensor_shape.dim:
+            size *= dimension.size
+        values = list(getattr(tensor, name))
+        if len(values) == size:
+            return values
+    flat: list[Any] = from_proto(tensor).ravel().tolist()
+    return flat
+
+
+class AnswerReader:
+    """Reads the rows of logged answers.
+
+    Args:
+        wanted: the features to read; the others are left alone. None for all.
+        feature_of_input: the feature behind each input of another name.
+        vocabularies: version -> its labels in the order of its probabilities.
+    """
+
+    def __init__(
+        self,
+        wanted: Sequence[str] | None,
+        feature_of_input: Mapping[str, str],
+        vocabularies: Mapping[int, Sequence[str]],
+    ) -> None:
+        self._wanted = None if wanted is None else frozenset(wanted)
+        self._feature_of_input = feature_of_input
+        self._vocabularies = vocabularies
+        self._text = lru_cache(10_000)(_text)
+
+    def rows(self, log: prediction_log_pb2.PredictionLog) -> list[Row]:
+        """The rows of a record.
+
+        Raises:
+            ValueError: it holds no labels, or its inputs are no rows.
+        """
+        match log.WhichOneof("log_type"):
+            case "predict_log":
+                answers = self._of_outputs(log.predict_log.response.outputs, version_of(log))
+                inputs = self._of_inputs(log.predict_log.request.inputs)
+            case "classify_log":
+                answers = [self._of_classes(one.classes) for one in log.classify_log.response.result.classifications]
+                inputs = self._of_examples(log.classify_log.request.input.example_list.examples)
+            case kind:
+                raise ValueError(f"a {kind or 'record without a request'} holds no label")
+        if inputs and len(inputs) != len(answers):
+            raise ValueError("it has not one answer for each row")
+        return [Row(features, *answer) for features, answer in zip(inputs, answers, strict=True)]
+
+    def _of_inputs(self, tensors: Mapping[str, Any]) -> list[dict[str, Any]]:
+        if len(tensors) == 1 and _EXAMPLES in tensors:
+            return self._of_examples(map(_parsed, _values(tensors[_EXAMPLES])))
+        names, columns = [], []
+        for name, tensor in tensors.items():
+            feature = self._feature_of_input.get(name, name)
+            if self._wanted is None or feature in self._wanted:
+                values = _values(tensor)
+                names.append(feature)
+                columns.append([photo_key(value) for value in values] if feature == PHOTO_KEY else values)
+        if not columns:
+            raise ValueError("its inputs hold nothing that a row could be known by")
+        if len(columns[0]) == 1:
+            return [dict(zip(names, [column[0] for column in columns], strict=True))]
+        return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+    def _of_examples(self, examples: Any) -> list[dict[str, Any]]:
+        found = []
+        for example in examples:
+            row = {}
+            for name, feature in example.features.feature.items():
+                name = self._feature_of_input.get(name, name)
+                kind = feature.WhichOneof("kind")
+                if kind and (self._wanted is None or name in self._wanted):
+                    values = getattr(feature, kind).value
+                    value = values[0] if values else None
+                    row[name] = photo_key(value or b"") if name == PHOTO_KEY else value
+            found.append(row)
+        return found
+
+    def _of_outputs(
+        self, outputs: Mapping[str, Any], version: int
+    ) -> list[tuple[str, Sequence[float] | None, Sequence[str]]]:
+        if "labels" in outputs and "probabilities" in outputs:
+            labels = [self._text(label) for label in _values(outputs["labels"])]
+            probabilities = _values(outputs["probabilities"])
+            reasons = _values(outputs["error"]) if "error" in outputs else []
+            rows = _rows(outputs["probabilities"])
+            size = len(labels) // max(rows, 1)
+            given = _values(outputs[ANSWER]) if ANSWER in outputs else []
+            found: list[tuple[str, Sequence[float] | None, Sequence[str]]] = []
+            for row in range(rows):
+                ranked = labels[row * size : row * size + size]
+                answer = self._text(given[row]) if given else ranked[0]
+                if reasons and reasons[row]:
+                    found.append(("", None, ()))
+                else:
+                    found.append((answer, probabilities[row * size : row * size + size], ranked))
+            return found
+        if "probabilities" in outputs:
+            vocabulary = self._vocabularies.get(version)
+            if not vocabulary:
+                raise ValueError(f"version {version} is not there any more, whose labels its probabilities are of")
+            probabilities, size = _values(outputs["probabilities"]), len(vocabulary)
+            each = [probabilities[place : place + size] for place in range(0, len(probabilities), size)]
+            return [(vocabulary[max(range(size), key=one.__getitem__)], one, vocabulary) for one in each]
+        if len(outputs) == 1:
+            (only,) = outputs.values()
+            if data_type(only.dtype).name == "string":
+                return [(self._text(label), None, ()) for label in _values(only)]
+        raise ValueError(f"its outputs {', '.join(sorted(outputs))} hold no label")
+
+    def _of_classes(self, classes: Any) -> tuple[str, Sequence[float], Sequence[str]]:
+        labels, scores = [one.label for one in classes], [one.score for one in classes]
+        best = max(range(len(scores)), key=scores.__getitem__)
+        return labels[best], scores, labels
+
+
+def _rows(tensor: Any) -> int:
+    dimensions = tensor.tensor_shape.dim
+    return int(dimensions[0].size) if len(dimensions) else 1
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "replace")
+
+
+def _parsed(record: Any) -> tf.train.Example:
+    try:
+        return tf.train.Example.FromString(record)
+    except (DecodeError, TypeError) as error:
+        raise ValueError("the input examples holds no serialized tf.Example") from error
+
+
+def photo_key(value: bytes) -> str:
+    """What a photo is known by, which is sent as its file or as that in base64, in either alphabet."""
+    if value[:1].isascii() and not value.startswith((b"GIF8", b"BM")):
+        text = value.strip()
+        with suppress(binascii.Error):  # then it is the file itself
+            value = base64.b64decode(text + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    return hashlib.sha256(value).hexdigest()
+
+
+def version_of(log: prediction_log_pb2.PredictionLog) -> int:
+    """The version that answered; 0 where nothing says it."""
+    if log.log_metadata.model_spec.HasField("version"):
+        return int(log.log_metadata.model_spec.version.value)
+    kind = log.WhichOneof("log_type")
+    answered = getattr(log, kind).response.model_spec if kind in ("predict_log", "classify_log") else None
+    return int(answered.version.value) if answered is not None else 0
+
+
+# With more labels than that, probabilities would take more memory than they tell.
+_MOST_LABELS = 20
+
+
+@dataclass
+class _Joined:
+    """Columns of joined rows."""
+
+    number: array[int] = field(default_factory=lambda: array("q"))
+    version: array[int] = field(default_factory=lambda: array("q"))
+    day: array[int] = field(default_factory=lambda: array("i"))
+    truth: array[int] = field(default_factory=lambda: array("i"))
+    right: array[int] = field(default_factory=lambda: array("b"))
+    probabilities: array[float] = field(default_factory=lambda: array("f"))
+    slices: list[array[int]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What came of it.
+
+    Attributes:
+        served: the version that is served now, or the newest that has labels.
+        figures: of each version, of its days, and of its slices.
+        calibration: of the served version; None where no answer of it holds probabilities.
+        joined: how many answered rows have a label.
+        pending: how many have none yet.
+        unused: labels of which no answer is logged.
+        twice: see LateLabels.
+        failed: joined rows that were answered with no label, and so are in no figure.
+        unknown: joined rows that were answered with the label for unknown; likewise.
+        left_out: what could not be read, in words.
+        fell_after: of find_fall, for the served version; None for no fall, or where no bound was asked for.
+        key: the columns that rows were known by.
+    """
+
+    served: int
+    figures: list[LiveFigure]
+    calibration: Calibration | None
+    joined: int
+    pending: int
+    unused: int
+    twice: int
+    failed: int
+    unknown: int
+    left_out: list[str]
+    fell_after: int | None
+    key: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Published:
+    """What the model base path says: the served version, labels by version, and each one's label for unknown.
+
+    Likewise which features are asked, and the feature behind each input of another name.
+    """
+
+    served: int
+    vocabularies: Mapping[int, list[str]]
+    unknown: Mapping[int, str]
+    inputs: list[str]
+    feature_of_input: Mapping[str, str]
+
+
+def _published(config: RunConfig, workdir: str) -> _Published:
+    from components.serving_check.candidate import read_signatures
+    from serving.signatures.common import SERVING_DEFAULT
+
+    base_path = model_base_path(config, workdir)
+    try:
+        versions, served = list_versions(base_path), served_version(base_path)
+    except ModelStoreError as error:
+        raise BrokenInput(str(error)) from error
+    if served is None:
+        raise BrokenInput(f"{base_path}: no published version there; `ingraph run` publishes one")
+    vocabularies, unknown = {}, {}
+    for version in versions:
+        try:
+            vocabularies[version.number] = read_labels(version.path)
+        except tf.errors.NotFoundError:
+            continue
+        rule = UnknownRule.of(version.provenance)
+        if rule is not None:
+            unknown[version.number] = rule.label
+    signature = read_signatures(served.path).get(SERVING_DEFAULT)
+    feature_of_input = config.preprocessing.renamed_inputs()
+    if feature_of_input.keys() & set(IMAGE_INPUTS):
+        feature_of_input = dict.fromkeys(IMAGE_INPUTS, PHOTO_KEY)
+    inputs = sorted(feature_of_input.get(name, name) for name in signature.inputs) if signature is not None else []
+    return _Published(served.number, vocabularies, unknown, inputs, feature_of_input)
+
+
+def join_truth(
+    config: RunConfig,
+    workdir: str,
+    logs: Sequence[str],
+    labels: Sequence[str],
+    key: Sequence[str] = (),
+    fail_below: float | None = None,
+    write_row: Callable[[Mapping[str, Any], str], None] | None = None,
+) -> Truth:
+    """Join late labels with logged answers; the logs are read once, as a stream, the labels are in memory.
+
+    Args:
+        config: of the model.
+        workdir: what relative `models` of the config is relative to.
+        logs: places of PredictionLogs.
+        labels: places of files of labels, see read_labels_file.
+        key: likewise.
+        fail_below: the accuracy that the served version should have.
+        write_row: told of each joined row, once for each label: its features, and the label as it stands in the file.
+
+    Raises:
+        BrokenInput: nothing is published, or nothing can be joined.
+    """
+    published = _published(config, workdir)
+    label = config.preprocessing.label
+    late = read_labels_file(labels, label.column, label.names, published.inputs, key)
+    slices = [one.columns for one in config.evaluation.slices]
+    wanted = None if write_row else {*late.columns, *itertools.chain.from_iterable(slices)}
+    features = None if wanted is None else sorted(wanted)
+    reader = AnswerReader(features, published.feature_of_input, published.vocabularies)
+    joining = _Joining(published, late, slices, write_row)
+    files = PredictionLogs(find_logs(logs), config.name)
+    refused: Counter[str] = Counter()
+    for log in files.logs():
+        try:
+            rows = reader.rows(log)
+        except ValueError as error:
+            refused[str(error)] += 1
+            continue
+        joining.add(rows, version_of(log), log.log_metadata.timestamp_secs // 86400)
+    left_out = files.passed_over()
+    left_out += [f"{count:,} request{'s' * (count != 1)}: {reason}" for reason, count in refused.most_common(20)]
+    return joining.finish(left_out, fail_below)
+
+
+class _Joining:
+    """Joins rows with labels, and works out what came of it."""
+
+    def __init__(
+        self,
+        published: _Published,
+        late: LateLabels,
+        slices: Sequence[Sequence[str]],
+        write_row: Callable[[Mapping[str, Any], str], None] | None,
+    ) -> None:
+        self._published, self._late, self._slices, self._write_row = published, late, slices, write_row
+        every_label = itertools.chain(
+            published.vocabularies.get(published.served, ()), *published.vocabularies.values()
+        )
+        self._classes = {one: place for place, one in enumerate(dict.fromkeys(every_label))}
+        self._width = len(self._classes) if len(self._classes) <= _MOST_LABELS else 0
+        self._nothing = [float("nan")] * self._width
+        self._truths = [self._classes.get(one, -1) for one in late.labels]
+        self._rows = _Joined(slices=[array("i") for _ in slices])
+        self._slice_numbers: dict[tuple[int, str], int] = {}
+        self._used = bytearray(len(late.labels))
+        self._pending = self._failed = self._unknown = 0
+
+    def add(self, rows: Sequence[Row], version: int, day: int) -> None:
+        columns, joined, classes = self._late.columns, self._rows, self._classes
+        for row in rows:
+            features = row.features
+            number = self._late.numbers.get(_key([features.get(column) for column in columns]))
+            if number is None:
+                self._pending += 1
+                continue
+            if self._write_row is not None and not self._used[number]:
+                self._write_row(features, self._late.raw[number])
+            self._used[number] = 1
+            if not row.answered:
+                self._failed += 1
+                continue
+            if row.answered == self._published.unknown.get(version):
+                self._unknown += 1
+                continue
+            joined.number.append(number)
+            joined.version.append(version)
+            joined.day.append(day)
+            joined.truth.append(self._truths[number])
+            joined.right.append(row.answered == self._late.labels[number])
+            if self._width:
+                values = self._nothing.copy()
+                if row.probabilities is not None:
+                    values = [0.0] * self._width
+                    for name, probability in zip(row.labels, row.probabilities, strict=True):
+                        values[classes.get(name, 0)] = probability
+                joined.probabilities.extend(values)
+            for place, names in enumerate(self._slices):
+                joined.slices[place].append(self._slice(place, names, features))
+
+    def _slice(self, place: int, names: Sequence[str], features: Mapping[str, Any]) -> int:
+        texts = [key_text(features.get(name)) for name in names]
+        if "" in texts:
+            return -1
+        name = ", ".join(f"{column} = {text}" for column, text in zip(names, texts, strict=True))
+        return self._slice_numbers.setdefault((place, name), len(self._slice_numbers))
+
+    def finish(self, left_out: list[str], fail_below: float | None) -> Truth:
+        joined = self._rows
+        if not joined.number:
+            said = f"; left out: {'; '.join(left_out)}" if left_out else ""
+            raise BrokenInput(
+                f"none of {self._pending:,} answered rows has one of {len(self._late.labels):,} labels by "
+                f"{', '.join(self._late.columns)}{said}; --key names the columns by which rows are known"
+            )
+        # In the order in which labels came: a look at more of them sees the same ones first.
+        order = np.argsort(np.frombuffer(joined.number, np.int64), kind="stable")
+        version = np.frombuffer(joined.version, np.int64)[order]
+        day = np.frombuffer(joined.day, np.int32)[order]
+        truth = np.frombuffer(joined.truth, np.int32).astype(np.int64)[order]
+        right = np.frombuffer(joined.right, np.int8)[order].astype(bool)
+        width = max(self._width, 1)
+        probabilities = np.full((len(order), width), np.nan, np.float32)
+        if self._width:
+            probabilities = np.frombuffer(joined.probabilities, np.float32).reshape(-1, width)[order]
+        versions = np.unique(version).tolist()
+        served = self._published.served if self._published.served in versions else versions[-1]
+
+        def figure(number: int, of_day: str, name: str, rows: np.ndarray) -> LiveFigure:
+            return live_figure(number, of_day, name, right[rows], truth[rows], probabilities[rows])
+
+        figures = []
+        for number in versions:
+            mine = np.flatnonzero(version == number)
+            figures.append(figure(number, "", "", mine))
+            figures += [figure(number, _day(one), "", mine[day[mine] == one]) for one in np.unique(day[mine]).tolist()]
+            for place, names in enumerate(joined.slices):
+                of_rows = np.frombuffer(names, np.int32)[order][mine]
+                named = {id_: name for (where, name), id_ in self._slice_numbers.items() if where == place}
+                figures += [
+                    figure(number, "", named[one], mine[of_rows == one])
+                    for one in np.unique(of_rows).tolist()
+                    if one >= 0
+                ]
+        mine = version == served
+        return Truth(
+            served=served,
+            figures=figures,
+            calibration=live_calibration(truth[mine], probabilities[mine]),
+            joined=len(order),
+            pending=self._pending,
+            unused=len(self._used) - sum(self._used),
+            twice=self._late.twice,
+            failed=self._failed,
+            unknown=self._unknown,
+            left_out=left_out,
+            fell_after=None if fail_below is None else find_fall(right[mine], fail_below),
+            key=self._late.columns,
+        )
+
+
+def _day(number: int) -> str:
+    return f"{datetime.fromtimestamp(number * 86400, UTC):%Y-%m-%d}" if number > 0 else "unknown"
