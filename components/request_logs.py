@@ -1,13 +1,18 @@
-"""Logged requests: read from files of PredictionLogs, and written as examples."""
+"""Logged requests and their answers, read from files of PredictionLogs as a stream."""
 
 from __future__ import annotations
 
+import base64
+import binascii
+import hashlib
 import re
 import struct
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, BinaryIO
+from functools import lru_cache
+from typing import Any, BinaryIO, NamedTuple
 
 import google_crc32c
 import numpy as np
@@ -21,6 +26,7 @@ from components.errors import BrokenInput
 from components.table_file import find_files
 from serving.client.tensors import from_proto
 from serving.server.request_log import SUFFIX
+from serving.signatures.common import ANSWER
 
 # The length and its checksum, the record, its checksum:
 # https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details
@@ -347,3 +353,173 @@ def _asked(log: prediction_log_pb2.PredictionLog) -> str:
     if kind == "multi_inference_log":
         return str(next((task.model_spec.name for task in log.multi_inference_log.request.tasks), ""))
     return ""
+
+
+# What a photo is known by: its file's SHA-256, in hexadecimal digits.
+PHOTO_KEY = "sha256"
+
+
+class Row(NamedTuple):
+    """An answered row.
+
+    Attributes:
+        features: what was asked, by feature.
+        answered: the label; "" where there is none.
+        probabilities: of the labels; None where the answer holds none.
+        labels: which labels these are of.
+    """
+
+    features: Mapping[str, Any]
+    answered: str
+    probabilities: Sequence[float] | None
+    labels: Sequence[str]
+
+
+_Answer = tuple[str, Sequence[float] | None, Sequence[str]]
+# By the number of a data type: where a message holds its values, unless they are packed.
+_FIELDS = {1: "float_val", 2: "double_val", 3: "int_val", 7: "string_val", 9: "int64_val"}
+
+
+def _values(tensor: Any, size: int) -> Sequence[Any]:
+    """The values of a TensorProto that has so many; as from_proto, but for a quick way to the commonest forms."""
+    values: Sequence[Any] = getattr(tensor, _FIELDS.get(tensor.dtype, ""), ())
+    return values if len(values) == size else from_proto(tensor).ravel().tolist()
+
+
+class AnswerReader:
+    """Reads the rows of logged answers.
+
+    Args:
+        wanted: the features to read; the others are left alone. None for all.
+        feature_of_input: the feature behind each input of another name.
+        vocabularies: version -> its labels in the order of its probabilities.
+    """
+
+    def __init__(
+        self,
+        wanted: Sequence[str] | None,
+        feature_of_input: Mapping[str, str],
+        vocabularies: Mapping[int, Sequence[str]],
+    ) -> None:
+        self._wanted = None if wanted is None else frozenset(wanted)
+        self._feature_of_input = feature_of_input
+        self._vocabularies = vocabularies
+
+    def rows(self, log: prediction_log_pb2.PredictionLog, version: int) -> list[Row]:
+        """The rows of a record that this version has answered.
+
+        Raises:
+            ValueError: it holds no labels, or its inputs are no rows.
+        """
+        match log.WhichOneof("log_type"):
+            case "predict_log":
+                answers = self._of_outputs(log.predict_log.response.outputs, version)
+                inputs = self._of_inputs(log.predict_log.request.inputs, len(answers))
+            case "classify_log":
+                answers = [_of_classes(one.classes) for one in log.classify_log.response.result.classifications]
+                inputs = self._of_examples(_examples(log.classify_log.request.input))
+            case kind:
+                raise ValueError(f"a {kind or 'record without a request'} holds no label")
+        if len(inputs) != len(answers):
+            raise ValueError("it has not one answer for each row")
+        return [Row(features, *answer) for features, answer in zip(inputs, answers, strict=True)]
+
+    def _of_inputs(self, tensors: Mapping[str, Any], rows: int) -> list[dict[str, Any]]:
+        if len(tensors) == 1 and _EXAMPLES in tensors:
+            return self._of_examples(map(_parsed, _values(tensors[_EXAMPLES], rows)))
+        found: list[dict[str, Any]] = [{} for _ in range(rows)]
+        renamed, wanted = self._feature_of_input, self._wanted
+        for name in tensors:
+            feature = renamed.get(name, name)
+            if wanted is not None and feature not in wanted:
+                continue
+            values = _values(tensors[name], rows)
+            if len(values) != rows:
+                raise ValueError("its inputs do not have one value for each row")
+            if feature == PHOTO_KEY:
+                values = [photo_key(value) for value in values]
+            if rows == 1:  # as most requests have
+                found[0][feature] = values[0]
+                continue
+            for row, value in zip(found, values, strict=True):
+                row[feature] = value
+        if rows and not found[0]:
+            raise ValueError("its inputs hold nothing that a row could be known by")
+        return found
+
+    def _of_examples(self, examples: Iterable[tf.train.Example]) -> list[dict[str, Any]]:
+        found = []
+        for example in examples:
+            row: dict[str, Any] = {}
+            for name, value in example.features.feature.items():
+                feature = self._feature_of_input.get(name, name)
+                if self._wanted is None or feature in self._wanted:
+                    first: Any = _first(value)
+                    row[feature] = photo_key(first or b"") if feature == PHOTO_KEY else first
+            found.append(row)
+        return found
+
+    def _of_outputs(self, outputs: Mapping[str, Any], version: int) -> list[_Answer]:
+        if "labels" in outputs and "probabilities" in outputs:
+            return _ranked(outputs)
+        if "probabilities" in outputs:
+            vocabulary = self._vocabularies.get(version)
+            if not vocabulary:
+                raise ValueError(f"version {version} is not there any more, whose labels its probabilities are of")
+            size = len(vocabulary)
+            probabilities = _values(outputs["probabilities"], _rows(outputs["probabilities"]) * size)
+            each = [probabilities[place : place + size] for place in range(0, len(probabilities), size)]
+            return [(vocabulary[max(range(size), key=one.__getitem__)], one, vocabulary) for one in each]
+        if len(outputs) == 1:
+            (only,) = outputs.values()
+            if only.dtype == tf.string.as_datatype_enum:
+                return [(_label(label), None, ()) for label in _values(only, _rows(only))]
+        raise ValueError(f"its outputs {', '.join(sorted(outputs))} hold no label")
+
+
+def _ranked(outputs: Mapping[str, Any]) -> list[_Answer]:
+    rows = _rows(outputs["labels"])
+    size = outputs["labels"].tensor_shape.dim[1].size
+    labels = [_label(label) for label in _values(outputs["labels"], rows * size)]
+    probabilities = _values(outputs["probabilities"], rows * size)
+    reasons = _values(outputs["error"], rows) if "error" in outputs else [b""] * rows
+    given = _values(outputs[ANSWER], rows) if ANSWER in outputs else None
+    found: list[_Answer] = []
+    for row in range(rows):
+        place = slice(row * size, row * size + size)
+        answer = labels[place.start] if given is None else _label(given[row])
+        found.append(("", None, ()) if reasons[row] else (answer, probabilities[place], labels[place]))
+    return found
+
+
+def _of_classes(classes: Any) -> _Answer:
+    labels, scores = [one.label for one in classes], [one.score for one in classes]
+    return labels[max(range(len(scores)), key=scores.__getitem__)], scores, labels
+
+
+def _rows(tensor: Any) -> int:
+    dimensions = tensor.tensor_shape.dim
+    return int(dimensions[0].size) if len(dimensions) else 1
+
+
+@lru_cache(10_000)
+def _label(value: bytes) -> str:
+    return value.decode("utf-8", "replace")
+
+
+def photo_key(value: bytes) -> str:
+    """What a photo is known by, which is sent as its file or as that in base64, in either alphabet."""
+    if value[:1].isascii() and not value.startswith((b"GIF8", b"BM")):
+        text = value.strip()
+        with suppress(binascii.Error):  # then it is the file itself
+            value = base64.b64decode(text + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    return hashlib.sha256(value).hexdigest()
+
+
+def version_of(log: prediction_log_pb2.PredictionLog) -> int:
+    """The version that answered; 0 where nothing says it."""
+    if log.log_metadata.model_spec.HasField("version"):
+        return int(log.log_metadata.model_spec.version.value)
+    kind = log.WhichOneof("log_type")
+    answered = getattr(log, kind).response.model_spec if kind in ("predict_log", "classify_log") else None
+    return int(answered.version.value) if answered is not None else 0

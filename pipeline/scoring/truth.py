@@ -2,45 +2,39 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import csv
-import hashlib
 import itertools
+import multiprocessing
+import os
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 import tensorflow as tf
-from google.protobuf.message import DecodeError
-from tensorflow_serving.apis import prediction_log_pb2
 
 from components.errors import BrokenInput
 from components.replay_gate.replay import value_text
-from components.request_logs import PredictionLogs, find_logs
+from components.request_logs import PHOTO_KEY, AnswerReader, PredictionLogs, Row, find_logs, version_of
 from components.run_report.statistics import Calibration, LiveFigure, find_fall, live_calibration, live_figure
 from components.table_file import decompressed_lines, find_files, open_file
 from pipeline.options import RunConfig
 from pipeline.run import model_base_path
 from serving.answers import UnknownRule
 from serving.client.metadata import IMAGE_INPUTS
-from serving.client.tensors import data_type, from_proto
 from serving.missing_values import MISSING_FLOAT, MISSING_INTEGER
 from serving.model_store import ModelStoreError, list_versions, served_version
-from serving.signatures.common import ANSWER, read_labels
+from serving.signatures.common import read_labels
 
-# What a photo is known by: its file's SHA-256, in hexadecimal digits.
-PHOTO_KEY = "sha256"
-_EXAMPLES = "examples"
 _SEPARATOR = "\x1f"
 _LABEL_FILES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet")
 
@@ -122,12 +116,14 @@ def read_labels_file(
                     f"{', '.join(batch.schema.names)}; --key names the columns that a row is known by, the config the "
                     "label's"
                 )
-            for *parts, truth in zip(*(_texts(batch, name) for name in (*columns, label)), strict=True):
-                truth = intern.setdefault(truth, truth)
+            keys = pc.binary_join_element_wise(*(_texts(batch, name) for name in columns), _SEPARATOR).to_pylist()
+            truths = _column(batch, label).to_pylist()
+            for key_, truth in zip(keys, truths, strict=True):
                 if not truth:
                     continue
-                number = numbers.setdefault(_key(parts), len(labels))
+                number = numbers.setdefault(key_, len(labels))
                 if number == len(labels):
+                    truth = intern.setdefault(truth, truth)
                     labels.append(names.get(truth, truth))
                     raw.append(truth)
                 elif raw[number] != truth:
@@ -140,9 +136,14 @@ def _key(parts: Sequence[Any]) -> str:
     return _SEPARATOR.join(map(key_text, parts))
 
 
-def _texts(batch: pa.RecordBatch, name: str) -> list[Any]:
-    found: list[Any] = batch.column(batch.schema.names.index(name)).cast(pa.string()).to_pylist()
-    return ["" if value is None else value for value in found]
+def _column(batch: pa.RecordBatch, name: str) -> pa.StringArray:
+    return batch.column(batch.schema.names.index(name)).cast(pa.string())
+
+
+def _texts(batch: pa.RecordBatch, name: str) -> pa.StringArray:
+    """A column as keys have it."""
+    encoded = _column(batch, name).dictionary_encode(null_encoding="encode")
+    return pa.array([key_text(value) for value in encoded.dictionary.to_pylist()], pa.string()).take(encoded.indices)
 
 
 def _label_batches(file: str) -> Iterator[pa.RecordBatch]:
@@ -164,182 +165,6 @@ def _label_batches(file: str) -> Iterator[pa.RecordBatch]:
             )
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise BrokenInput(f"{file}: the labels cannot be read: {error}; expected CSV, TSV or Parquet") from error
-
-
-@dataclass(frozen=True)
-class Row:
-    """An answered row.
-
-    Attributes:
-        features: what was asked, by feature.
-        answered: the label; "" where there is none.
-        probabilities: of the labels; None where the answer holds none.
-        labels: which labels these are of.
-    """
-
-    features: Mapping[str, Any]
-    answered: str
-    probabilities: Sequence[float] | None
-    labels: Sequence[str]
-
-
-# By the number of a data type: where a message holds its values, unless they are packed.
-_FIELDS = {1: "float_val", 2: "double_val", 3: "int_val", 7: "string_val", 9: "int64_val"}
-
-
-def _values(tensor: Any) -> list[Any]:
-    """The values of a TensorProto; as from_proto, but for a quick way to the commonest forms."""
-    name = _FIELDS.get(tensor.dtype)
-    if name is not None and not tensor.tensor_content:
-        size = 1
-        for dimension in tensor.tensor_shape.dim:
-            size *= dimension.size
-        values = list(getattr(tensor, name))
-        if len(values) == size:
-            return values
-    flat: list[Any] = from_proto(tensor).ravel().tolist()
-    return flat
-
-
-class AnswerReader:
-    """Reads the rows of logged answers.
-
-    Args:
-        wanted: the features to read; the others are left alone. None for all.
-        feature_of_input: the feature behind each input of another name.
-        vocabularies: version -> its labels in the order of its probabilities.
-    """
-
-    def __init__(
-        self,
-        wanted: Sequence[str] | None,
-        feature_of_input: Mapping[str, str],
-        vocabularies: Mapping[int, Sequence[str]],
-    ) -> None:
-        self._wanted = None if wanted is None else frozenset(wanted)
-        self._feature_of_input = feature_of_input
-        self._vocabularies = vocabularies
-        self._text = lru_cache(10_000)(_text)
-
-    def rows(self, log: prediction_log_pb2.PredictionLog) -> list[Row]:
-        """The rows of a record.
-
-        Raises:
-            ValueError: it holds no labels, or its inputs are no rows.
-        """
-        match log.WhichOneof("log_type"):
-            case "predict_log":
-                answers = self._of_outputs(log.predict_log.response.outputs, version_of(log))
-                inputs = self._of_inputs(log.predict_log.request.inputs)
-            case "classify_log":
-                answers = [self._of_classes(one.classes) for one in log.classify_log.response.result.classifications]
-                inputs = self._of_examples(log.classify_log.request.input.example_list.examples)
-            case kind:
-                raise ValueError(f"a {kind or 'record without a request'} holds no label")
-        if inputs and len(inputs) != len(answers):
-            raise ValueError("it has not one answer for each row")
-        return [Row(features, *answer) for features, answer in zip(inputs, answers, strict=True)]
-
-    def _of_inputs(self, tensors: Mapping[str, Any]) -> list[dict[str, Any]]:
-        if len(tensors) == 1 and _EXAMPLES in tensors:
-            return self._of_examples(map(_parsed, _values(tensors[_EXAMPLES])))
-        names, columns = [], []
-        for name, tensor in tensors.items():
-            feature = self._feature_of_input.get(name, name)
-            if self._wanted is None or feature in self._wanted:
-                values = _values(tensor)
-                names.append(feature)
-                columns.append([photo_key(value) for value in values] if feature == PHOTO_KEY else values)
-        if not columns:
-            raise ValueError("its inputs hold nothing that a row could be known by")
-        if len(columns[0]) == 1:
-            return [dict(zip(names, [column[0] for column in columns], strict=True))]
-        return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
-
-    def _of_examples(self, examples: Any) -> list[dict[str, Any]]:
-        found = []
-        for example in examples:
-            row = {}
-            for name, feature in example.features.feature.items():
-                name = self._feature_of_input.get(name, name)
-                kind = feature.WhichOneof("kind")
-                if kind and (self._wanted is None or name in self._wanted):
-                    values = getattr(feature, kind).value
-                    value = values[0] if values else None
-                    row[name] = photo_key(value or b"") if name == PHOTO_KEY else value
-            found.append(row)
-        return found
-
-    def _of_outputs(
-        self, outputs: Mapping[str, Any], version: int
-    ) -> list[tuple[str, Sequence[float] | None, Sequence[str]]]:
-        if "labels" in outputs and "probabilities" in outputs:
-            labels = [self._text(label) for label in _values(outputs["labels"])]
-            probabilities = _values(outputs["probabilities"])
-            reasons = _values(outputs["error"]) if "error" in outputs else []
-            rows = _rows(outputs["probabilities"])
-            size = len(labels) // max(rows, 1)
-            given = _values(outputs[ANSWER]) if ANSWER in outputs else []
-            found: list[tuple[str, Sequence[float] | None, Sequence[str]]] = []
-            for row in range(rows):
-                ranked = labels[row * size : row * size + size]
-                answer = self._text(given[row]) if given else ranked[0]
-                if reasons and reasons[row]:
-                    found.append(("", None, ()))
-                else:
-                    found.append((answer, probabilities[row * size : row * size + size], ranked))
-            return found
-        if "probabilities" in outputs:
-            vocabulary = self._vocabularies.get(version)
-            if not vocabulary:
-                raise ValueError(f"version {version} is not there any more, whose labels its probabilities are of")
-            probabilities, size = _values(outputs["probabilities"]), len(vocabulary)
-            each = [probabilities[place : place + size] for place in range(0, len(probabilities), size)]
-            return [(vocabulary[max(range(size), key=one.__getitem__)], one, vocabulary) for one in each]
-        if len(outputs) == 1:
-            (only,) = outputs.values()
-            if data_type(only.dtype).name == "string":
-                return [(self._text(label), None, ()) for label in _values(only)]
-        raise ValueError(f"its outputs {', '.join(sorted(outputs))} hold no label")
-
-    def _of_classes(self, classes: Any) -> tuple[str, Sequence[float], Sequence[str]]:
-        labels, scores = [one.label for one in classes], [one.score for one in classes]
-        best = max(range(len(scores)), key=scores.__getitem__)
-        return labels[best], scores, labels
-
-
-def _rows(tensor: Any) -> int:
-    dimensions = tensor.tensor_shape.dim
-    return int(dimensions[0].size) if len(dimensions) else 1
-
-
-def _text(value: bytes) -> str:
-    return value.decode("utf-8", "replace")
-
-
-def _parsed(record: Any) -> tf.train.Example:
-    try:
-        return tf.train.Example.FromString(record)
-    except (DecodeError, TypeError) as error:
-        raise ValueError("the input examples holds no serialized tf.Example") from error
-
-
-def photo_key(value: bytes) -> str:
-    """What a photo is known by, which is sent as its file or as that in base64, in either alphabet."""
-    if value[:1].isascii() and not value.startswith((b"GIF8", b"BM")):
-        text = value.strip()
-        with suppress(binascii.Error):  # then it is the file itself
-            value = base64.b64decode(text + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
-    return hashlib.sha256(value).hexdigest()
-
-
-def version_of(log: prediction_log_pb2.PredictionLog) -> int:
-    """The version that answered; 0 where nothing says it."""
-    if log.log_metadata.model_spec.HasField("version"):
-        return int(log.log_metadata.model_spec.version.value)
-    kind = log.WhichOneof("log_type")
-    answered = getattr(log, kind).response.model_spec if kind in ("predict_log", "classify_log") else None
-    return int(answered.version.value) if answered is not None else 0
 
 
 # With more labels than that, probabilities would take more memory than they tell.
@@ -464,19 +289,67 @@ def join_truth(
     wanted = None if write_row else {*late.columns, *itertools.chain.from_iterable(slices)}
     features = None if wanted is None else sorted(wanted)
     reader = AnswerReader(features, published.feature_of_input, published.vocabularies)
-    joining = _Joining(published, late, slices, write_row)
-    files = PredictionLogs(find_logs(logs), config.name)
-    refused: Counter[str] = Counter()
-    for log in files.logs():
-        try:
-            rows = reader.rows(log)
-        except ValueError as error:
-            refused[str(error)] += 1
-            continue
-        joining.add(rows, version_of(log), log.log_metadata.timestamp_secs // 86400)
-    left_out = files.passed_over()
-    left_out += [f"{count:,} request{'s' * (count != 1)}: {reason}" for reason, count in refused.most_common(20)]
+    read = _Reading(config.name, find_logs(logs), reader, _Joining(published, late, slices, write_row))
+    joining, left_out = read.alone() if write_row else read.side_by_side()
     return joining.finish(left_out, fail_below)
+
+
+@dataclass
+class _Reading:
+    """Reads logs and joins their rows."""
+
+    model: str
+    files: list[str]
+    reader: AnswerReader
+    joining: _Joining
+
+    def alone(self) -> tuple[_Joining, list[str]]:
+        """What was joined, and what was left out."""
+        logs = PredictionLogs(self.files, self.model)
+        refused: Counter[str] = Counter()
+        for log in logs.logs():
+            version = version_of(log)
+            try:
+                rows = self.reader.rows(log, version)
+            except ValueError as error:
+                refused[str(error)] += 1
+                continue
+            self.joining.add(rows, version, log.log_metadata.timestamp_secs // 86400)
+        left_out = [f"{count:,} request{'s' * (count != 1)}: {said}" for said, count in refused.most_common(20)]
+        return self.joining, logs.passed_over() + left_out
+
+    def side_by_side(self) -> tuple[_Joining, list[str]]:
+        """The same, by as many processes as there are processors: forks, which have the labels without a copy."""
+        count = min(len(os.sched_getaffinity(0)), len(self.files))
+        if count < 2:
+            return self.alone()
+        shares = [replace(self, files=self.files[place::count]) for place in range(count)]
+        with ProcessPoolExecutor(count, multiprocessing.get_context("fork"), _be, (shares,)) as processes:
+            found = list(processes.map(_share, range(count)))
+        for rows, _ in found:
+            self.joining.take(rows)
+        return self.joining, [said for _, left_out in found for said in left_out]
+
+
+_shares: list[_Reading] = []
+
+
+def _be(shares: list[_Reading]) -> None:
+    _shares[:] = shares
+
+
+def _share(place: int) -> tuple[_Part, list[str]]:
+    joining, left_out = _shares[place].alone()
+    return joining.part(), left_out
+
+
+class _Part(NamedTuple):
+    """What one process has joined."""
+
+    rows: _Joined
+    slice_names: dict[tuple[int, str], int]
+    used: bytearray
+    counts: list[int]
 
 
 class _Joining:
@@ -498,7 +371,7 @@ class _Joining:
         self._nothing = [float("nan")] * self._width
         self._truths = [self._classes.get(one, -1) for one in late.labels]
         self._rows = _Joined(slices=[array("i") for _ in slices])
-        self._slice_numbers: dict[tuple[int, str], int] = {}
+        self._slice_names: dict[tuple[int, str], int] = {}
         self._used = bytearray(len(late.labels))
         self._pending = self._failed = self._unknown = 0
 
@@ -539,7 +412,26 @@ class _Joining:
         if "" in texts:
             return -1
         name = ", ".join(f"{column} = {text}" for column, text in zip(names, texts, strict=True))
-        return self._slice_numbers.setdefault((place, name), len(self._slice_numbers))
+        return self._slice_names.setdefault((place, name), len(self._slice_names))
+
+    def part(self) -> _Part:
+        """What was joined here."""
+        return _Part(self._rows, self._slice_names, self._used, [self._pending, self._failed, self._unknown])
+
+    def take(self, part: _Part) -> None:
+        """Add what was joined elsewhere."""
+        places = [self._slice_names.setdefault(name, len(self._slice_names)) for name in part.slice_names]
+        for name in ("number", "version", "day", "truth", "right", "probabilities"):
+            getattr(self._rows, name).extend(getattr(part.rows, name))
+        for mine, theirs in zip(self._rows.slices, part.rows.slices, strict=True):
+            mine.extend(array("i", [places[place] if place >= 0 else -1 for place in theirs]))
+        self._used = bytearray(np.maximum(np.frombuffer(self._used, np.uint8), np.frombuffer(part.used, np.uint8)))
+        pending, failed, unknown = part.counts
+        self._pending, self._failed, self._unknown = (
+            self._pending + pending,
+            self._failed + failed,
+            self._unknown + unknown,
+        )
 
     def finish(self, left_out: list[str], fail_below: float | None) -> Truth:
         joined = self._rows
@@ -572,7 +464,7 @@ class _Joining:
             figures += [figure(number, _day(one), "", mine[day[mine] == one]) for one in np.unique(day[mine]).tolist()]
             for place, names in enumerate(joined.slices):
                 of_rows = np.frombuffer(names, np.int32)[order][mine]
-                named = {id_: name for (where, name), id_ in self._slice_numbers.items() if where == place}
+                named = {id_: name for (where, name), id_ in self._slice_names.items() if where == place}
                 figures += [
                     figure(number, "", named[one], mine[of_rows == one])
                     for one in np.unique(of_rows).tolist()

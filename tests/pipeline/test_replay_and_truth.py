@@ -17,10 +17,11 @@ import tensorflow as tf
 from click.testing import CliRunner
 from tensorflow_serving.apis import prediction_log_pb2
 
+from components.request_logs import AnswerReader, photo_key, version_of
 from components.run_report.statistics import find_fall, wilson_interval
 from pipeline.cli import main
 from pipeline.exit_status import ExitStatus
-from pipeline.scoring.truth import AnswerReader, key_text, photo_key, read_labels_file
+from pipeline.scoring.truth import key_text, read_labels_file
 from pipeline.spans import next_span_file
 from serving.client.grpc import GrpcClient
 from serving.client.rest import RestClient
@@ -214,6 +215,25 @@ def test_probabilities_are_those_of_the_answers_that_hold_them(field, late):
     assert whole.ece.value == pytest.approx(found.calibration.expected_error, abs=0.05)
 
 
+def test_logs_in_several_files_are_joined_by_several_processes_with_the_same_figures(field, late, tmp_path):
+    from pipeline.config import load_config
+    from pipeline.scoring.truth import join_truth
+
+    (log,) = (field.workdir / "logs").iterdir()
+    records = list(tf.data.TFRecordDataset(str(log)).as_numpy_iterator())
+    for number in range(3):
+        with tf.io.TFRecordWriter(str(tmp_path / f"{number}.tfrecord")) as writer:
+            for record in records[number::3]:
+                writer.write(record)
+    config = load_config(field.config)
+    whole, parts = (
+        join_truth(config, str(field.workdir), [place], [str(late)], fail_below=0.999)
+        for place in (field.logs(), str(tmp_path))
+    )
+    assert parts.figures == whole.figures
+    assert (parts.joined, parts.pending, parts.fell_after) == (380, 20, whole.fell_after)
+
+
 def test_a_fall_ends_with_a_status_of_its_own(field, late, tmp_path):
     done = field.ingraph("truth", "--logs", field.logs(), "--labels", str(late), "--fail-below", "0.999")
     assert done.exit_code == ExitStatus.FELL
@@ -329,7 +349,7 @@ def test_classifications_and_answers_of_versions_that_are_gone():
     classes = log.classify_log.response.result.classifications.add().classes
     for label, score in (("no", 0.25), ("yes", 0.75)):
         classes.add(label=label, score=score)
-    (row,) = AnswerReader(["id"], {}, {}).rows(log)
+    (row,) = AnswerReader(["id"], {}, {}).rows(log, 1)
     assert (row.features, row.answered, row.probabilities) == ({"id": 7}, "yes", [0.25, 0.75])
 
     gone = prediction_log_pb2.PredictionLog()
@@ -337,8 +357,8 @@ def test_classifications_and_answers_of_versions_that_are_gone():
     gone.predict_log.request.inputs["id"].CopyFrom(tf.make_tensor_proto([1]))
     gone.predict_log.response.outputs["probabilities"].CopyFrom(tf.make_tensor_proto([[0.5, 0.5]]))
     with pytest.raises(ValueError, match="version 3 is not there any more"):
-        AnswerReader(["id"], {}, {1: ["a", "b"]}).rows(gone)
-    (row,) = AnswerReader(["id"], {}, {3: ["a", "b"]}).rows(gone)
+        AnswerReader(["id"], {}, {1: ["a", "b"]}).rows(gone, version_of(gone))
+    (row,) = AnswerReader(["id"], {}, {3: ["a", "b"]}).rows(gone, version_of(gone))
     assert row.answered == "a"
 
 
