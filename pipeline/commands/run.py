@@ -81,9 +81,11 @@ def retrain(config: str, overrides: tuple[str, ...], workdir: str) -> None:
     try:
         loaded = load_config(config, overrides)
         if loaded.evaluation.truth is not None and loaded.evaluation.truth.when_below is not None:
-            from pipeline.commands.truth import retrains
+            from pipeline.scoring.truth import retrains
 
-            if not retrains(loaded, workdir):
+            wanted, said = retrains(loaded, workdir)
+            click.echo(f"truth: {said}")
+            if not wanted:
                 sys.exit(ExitStatus.NO_NEW_DATA)
         status = retrain_config(loaded, workdir)
     except BrokenInput as error:

@@ -1,4 +1,4 @@
-"""`ingraph truth`, and what `ingraph retrain` does where the live figures fell."""
+"""`ingraph truth`."""
 
 from __future__ import annotations
 
@@ -252,12 +252,8 @@ def _print(found: Truth, bound: float | None) -> None:
             figures = (_shown(figure.accuracy), _shown(figure.auc), _shown(figure.ece))
             _row(str(version), figure.day or figure.slice or "all", f"{figure.rows:,}", *figures)
     click.echo()
-    if bound is not None and found.fell_after is not None:
-        _line(
-            "fell", f"version {found.served} is right less often than {bound:g}: known after {found.fell_after:,} rows"
-        )
-    elif bound is not None:
-        _line("no fall", f"of version {found.served} below {bound:g} is known")
+    if bound is not None:
+        _line("no fall" if found.fell_after is None else "fell", found.verdict(bound))
 
 
 def _accuracy(figure: LiveFigure) -> float:
@@ -278,38 +274,3 @@ def _line(what: str, said: str) -> None:
     from components.errors import printable
 
     click.echo(printable(f"{what:<10} {said}"))
-
-
-def retrains(config: RunConfig, workdir: str) -> bool:
-    """Whether `ingraph retrain` has to do anything, by the late labels that the config names; may withdraw what fell.
-
-    Args:
-        config: with evaluation.truth.when_below.
-        workdir: what relative `runs` and `models` of the config are relative to.
-
-    Raises:
-        BrokenInput: nothing can be joined, or the version cannot be withdrawn.
-    """
-    from components.errors import BrokenInput
-    from pipeline.run import model_base_path
-    from serving.loading import quiet_output
-    from serving.model_store import ModelStoreError, list_versions, withdraw
-
-    options = config.evaluation.truth
-    assert options is not None
-    with quiet_output(Path(os.devnull)):
-        found, _ = _join(config, workdir, options.logs, options.labels, options.key, options.at_least, False)
-    _print(found, options.at_least)
-    if found.fell_after is None:
-        return options.when_below == "withdraw"
-    if options.when_below == "withdraw":
-        base_path = model_base_path(config, workdir)
-        try:
-            if sum(not version.withdrawn for version in list_versions(base_path)) > 1:
-                reason = f"live accuracy below {options.at_least:g}, known after {found.fell_after} rows"
-                _line("withdrawn", f"version {withdraw(base_path, found.served, reason).number}: {reason}")
-            else:
-                _line("kept", f"version {found.served}: no other one is there to be served")
-        except ModelStoreError as error:
-            raise BrokenInput(str(error)) from error
-    return True

@@ -32,7 +32,7 @@ from pipeline.run import model_base_path
 from serving.answers import UnknownRule
 from serving.client.metadata import IMAGE_INPUTS
 from serving.missing_values import MISSING_FLOAT, MISSING_INTEGER
-from serving.model_store import ModelStoreError, list_versions, served_version
+from serving.model_store import ModelStoreError, list_versions, served_version, withdraw
 from serving.signatures.common import read_labels
 
 _SEPARATOR = "\x1f"
@@ -215,6 +215,12 @@ class Truth:
     left_out: list[str]
     fell_after: int | None
     key: tuple[str, ...]
+
+    def verdict(self, bound: float) -> str:
+        """Whether the served version fell below a bound, in words."""
+        if self.fell_after is None:
+            return f"of version {self.served} below {bound:g} is known"
+        return f"version {self.served} is right less often than {bound:g}: known after {self.fell_after:,} rows"
 
 
 @dataclass(frozen=True)
@@ -489,3 +495,33 @@ class _Joining:
 
 def _day(number: int) -> str:
     return f"{datetime.fromtimestamp(number * 86400, UTC):%Y-%m-%d}" if number > 0 else "unknown"
+
+
+def retrains(config: RunConfig, workdir: str) -> tuple[bool, str]:
+    """Whether `ingraph retrain` has to do anything, by the late labels that the config names, and why in words.
+
+    Withdraws a version that fell, where the config says so.
+
+    Args:
+        config: with evaluation.truth.when_below.
+        workdir: what relative `runs` and `models` of the config are relative to.
+
+    Raises:
+        BrokenInput: nothing can be joined, or the version cannot be withdrawn.
+    """
+    options = config.evaluation.truth
+    assert options is not None and options.at_least is not None
+    found = join_truth(config, workdir, options.logs, options.labels, options.key, options.at_least)
+    said = found.verdict(options.at_least)
+    if found.fell_after is None:
+        return options.when_below == "withdraw", f"no fall {said}"
+    if options.when_below == "retrain":
+        return True, said
+    base_path = model_base_path(config, workdir)
+    try:
+        if sum(not version.withdrawn for version in list_versions(base_path)) < 2:
+            return True, f"{said}; it stays, since no other one is there to be served"
+        withdraw(base_path, found.served, f"in the field {said}")
+    except ModelStoreError as error:
+        raise BrokenInput(str(error)) from error
+    return True, f"{said}; it is withdrawn"
