@@ -344,6 +344,16 @@ def test_photos_are_known_by_their_files_however_they_were_sent():
         assert photo_key(urlsafe_b64encode(file).rstrip(b"=")) == hashlib.sha256(file).hexdigest()
 
 
+def test_photos_of_requests_are_read_as_what_they_are_known_by():
+    files = [photo("red", "PNG"), photo("blue", "JPEG")]
+    log = prediction_log_pb2.PredictionLog()
+    log.predict_log.request.inputs["image"].CopyFrom(tf.make_tensor_proto([urlsafe_b64encode(one) for one in files]))
+    log.predict_log.response.outputs["output_0"].CopyFrom(tf.make_tensor_proto(["red", ""]))
+    rows = AnswerReader(["sha256"], {"image": "sha256", "image_bytes": "sha256"}, {}).rows(log, 1)
+    assert [row.features["sha256"] for row in rows] == [hashlib.sha256(one).hexdigest() for one in files]
+    assert [(row.answered, row.probabilities) for row in rows] == [("red", None), ("", None)]
+
+
 def test_classifications_and_answers_of_versions_that_are_gone():
     log = prediction_log_pb2.PredictionLog()
     request = log.classify_log.request.input.example_list.examples.add()
