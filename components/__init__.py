@@ -10,6 +10,8 @@ __all__ = [
     "errors",
     "evaluator",
     "image_example_gen",
+    "replay_gate",
+    "request_logs",
     "run_report",
     "serving_check",
     "serving_pusher",

@@ -32,6 +32,8 @@ COMMANDS = {
     "predict": "Ask a served model for labels.",
     "score": "Score files with a published model.",
     "skew": "Compare what a served model is asked with what it learned from.",
+    "replay": "Ask a new model what the served one was asked, and say what changes.",
+    "truth": "Join late labels with what was answered: how good the model is in the field.",
     "models": "List, withdraw, restore and prune published versions.",
     "audit": "Say what is known against the dependencies, and their licences.",
     "doctor": "Say whether this machine has what ingraph needs.",

@@ -48,10 +48,18 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> RunConfig:
         absolute["split"] = split.model_copy(update={"files": files})
     if config.data.spans:
         absolute["spans"] = config.data.spans.model_copy(update={"path": _absolute(config.data.spans.path, folder)})
+    evaluation = config.evaluation
+    for section in ("replay", "truth"):
+        options = getattr(evaluation, section)
+        if options is not None:
+            places = {key: getattr(options, key) for key in ("logs", "labels") if hasattr(options, key)}
+            update = {key: tuple(_absolute(place, folder) for place in given) for key, given in places.items()}
+            evaluation = evaluation.model_copy(update={section: options.model_copy(update=update)})
     push = config.push
     if push.signing_key:
         push = push.model_copy(update={"signing_key": str(folder / push.signing_key)})
-    return config.model_copy(update={"data": config.data.model_copy(update=absolute), "push": push})
+    data = config.data.model_copy(update=absolute)
+    return config.model_copy(update={"data": data, "evaluation": evaluation, "push": push})
 
 
 def _absolute(paths: str, folder: Path) -> str:

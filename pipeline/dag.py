@@ -29,13 +29,15 @@ from components.data_gate.component import DataGate
 from components.drift import PREVIOUS
 from components.drift_gate import DriftGate
 from components.evaluator.component import Evaluator
+from components.replay_gate.component import ReplayGate
 from components.serving_check.component import ServingCheck
 from components.serving_pusher.component import ServingPusher
 from components.table_example_gen.component import TableExampleGen
 from components.tuner.component import Tuner
 from pipeline.fingerprints import code_fingerprint, content_fingerprint
-from pipeline.history import artifact_role, display_path
+from pipeline.history import artifact_role
 from pipeline.options import RunConfig
+from pipeline.screen import display_path
 from pipeline.spans import SpanFiles
 from pipeline.tasks import TASKS
 
@@ -161,10 +163,12 @@ def create_pipeline(config: RunConfig, locations: Locations, run_id: str, beam_p
         maximum_examples=config.serving_check.maximum_examples,
         feature_of_input=config.preprocessing.renamed_inputs(),
     )
+    replay = _replay_gate(config, baseline, evaluator, serving_check, model, run_id)
     serving_pusher = ServingPusher(
         model=model,
         model_blessing=evaluator.outputs["blessing"],
         infra_blessing=serving_check.outputs["blessing"],
+        replay_blessing=replay[0].outputs["blessing"] if replay else None,
         evaluation=evaluator.outputs["evaluation"],
         base_path=locations.base_path,
         model_name=config.name,
@@ -174,7 +178,8 @@ def create_pipeline(config: RunConfig, locations: Locations, run_id: str, beam_p
     compatibility = _compatibility_check(config, model, baseline)
     for check in compatibility:
         evaluator.add_upstream_node(check)
-    steps = [*prepared.steps, baseline, *tuner, trainer, *compatibility, evaluator, serving_check, serving_pusher]
+    checks = [*compatibility, evaluator, serving_check, *replay]
+    steps = [*prepared.steps, baseline, *tuner, trainer, *checks, serving_pusher]
     if locations.metadata is None:
         steps.append(report_step(steps, config, run_id))
     return _pipeline(config, locations, steps, beam_pipeline_args)
@@ -291,6 +296,32 @@ def _compatibility_check(config: RunConfig, model: types.BaseChannel, baseline: 
             model=model,
             baseline_model=baseline.outputs["model"],
             class_changes=config.data.spans.class_changes,
+        )
+    ]
+
+
+def _replay_gate(
+    config: RunConfig,
+    baseline: Baseline,
+    evaluator: Evaluator,
+    serving_check: ServingCheck,
+    model: types.BaseChannel,
+    run_id: str,
+) -> list[ReplayGate]:
+    """None where no request log is configured."""
+    if config.evaluation.replay is None:
+        return []
+    return [
+        ReplayGate(
+            model=model,
+            baseline_model=baseline.outputs["model"],
+            model_blessing=evaluator.outputs["blessing"],
+            infra_blessing=serving_check.outputs["blessing"],
+            options=config.evaluation.replay,
+            slices=[one.columns for one in config.evaluation.slices],
+            feature_of_input=config.preprocessing.renamed_inputs(),
+            model_name=config.name,
+            run_id=run_id,
         )
     ]
 

@@ -32,6 +32,8 @@ class ExitStatus(IntEnum):
     UNDER_WAY = 9  # another process runs the same pipeline
     INCOMPATIBLE = 10  # clients of the served model could not use the new one
     VULNERABLE = 11  # `ingraph audit`: an advisory concerns a dependency
+    ANSWERS_CHANGED = 12  # ReplayGate: the new model answers logged requests otherwise than it may
+    FELL = 13  # `ingraph truth`: the live accuracy is below its bound
 
 
 _STATUS: dict[type[Exception], ExitStatus] = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
@@ -159,6 +158,7 @@ _ROLES = {
     ("Baseline", "model"): "baseline_model",
     ("Evaluator", "blessing"): "model_blessing",
     ("ServingCheck", "blessing"): "infra_blessing",
+    ("ReplayGate", "blessing"): "replay_blessing",
     ("SpanExampleGen", "examples"): "span_examples",
     ("SpanStatisticsGen", "statistics"): "span_statistics",
     ("DistributionValidator", "anomalies"): "span_anomalies",
@@ -303,6 +303,7 @@ _KNOWN_ROLES = (
     "evaluation",
     "model_blessing",
     "infra_blessing",
+    "replay_blessing",
     "pushed_model",
 )
 # By the name of ML Metadata's Execution.State.
@@ -421,6 +422,7 @@ class RunOutcome:
         infra_blessed: ServingCheck's.
         infra_reason: why ServingCheck did not bless.
         infra_remark: what it says besides its verdict.
+        replay_blessed: ReplayGate's verdict; None also where the config has none. Likewise its reason and remark.
         pushed: whether a version of this run is published.
         pushed_version: its number.
         pushed_destination: where it lies.
@@ -434,6 +436,9 @@ class RunOutcome:
     infra_blessed: bool | None = None
     infra_reason: str = ""
     infra_remark: str = ""
+    replay_blessed: bool | None = None
+    replay_reason: str = ""
+    replay_remark: str = ""
     pushed: bool | None = None
     pushed_version: str = ""
     pushed_destination: str = ""
@@ -461,6 +466,9 @@ def read_outcome(metadata: str, run_id: str, metrics: Mapping[str, float] | None
         infra_blessed=_flag(artifacts, "infra_blessing", "blessed"),
         infra_reason=_text(artifacts, "infra_blessing", "reason"),
         infra_remark=_text(artifacts, "infra_blessing", "remark"),
+        replay_blessed=_flag(artifacts, "replay_blessing", "blessed"),
+        replay_reason=_text(artifacts, "replay_blessing", "reason"),
+        replay_remark=_text(artifacts, "replay_blessing", "remark"),
         pushed=_flag(artifacts, "pushed_model", "pushed"),
         pushed_version=_text(artifacts, "pushed_model", "pushed_version"),
         pushed_destination=_text(artifacts, "pushed_model", "pushed_destination"),
@@ -510,7 +518,7 @@ class PastRun:
     Attributes:
         name: of its pipeline.
         run_id: what it is called.
-        verdict: `published`, `not good enough`, `fails the serving check`, `not published` or `stopped`.
+        verdict: `published`, `not published`, `stopped`, or one of _REFUSALS.
         reason: why, in words.
         version: the published version's number, "" where nothing was published.
         metrics: of the whole eval split.
@@ -558,11 +566,17 @@ def read_past_run(folder: Path, run_id: str) -> PastRun:
     )
 
 
+_REFUSALS = {
+    "model_blessing": "not good enough",
+    "infra_blessing": "fails the serving check",
+    "replay_blessing": "answers too differently",
+}
 # Of a run of which only the record is left.
 _VERDICTS: dict[int | None, str] = {
     int(ExitStatus.PUBLISHED): "published",
-    int(ExitStatus.NOT_BLESSED): "not good enough",
-    int(ExitStatus.SERVING_CHECK_FAILED): "fails the serving check",
+    int(ExitStatus.NOT_BLESSED): _REFUSALS["model_blessing"],
+    int(ExitStatus.SERVING_CHECK_FAILED): _REFUSALS["infra_blessing"],
+    int(ExitStatus.ANSWERS_CHANGED): _REFUSALS["replay_blessing"],
     int(ExitStatus.NOT_PUBLISHED): "not published",
 }
 
@@ -574,7 +588,7 @@ def _verdict(artifacts: Mapping[str, RunArtifact], record: RunRecord) -> tuple[s
     reason = pushed.text("reason")
     if pushed.flag("pushed"):
         return "published", reason
-    for role, verdict in (("model_blessing", "not good enough"), ("infra_blessing", "fails the serving check")):
+    for role, verdict in _REFUSALS.items():
         if role in artifacts and not artifacts[role].flag("blessed"):
             return verdict, artifacts[role].text("reason")
     return "not published", reason
@@ -584,8 +598,3 @@ def _metrics(artifacts: Mapping[str, RunArtifact], record: RunRecord) -> Mapping
     if record.metrics or "evaluation" not in artifacts:
         return record.metrics
     return _evaluated(artifacts["evaluation"].uri)
-
-
-def display_path(path: str) -> str:
-    """A path from here, where that is shorter than the whole path; "" stays so."""
-    return path if not path or "://" in path else min(os.path.relpath(path), path, key=len)

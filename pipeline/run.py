@@ -439,7 +439,9 @@ def _publish(prepared: PreparedRun) -> ExitStatus:
         return ExitStatus.PUBLISHED
     if not outcome.blessed:
         return ExitStatus.NOT_BLESSED
-    return ExitStatus.NOT_PUBLISHED if outcome.infra_blessed else ExitStatus.SERVING_CHECK_FAILED
+    if not outcome.infra_blessed:
+        return ExitStatus.SERVING_CHECK_FAILED
+    return ExitStatus.ANSWERS_CHANGED if outcome.replay_blessed is False else ExitStatus.NOT_PUBLISHED
 
 
 def _steps(pipeline: Pipeline) -> dict[str, list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -85,6 +86,8 @@ class RunScreen:
         self._verdict("serving", outcome.infra_blessed, fine, outcome.infra_reason)
         if outcome.infra_remark:
             self._print(f"{'':<10} {escape(outcome.infra_remark)}")
+        if outcome.replay_blessed is not None:
+            self._verdict("replay", outcome.replay_blessed, escape(outcome.replay_remark), outcome.replay_reason)
         if outcome.pushed:
             where = escape(f"{outcome.pushed_reason}: {outcome.pushed_destination}")
             self._print(f"[green]publishing[/green] {where}")
@@ -150,6 +153,11 @@ class RunScreen:
     def _print(self, line: str) -> None:
         self._console.print(line)
         self._console.file.flush()
+
+
+def display_path(path: str) -> str:
+    """A path from here, where that is shorter than the whole path; "" stays so."""
+    return path if not path or "://" in path else min(os.path.relpath(path), path, key=len)
 
 
 def _option(value: Any) -> str:

@@ -12,7 +12,7 @@ import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -70,6 +70,31 @@ def find_spans(pattern: str) -> list[Span]:
     if not files:
         raise BrokenInput(f"{pattern}: no span is there; `data.spans.path` in the config says where their files lie")
     return [Span(name, tuple(files[place, name])) for place, name in sorted(files)]
+
+
+def next_span_file(pattern: str) -> str:
+    """A file that would be of a span after those that are there: of the next number, or of today or the day after them.
+
+    Args:
+        pattern: as find_spans takes it, of CSV or TSV files here.
+
+    Raises:
+        BrokenInput: the pattern is of other files.
+    """
+    if "://" in pattern or not pattern.endswith((".csv", ".tsv")):
+        raise BrokenInput(f"{pattern}: expected spans of CSV or TSV files here; write rows of others by hand")
+    try:
+        newest = find_spans(pattern)[-1].name
+    except BrokenInput:
+        newest = ""
+    if "{SPAN}" in pattern:
+        values = {"{SPAN}": str(int(newest or 0) + 1)}
+    else:
+        day = datetime.now(UTC).date()
+        if newest:
+            day = max(day, date.fromisoformat(newest) + timedelta(days=1))
+        values = {"{YYYY}": f"{day:%Y}", "{MM}": f"{day:%m}", "{DD}": f"{day:%d}"}
+    return "".join({**values, "*": "truth", "?": "0"}.get(token, token) for token in _TOKEN.split(pattern))
 
 
 def _expression(token: str) -> str:

@@ -1,3 +1,3 @@
 """Metrics of the model that is served, against thresholds and against the model served now."""
 
-__all__ = ["component", "eval_config", "options"]
+__all__ = ["classification", "component", "eval_config", "options"]

@@ -259,7 +259,7 @@ class Evaluator(base_beam_component.BaseBeamComponent):
                 examples=examples,
                 model=model,
                 baseline_model=baseline_model,
-                options=options.model_dump_json(),
+                options=options.model_dump_json(exclude={"replay", "truth"}),
                 positive=positive,
                 weight=weight,
                 split=split,

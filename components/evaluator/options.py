@@ -39,6 +39,61 @@ class SliceOptions(BaseModel):
         return self
 
 
+class ReplayOptions(BaseModel):
+    """Logged requests that a candidate answers before it is published, and how far its answers may differ.
+
+    Attributes:
+        logs: files of PredictionLogs, folders of them or patterns, relative to the config file.
+        may_flip: the largest share of rows, of all and of each slice, whose label may change or vanish.
+        at_most_slower: how many times as long as the served model it may take; None for no bound.
+        maximum_rows: of more rows the newest are replayed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    logs: tuple[str, ...] = Field(min_length=1)
+    may_flip: float = Field(0.02, ge=0, le=1)
+    at_most_slower: float | None = Field(None, gt=0)
+    maximum_rows: int = Field(100_000, ge=1)
+
+    @field_validator("logs", mode="before")
+    @classmethod
+    def _one_place(cls, logs: Any) -> Any:
+        return [logs] if isinstance(logs, str) else logs
+
+
+class TruthOptions(BaseModel):
+    """Labels that come after the answers, and what is done where these turn out to be worse than they should be.
+
+    Attributes:
+        logs: files of PredictionLogs, folders of them or patterns, relative to the config file.
+        labels: files of labels likewise, in the order in which they come.
+        key: the columns that a row is known by; all inputs that the labels have, where none is named.
+        at_least: the accuracy that the served version should have.
+        when_below: what `ingraph retrain` does: it trains only where the accuracy fell (`retrain`), or it withdraws
+            what fell before it goes on (`withdraw`); None: it does not look.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    logs: tuple[str, ...] = Field(min_length=1)
+    labels: tuple[str, ...] = Field(min_length=1)
+    key: tuple[str, ...] = ()
+    at_least: float | None = Field(None, gt=0, lt=1)
+    when_below: Literal["retrain", "withdraw"] | None = None
+
+    @field_validator("logs", "labels", "key", mode="before")
+    @classmethod
+    def _one_place(cls, places: Any) -> Any:
+        return [places] if isinstance(places, str) else places
+
+    @model_validator(mode="after")
+    def _check(self) -> TruthOptions:
+        if self.when_below is not None and self.at_least is None:
+            raise ValueError("when_below needs the accuracy that is expected: give at_least beside it, at_least: 0.85")
+        return self
+
+
 class EvaluationOptions(BaseModel):
     """Thresholds over the eval split; a model that misses one is not blessed, and so not published.
 
@@ -51,6 +106,8 @@ class EvaluationOptions(BaseModel):
             Holds from the second version on.
         slices: groups of columns; metrics are also reported for each combination of their values. A list of columns may
             stand for the whole.
+        replay: logged requests that the model must answer much as the served one does; None for none. ReplayGate's.
+        truth: labels that come later; None for none. Those of `ingraph truth`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,6 +116,8 @@ class EvaluationOptions(BaseModel):
     at_most: dict[Metric, float] = {}
     may_worsen_by: dict[Metric, float] = {}
     slices: tuple[SliceOptions, ...] = ()
+    replay: ReplayOptions | None = None
+    truth: TruthOptions | None = None
 
     @field_validator("slices", mode="before")
     @classmethod

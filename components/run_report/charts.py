@@ -20,7 +20,7 @@ from components.data_gate.splits import value_counts
 from components.drift import ColumnShift
 from components.run_report.dataset import ColumnSummary
 from components.run_report.finished_run import Step
-from components.run_report.statistics import Calibration, MetricEstimate, ThresholdCurve
+from components.run_report.statistics import Calibration, LiveFigure, MetricEstimate, ThresholdCurve
 
 # matplotlib knows no colours of a page: these stand for the variables of templates/style.css and are replaced by them.
 INK, FAINT, PAPER = "#010203", "#040506", "#070809"
@@ -268,6 +268,35 @@ def latency_chart(latency: Mapping[str, Mapping[str, Mapping[str, float]]]) -> s
     axes.tick_params(axis="y", length=0)
     said = "; ".join(f"{name} {median:.2f} and {tail:.2f}" for name, median, tail in rows)
     return svg(figure, f"Milliseconds of a request, median and 99th percentile: {said}")
+
+
+SHOWN_DAYS = 60
+
+
+@page_style
+def live_chart(figures: Sequence[LiveFigure]) -> str:
+    """The accuracy of each day with its 95 % interval, of the newest days; a version's number where it begins."""
+    shown = sorted((one for one in figures if one.day and one.accuracy), key=lambda one: (one.day, one.version))
+    shown = shown[-SHOWN_DAYS:]
+    figure = new_figure(6.4, 2.8)
+    axes = figure.subplots()
+    said, before = [], None
+    for place, one in enumerate(shown):
+        assert one.accuracy is not None
+        axes.plot([place, place], [one.accuracy.low, one.accuracy.high], color=FIRST, linewidth=2)
+        axes.plot([place], [one.accuracy.value], "o", color=FIRST, markersize=5)
+        if one.version != before:
+            axes.axvline(place - 0.5, color=FAINT, linewidth=0.8, linestyle="--")
+            axes.text(place - 0.4, 1.0, f"version {one.version}", va="top", color=INK, size=8)
+        before = one.version
+        said.append(f"{one.day}, version {one.version}: {one.accuracy.value:.3f}")
+    step = max(1, len(shown) // 8)
+    axes.set_xticks(range(0, len(shown), step), [one.day for one in shown[::step]], rotation=30, ha="right")
+    axes.set_ylabel("accuracy")
+    axes.set_ylim(top=1.0)
+    axes.set_xlim(-0.6, max(len(shown) - 0.4, 0.6))
+    axes.grid(axis="y", color=FAINT, linewidth=0.4)
+    return svg(figure, "The accuracy of each day: " + "; ".join(said))
 
 
 _CURVE_COLOURS = {"loss": FIRST, "val_loss": SECOND}

@@ -73,8 +73,8 @@ class FinishedRun:
         run_id: what the run is called.
         config: the config as JSON has it; {} where it is not known.
         artifacts: by role: examples, statistics, schema, anomalies, verdict, span_anomalies, drift, transform_graph,
-            model, baseline_model, evaluation, model_blessing, infra_blessing, pushed_model. Those that the run did not
-            come to are not there.
+            model, baseline_model, evaluation, model_blessing, infra_blessing, replay_blessing, pushed_model. Those that
+            the run did not come to are not there.
         steps: in the order in which they run; () where the report is made inside of the run.
         ended: why the run ended early, in words; "" where it did not.
         served: what is served now, None where nothing is.

@@ -13,7 +13,9 @@ from components.data_gate.verdict import VERDICT_FILE
 from components.drift import measured_drift, read_span_anomalies
 from components.drift_gate import DRIFT_FILE
 from components.evaluator.eval_config import SLICE_BOUNDS_FILE, SliceBound
-from components.evaluator.options import LOWER_IS_BETTER, EvaluationOptions
+from components.evaluator.options import LOWER_IS_BETTER, EvaluationOptions, ReplayOptions
+from components.replay_gate.component import REPLAY_FILE
+from components.replay_gate.replay import Replay, slices_beyond
 from components.run_report.evaluation import SliceMetrics
 from components.run_report.finished_run import FinishedRun, artifact_json
 from components.serving_check.candidate import read_signatures
@@ -161,7 +163,10 @@ def read_gates(run: FinishedRun, evaluation: list[SliceMetrics], serving_check: 
     gates = [_data_gate(run)]
     if run.config.get("data", {}).get("spans"):
         gates += [drift_gate(run), compatibility_gate(run)]
-    return [*gates, _evaluator(run, evaluation), _serving_check(run, serving_check), _pusher(run)]
+    gates += [_evaluator(run, evaluation), _serving_check(run, serving_check)]
+    if (run.config.get("evaluation") or {}).get("replay"):
+        gates.append(_replay_gate(run))
+    return [*gates, _pusher(run)]
 
 
 def _data_gate(run: FinishedRun) -> Gate:
@@ -230,6 +235,40 @@ def _serving_check(run: FinishedRun, report: Mapping[str, Any]) -> Gate:
         f"{report['warmup_requests']} warm-up requests were answered."
     )
     return Gate("ServingCheck", question, "passed", (said,))
+
+
+def _replay_gate(run: FinishedRun) -> Gate:
+    question = "Does the new model answer what was asked as the served one does, but for what may change?"
+    if run.failed_in("ReplayGate"):
+        return Gate("ReplayGate", question, "failed", (run.ended,))
+    content = artifact_json(run, "replay_blessing", REPLAY_FILE)
+    if not content:
+        remark = run.artifacts["replay_blessing"].text("remark") if "replay_blessing" in run.artifacts else ""
+        return Gate("ReplayGate", question, "not needed" if remark else "not reached", (remark,) if remark else ())
+    replay, options = Replay.of_json(content), ReplayOptions.model_validate(run.config["evaluation"]["replay"])
+    whole = replay.whole
+    checks = [
+        Check(
+            f"at most {options.may_flip:.2%} of all rows answered otherwise",
+            f"{whole.changed:,} of {whole.rows:,} rows",
+            whole.rows > 0 and whole.changed <= options.may_flip * whole.rows,
+        )
+    ]
+    checks += [
+        Check(f"likewise of {one.name}", f"{one.changed:,} of {one.rows:,} rows", False)
+        for one in slices_beyond(replay, options.may_flip)
+    ]
+    if options.at_most_slower is not None and replay.latency is not None:
+        ratio, low, high = replay.latency.ratio
+        found = f"{ratio:.2f} times ({low:.2f} to {high:.2f})"
+        checks.append(Check(f"at most {options.at_most_slower:g} times as slow", found, low <= options.at_most_slower))
+    reasons = tuple(run.artifacts["replay_blessing"].text("reason").splitlines())
+    if reasons:
+        return Gate("ReplayGate", question, "failed", reasons, tuple(checks))
+    said = (
+        f"{whole.rows:,} rows of {replay.requests:,} logged requests were answered by both models; no bound is broken."
+    )
+    return Gate("ReplayGate", question, "passed", (said,), tuple(checks))
 
 
 def _pusher(run: FinishedRun) -> Gate:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -15,13 +15,31 @@ from markupsafe import Markup
 
 from components.drift import column_shifts, shift_sentence
 from components.evaluator.eval_config import aligned
-from components.run_report.charts import NAMES, latency_chart, learning_curves_chart, steps_chart
+from components.replay_gate.component import REPLAY_FILE
+from components.replay_gate.replay import Replay
+from components.run_report.charts import (
+    NAMES,
+    calibration_chart,
+    latency_chart,
+    learning_curves_chart,
+    live_chart,
+    steps_chart,
+)
 from components.run_report.dataset import read_data_summary, read_schema, read_statistics
 from components.run_report.evaluation import is_same_model, read_evaluation, read_predictions, read_test_predictions
 from components.run_report.finished_run import FinishedRun, artifact_json
 from components.run_report.gates import Gate, headline, read_gates
 from components.run_report.sections import data_section, model_section
-from components.run_report.statistics import EvalPredictions, Interval, MetricEstimate, metric_estimates, unknown_result
+from components.run_report.statistics import (
+    Calibration,
+    EvalPredictions,
+    Interval,
+    LiveFigure,
+    MetricEstimate,
+    metric_estimates,
+    unknown_result,
+    wilson_interval,
+)
 from components.serving_check.check import REPORT_FILE
 from serving.answers import UnknownRule
 from trainers.artifacts import LEARNING_CURVES_FILE, PROVENANCE_FILE
@@ -38,7 +56,13 @@ def render(template: str, **content: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"interval": _interval, "picture": Markup, "number": _number}
+    environment.filters |= {
+        "interval": _interval,
+        "picture": Markup,
+        "number": _number,
+        "changed_share": lambda one: _interval(wilson_interval(one.changed, one.rows)),
+        "share_of": lambda one, rows: _interval(wilson_interval(one.rows, rows)),
+    }
     return environment.get_template(template).render(**content)
 
 
@@ -85,6 +109,7 @@ def report_page(run: FinishedRun) -> str:
     summary = read_data_summary(run)
     curves = artifact_json(run, "model", LEARNING_CURVES_FILE)
     provenance = artifact_json(run, "model", PROVENANCE_FILE)
+    replayed = artifact_json(run, "replay_blessing", REPLAY_FILE)
     rule = UnknownRule.of(provenance)
     return render(
         "report.html",
@@ -103,9 +128,31 @@ def report_page(run: FinishedRun) -> str:
         evaluation=evaluation,
         same_as_served=_same_as_served(run),
         serving_check=serving_check,
+        replay=Replay.of_json(replayed) if replayed else None,
         latency_picture=latency_chart(latency) if (latency := serving_check.get("latency_ms")) else "",
         provenance=provenance,
         unknown=unknown_result(predictions, rule) if predictions and rule else None,
+    )
+
+
+def truth_page(name: str, served: int, figures: Sequence[LiveFigure], calibrated: Calibration | None) -> str:
+    """A self-contained HTML page: how good a model is in the field, by labels that came later.
+
+    Args:
+        name: of the model.
+        served: its served version.
+        figures: of its versions, their days and slices.
+        calibrated: of the served version; None where its answers hold no probabilities.
+    """
+    return render(
+        "truth.html",
+        name=name,
+        served=served,
+        made_at=datetime.now(UTC).isoformat(sep=" ", timespec="seconds"),
+        figures=figures,
+        picture=live_chart(figures),
+        calibration=calibrated,
+        calibration_picture=calibration_chart(calibrated) if calibrated else "",
     )
 
 

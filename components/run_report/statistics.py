@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 import tensorflow as tf
 from scipy import stats
 
+from components.evaluator.classification import MEASURED, NUMBERS_EACH, slice_statistics, sums_of
+from components.evaluator.classification import interval as metric_interval
 from components.evaluator.eval_config import CLASSES_WITH_CURVES
 from serving.answers import HALF_OF_EVAL, OUT_OF_FOLD, Decision, UnknownRule, calibrates
 from trainers.roc import area_under_roc
@@ -399,3 +401,116 @@ def _percentiles(value: float, resampled: np.ndarray) -> Interval:
         return Interval(float(value), float("nan"), float("nan"))
     low, high = np.percentile(usable, [2.5, 97.5])
     return Interval(float(value), float(low), float(high))
+
+
+@dataclass(frozen=True)
+class LiveFigure:
+    """How good a model was on rows whose labels came later.
+
+    Attributes:
+        version: that answered.
+        day: in UTC, as 2026-01-31; "" for all days.
+        slice: such as "sex = f"; "" for all rows.
+        rows: how many.
+        accuracy: of the labels that were answered.
+        auc: of the rows whose answers hold probabilities; None without both kinds of them. Likewise `ece`, the expected
+            calibration error.
+    """
+
+    version: int
+    day: str
+    slice: str
+    rows: int
+    accuracy: Interval | None
+    auc: Interval | None
+    ece: Interval | None
+
+
+def live_figure(
+    version: int, day: str, slice_name: str, right: np.ndarray, truth: np.ndarray, probabilities: np.ndarray
+) -> LiveFigure:
+    """Work out the figures of rows.
+
+    Args:
+        version: see LiveFigure; likewise `day` and `slice_name`.
+        right: bool [n], whether the label that was answered is the true one.
+        truth: int64 [n], the class; -1 for a label that the model does not know.
+        probabilities: float32 [n, classes]; NaN where the answer holds none.
+    """
+    known = (truth >= 0) & np.isfinite(probabilities).all(axis=1)
+    truth, probabilities = truth[known], probabilities[known]
+    auc = ece = None
+    if len(truth):
+        sums = sums_of(truth, probabilities, np.ones(len(truth)))
+        start = 1 + NUMBERS_EACH * MEASURED.index("ece")
+        error, spread, by_chance = (float(number) for number in slice_statistics(sums)[start : start + NUMBERS_EACH])
+        ece = Interval(error, *metric_interval("ece", error, spread, 0.95, by_chance))
+        classes = probabilities.shape[1]
+        counts = np.bincount(truth, minlength=classes).astype(np.float64)
+        if 2 <= classes <= CLASSES_WITH_CURVES and (counts > 0).all():
+            chosen = [1] if classes == 2 else range(classes)
+            area = float(np.mean([area_under_roc(truth == one, probabilities[:, one])[0] for one in chosen]))
+            auc = Interval(area, *metric_interval("auc", area, 0.0, 0.95, counts))
+    return LiveFigure(version, day, slice_name, len(right), wilson_interval(int(right.sum()), len(right)), auc, ece)
+
+
+def live_calibration(truth: np.ndarray, probabilities: np.ndarray) -> Calibration | None:
+    """That of rows whose answers hold probabilities, see live_figure; None where none does."""
+    known = (truth >= 0) & np.isfinite(probabilities).all(axis=1)
+    if not known.any():
+        return None
+    labels = [str(number) for number in range(probabilities.shape[1])]
+    return calibration(EvalPredictions([], labels, truth[known], probabilities[known]))
+
+
+# A fall is looked for in so many labelled rows, and begun anew with the next ones.
+FALL_ROWS = 500
+FALL_LEVEL = 0.05
+# How late a look spends of that level: (rows / FALL_ROWS) to this power. With 3 nearly as many falls are found as by
+# one look at the end.
+_SPENDING = 3
+
+
+@cache
+def fall_limits(bound: float, rows: int = FALL_ROWS, level: float = FALL_LEVEL) -> tuple[int, ...]:
+    """After each of `rows` rows, from how many wrong ones on the share of right ones is below `bound` with confidence.
+
+    A model whose share is `bound` or above reaches one of these limits with a probability of at most `level`, however
+    often one looks: the binomial distribution of those that have not reached one yet is followed row by row.
+
+    Source: Lan and DeMets, Discrete sequential boundaries for clinical trials, Biometrika 70 (1983); the spending
+        function is that of Kim and DeMets, Biometrika 74 (1987).
+    """
+    going_on = np.zeros(rows + 2)
+    going_on[0] = 1.0
+    spent, limits = 0.0, []
+    for number in range(1, rows + 1):
+        going_on[1:] = going_on[1:] * bound + going_on[:-1] * (1 - bound)
+        going_on[0] *= bound
+        allowed = level * (number / rows) ** _SPENDING - spent
+        reached = going_on[::-1].cumsum()[::-1]  # the probability of so many wrong ones, or more
+        limit = int(np.searchsorted(-reached, -allowed))
+        limits.append(limit)
+        spent += float(reached[limit]) if limit < len(reached) else 0.0
+        going_on[limit:] = 0.0
+    return tuple(limits)
+
+
+def find_fall(right: np.ndarray, bound: float) -> int | None:
+    """After how many of the rows their share of right ones was known to be below `bound`; None where it is not.
+
+    Rows come in blocks of FALL_ROWS, each of which raises a false alarm in at most FALL_LEVEL of cases; the last block
+    that is full and the one that is under way count.
+
+    Args:
+        right: bool [n], in the order in which their labels came.
+        bound: between 0 and 1.
+    """
+    limits = np.array(fall_limits(bound))
+    first = max(len(right) // FALL_ROWS - 1, 0) * FALL_ROWS
+    for start in range(first, len(right), FALL_ROWS):
+        wrong = (~right[start : start + FALL_ROWS]).cumsum()
+        beyond = np.flatnonzero(wrong >= limits[: len(wrong)])
+        if len(beyond):
+            return start + int(beyond[0]) + 1
+    return None

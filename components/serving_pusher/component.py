@@ -105,6 +105,11 @@ def _not_blessed(inputs: Artifacts) -> str:
         blessing = artifact_utils.get_single_instance(inputs["infra_blessing"])
         if not model_utils.is_infra_validated(blessing):
             return f"not published: the serving check failed: {blessing.get_string_custom_property('reason')}"
+    if inputs.get("replay_blessing"):
+        blessing = artifact_utils.get_single_instance(inputs["replay_blessing"])
+        if not model_utils.is_model_blessed(blessing):
+            reason = blessing.get_string_custom_property("reason")
+            return f"not published: it answers logged requests too differently: {reason}"
     return ""
 
 
@@ -164,6 +169,7 @@ class ServingPusherSpec(ComponentSpec):
         "model": ChannelParameter(type=standard_artifacts.Model),
         "model_blessing": ChannelParameter(type=standard_artifacts.ModelBlessing, optional=True),
         "infra_blessing": ChannelParameter(type=standard_artifacts.InfraBlessing, optional=True),
+        "replay_blessing": ChannelParameter(type=standard_artifacts.ModelBlessing, optional=True),
         "evaluation": ChannelParameter(type=standard_artifacts.ModelEvaluation, optional=True),
     }
     OUTPUTS = {"pushed_model": ChannelParameter(type=standard_artifacts.PushedModel)}
@@ -181,6 +187,7 @@ class ServingPusher(base_component.BaseComponent):
         model_name: what the model is called where it is served.
         model_blessing: the Evaluator's; nothing is published where it did not bless.
         infra_blessing: ServingCheck's; likewise, and the model with the warm-up requests in it is what is published.
+        replay_blessing: ReplayGate's; likewise.
         evaluation: the Evaluator's metrics, for the provenance.
         data_spans: name -> fingerprint of the spans that the data came in, if they did, for the provenance.
     """
@@ -196,6 +203,7 @@ class ServingPusher(base_component.BaseComponent):
         model_name: str,
         model_blessing: types.BaseChannel | None = None,
         infra_blessing: types.BaseChannel | None = None,
+        replay_blessing: types.BaseChannel | None = None,
         evaluation: types.BaseChannel | None = None,
         data_spans: Mapping[str, str] | None = None,
     ) -> None:
@@ -204,6 +212,7 @@ class ServingPusher(base_component.BaseComponent):
                 model=model,
                 model_blessing=model_blessing,
                 infra_blessing=infra_blessing,
+                replay_blessing=replay_blessing,
                 evaluation=evaluation,
                 base_path=base_path,
                 run_id=run_id,

@@ -32,7 +32,8 @@ def config_options(
 @click.command(
     epilog="""Exit status: 0 a version was published, or the published one is already of this run; 2 the config or the
     data cannot be used; 3 the data contradicts its schema; 4 a metric missed its threshold; 5 the model does not serve
-    what was trained; 6 the model base path did not take it; 1 anything unexpected."""
+    what was trained; 12 it answers logged requests too differently; 6 the model base path did not take it; 1 anything
+    unexpected."""
 )
 @config_options("Override a key: trainer.epochs=10.")
 @click.option("--convert", is_flag=True, help="Make JPEGs of HEIC, WebP, AVIF and TIFF photos beside them, once.")
@@ -61,14 +62,16 @@ def run(config: str, overrides: tuple[str, ...], workdir: str, convert: bool) ->
 @click.command(
     epilog="""Exit status: 0 a version was published; 8 there are no new data, and nothing ran; 9 another process runs
     the same pipeline; 3 the data contradicts its schema, or drifted; 10 clients of the served model could not use the
-    new one; 2 the config or the data cannot be used; 4 a metric missed its threshold; 5 the model does not serve what
-    was trained; 6 the model base path did not take it; 1 anything unexpected."""
+    new one; 12 it answers logged requests too differently; 2 the config or the data cannot be used; 4 a metric missed
+    its threshold; 5 the model does not serve what was trained; 6 the model base path did not take it; 1 anything
+    unexpected."""
 )
 @config_options("Override a key: data.spans.window=14.")
 def retrain(config: str, overrides: tuple[str, ...], workdir: str) -> None:
     """Train on the newest spans, check and publish, if data came since the last published version.
 
-    CONFIG is a YAML file with data.spans. What is served stays as it is unless every gate lets the new model pass.
+    CONFIG is a YAML file with data.spans. What is served stays as it is unless every gate lets the new model pass. With
+    evaluation.truth.when_below, it first looks how good the served model was in the field.
 
     \b
     ingraph retrain sales.yaml
@@ -79,7 +82,15 @@ def retrain(config: str, overrides: tuple[str, ...], workdir: str) -> None:
     from pipeline.run import retrain as retrain_config
 
     try:
-        status = retrain_config(load_config(config, overrides), workdir)
+        loaded = load_config(config, overrides)
+        if loaded.evaluation.truth is not None and loaded.evaluation.truth.when_below is not None:
+            from pipeline.scoring.truth import retrains
+
+            wanted, said = retrains(loaded, workdir)
+            click.echo(f"truth: {said}")
+            if not wanted:
+                sys.exit(ExitStatus.NO_NEW_DATA)
+        status = retrain_config(loaded, workdir)
     except BrokenInput as error:
         click.echo(str(error), err=True)
         sys.exit(ExitStatus.BROKEN_INPUT)

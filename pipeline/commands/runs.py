@@ -145,7 +145,7 @@ def _print_table(past: Sequence[PastRun]) -> None:
     from rich.text import Text
 
     from components.errors import printable
-    from pipeline.history import display_path
+    from pipeline.screen import display_path
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("pipeline", "run", "verdict", "version", "metrics", "report"):

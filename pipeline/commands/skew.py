@@ -17,8 +17,6 @@ from serving.loading import garbage_collection_paused
 if TYPE_CHECKING:
     from pipeline.skew.compare import SkewCheck
 
-SHOWN_PLACES = 3
-
 
 @click.command(
     epilog="""Exit status: 0 no column is skewed; 3 one is; 2 there are too few requests to tell, no requests to this
@@ -109,22 +107,10 @@ def _times(check: SkewCheck) -> str:
 
 def _left_out(check: SkewCheck) -> list[str]:
     logged = check.logged
-    found = []
-    if logged.damaged:
-        found.append(f"{_counted(len(logged.damaged), 'damaged record')}: {_places(logged.damaged)}")
-    if logged.unfinished:
-        found.append(f"the last record of {_places(logged.unfinished)}, which is cut off, or still being written")
-    if logged.other_models:
-        others = _counted(logged.other_models.total(), "request")
-        found.append(f"{others} to other models: {', '.join(logged.other_models)}")
+    found = logged.passed_over()
     if logged.other_inputs:
         found.append(
             f"{_counted(logged.other_inputs.total(), 'request')} without an input of the training data, to the "
             f"signatures {', '.join(logged.other_inputs)}"
         )
     return found
-
-
-def _places(places: list[str]) -> str:
-    more = f" and {len(places) - SHOWN_PLACES:,} more" if len(places) > SHOWN_PLACES else ""
-    return ", ".join(places[:SHOWN_PLACES]) + more

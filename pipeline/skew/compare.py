@@ -21,6 +21,7 @@ from tfx.types import standard_artifacts
 from components.data_gate.splits import column_name, present_count
 from components.drift import ColumnShift, measured_drift, presence_shift, shift_by_chance
 from components.errors import BrokenInput
+from components.request_logs import Columns, LoggedRequests, Value, find_logs
 from components.run_report.dataset import ColumnSummary, column_summaries, read_statistics
 from components.run_report.finished_run import RunArtifact
 from pipeline.dag import distribution_comparators
@@ -29,12 +30,9 @@ from pipeline.options import RunConfig
 from pipeline.run import model_base_path
 from pipeline.runners.beam_speedups import apply_beam_speedups
 from pipeline.runners.local import BEAM_PIPELINE_ARGS, LocalRunner
-from pipeline.scoring.inputs import find_files
-from pipeline.skew.requests import Columns, LoggedRequests, Value
 from pipeline.spans import unignored_columns
 from pipeline.tasks import TASKS
 from serving.model_store import ModelStoreError, ModelVersion, served_version
-from serving.server.request_log import SUFFIX
 from serving.signatures.common import is_missing
 
 
@@ -387,13 +385,13 @@ def check_skew(config: RunConfig, workdir: str, logs: Sequence[str]) -> SkewChec
     Args:
         config: of the model.
         workdir: what relative `runs` and `models` of the config are relative to.
-        logs: files of PredictionLogs, see pipeline.scoring.inputs.find_files.
+        logs: files of PredictionLogs, see components.table_file.find_files.
 
     Raises:
         BrokenInput: there is nothing published, no log, or no request to this model in them; or the bounds do not fit
             the columns.
     """
-    files = [file for place in logs for file in find_files(place, (SUFFIX, f"{SUFFIX}.gz"))]
+    files = find_logs(logs)
     run = find_training_run(config, workdir)
     training = read_statistics(run.statistics)[TRAINING]
     compared = comparison(config, training)

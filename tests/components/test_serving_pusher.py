@@ -167,6 +167,7 @@ def test_a_withdrawn_model_is_not_published_until_it_is_restored(trained, push, 
     [
         ("model_blessing", standard_artifacts.ModelBlessing, "the Evaluator did not bless the model: auc is 0.5"),
         ("infra_blessing", standard_artifacts.InfraBlessing, "the serving check failed: auc is 0.5"),
+        ("replay_blessing", standard_artifacts.ModelBlessing, "it answers logged requests too differently: auc is 0.5"),
     ],
 )
 def test_a_model_that_is_not_blessed_is_not_published(trained, push, blessing, base_path, name, artifact_type, said):

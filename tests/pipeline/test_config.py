@@ -243,6 +243,19 @@ def test_names_with_dashes_are_refused():
         BeamOptions(options={"--project": "p"})
 
 
+def test_request_logs_and_late_labels_are_relative_to_the_config(config_path):
+    folder = str(Path(config_path).resolve().parent)
+    loaded = load_config(
+        config_path,
+        ["evaluation.replay.logs=logs/heart-*", "evaluation.truth={logs: [/l, gs://b/l], labels: late.csv, key: id}"],
+    )
+    assert loaded.evaluation.replay.logs == (f"{folder}/logs/heart-*",)
+    assert loaded.evaluation.truth.logs == ("/l", "gs://b/l")
+    assert (loaded.evaluation.truth.labels, loaded.evaluation.truth.key) == ((f"{folder}/late.csv",), ("id",))
+    with pytest.raises(BrokenInput, match="when_below needs the accuracy that is expected: give at_least"):
+        load_config(config_path, ["evaluation.truth={logs: l, labels: l, when_below: retrain}"])
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [

@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 from tensorflow_metadata.proto.v0 import statistics_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
+from components.request_logs import Damage, LoggedRequests, read_records, request_columns
 from pipeline import demo_data
 from pipeline.cli import main
 from pipeline.config import load_config
@@ -28,7 +29,6 @@ from pipeline.skew.compare import (
     comparison,
     write_examples,
 )
-from pipeline.skew.requests import Damage, LoggedRequests, read_records, request_columns
 from serving.client.grpc import GrpcClient
 from serving.client.rest import RestClient
 from serving.client.table_columns import table_columns

@@ -325,6 +325,8 @@ def test_the_component_makes_the_same_page_from_its_inputs(heart_run: HeartRun, 
     recorded = read_recorded_run(open_metadata_store(str(folder / "metadata.sqlite")), id_).artifacts
     inputs = {}
     for role, channel in RunReportSpec.INPUTS.items():
+        if role == "replay_blessing":  # the config has no request logs
+            continue
         artifact = channel.type()
         artifact.uri = recorded[role].uri
         if "split_names" in recorded[role].properties:

@@ -64,6 +64,18 @@ def test_what_looks_at_the_model_base_path_is_never_cached(tmp_path):
     )
 
 
+def test_requests_are_replayed_where_logs_are_configured_before_anything_is_published(tmp_path):
+    tasks = spec_of(compiled("heart", tmp_path).job).root.dag.tasks
+    assert "ReplayGate" not in tasks
+    replay = "evaluation.replay={logs: 'gs://bucket/logs/heart-*', may_flip: 0.01}"
+    tasks = spec_of(compiled("heart", tmp_path, replay).job).root.dag.tasks
+    assert set(tasks["ReplayGate"].dependent_tasks) == {"Trainer", "Baseline", "Evaluator", "ServingCheck"}
+    assert not tasks["ReplayGate"].caching_options.enable_cache
+    assert "ReplayGate" in tasks["ServingPusher"].dependent_tasks
+    options = tasks["ReplayGate"].inputs.parameters["options"].runtime_value.constant.string_value
+    assert '"logs":["gs://bucket/logs/heart-*"],"may_flip":0.01' in options
+
+
 def test_data_and_schema_of_this_machine_are_staged_under_names_of_their_content(tmp_path):
     pipeline = compiled("heart", tmp_path)
     data, schema = pipeline.staged
