@@ -15,11 +15,12 @@ from markupsafe import Markup
 
 from components.drift import column_shifts, shift_sentence
 from components.evaluator.eval_config import aligned
-from components.run_report.charts import NAMES, latency_chart, learning_curves_chart, steps_chart
+from components.run_report.charts import NAMES, importance_chart, latency_chart, learning_curves_chart, steps_chart
 from components.run_report.dataset import read_data_summary, read_schema, read_statistics
 from components.run_report.evaluation import is_same_model, read_evaluation, read_predictions, read_test_predictions
 from components.run_report.finished_run import FinishedRun, artifact_json
 from components.run_report.gates import Gate, headline, read_gates
+from components.run_report.reasons import explained_run
 from components.run_report.sections import data_section, model_section
 from components.run_report.statistics import EvalPredictions, Interval, MetricEstimate, metric_estimates, unknown_result
 from components.serving_check.check import REPORT_FILE
@@ -86,6 +87,8 @@ def report_page(run: FinishedRun) -> str:
     curves = artifact_json(run, "model", LEARNING_CURVES_FILE)
     provenance = artifact_json(run, "model", PROVENANCE_FILE)
     rule = UnknownRule.of(provenance)
+    model = model_section(run, predictions, evaluation) if predictions else None
+    explained = explained_run(run, model.mistakes if model else [])
     return render(
         "report.html",
         run=run,
@@ -97,7 +100,9 @@ def report_page(run: FinishedRun) -> str:
         curves=curves,
         curve_names=NAMES,
         curves_picture=learning_curves_chart(curves) if curves.get("loss") else "",
-        model=model_section(run, predictions, evaluation) if predictions else None,
+        model=model,
+        explained=explained,
+        importance_picture=importance_chart(explained.importance.parts) if explained and explained.importance else "",
         tested=metric_estimates(tested) if tested else [],
         tested_examples=len(tested.ids) if tested else 0,
         evaluation=evaluation,
