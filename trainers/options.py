@@ -200,7 +200,7 @@ class ServingOptions(BaseModel):
     def _explain(cls, value: Any) -> Any:
         if isinstance(value, bool):
             return {} if value else None
-        if value is not None and not isinstance(value, dict | ExplainOptions):
+        if value is not None and not isinstance(value, dict | BaseModel):
             raise ValueError("expected true, false or {samples: 64}")
         return value
 
