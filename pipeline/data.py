@@ -281,7 +281,7 @@ class RawData:
         findings: what is in it, for a person.
         fingerprint: of photos, see components.image_example_gen.image_files, and of rows of BigQuery; "" for files of
             rows, which TFX looks at.
-        kinds: column of a table -> its kind, where the config does not say it, see table_example_gen.column_defaults.
+        kinds: column of a table -> its kind, where the config does not say it, see table_example_gen.facts.
         warnings: what a person should know, in sentences.
         files: those of rows.
     """

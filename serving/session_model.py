@@ -216,10 +216,21 @@ class _Walk:
                     called.add(value.func.name)
                 case "list":
                     called |= {function.name for function in value.list.func}
-        direct = node.op in ("PartitionedCall", "StatefulPartitionedCall")
-        arguments = frozenset(at for at, is_given in enumerate(given) if is_given) if direct else frozenset()
+        arguments = frozenset(at for at, is_given in enumerate(given) if is_given)
         for name in called & self._functions.keys():
-            self._function_runs(name, arguments)
+            self._function_runs(name, self._passed_on(node, arguments))
+
+    def _passed_on(self, node: Any, given: frozenset[int]) -> frozenset[int]:
+        """Which arguments of the functions that a node calls are its given ones, whenever it calls them."""
+        match node.op:
+            case "PartitionedCall" | "StatefulPartitionedCall":
+                return given
+            case "If" | "StatelessIf":
+                return frozenset(at - 1 for at in given if at)  # the first one is the condition
+            case "While" | "StatelessWhile":
+                body = self._functions.get(node.attr["body"].func.name)
+                return frozenset() if body is None else given & _kept_arguments(body)
+        return frozenset()
 
     def _function_runs(self, name: str, given: frozenset[int]) -> None:
         if (name, given) in self._walked or name not in self._functions:
@@ -232,6 +243,21 @@ class _Walk:
         if "api_implements" in function.attr:
             for other in self._alike[function.attr["api_implements"].s]:
                 self._function_runs(other, frozenset())
+
+
+def _kept_arguments(function: Any) -> set[int]:
+    """The arguments that a function gives back in their own places."""
+    identities = {node.name: node.input[0] for node in function.node_def if node.op == "Identity"}
+    kept = set()
+    for at, (argument, output) in enumerate(
+        zip(function.signature.input_arg, function.signature.output_arg, strict=False)
+    ):
+        source = function.ret[output.name]
+        while source != argument.name and _node_of(source) in identities:
+            source = identities[_node_of(source)]
+        if source == argument.name:
+            kept.add(at)
+    return kept
 
 
 def _shared_name(handle: Any) -> str:

@@ -167,6 +167,18 @@ class UnknownOptions(BaseModel):
             )
 
 
+class ExplainOptions(BaseModel):
+    """How the signature `explain` comes to its contributions, see serving/signatures/explain.py.
+
+    Attributes:
+        samples: how many orders of the parts are drawn, each with its reverse; None for the default of the task.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    samples: int | None = Field(None, ge=2, le=1024, multiple_of=2)
+
+
 class ServingOptions(BaseModel):
     """What the exported model answers.
 
@@ -174,12 +186,31 @@ class ServingOptions(BaseModel):
         decision: from which probability on it answers the positive label; None for the most probable label. Of tables
             alone.
         unknown: when it answers a label of its own, whatever was decided before; None for never.
+        explain: of the signature `explain`, `true` for the defaults; None for no such signature.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     decision: DecisionOptions | None = None
     unknown: UnknownOptions | None = None
+    explain: ExplainOptions | None = None
+
+    @field_validator("explain", mode="before")
+    @classmethod
+    def _explain(cls, value: Any) -> Any:
+        if isinstance(value, bool):
+            return {} if value else None
+        if value is not None and not isinstance(value, dict | BaseModel):
+            raise ValueError("expected true, false or {samples: 64}")
+        return value
+
+    def explain_samples(self, default: int) -> int | None:
+        """How many orders `explain` draws; None for no such signature.
+
+        Args:
+            default: of the task.
+        """
+        return None if self.explain is None else self.explain.samples or default
 
     def check(self, label: LabelOptions, decides: bool, learns: bool) -> None:
         """Check them against the rest of a config.

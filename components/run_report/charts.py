@@ -343,6 +343,21 @@ def shift_chart(shifts: Sequence[ColumnShift], title: str) -> str:
     return svg(figure, f"{title}: {said}")
 
 
+@page_style
+def importance_chart(parts: Sequence[tuple[str, float]]) -> str:
+    """A bar for each column up to its mean contribution, in percentage points; of many columns the first ones."""
+    shown = parts[:SHOWN_COLUMNS]
+    figure = new_figure(6.4, 0.6 + 0.26 * len(shown))
+    axes = figure.subplots()
+    axes.barh(range(len(shown)), [100 * value for _, value in shown], 0.5, color=FIRST)
+    axes.set_yticks(range(len(shown)), [name for name, _ in shown])
+    axes.invert_yaxis()
+    axes.set_xlabel("mean contribution, either way, in percentage points")
+    axes.grid(axis="x", color=FAINT, linewidth=0.4)
+    axes.tick_params(axis="y", length=0)
+    return svg(figure, "Mean contributions: " + "; ".join(f"{name} {100 * value:.2f}" for name, value in shown))
+
+
 _STATE_COLOURS = {"done": FIRST, "unchanged": FAINT, "failed": BAD, "not reached": IDLE}
 _BOX = (1.0, 0.5)
 

@@ -20,6 +20,7 @@ from components.replay_gate.replay import Replay
 from components.run_report.charts import (
     NAMES,
     calibration_chart,
+    importance_chart,
     latency_chart,
     learning_curves_chart,
     live_chart,
@@ -29,6 +30,7 @@ from components.run_report.dataset import read_data_summary, read_schema, read_s
 from components.run_report.evaluation import is_same_model, read_evaluation, read_predictions, read_test_predictions
 from components.run_report.finished_run import FinishedRun, artifact_json
 from components.run_report.gates import Gate, headline, read_gates
+from components.run_report.reasons import explained_run
 from components.run_report.sections import data_section, model_section
 from components.run_report.statistics import (
     Calibration,
@@ -111,6 +113,8 @@ def report_page(run: FinishedRun) -> str:
     provenance = artifact_json(run, "model", PROVENANCE_FILE)
     replayed = artifact_json(run, "replay_blessing", REPLAY_FILE)
     rule = UnknownRule.of(provenance)
+    model = model_section(run, predictions, evaluation) if predictions else None
+    explained = explained_run(run, model.mistakes if model else [])
     return render(
         "report.html",
         run=run,
@@ -122,7 +126,9 @@ def report_page(run: FinishedRun) -> str:
         curves=curves,
         curve_names=NAMES,
         curves_picture=learning_curves_chart(curves) if curves.get("loss") else "",
-        model=model_section(run, predictions, evaluation) if predictions else None,
+        model=model,
+        explained=explained,
+        importance_picture=importance_chart(explained.importance.parts) if explained and explained.importance else "",
         tested=metric_estimates(tested) if tested else [],
         tested_examples=len(tested.ids) if tested else 0,
         evaluation=evaluation,

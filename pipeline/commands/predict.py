@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from serving.client.rest import RestClient
 
 ROWS_PER_REQUEST = 64
+EXPLAINED_PER_REQUEST = 4  # each takes as long as a thousand others
 # What is taken from a directory; of photos those too that no model reads, so that each has an answer or a reason.
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", *UNREAD_EXTENSIONS)
 TEXT_SUFFIXES = (".txt", ".csv")
@@ -58,6 +59,9 @@ class Rows:
     show_default=True,
     help="serving_default answers with a label, classify with all labels and their probabilities.",
 )
+@click.option(
+    "--explain", is_flag=True, help="Say why: what each column, word or region adds to the probability of the label."
+)
 @click.option("--label", help="The version that has this label, such as stable or canary.  [default: the newest]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per row.")
 def predict(
@@ -67,6 +71,7 @@ def predict(
     host: str,
     port: int | None,
     signature: str,
+    explain: bool,
     label: str | None,
     as_json: bool,
 ) -> None:
@@ -80,6 +85,7 @@ def predict(
     ingraph predict heart age=63 sex=1 cp=1 …
     ingraph predict heart patients.csv --grpc
     ingraph predict flowers rose.jpg holiday/ --signature classify
+    ingraph predict heart patients.csv --explain
 
     Exit status: 0 when every row was answered, 2 when not: the column `error` says why.
     """
@@ -87,6 +93,9 @@ def predict(
     from serving.client.grpc import GrpcClient
     from serving.client.rest import RestClient
 
+    if explain and signature not in (SERVING_DEFAULT, EXPLAIN):
+        raise click.UsageError(f"--explain asks the signature explain; leave --signature {signature} out")
+    signature = EXPLAIN if explain else signature
     client: RestClient | GrpcClient
     client = RestClient(host, port or 8501) if rest else GrpcClient(host, port or 8500)
     with client:
@@ -95,7 +104,7 @@ def predict(
             taken = _signature(metadata, signature).inputs
             rows = _read(_files(inputs, taken), taken)
             answers = []
-            for part in _with_progress(rows):
+            for part in _with_progress(rows, EXPLAINED_PER_REQUEST if explain else ROWS_PER_REQUEST):
                 found = _rows(client.predict(name, part.columns, signature, label=label), part)
                 unanswered = [row for row, answer in enumerate(found) if answer.get(LABEL_OUTPUT) == ""]
                 if unanswered and _gives_reasons(metadata):
@@ -119,6 +128,7 @@ def predict(
 
 # serving_default answers with a label alone, "" where there is none; classify says why.
 LABEL_OUTPUT, ERROR_OUTPUT, CLASSIFY = "output_0", "error", "classify"
+SERVING_DEFAULT, EXPLAIN = "serving_default", "explain"
 
 
 def _gives_reasons(metadata: ModelMetadata) -> bool:
@@ -147,7 +157,10 @@ def _with_format(answer: dict[str, Any], part: Rows, row: int) -> dict[str, Any]
 def _signature(metadata: ModelMetadata, signature: str) -> Signature:
     if signature not in metadata.signatures:
         known = ", ".join(sorted(metadata.signatures))
-        raise ValueError(f"{metadata.name} version {metadata.version} has no signature {signature!r}; it has {known}")
+        advice = "; a run with serving.explain: true exports it" if signature == EXPLAIN else ""
+        raise ValueError(
+            f"{metadata.name} version {metadata.version} has no signature {signature!r}; it has {known}{advice}"
+        )
     return metadata.signatures[signature]
 
 
@@ -278,9 +291,9 @@ def _source(text: str) -> str:
     return "standard input" if text == "-" else text
 
 
-def _parts(rows: Rows) -> Iterator[Rows]:
-    for start in range(0, len(rows.names), ROWS_PER_REQUEST):
-        part = slice(start, start + ROWS_PER_REQUEST)
+def _parts(rows: Rows, at_once: int) -> Iterator[Rows]:
+    for start in range(0, len(rows.names), at_once):
+        part = slice(start, start + at_once)
         # Photos are read when their turn comes: a directory of them need not fit into memory.
         columns = {column: [_read_file(value) for value in values[part]] for column, values in rows.columns.items()}
         yield Rows(rows.names[part], columns)
@@ -295,16 +308,16 @@ def _read_file(value: Any) -> Any:
         raise ValueError(f"{value} cannot be read: {error.strerror}") from error
 
 
-def _with_progress(rows: Rows) -> Iterator[Rows]:
+def _with_progress(rows: Rows, at_once: int) -> Iterator[Rows]:
     """The parts of the rows, with a bar on the terminal where there are several."""
     from rich.console import Console
     from rich.progress import Progress
 
     console = Console(stderr=True)
-    hidden = len(rows.names) <= ROWS_PER_REQUEST or not console.is_terminal
+    hidden = len(rows.names) <= at_once or not console.is_terminal
     with Progress(console=console, transient=True, disable=hidden) as progress:
         task = progress.add_task("rows", total=len(rows.names))
-        for part in _parts(rows):
+        for part in _parts(rows, at_once):
             yield part
             progress.advance(task, len(part.names))
 
@@ -348,11 +361,29 @@ def _print_table(answers: Sequence[Mapping[str, Any]]) -> None:
     Console().print(table)
 
 
+SHOWN_REASONS = 5
+
+
+def _reasons(contributions: Sequence[Any], parts: Sequence[str] | None) -> list[str]:
+    """What added or took most, the largest first: columns, words, or regions of a photo."""
+    if parts is None:
+        places = [(row, column) for row, line in enumerate(contributions, 1) for column in range(1, len(line) + 1)]
+        parts = [f"region {row}/{column}" for row, column in places]
+        contributions = [value for line in contributions for value in line]
+    found = sorted(zip(parts, contributions, strict=True), key=lambda one: -abs(one[1]))[:SHOWN_REASONS]
+    return [f"{part} {value:+.3f}" for part, value in found if value]
+
+
 def _table_row(answer: Mapping[str, Any]) -> dict[str, str]:
     cells = {name: value for name, value in answer.items() if name != "input"}
     if "labels" in cells and "probabilities" in cells:
         pairs = list(zip(cells["labels"], cells.pop("probabilities"), strict=False))[:TABLE_LABELS]
         cells["labels"] = ", ".join(f"{label} {probability:.3f}" for label, probability in pairs)
+    if "contributions" in cells and "base" in cells:
+        reasons = _reasons(cells.pop("contributions"), cells.pop("parts", None))
+        label, probability, base = cells.pop("label"), cells.pop("probability"), cells.pop("base")
+        answered = {"label": f"{label} {probability:.3f}", "base": f"{base:.3f}", "because": ", ".join(reasons)}
+        cells = cells if cells.get(ERROR_OUTPUT) else {**answered, **cells}
     return {
         name: value if isinstance(value, str) else json.dumps(value, default=_bytes_to_json)
         for name, value in cells.items()

@@ -1,3 +1,3 @@
 """The signatures each task exports."""
 
-__all__ = ["common", "forests", "image", "tabular", "text"]
+__all__ = ["common", "explain", "forests", "image", "tabular", "text"]

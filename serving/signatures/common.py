@@ -83,14 +83,18 @@ class Labels(tf.Module):
         Args:
             probabilities: float32 [batch, classes].
         """
-        chosen = self._chosen(probabilities)
+        chosen = self.chosen(probabilities)
         label = self._table.lookup(chosen)
         if self._unknown is None:
             return label
         return tf.where(self._unknown.replaces(probabilities, chosen), self._unknown.label, label)
 
-    def _chosen(self, probabilities: tf.Tensor) -> tf.Tensor:
-        """int64 [batch]."""
+    def chosen(self, probabilities: tf.Tensor) -> tf.Tensor:
+        """int64 [batch]: the number of the label that is answered, where that is not the one for unknown.
+
+        Args:
+            probabilities: float32 [batch, classes].
+        """
         if self._decision is None:
             return tf.argmax(probabilities, axis=-1)
         number, threshold = self._decision

@@ -18,6 +18,7 @@ from serving.signatures.common import (
     parse_examples,
     raw_feature,
 )
+from serving.signatures.explain import EXPLAIN, explained_photos
 
 Function = Callable[..., tuple[tf.Tensor, ...]]
 
@@ -139,6 +140,7 @@ def served_model(
     raw_feature_spec: FeatureSpec,
     label_column: str,
     classes: int,
+    explain: int | None = None,
 ) -> ServedModel:
     """Assemble what is exported; a photo that cannot be used has the label "" and the probability 0 everywhere.
 
@@ -149,6 +151,7 @@ def served_model(
         raw_feature_spec: the raw features as the schema has them, the label included.
         label_column: the raw feature that holds the label.
         classes: how many labels there are.
+        explain: how many orders of the regions the signature `explain` draws; None for no such signature.
     """
     served_features = {IMAGE: raw_feature_spec[IMAGE]}
     learned_features = {name: raw_feature_spec[name] for name in (IMAGE, label_column) if name in raw_feature_spec}
@@ -186,12 +189,22 @@ def served_model(
     def transform_features(examples: tf.Tensor) -> dict[str, tf.Tensor]:
         return dict(transform(parse_examples(examples, learned_features)))
 
+    def explained(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        assert explain is not None
+        features = transform(as_raw_features(image_bytes))
+
+        def predicted(pixels: tf.Tensor) -> tf.Tensor:
+            return predict({IMAGE: pixels})
+
+        return explained_photos(features[IMAGE], features[ERROR], predicted, labels, explain)
+
     return ServedModel(
         signatures={
             SERVING_DEFAULT: (serving_default, text_or_bytes),
             CLASSIFY: (classify, only_bytes),
             SERVE_EXAMPLES: (serve_examples, examples_input),
             TRANSFORM_FEATURES: (transform_features, examples_input),
+            **({} if explain is None else {EXPLAIN: (explained, only_bytes)}),
         },
         resources={"transform": transform, "labels": labels},
     )

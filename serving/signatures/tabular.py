@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping
 
+import numpy as np
 import tensorflow as tf
 
+from serving.missing_values import missing_value
 from serving.signatures.common import (
     CLASSIFY,
     SERVE_EXAMPLES,
@@ -19,6 +22,7 @@ from serving.signatures.common import (
     parse_examples,
     raw_feature,
 )
+from serving.signatures.explain import EXPLAIN, explained_table
 
 
 def raw_list(
@@ -40,6 +44,20 @@ def raw_list(
     return tf.SparseTensor(present, tf.gather_nd(rows, present), tf.shape(rows, tf.int64))
 
 
+def dense_rows(feature: tf.Tensor | tf.SparseTensor, spec: tf.io.FixedLenFeature | tf.io.VarLenFeature) -> tf.Tensor:
+    """[batch, values]: a raw feature, missing values fill rows up."""
+    if isinstance(feature, tf.SparseTensor):
+        return tf.sparse.to_dense(feature, missing_value(feature.dtype.name))
+    return tf.reshape(feature, [-1, math.prod(spec.shape)])
+
+
+def _of_dense_rows(values: tf.Tensor, spec: tf.io.FixedLenFeature | tf.io.VarLenFeature) -> tf.Tensor | tf.SparseTensor:
+    """What dense_rows is made of."""
+    return (
+        tf.reshape(values, [-1, *spec.shape]) if isinstance(spec, tf.io.FixedLenFeature) else raw_list(values, spec, "")
+    )
+
+
 def served_model(
     transform: Callable[[Features], dict[str, tf.Tensor]],
     predict: Callable[[Features], tf.Tensor],
@@ -49,6 +67,7 @@ def served_model(
     classes: int,
     list_separators: Mapping[str, str] = {},
     ignored: Collection[str] = (),
+    explain: tuple[int, Mapping[str, np.ndarray]] | None = None,
 ) -> ServedModel:
     """Assemble what is exported.
 
@@ -62,6 +81,8 @@ def served_model(
         list_separators: column -> what separates its values, of those that hold several in a row. They are taken as
             [batch] and as [batch, n], where missing values fill rows up.
         ignored: columns of which `transform` makes nothing: no signature asks for them.
+        explain: how many orders of the columns the signature `explain` draws, and its background: each column of some
+            rows, [rows, values], as dense_rows has it; None for no such signature.
     """
     columns = {name: spec for name, spec in raw_feature_spec.items() if name != label_column and name not in ignored}
     column_inputs = {name: tf.TensorSpec(None, spec.dtype, name=name) for name, spec in columns.items()}
@@ -90,12 +111,24 @@ def served_model(
     def transform_features(examples: tf.Tensor) -> dict[str, tf.Tensor]:
         return dict(transform(parse_examples(examples, raw_feature_spec)))
 
+    def explained(**values: tf.Tensor) -> dict[str, tf.Tensor]:
+        assert explain is not None
+        samples, background = explain
+        rows = {name: dense_rows(raw_column(name, values[name]), spec) for name, spec in columns.items()}
+        missing = {name: missing_value(spec.dtype.name) for name, spec in columns.items()}
+
+        def predicted(mixed: Mapping[str, tf.Tensor]) -> tf.Tensor:
+            return predict(transform({name: _of_dense_rows(mixed[name], spec) for name, spec in columns.items()}))
+
+        return explained_table(rows, background, predicted, labels, samples, missing)
+
     return ServedModel(
         signatures={
             SERVING_DEFAULT: (serving_default, column_inputs),
             CLASSIFY: (classify, column_inputs),
             SERVE_EXAMPLES: (serve_examples, examples_input),
             TRANSFORM_FEATURES: (transform_features, examples_input),
+            **({} if explain is None else {EXPLAIN: (explained, column_inputs)}),
         },
         resources={"transform": transform, "labels": labels},
     )

@@ -19,6 +19,7 @@ from serving.signatures.common import (
     parse_examples,
     raw_feature,
 )
+from serving.signatures.explain import EXPLAIN, explained_texts
 
 # What the input is called, whatever the column is in the data.
 TEXT = "text"
@@ -32,6 +33,7 @@ def served_model(
     text_column: str,
     classes: int,
     resources: Mapping[str, Any],
+    explain: int | None = None,
 ) -> ServedModel:
     """Assemble what is exported.
 
@@ -43,6 +45,7 @@ def served_model(
         text_column: the raw feature that holds the text.
         classes: how many labels there are.
         resources: what `predict` uses of tables and assets.
+        explain: how many orders of the words the signature `explain` draws; None for no such signature.
     """
     text_spec = {text_column: raw_feature_spec[text_column]}
     text_input = {TEXT: tf.TensorSpec(None, tf.string, name=TEXT)}
@@ -66,12 +69,17 @@ def served_model(
     def transform_features(examples: tf.Tensor) -> dict[str, tf.Tensor]:
         return dict(transform(parse_examples(examples, raw_feature_spec)))
 
+    def explained(text: tf.Tensor) -> dict[str, tf.Tensor]:
+        assert explain is not None
+        return explained_texts(tf.reshape(text, [-1]), probabilities_of_text, labels, explain)
+
     return ServedModel(
         signatures={
             SERVING_DEFAULT: (serving_default, text_input),
             CLASSIFY: (classify, text_input),
             SERVE_EXAMPLES: (serve_examples, examples_input),
             TRANSFORM_FEATURES: (transform_features, examples_input),
+            **({} if explain is None else {EXPLAIN: (explained, text_input)}),
         },
         resources={"transform": transform, "labels": labels, **resources},
     )

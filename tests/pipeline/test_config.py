@@ -263,13 +263,21 @@ def test_request_logs_and_late_labels_are_relative_to_the_config(config_path):
         (["serving.unknown={confidence: 0.7, coverage: 0.9}"], "give either confidence"),
         (["serving.unknown={coverage: 1.0}"], "less than 1"),
         (["serving.unknown={confidence: 0.7, label: ' '}"], "expected a label"),
+        (["serving.explain=64"], r"serving.explain: expected true, false or \{samples: 64\}, received 64"),
+        (["serving.explain.samples=7"], "serving.explain.samples: Input should be a multiple of 2"),
+        (["serving.explain.samples=5000"], "serving.explain.samples: Input should be less than or equal to 1024"),
+        (["serving.explain.sample=8"], "unknown key 'serving.explain.sample'; did you mean 'samples'"),
         (
             ["serving.unknown={confidence: 0.7, label: sick}", "preprocessing.label.names={1: sick}"],
             "serving.unknown.label is 'sick', which is one of the model's labels; choose a name that no label has",
         ),
     ],
 )
-def test_a_label_for_unknown_that_makes_no_sense_is_refused(config_path, settings, said):
+def test_a_label_for_unknown_or_explanations_that_make_no_sense_are_refused(config_path, settings, said):
     with pytest.raises(BrokenInput, match=said):
         load_config(config_path, settings)
     assert load_config(config_path, ["serving.unknown.coverage=0.9"]).serving.unknown.label == "unknown"
+    explained = [
+        load_config(config_path, [f"serving.explain={value}"]).serving for value in ("true", "false", "{samples: 64}")
+    ]
+    assert [serving.explain_samples(128) for serving in explained] == [128, None, 64]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 from tfx.components.tuner.component import TunerFnResult
 
 from serving.reference_predictions import with_answers
-from serving.signatures.common import VOCABULARY, Features, Labels, export
+from serving.signatures.common import VOCABULARY, Labels, export
+from serving.signatures.explain import PHOTO_SAMPLES
 from serving.signatures.image import IMAGE, served_model
 from trainers.artifacts import learning_curves, unknown_rule, write_artifacts
 from trainers.fitting import training_folder
@@ -76,9 +76,21 @@ def run_fn(fn_args: FnArgs) -> None:
             scalings = trials.as_provenance()
         frozen = frozen_classifier(classifier, preprocessing.height, preprocessing.width, options.precision)
         predictions = image_predictions(classifier, eval_images, labels)
-        unknown = unknown_rule(ServingOptions.of(fn_args.custom_config), labels, predictions, evaluation.truth)
+        serving = ServingOptions.of(fn_args.custom_config)
+        unknown = unknown_rule(serving, labels, predictions, evaluation.truth)
         vocabulary = Labels(transform_output.vocabulary_file_by_name(VOCABULARY), unknown=unknown)
-        _export(frozen.predict, vocabulary, transform, preprocessing, len(labels), fn_args.serving_model_dir)
+        export(
+            served_model(
+                transform=transform,
+                predict=frozen.predict,
+                labels=vocabulary,
+                raw_feature_spec=transform.raw_feature_spec,
+                label_column=preprocessing.label.column,
+                classes=len(labels),
+                explain=serving.explain_samples(PHOTO_SAMPLES),
+            ),
+            fn_args.serving_model_dir,
+        )
         if classifier.meaning is not None:
             write_warm_start(fn_args.serving_model_dir, classifier.model, classifier.meaning)
         write_artifacts(
@@ -94,27 +106,6 @@ def run_fn(fn_args: FnArgs) -> None:
             warm_start=classifier.start,
             unknown=unknown,
         )
-
-
-def _export(
-    predict: Callable[[Features], tf.Tensor],
-    labels: Labels,
-    transform: TransformGraph,
-    preprocessing: ImageOptions,
-    classes: int,
-    path: str,
-) -> None:
-    export(
-        served_model(
-            transform=transform,
-            predict=predict,
-            labels=labels,
-            raw_feature_spec=transform.raw_feature_spec,
-            label_column=preprocessing.label.column,
-            classes=classes,
-        ),
-        path,
-    )
 
 
 def tuner_fn(fn_args: FnArgs) -> TunerFnResult:

@@ -40,6 +40,7 @@ from trainers.splits import (
     shuffled_batches,
     training_weights,
 )
+from trainers.tabular.background import explanation
 from trainers.tabular.members import FEWEST_ROWS, Table, train_members
 from trainers.tabular.models import (
     Classifier,
@@ -127,7 +128,23 @@ def _train(
         out_of_fold = probabilities, table.labels[rows]
     unknown = unknown_rule(serving, labels, *calibration(evaluation, predictions), out_of_fold)
     answered = Labels(transform_output.vocabulary_file_by_name(VOCABULARY), decision, unknown)
-    _export(classifier, answered, transform, preprocessing, len(labels), fn_args.serving_model_dir)
+    not_asked = {preprocessing.label.column, *preprocessing.ignored_columns()}
+    columns = {name: spec for name, spec in transform.raw_feature_spec.items() if name not in not_asked}
+    explain = explanation(serving, fn_args.train_files, columns, transform, classifier.answer)
+    export(
+        served_model(
+            transform=transform,
+            predict=classifier.answer,
+            labels=answered,
+            raw_feature_spec=transform.raw_feature_spec,
+            label_column=preprocessing.label.column,
+            classes=len(labels),
+            list_separators=preprocessing.list_separators(),
+            ignored=preprocessing.ignored_columns(),
+            explain=explain,
+        ),
+        fn_args.serving_model_dir,
+    )
     if decision is not None:
         write_decision(fn_args.serving_model_dir, decision)
     if options.has_members and classifier.save is not None:
@@ -315,29 +332,6 @@ def _keras_out_of_fold(table: Table) -> tuple[np.ndarray, np.ndarray]:
             fit_stream(model, table.stream, table.options, table.stream.sample[fold])
         answers.append(keras_classifier(model).predict(rows_of(table.split, fold)))
     return np.concatenate(folds), np.concatenate(answers)
-
-
-def _export(
-    classifier: Classifier,
-    labels: Labels,
-    transform: TransformGraph,
-    preprocessing: TabularOptions,
-    classes: int,
-    path: str,
-) -> None:
-    export(
-        served_model(
-            transform=transform,
-            predict=classifier.answer,
-            labels=labels,
-            raw_feature_spec=transform.raw_feature_spec,
-            label_column=preprocessing.label.column,
-            classes=classes,
-            list_separators=preprocessing.list_separators(),
-            ignored=preprocessing.ignored_columns(),
-        ),
-        path,
-    )
 
 
 def tuner_fn(fn_args: FnArgs) -> TunerFnResult:

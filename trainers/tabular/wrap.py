@@ -17,12 +17,13 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from serving.answers import Decision, write_decision
 from serving.reference_predictions import predictions_of, with_answers
-from serving.signatures.common import VOCABULARY, Labels, export
+from serving.signatures.common import VOCABULARY, Features, Labels, export
 from serving.signatures.tabular import served_model
 from trainers.artifacts import unknown_rule, write_artifacts
 from trainers.errors import TrainingError, first_line
 from trainers.options import ServingOptions
 from trainers.splits import TransformGraph, data_fingerprint, read_transformed_split
+from trainers.tabular.background import explanation
 from trainers.tabular.options import WrapTableOptions
 from trainers.tabular.sklearn_pipelines import SklearnModel, sklearn_model
 from trainers.tabular.tree_models import (
@@ -487,13 +488,20 @@ def wrap(fn_args: FnArgs, options: WrapTableOptions, code_fingerprint: str) -> N
     if asked is not None and asked.threshold is not None and preprocessing.label.positive is not None:
         decision = Decision(preprocessing.label.positive, float(np.float32(asked.threshold)))
     unknown = unknown_rule(serving, labels, predictions, evaluation.truth)
+    taken = {name: spec for name, spec in transform.raw_feature_spec.items() if name in wanted}
+
+    def predict(raw: Features) -> tf.Tensor:
+        return model.predict({name: raw[feature] for name, feature in features.items()})
+
+    asked_for = {name: spec for name, spec in taken.items() if name in features}
     served = served_model(
         transform=transform,
-        predict=lambda raw: model.predict({name: raw[feature] for name, feature in features.items()}),
+        predict=predict,
         labels=Labels(transform_output.vocabulary_file_by_name(VOCABULARY), decision, unknown),
-        raw_feature_spec={name: spec for name, spec in transform.raw_feature_spec.items() if name in wanted},
+        raw_feature_spec=taken,
         label_column=preprocessing.label.column,
         classes=len(labels),
+        explain=explanation(serving, fn_args.train_files, asked_for, transform, predict),
     )
     served.resources["tables"] = [*model.tables]
     export(served, fn_args.serving_model_dir)

@@ -15,6 +15,7 @@ from tfx.components.tuner.component import TunerFnResult
 
 from serving.reference_predictions import with_answers
 from serving.signatures.common import VOCABULARY, Features, Labels, export
+from serving.signatures.explain import TEXT_SAMPLES
 from serving.signatures.text import served_model
 from trainers.artifacts import (
     calibration,
@@ -174,7 +175,19 @@ def _train(fn_args: FnArgs, options: TextModelOptions, best: BestHyperparameters
     serving = ServingOptions.of(fn_args.custom_config)
     unknown = unknown_rule(serving, labels, *calibration(evaluation, predictions))
     vocabulary = Labels(transform_output.vocabulary_file_by_name(VOCABULARY), unknown=unknown)
-    _export(classifier, vocabulary, transform, preprocessing, len(labels), fn_args.serving_model_dir)
+    export(
+        served_model(
+            transform=transform,
+            predict=_served_prediction(classifier),
+            labels=vocabulary,
+            raw_feature_spec=transform.raw_feature_spec,
+            text_column=preprocessing.column,
+            classes=len(labels),
+            resources=classifier.resources,
+            explain=serving.explain_samples(TEXT_SAMPLES),
+        ),
+        fn_args.serving_model_dir,
+    )
     if options.warm_start:
         write_warm_start(fn_args.serving_model_dir, classifier.model, meaning)
     write_artifacts(
@@ -248,28 +261,6 @@ def _served_prediction(classifier: TextClassifier) -> Callable[[Features], tf.Te
             lambda pieces: predict({PIECES: pieces}), classifier.inputs(features)[PIECES], classes, chunk
         )
     return lambda features: predict(dense_batch(classifier.inputs(features)))
-
-
-def _export(
-    classifier: TextClassifier,
-    labels: Labels,
-    transform: TransformGraph,
-    preprocessing: TextOptions,
-    classes: int,
-    path: str,
-) -> None:
-    export(
-        served_model(
-            transform=transform,
-            predict=_served_prediction(classifier),
-            labels=labels,
-            raw_feature_spec=transform.raw_feature_spec,
-            text_column=preprocessing.column,
-            classes=classes,
-            resources=classifier.resources,
-        ),
-        path,
-    )
 
 
 def tuner_fn(fn_args: FnArgs) -> TunerFnResult:

@@ -1,6 +1,7 @@
 // The page: what is chosen, what is in the form, what is asked and what comes back.
 
 import { showAnswer } from "./answer.js";
+import { showExplanation } from "./explanation.js";
 import { makeFields } from "./fields.js";
 import { readInputs } from "./inputs.js";
 import { requestBody } from "./request_body.js";
@@ -13,7 +14,7 @@ const byId = (id) => document.getElementById(id);
 const tabs = [...document.querySelectorAll("[role=tab]")];
 
 let models = [];
-let asked = null;  // {signature, inputs, fields, examples, missing} of the chosen version
+let asked = null;  // {signature, explains, inputs, fields, examples, missing} of the chosen version
 let turn = 0;  // grows with every choice: what was asked for an earlier one is not shown any more
 let position = 0;  // of the example that was put into the form last
 
@@ -23,6 +24,7 @@ async function start() {
   byId("model").addEventListener("change", chooseModel);
   byId("version").addEventListener("change", chooseVersion);
   byId("form").addEventListener("submit", send);
+  byId("explain").addEventListener("click", (event) => send(event, true));
   byId("form").addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) send(event);
   });
@@ -58,11 +60,13 @@ async function chooseVersion() {
   asked = null;
   byId("fields").replaceChildren();
   byId("answer").replaceChildren();
+  byId("explain").hidden = true;
   tell("", "");
   try {
     const found = await readModel(chosenModel().name, chosenNumber());
     if (mine !== turn) return;
     asked = { ...found, fields: makeFields(byId("fields"), found.inputs, found.examples, changed) };
+    byId("explain").hidden = !found.explains;
     byId("another").hidden = found.examples.length < 2;
     byId("empty-note").hidden = !found.inputs.some(({ kind, name }) => kind !== "image" && kind !== "text" && name in found.missing);
     fill(0);
@@ -80,35 +84,44 @@ async function readModel(name, number) {
     const names = Object.keys(signatures).join(", ");
     throw new Error(`${name} has neither a signature classify nor serving_default that this page can ask; it has ${names}.`);
   }
-  return { signature, inputs: readInputs(signatures[signature]), ...(await readExamples(name, number, signature)) };
+  const inputs = readInputs(signatures[signature]);
+  const explains = signatures.explain !== undefined && sameNames(readInputs(signatures.explain), inputs);
+  return { signature, explains, inputs, ...(await readExamples(name, number, signature)) };
 }
 
-async function send(event) {
+const sameNames = (one, other) => one.map(({ name }) => name).join() === other.map(({ name }) => name).join();
+
+async function send(event, explain = false) {
   event.preventDefault();
   if (!asked || byId("send").ariaDisabled === "true") return;
   const mine = turn;
-  byId("send").ariaDisabled = "true";
+  byId("send").ariaDisabled = byId("explain").ariaDisabled = "true";
   byId("answer").replaceChildren();
   tell("Asking …", "");
   try {
     await asked.fields.ready();
-    if (mine === turn) await sendFields(mine);
+    if (mine === turn) await sendFields(mine, explain);
   } catch (error) {
     if (mine === turn) tell("", error.message);
   } finally {
-    byId("send").ariaDisabled = null;
+    byId("send").ariaDisabled = byId("explain").ariaDisabled = null;
   }
 }
 
-async function sendFields(mine) {
+async function sendFields(mine, explain) {
   const unfilled = asked.fields.unfilled();
   if (unfilled) {
     unfilled.focus();
     throw new Error("Choose an image first.");
   }
-  const answer = await predict(url(), body());
+  const fields = asked.fields.read();
+  const request = explain ? requestBody("explain", asked.inputs, fields, asked.missing) : body();
+  const answer = await predict(url(), request);
   if (mine !== turn) return;
-  const { sentence, problem } = showAnswer(byId("answer"), answer);
+  const [{ name, kind }] = asked.inputs;
+  const { sentence, problem } = explain
+    ? showExplanation(byId("answer"), answer, asked.inputs.length === 1 ? kind : "columns", fields[name]?.b64)
+    : showAnswer(byId("answer"), answer);
   byId("answer").scrollIntoView({ block: "nearest" });
   tell(`${sentence} Answered in ${answer.milliseconds.toFixed(answer.milliseconds < 10 ? 1 : 0)} ms.`.trim(), problem);
 }
