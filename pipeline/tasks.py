@@ -6,7 +6,7 @@ and `tuner_fn` are found by the row's name: `transform.<task>.preprocessing_fn`,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -135,6 +135,15 @@ class TextRunConfig(TableRunConfig):
         if data.weight is not None:
             raise ValueError("weight is for task: tabular; each text counts the same, so leave it out")
         return data
+
+    def open_texts(self) -> Sequence[str]:
+        return (self.preprocessing.column,) if self.preprocessing.leaves_terms_open else ()
+
+    def with_kinds(self, kinds: Mapping[str, str]) -> RunConfig:
+        if self.preprocessing.column not in kinds:
+            return self
+        preprocessing = self.preprocessing.with_terms(kinds[self.preprocessing.column])
+        return self.model_copy(update={"preprocessing": preprocessing})
 
     @model_validator(mode="after")
     def _complete_preprocessing(self) -> TextRunConfig:
@@ -296,12 +305,15 @@ def _search_rows(config: RunConfig) -> LeakSearch | None:
     if not config.learns:
         return None
     ignored = tuple(sorted(config.preprocessing.ignored_columns()))
-    return LeakSearch(ignored=ignored, label_names=config.preprocessing.label.names, allow=config.data.allow)
+    texts = tuple(sorted(name for name, column in config.preprocessing.columns.items() if column.kind == "text"))
+    names = config.preprocessing.label.names
+    return LeakSearch(ignored=ignored, label_names=names, allow=config.data.allow, texts=texts)
 
 
 def _search_texts(config: RunConfig) -> LeakSearch:
     names = config.preprocessing.label.names
-    return LeakSearch(columns=(_text_feature(config),), label_names=names, allow=config.data.allow)
+    column = _text_feature(config)
+    return LeakSearch(columns=(column,), label_names=names, allow=config.data.allow, texts=(column,))
 
 
 def _text_feature(config: RunConfig) -> str:

@@ -188,6 +188,7 @@ def _train(fn_args: FnArgs, options: TextModelOptions, best: BestHyperparameters
         hyperparameters=best.values,
         warm_start=start,
         unknown=unknown,
+        texts={"terms": preprocessing.described_terms(), "known": {name: len(known) for name, known in terms.items()}},
         streamed={"rows": train.rows, "memory": memory.bytes} if isinstance(train, RowStore) else {},
     )
 
