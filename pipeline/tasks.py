@@ -44,7 +44,7 @@ from pipeline.spans import IMAGE_SPANS, TABLE_SPANS, TEXT_SPANS, SpanContent
 from trainers.image.options import ImageTrainerOptions
 from trainers.options import TOLERANCES, Objective
 from trainers.tabular.options import AnyTabularTrainerOptions, TabularTrainerOptions, with_mode
-from trainers.text.options import NgramOptions, TextTrainerOptions
+from trainers.text.options import NgramOptions, TextTrainerOptions, with_model
 from transform.columns import Column
 from transform.options import ImageOptions, TabularOptions, TextOptions
 
@@ -127,7 +127,19 @@ class TextRunConfig(TableRunConfig):
     @field_validator("trainer", mode="before")
     @classmethod
     def _default_model(cls, trainer: Any) -> Any:
-        return {"model": "ngrams", **trainer} if isinstance(trainer, dict) else trainer
+        return with_model(trainer)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _optional_evaluation(cls, content: Any) -> Any:
+        """What is wrapped may be served without being measured."""
+        trainer = content.get("trainer") if isinstance(content, dict) else None
+        wraps = isinstance(trainer, dict) and "wrap" in (trainer.get("mode"), trainer.get("model"))
+        return {"evaluation": {}, **content} if wraps else content
+
+    @property
+    def learns(self) -> bool:
+        return self.trainer.model != "wrap"
 
     @field_validator("data")
     @classmethod
@@ -148,6 +160,18 @@ class TextRunConfig(TableRunConfig):
     @model_validator(mode="after")
     def _complete_preprocessing(self) -> TextRunConfig:
         object.__setattr__(self, "preprocessing", self.preprocessing.completed(self.trainer.features))
+        if self.trainer.model == "wrap":
+            # TensorFlow is for this mode alone.
+            from trainers.text.wrap import raw_preprocessing
+
+            object.__setattr__(self, "preprocessing", raw_preprocessing(self.trainer, self.preprocessing))
+        return self
+
+    @model_validator(mode="after")
+    def _searched_epochs(self) -> TextRunConfig:
+        """Where a search chooses epochs, no steps are added to them."""
+        if self.tuner is not None and ("epochs" in self.tuner.space or self.tuner.method == "hyperband"):
+            object.__setattr__(self, "trainer", self.trainer.model_copy(update={"minimum_steps": 0}))
         return self
 
     @model_validator(mode="after")

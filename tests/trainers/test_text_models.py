@@ -87,11 +87,19 @@ def records(tmp_path_factory) -> str:
     return path
 
 
-def exported(folder: Path, records: str, trainer: dict, base_model: str = "", serving: str = "{}") -> str:
+def exported(
+    folder: Path,
+    records: str,
+    trainer: dict,
+    base_model: str = "",
+    serving: str = "{}",
+    text_options: TextOptions | None = None,
+) -> str:
     """The SavedModel that Transform and run_fn make of the records, where `base_model` is served."""
     tf.compat.v1.reset_default_graph()  # other tests leave annotations there, which tft would read
     options = TypeAdapter(TextTrainerOptions).validate_python(trainer)
-    text_options = TextOptions(label=LabelOptions(column="label"), minimum_term_count=1).completed(options.features)
+    if text_options is None:
+        text_options = TextOptions(label=LabelOptions(column="label"), minimum_term_count=1).completed(options.features)
     custom_config = {
         "preprocessing": text_options.model_dump_json(),
         "trainer": options.model_dump_json(),
