@@ -24,7 +24,7 @@ from tfx.proto.distribution_validator_pb2 import DistributionValidatorConfig
 from tfx.proto.trainer_pb2 import EvalArgs, TrainArgs
 
 from components.baseline import Baseline
-from components.compatibility_check.component import CompatibilityCheck
+from components.compatibility_check import CompatibilityCheck
 from components.data_gate.component import DataGate
 from components.drift import PREVIOUS
 from components.drift_gate import DriftGate
@@ -33,7 +33,7 @@ from components.replay_gate.component import ReplayGate
 from components.serving_check.component import ServingCheck
 from components.serving_pusher.component import ServingPusher
 from components.table_example_gen.component import TableExampleGen
-from components.tuner.component import Tuner
+from components.tuner import Tuner
 from pipeline.fingerprints import code_fingerprint, content_fingerprint
 from pipeline.history import artifact_role
 from pipeline.options import RunConfig

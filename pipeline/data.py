@@ -28,6 +28,7 @@ from components.table_example_gen.facts import (
     left_out_warnings,
     merged_facts,
     shard_facts,
+    term_choice,
 )
 from components.table_example_gen.options import WHOLE_FOLDER, Ingestion, TableReading
 from components.table_example_gen.serialization import TEXT, example_column, example_type, serialized_examples
@@ -54,6 +55,7 @@ class TableFindings:
         choices: column -> what suits it, of those of which neither the config nor their type says it.
         warnings: what a person should know, in sentences.
         files: that were read; none of BigQuery's.
+        terms: column of texts -> which terms suit them, where the config does not say it.
     """
 
     rows: int
@@ -63,12 +65,19 @@ class TableFindings:
     choices: Mapping[str, ColumnChoice]
     warnings: Sequence[str] = ()
     files: Sequence[str] = ()
+    terms: Mapping[str, ColumnChoice] = field(default_factory=dict)
 
     def __str__(self) -> str:
         counts = [f"{self.rows:,} rows", *([f"{self.duplicates:,} repeat an earlier one"] if self.duplicates else [])]
         counts += [f"{name!r} is empty in {count:,}" for name, count in self.empty.items() if count]
         chosen = choices_line(self.choices)
-        return ", ".join(counts) + (f"; taken as {chosen}" if chosen else "")
+        taken = [f"taken as {chosen}"] if chosen else []
+        taken += [
+            f"terms: {choice.kind.replace('_', ' ')}, for {choice.reason} (preprocessing.word_ngrams and "
+            "character_ngrams decide otherwise)"
+            for choice in self.terms.values()
+        ]
+        return "; ".join([", ".join(counts), *taken])
 
 
 def check_table(inputs: Mapping[str, str], config: TableRunConfig) -> TableFindings:
@@ -147,6 +156,7 @@ def check_table(inputs: Mapping[str, str], config: TableRunConfig) -> TableFindi
             ),
         ],
         files=[path for path in dict.fromkeys(shard.path for shard in shards) if not is_bigquery(path)],
+        terms={name: term_choice(shards, ingestion.reading, name) for name in config.open_texts()},
     )
 
 
@@ -281,7 +291,8 @@ class RawData:
         findings: what is in it, for a person.
         fingerprint: of photos, see components.image_example_gen.image_files, and of rows of BigQuery; "" for files of
             rows, which TFX looks at.
-        kinds: column of a table -> its kind, where the config does not say it, see table_example_gen.facts.
+        kinds: column of a table -> its kind, or of texts -> their kind of terms, where the config does not say it, see
+            table_example_gen.facts.
         warnings: what a person should know, in sentences.
         files: those of rows.
     """
@@ -348,7 +359,7 @@ def table_data(config: RunConfig, path: str) -> RawData:
         rows = current_rows(config.data.bigquery)
         path, fingerprint = rows.path, rows.fingerprint
     findings = check_table(table_inputs(config, path), config)
-    kinds = {name: choice.kind for name, choice in findings.choices.items()}
+    kinds = {name: choice.kind for name, choice in (*findings.choices.items(), *findings.terms.items())}
     return RawData(path, str(findings), fingerprint, kinds, findings.warnings, findings.files)
 
 

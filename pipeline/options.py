@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from pathlib import PurePosixPath
 from typing import Annotated, Any, ClassVar, Literal
@@ -323,7 +323,7 @@ class DataOptions(_Section):
     spans: SpanOptions | None = None
     schema_file: str | None = None
     eval_share: float = Field(0.2, gt=0, lt=1)
-    minimum_examples: int = Field(20, ge=1)
+    minimum_examples: int = Field(10, ge=1)
     allow: tuple[str, ...] = ()
 
     @model_validator(mode="after")
@@ -569,6 +569,10 @@ class TableRunConfig(RunConfig):
     def model_columns(self) -> Mapping[str, str]:
         """The columns that a model takes which exists -> number or category; {} where one is trained."""
         return {}
+
+    def open_texts(self) -> Sequence[str]:
+        """Columns of texts of which the config does not say into which terms they are cut."""
+        return ()
 
     def ingestion(self) -> Ingestion:
         """What is done with the rows."""

@@ -580,7 +580,7 @@ def tune(config: RunConfig, workdir: str) -> ExitStatus:
 
 def _search(prepared: PreparedRun) -> ExitStatus:
     with garbage_collection_paused():
-        from components.tuner.component import read_trials
+        from components.tuner import read_trials
         from pipeline.dag import create_tuning_pipeline
         from pipeline.history import cached_nodes
         from pipeline.runners.local import LocalRunner

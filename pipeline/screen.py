@@ -21,7 +21,7 @@ from pipeline.options import RunConfig
 from pipeline.tasks import TASKS
 
 if TYPE_CHECKING:
-    from components.tuner.component import Trials
+    from components.tuner import Trials
     from pipeline.history import RunOutcome
 
 

@@ -6,7 +6,7 @@ and `tuner_fn` are found by the row's name: `transform.<task>.preprocessing_fn`,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -44,7 +44,7 @@ from pipeline.spans import IMAGE_SPANS, TABLE_SPANS, TEXT_SPANS, SpanContent
 from trainers.image.options import ImageTrainerOptions
 from trainers.options import TOLERANCES, Objective
 from trainers.tabular.options import AnyTabularTrainerOptions, TabularTrainerOptions, with_mode
-from trainers.text.options import NgramOptions, TextTrainerOptions
+from trainers.text.options import NgramOptions, TextTrainerOptions, with_model
 from transform.columns import Column
 from transform.options import ImageOptions, TabularOptions, TextOptions
 
@@ -127,7 +127,19 @@ class TextRunConfig(TableRunConfig):
     @field_validator("trainer", mode="before")
     @classmethod
     def _default_model(cls, trainer: Any) -> Any:
-        return {"model": "ngrams", **trainer} if isinstance(trainer, dict) else trainer
+        return with_model(trainer)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _optional_evaluation(cls, content: Any) -> Any:
+        """What is wrapped may be served without being measured."""
+        trainer = content.get("trainer") if isinstance(content, dict) else None
+        wraps = isinstance(trainer, dict) and "wrap" in (trainer.get("mode"), trainer.get("model"))
+        return {"evaluation": {}, **content} if wraps else content
+
+    @property
+    def learns(self) -> bool:
+        return self.trainer.model != "wrap"
 
     @field_validator("data")
     @classmethod
@@ -136,9 +148,30 @@ class TextRunConfig(TableRunConfig):
             raise ValueError("weight is for task: tabular; each text counts the same, so leave it out")
         return data
 
+    def open_texts(self) -> Sequence[str]:
+        return (self.preprocessing.column,) if self.preprocessing.leaves_terms_open else ()
+
+    def with_kinds(self, kinds: Mapping[str, str]) -> RunConfig:
+        if self.preprocessing.column not in kinds:
+            return self
+        preprocessing = self.preprocessing.with_terms(kinds[self.preprocessing.column])
+        return self.model_copy(update={"preprocessing": preprocessing})
+
     @model_validator(mode="after")
     def _complete_preprocessing(self) -> TextRunConfig:
         object.__setattr__(self, "preprocessing", self.preprocessing.completed(self.trainer.features))
+        if self.trainer.model == "wrap":
+            # TensorFlow is for this mode alone.
+            from trainers.text.wrap import raw_preprocessing
+
+            object.__setattr__(self, "preprocessing", raw_preprocessing(self.trainer, self.preprocessing))
+        return self
+
+    @model_validator(mode="after")
+    def _searched_epochs(self) -> TextRunConfig:
+        """Where a search chooses epochs, no steps are added to them."""
+        if self.tuner is not None and ("epochs" in self.tuner.space or self.tuner.method == "hyperband"):
+            object.__setattr__(self, "trainer", self.trainer.model_copy(update={"minimum_steps": 0}))
         return self
 
     @model_validator(mode="after")
@@ -296,12 +329,15 @@ def _search_rows(config: RunConfig) -> LeakSearch | None:
     if not config.learns:
         return None
     ignored = tuple(sorted(config.preprocessing.ignored_columns()))
-    return LeakSearch(ignored=ignored, label_names=config.preprocessing.label.names, allow=config.data.allow)
+    texts = tuple(sorted(name for name, column in config.preprocessing.columns.items() if column.kind == "text"))
+    names = config.preprocessing.label.names
+    return LeakSearch(ignored=ignored, label_names=names, allow=config.data.allow, texts=texts)
 
 
 def _search_texts(config: RunConfig) -> LeakSearch:
     names = config.preprocessing.label.names
-    return LeakSearch(columns=(_text_feature(config),), label_names=names, allow=config.data.allow)
+    column = _text_feature(config)
+    return LeakSearch(columns=(column,), label_names=names, allow=config.data.allow, texts=(column,))
 
 
 def _text_feature(config: RunConfig) -> str:

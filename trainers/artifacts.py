@@ -302,6 +302,7 @@ def write_artifacts(
     decision: Mapping[str, Any] = {},
     unknown: UnknownRule | None = None,
     streamed: Mapping[str, Any] = {},
+    texts: Mapping[str, Any] = {},
 ) -> None:
     """Write what later steps need into the export's parent directory, and the TensorBoard log.
 
@@ -325,6 +326,7 @@ def write_artifacts(
         decision: from which probability on a label is answered, and by which figures; {} for the most probable label.
         unknown: when serving_default answers a label of its own.
         streamed: how many rows were learned from on disk, and how many of them in memory; {} where all were there.
+        texts: into which terms texts were cut, and how they were learned from; {} for other data.
     """
     folder = os.path.dirname(export_path.rstrip("/"))  # noqa: PTH120 (may be an object store's path)
     if model is not None:
@@ -341,6 +343,7 @@ def write_artifacts(
         **(precision or {}),
         **({"warm_start": warm_start} if warm_start else {}),
         **({"streamed": streamed} if streamed else {}),
+        **({"texts": texts} if texts else {}),
         **({"members": members} if members else {}),
         **({"decision": decision} if decision else {}),
         **(unknown.as_provenance() if unknown else {}),

@@ -156,6 +156,13 @@ class TabularOptions(BaseModel):
 Features = Literal["terms", "sequence", "text", "terms_and_text"]
 Ranking = Literal["frequency", "information_gain"]
 LONGEST_SEQUENCE_OF_CHARACTERS = 8
+# What suits texts -> `word_ngrams` and `character_ngrams`; which of them, says term_choice in
+# components/table_example_gen.facts.py.
+TERMS: dict[str, tuple[int, tuple[int, int] | None]] = {
+    "words": (2, (3, 5)),
+    "words_and_characters": (2, (1, 5)),
+    "characters": (0, (1, 4)),
+}
 
 
 class TextOptions(BaseModel):
@@ -166,7 +173,8 @@ class TextOptions(BaseModel):
         column: the column that holds the text.
         word_ngrams: the longest sequence of words that is a term of its own; 0 for no words at all.
         character_ngrams: the shortest and the longest sequence of characters that is a term, `[3, 5]`; for spelling
-            that varies, and for languages that put no spaces between words; null for none.
+            that varies, and for languages that put no spaces between words; null for none. Where a config gives neither
+            this nor `word_ngrams`, a run chooses both by the scripts and the number of words of the texts.
         vocabulary: which terms are known where there are more than `maximum_terms`: the most frequent ones, or those
             that tell most about the class.
         minimum_term_count: how many texts of the training data must have a term for it to be known.
@@ -207,6 +215,29 @@ class TextOptions(BaseModel):
             raise ValueError("word_ngrams is 0 and character_ngrams is not given: no terms are left; give one of them")
         return self
 
+    @property
+    def leaves_terms_open(self) -> bool:
+        """Whether texts are cut into terms, and the options that a config gives do not say into which."""
+        return self.features != "text" and not {"word_ngrams", "character_ngrams"} & self.model_fields_set
+
+    def described_terms(self) -> str:
+        """What texts are cut into, for a person; "" for nothing."""
+        if self.features == "text":
+            return ""
+        words = {0: "", 1: "words"}.get(self.word_ngrams, f"sequences of up to {self.word_ngrams} words")
+        if self.character_ngrams is None:
+            return words
+        shortest, longest = self.character_ngrams
+        length = f"{shortest} to {longest} characters" if shortest < longest else f"{shortest} characters"
+        return " and ".join(filter(None, [words, f"sequences of {length}" if longest > 1 else "characters"]))
+
+    def with_terms(self, kind: str) -> TextOptions:
+        """These options for texts that such terms suit, see TERMS; a sequence has one kind of token."""
+        words, characters = TERMS[kind]
+        if self.features == "sequence":
+            words, characters = (0, (1, 1)) if kind == "characters" else (1, None)
+        return self.model_copy(update={"word_ngrams": words, "character_ngrams": characters})
+
     def completed(self, features: Features) -> TextOptions:
         """These options for a model that takes `features`.
 
@@ -229,7 +260,12 @@ class TextOptions(BaseModel):
                 "a sequence is made of tokens of one kind: words (preprocessing.word_ngrams: 1) or characters "
                 "(word_ngrams: 0, character_ngrams: [1, 1])"
             )
-        return self.model_copy(update={"features": "sequence", "word_ngrams": words, "character_ngrams": characters})
+        completed = self.model_copy(
+            update={"features": "sequence", "word_ngrams": words, "character_ngrams": characters}
+        )
+        # What follows from the model is not what a config gives.
+        object.__setattr__(completed, "__pydantic_fields_set__", {*given, "features"})
+        return completed
 
     def named_columns(self) -> dict[str, str]:
         """Column -> the key that names it."""

@@ -15,21 +15,22 @@ from transform.options import TextOptions
 from transform.text_normalization import normalized_text, readable_text, select_values
 from transform.vocabularies import term_vocabulary
 
-# "!" and "?" say something; other punctuation separates.
-SEPARATORS = r"[^\pL\pM\pN'!?]+"
+# "!" and "?" say something, and so do emoji, which are symbols. Other punctuation separates, and so do the mark that
+# chooses the look of the emoji before it, and what stands for bytes that are no text.
+SEPARATORS = r"[^\pL\pM\pN\p{So}'!?]+|[\x{FE0F}\x{FFFD}]+"
 LOOSE_APOSTROPHES = r"(^|[ !?])'+|'+([ !?]|$)"
 
 
 @tf.function(autograph=False, reduce_retracing=True)
 def words(texts: tf.Tensor) -> tf.RaggedTensor:
-    """string [batch, n]: runs of letters, marks and digits, with the apostrophes inside of them; "!" and "?" alone.
+    """string [batch, n]: runs of letters, marks and digits, with the apostrophes inside of them; "!", "?", emoji alone.
 
     Args:
         texts: normalised, see normalized_text.
     """
     spaced = tf.strings.regex_replace(texts, SEPARATORS, " ")
     spaced = tf.strings.regex_replace(spaced, LOOSE_APOSTROPHES, r"\1 \2")
-    return tf.strings.split(tf.strings.regex_replace(spaced, "([!?])", r" \1 "))
+    return tf.strings.split(tf.strings.regex_replace(spaced, r"([!?\p{So}])", r" \1 "))
 
 
 @tf.function(autograph=False, reduce_retracing=True)

@@ -58,6 +58,8 @@ class Executor(base_executor.BaseExecutor):
             _findings(statistics, anomalies, split)
             for split in artifact_utils.decode_split_names(statistics.split_names)
         ]
+        # A pipeline that was compiled before there was a search asks for none.
+        search = LeakSearch.from_json(exec_properties["leak_search"]) if exec_properties.get("leak_search") else None
         verdict = judge(
             splits,
             io_utils.SchemaReader().read(schema_file),
@@ -65,10 +67,9 @@ class Executor(base_executor.BaseExecutor):
             schema_is_curated=bool(exec_properties["schema_is_curated"]),
             minimum_examples=exec_properties["minimum_examples"],
             schema_path=exec_properties["schema_path"],
+            texts=search.texts if search else (),
         )
-        # A pipeline that was compiled before there was a search asks for none.
-        if exec_properties.get("leak_search") and not verdict.stopped:
-            search = LeakSearch.from_json(exec_properties["leak_search"])
+        if search is not None and not verdict.stopped:
             leaks = find_leaks(search, exec_properties["label"], _rows(input_dict["examples"], splits))
             verdict = replace(verdict, warnings=(*verdict.warnings, *leaks))
         output = artifact_utils.get_single_instance(output_dict["verdict"])

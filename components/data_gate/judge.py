@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
 
@@ -69,6 +69,7 @@ def judge(
     schema_is_curated: bool,
     minimum_examples: int,
     schema_path: str = "",
+    texts: Collection[str] = (),
 ) -> Verdict:
     """Judge the splits of a run.
 
@@ -82,7 +83,11 @@ def judge(
         schema_is_curated: whether a person wrote or reviewed the schema.
         minimum_examples: how many examples each split needs.
         schema_path: the file a person would correct; "" for an inferred schema.
+        texts: columns of texts. An inferred schema lists those of the train split where they are few, as if each were a
+            category; a new one is nothing to tell.
     """
+    if not schema_is_curated:
+        schema = _without_domains(schema, texts)
     unusable: list[str] = []
     anomalies: list[str] = []
     warnings: list[str] = []
@@ -98,7 +103,7 @@ def judge(
         problem = unusable_label(split, label) if label else None
         unusable += filter(None, [problem])
         warnings += filter(None, [missing_labels(split, label) if label else None])
-        for column, sentence, structural in _anomalies(split, schema, schema_path):
+        for column, sentence, structural in _anomalies(split, schema, schema_path, () if schema_is_curated else texts):
             if problem and column == label:
                 continue  # said already, and better
             (anomalies if structural or schema_is_curated else warnings).append(sentence)
@@ -116,14 +121,26 @@ def judge(
     )
 
 
-def _anomalies(split: SplitFindings, schema: schema_pb2.Schema, schema_path: str) -> Iterable[tuple[str, str, bool]]:
+def _without_domains(schema: schema_pb2.Schema, columns: Collection[str]) -> schema_pb2.Schema:
+    without = schema_pb2.Schema()
+    without.CopyFrom(schema)
+    for feature in without.feature:
+        if feature.name in columns:
+            feature.ClearField("domain_info")
+    return without
+
+
+def _anomalies(
+    split: SplitFindings, schema: schema_pb2.Schema, schema_path: str, texts: Collection[str]
+) -> Iterable[tuple[str, str, bool]]:
     """Column, sentence, and whether the anomaly stops also a run whose schema was only inferred."""
     if split.anomalies.HasField("dataset_anomaly_info"):
         yield "", f"{split.name} split: {split.anomalies.dataset_anomaly_info.description}", False
     for name, anomaly in sorted(split.anomalies.anomaly_info.items()):
         column = ".".join(anomaly.path.step) or name
         # Several reasons often say the same of one column: a missing column also lacks its minimum count.
-        sentences = {anomaly_sentence(split, column, reason, schema, schema_path): reason for reason in anomaly.reason}
+        reasons = [reason for reason in anomaly.reason if column not in texts or reason.type != _NO_CATEGORY]
+        sentences = {anomaly_sentence(split, column, reason, schema, schema_path): reason for reason in reasons}
         for sentence, reason in sentences.items():
             yield column, sentence, reason.type in STRUCTURAL
 
@@ -226,6 +243,7 @@ def values_outside_domain(
     return {value: count for value, count in value_counts(column).items() if value not in domain} if domain else {}
 
 
+_NO_CATEGORY = anomalies_pb2.AnomalyInfo.ENUM_TYPE_UNEXPECTED_STRING_VALUES
 UNLISTED_VALUES = {
     anomalies_pb2.AnomalyInfo.ENUM_TYPE_UNEXPECTED_STRING_VALUES,
     anomalies_pb2.AnomalyInfo.ENUM_TYPE_INVALID_UTF8,

@@ -321,12 +321,14 @@ class LeakSearch:
         ignored: columns of which no model sees anything.
         label_names: raw value of the label -> what it is called, where that is something else.
         allow: columns of which nothing is to be said; DUPLICATES for rows that stand in both splits.
+        texts: columns of texts, whose values are no categories.
     """
 
     columns: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     label_names: Mapping[str, str] = field(default_factory=dict)
     allow: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
 
     @property
     def can_ignore(self) -> bool:
@@ -346,7 +348,7 @@ class LeakSearch:
     def from_json(cls, text: str) -> LeakSearch:
         """What `as_json` wrote."""
         given = json.loads(text)
-        lists = {name: tuple(given[name]) for name in ("columns", "ignored", "allow")}
+        lists = {name: tuple(given[name]) for name in ("columns", "ignored", "allow", "texts") if name in given}
         return cls(label_names=given["label_names"], **lists)
 
 

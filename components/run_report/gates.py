@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from tfx.utils import path_utils
 
-from components.compatibility_check.component import answer_changes, signature_changes
+from components.compatibility_check import answer_changes, signature_changes
 from components.data_gate.verdict import VERDICT_FILE
 from components.drift import measured_drift, read_span_anomalies
 from components.drift_gate import DRIFT_FILE

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -175,12 +176,14 @@ def column_choices(
     names: Sequence[str],
 ) -> dict[str, ColumnChoice]:
     """Column -> what suits it, of the columns in `names` for which their type alone does not say it."""
-    sample = _sample(shards, reading, {name: types[name] for name in names})
+    sample = _sample(shards, reading, {name: types[name] for name in names}, _SAMPLED_ROWS)
     choices = {name: _choice(name, types[name], sample[name]) for name in names}
     return {name: choice for name, choice in choices.items() if choice is not None}
 
 
-def _sample(shards: Sequence[Shard], reading: TableReading, types: Mapping[str, pa.DataType]) -> dict[str, pa.Array]:
+def _sample(
+    shards: Sequence[Shard], reading: TableReading, types: Mapping[str, pa.DataType], most: int
+) -> dict[str, pa.Array]:
     step = max(1, -(-len(shards) // _SAMPLED_SHARDS))
     chosen = shards[::step]
     tables, rows = [], 0
@@ -189,7 +192,7 @@ def _sample(shards: Sequence[Shard], reading: TableReading, types: Mapping[str, 
         for batch in shard_batches(shard, reading, types):
             tables.append(batch)
             of_shard += len(batch)
-            if of_shard >= _SAMPLED_ROWS // len(chosen):
+            if of_shard >= most // len(chosen):
                 break
         rows += of_shard
     if not tables or not types:
@@ -270,3 +273,56 @@ def left_out_warnings(choices: Mapping[str, ColumnChoice]) -> list[str]:
         for name, choice in choices.items()
         if choice.kind == "ignored"
     ]
+
+
+TermKind = Literal["words", "characters", "words_and_characters"]
+# Blocks of Unicode whose scripts put no spaces between words: Thai and Lao, Tibetan, Myanmar, Khmer, kana, Han.
+_WITHOUT_SPACES = (
+    (0x0E00, 0x0EFF),
+    (0x0F00, 0x0FFF),
+    (0x1000, 0x109F),
+    (0x1780, 0x17FF),
+    (0x3040, 0x30FF),
+    (0x3400, 0x4DBF),
+    (0x4E00, 0x9FFF),
+    (0xF900, 0xFAFF),
+    (0xFF66, 0xFF9F),
+    (0x20000, 0x323AF),
+)
+# From so many of all characters that are no space on.
+_MOSTLY, _PARTLY = 0.5, 0.1
+_FEW_WORDS = 2.0
+_SAMPLED_TEXTS, _SAMPLED_CHARACTERS = 20_000, 1_000
+
+
+def term_choice(shards: Sequence[Shard], reading: TableReading, column: str) -> ColumnChoice:
+    """Which terms suit texts, a TermKind: `words` with sequences of three characters and more, the usual; shorter
+    sequences of characters beside them; or these alone.
+
+    The labels have no part in it.
+
+    Args:
+        shards: of the data.
+        reading: of the files.
+        column: of the texts.
+    """
+    sample = _sample(shards, reading, {column: TEXT}, _SAMPLED_TEXTS)[column].drop_null()
+    texts = [text.decode("utf-8", "replace")[:_SAMPLED_CHARACTERS] for text in pc.cast(sample, pa.binary()).to_pylist()]
+    return choice_of_terms(texts)
+
+
+def choice_of_terms(texts: Sequence[str]) -> ColumnChoice:
+    """The same of some texts."""
+    words = [word for text in texts for word in text.split()]
+    points = np.frombuffer("".join(words).encode("utf-32-le", "replace"), np.uint32)
+    share = float(sum(((points >= first) & (points <= last)).sum() for first, last in _WITHOUT_SPACES))
+    share /= max(len(points), 1)
+    said = f"{share:.0%} of the characters are of scripts that put no spaces between words"
+    if share >= _MOSTLY:
+        return ColumnChoice("characters", said)
+    if share >= _PARTLY:
+        return ColumnChoice("words_and_characters", said)
+    of_each = len(words) / max(sum(bool(text.strip()) for text in texts), 1)
+    if of_each < _FEW_WORDS:
+        return ColumnChoice("words_and_characters", f"a text has {of_each:.1f} words in the mean")
+    return ColumnChoice("words", f"a text has {of_each:.0f} words in the mean, with spaces between them")

@@ -16,7 +16,14 @@ import pyarrow.compute as pc
 import yaml
 
 from components.errors import BrokenInput
-from components.table_example_gen.facts import ColumnChoice, TableFacts, column_choices, merged_facts, shard_facts
+from components.table_example_gen.facts import (
+    ColumnChoice,
+    TableFacts,
+    column_choices,
+    merged_facts,
+    shard_facts,
+    term_choice,
+)
 from components.table_example_gen.options import Ingestion, TableReading
 from components.table_example_gen.serialization import TEXT, WHOLE
 from components.table_example_gen.sources import Shard, format_of, plan_inputs, shard_batches
@@ -107,6 +114,7 @@ class LookedAt:
         facts: of all rows.
         choices: column -> what suits it, where its type alone does not say it.
         classes: column -> how many different values it has, where they are few enough for a label.
+        texts: columns that nothing but texts can be: hardly a value comes twice, and it has words or characters.
     """
 
     path: str
@@ -114,6 +122,7 @@ class LookedAt:
     facts: TableFacts
     choices: Mapping[str, ColumnChoice]
     classes: Mapping[str, int]
+    texts: frozenset[str] = frozenset()
 
     def label_candidates(self) -> list[str]:
         """Columns that may hold the label: those whose names say so, then others, the fewest values first."""
@@ -137,7 +146,17 @@ def look_at_table(path: str) -> LookedAt:
     if not facts.rows:
         raise BrokenInput(f"{path}: the file has a header and no rows; expected at least one row for each class")
     choices = column_choices(shards, options, facts.types, list(facts.types))
-    return LookedAt(path, reading, facts, choices, _class_counts(shards, options, facts))
+    classes = _class_counts(shards, options, facts)
+    texts = {
+        name
+        for name, kind in facts.types.items()
+        if len(facts.types) == 2
+        and kind == TEXT
+        and classes.get(name, facts.rows) > facts.rows / 2
+        and (name not in choices or choices[name].kind in ("text", "hash", "ignored"))
+        and term_choice(shards, options, name).kind != "words_and_characters"
+    }
+    return LookedAt(path, reading, facts, choices, classes, frozenset(texts))
 
 
 def _read(path: str, reading: TableReading) -> tuple[list[Shard], TableFacts]:
@@ -215,6 +234,7 @@ def table_config(looked: LookedAt, name: str, label: str, data_path: str) -> str
     """
     columns = [column for column in looked.facts.types if column != label]
     sentences = [column for column in columns if looked.choices.get(column, ColumnChoice("")).kind == "text"]
+    sentences += [column for column in columns if column in looked.texts and column not in sentences]
     data = {"path": data_path, **looked.reading}
     found = f"# {looked.facts.rows:,} rows, {len(looked.facts.types)} columns; {looked.classes[label]} classes."
     lines = [found, f"#   ingraph run {name}.yaml", f"name: {name}"]

@@ -17,7 +17,7 @@ from tfx.types import standard_artifacts
 from tfx.utils import path_utils
 
 from components.baseline import Baseline, Executor
-from components.compatibility_check.component import CompatibilityCheck, class_changes
+from components.compatibility_check import CompatibilityCheck, class_changes
 from components.errors import IncompatibleModel, NotPublished
 from components.serving_pusher.component import ServingPusher
 from serving.model_store import list_versions, publish, withdraw

@@ -49,6 +49,7 @@ def verdict_on(
     schema: str | None = SCHEMA,
     minimum_examples: int = 1,
     label: str = "target",
+    texts: tuple[str, ...] = (),
 ) -> Verdict:
     """The verdict on real statistics and anomalies; without a schema the one inferred from the train split."""
     statistics = {
@@ -65,7 +66,15 @@ def verdict_on(
         for name, found in statistics.items()
     ]
     path = "" if schema is None else "configs/heart.pbtxt"
-    return judge(splits, expected, label, schema is not None, minimum_examples, path)
+    return judge(splits, expected, label, schema is not None, minimum_examples, path, texts)
+
+
+def test_a_new_sentence_is_no_anomaly_but_a_new_category_is():
+    said = {"said": [f"文章{row % 15}" for row in range(40)]}
+    train, new = patients(**said), patients(said=[f"新{row}" for row in range(40)])
+    assert verdict_on(train, new, schema=None, texts=("said",)).warnings == ()
+    (warning,) = verdict_on(train, new, schema=None).warnings
+    assert "column 'said'" in warning and "'新38' (1 row)" in warning
 
 
 def test_data_that_follows_its_schema_passes_with_counts_and_class_balance():

@@ -202,7 +202,7 @@ def test_the_config_says_where_each_task_is_searched():
     assert TASKS["tabular"].leak_search(table) == LeakSearch(
         ignored=("age",), label_names={"0": "healthy", "1": "disease"}, allow=("chol", "duplicates")
     )
-    assert TASKS["text"].leak_search(text) == LeakSearch(columns=("text",))
+    assert TASKS["text"].leak_search(text) == LeakSearch(columns=("text",), texts=("text",))
     assert TASKS["image"].leak_search(load_config("configs/digits.yaml")) is None
 
 

@@ -6,8 +6,9 @@ import pyarrow as pa
 import pytest
 
 from components.errors import BrokenInput
+from components.table_example_gen.facts import choice_of_terms
 from pipeline.config import load_config
-from pipeline.data import check_table, first_row, input_patterns, table_inputs
+from pipeline.data import check_table, first_row, input_patterns, table_data, table_inputs
 from pipeline.options import TableRunConfig
 
 CONFIG = """
@@ -50,7 +51,43 @@ def test_rows_duplicates_and_empty_texts_are_counted(tmp_path, name, content):
     path = written(tmp_path, content, name)
     findings = check_table({"all": str(path)}, config_of(path))
     assert (findings.rows, findings.duplicates, findings.empty) == (5, 1, {"review": 2, "opinion": 1})
-    assert str(findings) == "5 rows, 1 repeat an earlier one, 'review' is empty in 2, 'opinion' is empty in 1"
+    assert str(findings) == (
+        "5 rows, 1 repeat an earlier one, 'review' is empty in 2, 'opinion' is empty in 1; "
+        "terms: words and characters, for a text has 1.7 words in the mean "
+        "(preprocessing.word_ngrams and character_ngrams decide otherwise)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("texts", "kind", "said"),
+    [
+        (["これはとても良い映画です", "もう見たくない"], "characters", "100% of the characters are of scripts"),
+        (["这部电影很好看。", "服务太差了。"], "characters", "86% of the"),
+        (["หนังเรื่องนี้ดีมาก"], "characters", "100%"),
+        (["die neue 映画 ist gut und schön"], "words", "7 words"),
+        (["新しいiPhone買った, so happy"], "words_and_characters", "30%"),
+        (["الفيلم رائع جدا", "यह फिल्म बहुत अच्छी है"], "words", "4 words"),
+        (["😀😀", "😢"], "words_and_characters", "1.0 words"),
+        (["", " "], "words_and_characters", "0.0 words"),
+    ],
+)
+def test_terms_follow_from_scripts_and_words(texts, kind, said):
+    choice = choice_of_terms(texts)
+    assert choice.kind == kind and said in choice.reason
+
+
+def test_what_a_config_says_of_terms_comes_before_what_the_texts_say(tmp_path):
+    path = written(tmp_path, "review,opinion\nとても良い映画です,fresh\n,rotten\n")
+    for settings, expected in (
+        ([], (0, (1, 4))),
+        (["preprocessing.word_ngrams=1"], (1, (3, 5))),
+        (["trainer={model: encoder}"], (0, (1, 1))),
+    ):
+        config = config_of(path, *settings)
+        found = table_data(config, str(path))
+        chosen = config.with_kinds(found.kinds).preprocessing
+        assert (chosen.word_ngrams, chosen.character_ngrams) == expected
+        assert ("terms: characters" in found.findings) == (settings != ["preprocessing.word_ngrams=1"])
 
 
 @pytest.mark.parametrize(

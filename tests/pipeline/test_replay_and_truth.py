@@ -30,8 +30,7 @@ from serving.server.app import EmbeddedServer
 from serving.server.config import RequestLogOptions
 from serving.server.options import ServerOptions
 from serving.signatures.common import CLASSIFY, SERVING_DEFAULT
-from tests.pipeline.conftest import Finished, ingraph
-from tests.pipeline.conftest import page_of, table, words
+from tests.pipeline.conftest import Finished, ingraph, page_of, table, words
 from tests.serving.colour_photos import photo
 
 COLUMNS = ("age", "income", "city")

@@ -18,6 +18,8 @@ from pydantic import TypeAdapter
 from tfx.components.trainer.fn_args_utils import FnArgs
 from tfx_bsl.public import tfxio
 
+from benchmarks.text.languages import character_ngrams, sentences
+from components.table_example_gen.facts import choice_of_terms
 from pipeline.runners.local import BEAM_PIPELINE_ARGS
 from serving import reference_predictions
 from serving.reference_predictions import FILE_NAME
@@ -87,11 +89,19 @@ def records(tmp_path_factory) -> str:
     return path
 
 
-def exported(folder: Path, records: str, trainer: dict, base_model: str = "", serving: str = "{}") -> str:
+def exported(
+    folder: Path,
+    records: str,
+    trainer: dict,
+    base_model: str = "",
+    serving: str = "{}",
+    text_options: TextOptions | None = None,
+) -> str:
     """The SavedModel that Transform and run_fn make of the records, where `base_model` is served."""
     tf.compat.v1.reset_default_graph()  # other tests leave annotations there, which tft would read
     options = TypeAdapter(TextTrainerOptions).validate_python(trainer)
-    text_options = TextOptions(label=LabelOptions(column="label"), minimum_term_count=1).completed(options.features)
+    if text_options is None:
+        text_options = TextOptions(label=LabelOptions(column="label"), minimum_term_count=1).completed(options.features)
     custom_config = {
         "preprocessing": text_options.model_dump_json(),
         "trainer": options.model_dump_json(),
@@ -250,3 +260,31 @@ def test_what_cannot_be_had_is_said_in_one_sentence(handle, sentence):
     with pytest.raises(TrainingError, match=sentence) as stopped:
         TextEmbedding(handle)
     assert "\n" not in str(stopped.value)
+
+
+@pytest.mark.parametrize("language", ["Japanese", "Arabic"])
+def test_a_hundred_sentences_are_served_by_default_as_well_as_scikit_learn_tells_them(language, tmp_path):
+    texts, labels = sentences(language, 200, seed=0)
+    order = np.random.default_rng(0).permutation(200)
+    learned, asked = [[texts[row] for row in rows] for rows in (order[:100], order[100:])]
+    of_learned, truth = [[labels[row] for row in rows] for rows in (order[:100], order[100:])]
+    path = str(tmp_path / "examples.gz")
+    with tf.io.TFRecordWriter(path, "GZIP") as writer:
+        for text, label in zip(learned, of_learned, strict=True):
+            writer.write(record(text.encode(), label))
+    choice = choice_of_terms(learned)
+    assert choice.kind == {"Japanese": "characters", "Arabic": "words"}[language]
+    options = TextOptions(label=LabelOptions(column="label")).with_terms(choice.kind)
+    saved_model = exported(tmp_path, path, {"model": "ngrams"}, text_options=options)
+    assert (
+        provenance(saved_model)["texts"]["terms"]
+        == {
+            "Japanese": "sequences of 1 to 4 characters",
+            "Arabic": "sequences of up to 2 words and sequences of 3 to 5 characters",
+        }[language]
+    )
+    encoded = {"text": np.array([text.encode() for text in asked], object)}
+    served = answers_over_both(saved_model, {"text": asked}, encoded, tmp_path)
+    theirs = character_ngrams(learned, of_learned, asked)
+    ours, theirs = (np.mean([one == true for one, true in zip(told, truth, strict=True)]) for told in (served, theirs))
+    assert ours > 0.8 and ours >= theirs - 0.02

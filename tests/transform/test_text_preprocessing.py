@@ -150,7 +150,8 @@ def test_a_text_is_cut_after_its_first_bytes_even_within_a_character():
         ("don't  stop-me 'now' 3d", ["don't", "stop", "me", "now", "3d"]),
         ("what?! ''really''!", ["what", "?", "!", "really", "!"]),
         ("नमस्ते, दुनिया। שלום", ["नमस्ते", "दुनिया", "שלום"]),
-        ("👍 … \u200b ' \x00 \ufffd", []),
+        ("… \u200b ' \x00 \ufffd", []),
+        ("so👍🏽👍 ❤️!", ["so", "👍", "👍", "❤", "!"]),
         ("", []),
     ],
 )
@@ -240,11 +241,48 @@ def test_words_and_characters_have_numbers_and_weights_of_their_own(tmp_path):
     assert features["word_weights"].tolist() == features["character_weights"].tolist() == [[1, 0]]
 
 
+NOTHING_TWICE = [("一二三四五", "good"), ("六七八九十", "bad"), ("", "good"), (None, "bad")]
+
+
+@pytest.mark.parametrize("features", ["terms", "sequence"])
+def test_texts_of_which_no_term_comes_twice_leave_an_empty_vocabulary_that_works(tmp_path, features):
+    options = TextOptions(label=LABEL, column="review", maximum_length=6).completed(features)
+    found = transformed(transform_graph(tmp_path, NOTHING_TWICE, options), "一二三四五", "", None)
+    unknown = [[1, 0, 0, 0, 0, 0], [0] * 6, [0] * 6]
+    expected = {"terms": {"words": [[0] * 6] * 3, "characters": [[0] * 6] * 3}, "sequence": {"tokens": unknown}}
+    for name, values in expected[features].items():
+        assert found[name].tolist() == values
+
+
+@pytest.mark.parametrize(
+    ("given", "features", "kind", "expected"),
+    [
+        ({}, "terms", "characters", (0, (1, 4))),
+        ({}, "terms", "words_and_characters", (2, (1, 5))),
+        ({}, "terms", "words", (2, (3, 5))),
+        ({}, "sequence", "characters", (0, (1, 1))),
+        ({}, "sequence", "words", (1, None)),
+    ],
+)
+def test_the_terms_that_suit_texts_are_taken_where_the_config_leaves_them_open(given, features, kind, expected):
+    options = TextOptions(label=LABEL, **given).completed(features)
+    assert options.leaves_terms_open
+    chosen = options.with_terms(kind)
+    assert (chosen.word_ngrams, chosen.character_ngrams) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "features"), [({"word_ngrams": 1}, "terms"), ({"character_ngrams": None}, "terms"), ({}, "text")]
+)
+def test_terms_that_a_config_gives_or_a_model_does_not_take_are_not_open(given, features):
+    assert not TextOptions(label=LABEL, **given).completed(features).leaves_terms_open
+
+
 def test_a_sequence_keeps_order_repetitions_and_unknown_words_and_is_cut(tmp_path):
     path = transform_graph(tmp_path, REVIEWS, SEQUENCE)
     assert vocabulary(path, "tokens") == ["3 a", "3 film", "2 good", "2 not"]
     features = transformed(path, "Film, a BAD film?", "not a film not a good film", None, "👍")
-    assert features["tokens"].tolist() == [[3, 2, 1, 3, 1, 0], [5, 2, 3, 5, 2, 4], [0] * 6, [0] * 6]
+    assert features["tokens"].tolist() == [[3, 2, 1, 3, 1, 0], [5, 2, 3, 5, 2, 4], [0] * 6, [1] + [0] * 5]
 
 
 def test_a_sequence_of_characters_is_for_languages_without_spaces(tmp_path):

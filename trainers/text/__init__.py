@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["options", "run_fn", "tuner_fn"]
+__all__ = ["options", "run_fn", "tuner_fn", "wrap"]
 
 
 def __getattr__(name: str) -> Any:

@@ -318,9 +318,9 @@ class PretrainedEncoder(tf.Module):
 
     def __init__(self, path: str) -> None:
         super().__init__(name="pretrained_encoder")
-        self._folder = EncoderFolder(path)
-        self.architecture = self._folder.architecture
-        self.tokenizer = pieces_tokenizer(path, len(self._folder.weight(_PIECE_VECTORS)))
+        self.folder = EncoderFolder(path)
+        self.architecture = self.folder.architecture
+        self.tokenizer = pieces_tokenizer(path, len(self.folder.weight(_PIECE_VECTORS)))
 
     def pieces(self, texts: tf.Tensor, maximum_length: int) -> tf.RaggedTensor:
         """int32 [batch, n]: the numbers of the pieces of texts, string [batch], + 1; 0 is left for what fills rows up.
@@ -330,7 +330,7 @@ class PretrainedEncoder(tf.Module):
         """
         if maximum_length > self.architecture.positions:
             raise TrainingError(
-                f"trainer.maximum_length is {maximum_length:,}, and {self._folder.path} takes texts of at most "
+                f"trainer.maximum_length is {maximum_length:,}, and {self.folder.path} takes texts of at most "
                 f"{self.architecture.positions:,} pieces; lower it"
             )
         return self.tokenizer(texts, maximum_length) + 1
@@ -338,17 +338,22 @@ class PretrainedEncoder(tf.Module):
     def network(self, precision: Precision = "float32") -> keras.Model:
         """Pieces, see `pieces`, filled up with 0 -> float32 [batch, n, width]; with the weights of the folder."""
         pieces = keras.Input([None], name=PIECES, dtype="int32")
-        size = len(self._folder.weight(_PIECE_VECTORS))
+        size = len(self.folder.weight(_PIECE_VECTORS))
         model = keras.Model({PIECES: pieces}, hidden_states(pieces, self.architecture, size, precision), name="encoder")
-        for name, weights in self._weights(size):
+        for name, weights in self.layer_weights():
             model.get_layer(name).set_weights(weights)
         return model
 
-    def _weights(self, size: int) -> Iterator[tuple[str, list[np.ndarray]]]:
-        """The name of each layer, and what it is set to."""
-        shape, weight = self.architecture, self._folder.weight
+    def layer_weights(self) -> Iterator[tuple[str, list[np.ndarray]]]:
+        """The name of each layer of the network, and what it is set to.
+
+        Raises:
+            TrainingError: a weight is missing, or has another shape than config.json says.
+        """
+        shape, weight = self.architecture, self.folder.weight
+        size = len(weight(_PIECE_VECTORS))
         positions = weight("embeddings.position_embeddings.weight", [shape.positions, shape.width])
-        distilled = self._folder.config["model_type"] == "distilbert"
+        distilled = self.folder.config["model_type"] == "distilbert"
         if not distilled:
             # A text alone is all of the first type.
             positions = positions + weight("embeddings.token_type_embeddings.weight")[0]
@@ -373,7 +378,7 @@ class PretrainedEncoder(tf.Module):
 
     def _pair(self, name: str, shape: Sequence[int]) -> list[np.ndarray]:
         """Kernel [in, out] and bias of a layer, or scale and offset of a norm; `shape` is that in the file."""
-        return [self._folder.weight(f"{name}.weight", shape).T, self._folder.weight(f"{name}.bias", shape[:1])]
+        return [self.folder.weight(f"{name}.weight", shape).T, self.folder.weight(f"{name}.bias", shape[:1])]
 
 
 def in_chunks(

@@ -24,6 +24,7 @@ from trainers.text.options import (
     TransformerOptions,
 )
 from trainers.text.static import StaticVectors, averaged
+from trainers.text.wrap import WrappedText
 from transform.text import FIRST_KNOWN_TOKEN, TEXT, TOKENS, WEIGHTS_OF
 
 
@@ -297,6 +298,13 @@ def transformer_classifier(encoder: PretrainedEncoder, classes: int, options: Tr
     )
 
 
+def wrapped_classifier(wrapped: WrappedText) -> TextClassifier:
+    """A classifier that exists, which is not trained."""
+    model = wrapped.classifier()
+    inputs = pieces_of_texts(wrapped, wrapped.maximum_length)
+    return TextClassifier(model, [model.output], inputs, {"tokenizer": wrapped.tokenizer}, chunk=CHUNK)
+
+
 def _train_last_layers(network: keras.Model, layers: int, trained: int | str) -> None:
     if trained == "all":
         return
@@ -400,6 +408,11 @@ TEXT_MODELS = {
             vectors, train, sizes, classes, options
         ),
         pretrained=lambda options: StaticVectors(options.encoder, options.vector_width),
+    ),
+    "wrap": TextModel(
+        inputs=lambda wrapped, _: pieces_of_texts(wrapped, wrapped.maximum_length),
+        build=lambda _, __, ___, ____, wrapped: wrapped_classifier(wrapped),
+        pretrained=WrappedText,
     ),
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationInfo, field_validator, model_validator
 
@@ -17,6 +17,8 @@ class _Training(BaseModel):
         learning_rate: Adam's step size; it decays to zero along a cosine.
         batch_size: examples per step.
         epochs: passes over the training split.
+        minimum_steps: how many steps there are at least: of few texts, an epoch has more passes than one. 0, where a
+            config gives epochs and not this.
         class_weights: `balanced`: each label counts the same, however many texts it has. Probabilities are those of
             data in which all labels are equally frequent then.
         warm_start: start from the weights of the model that is served, where they mean the same, see warm_start.py.
@@ -30,10 +32,21 @@ class _Training(BaseModel):
     learning_rate: float = Field(1e-3, gt=0)
     batch_size: int = Field(128, ge=1)
     epochs: int = Field(6, ge=1)
+    minimum_steps: int = Field(360, ge=0)
     class_weights: Literal["none", "balanced"] = "none"
     warm_start: bool = False
     memory: Memory | None = None
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _given_epochs(self) -> Self:
+        if "epochs" in self.model_fields_set and "minimum_steps" not in self.model_fields_set:
+            object.__setattr__(self, "minimum_steps", 0)
+        return self
+
+    def steps_per_epoch(self, rows: int) -> int:
+        """Batches in an epoch over so many rows."""
+        return max(-(-rows // min(self.batch_size, rows)), -(-self.minimum_steps // self.epochs))
 
     @property
     def embedding_handle(self) -> str:
@@ -131,7 +144,7 @@ class HubOptions(_Training):
 
 
 # How a network over vectors that stay as they are is trained, where a config does not say it.
-_OF_HEAD = {"learning_rate": 1e-3, "batch_size": 128, "epochs": 30}
+_OF_HEAD = {"learning_rate": 1e-3, "batch_size": 128, "epochs": 30, "minimum_steps": 360}
 
 
 class TransformerOptions(_Training):
@@ -162,11 +175,13 @@ class TransformerOptions(_Training):
     learning_rate: float = Field(5e-5, gt=0)
     batch_size: int = Field(32, ge=1)
     epochs: int = Field(3, ge=1)
+    minimum_steps: int = Field(60, ge=0)
 
     @model_validator(mode="after")
     def _complete(self) -> TransformerOptions:
         if self.trained_layers == 0:
-            for name in _OF_HEAD.keys() - self.model_fields_set:
+            given = self.model_fields_set | ({"minimum_steps"} if "epochs" in self.model_fields_set else set())
+            for name in _OF_HEAD.keys() - given:
                 object.__setattr__(self, name, _OF_HEAD[name])
         return self
 
@@ -222,7 +237,76 @@ class StaticOptions(_Training):
         return "terms_and_text" if self.ngrams else "text"
 
 
-TextModelOptions = NgramOptions | EncoderOptions | HubOptions | TransformerOptions | StaticOptions
+class WrapTextOptions(BaseModel):
+    """A classifier of texts that exists, which is not trained; a config writes `mode: wrap, model: FOLDER`.
+
+    Attributes:
+        model: what tells these options from the others.
+        folder: of an encoder of the BERT family with a classification head, in Hugging Face's layout, relative to the
+            config file.
+        labels: the label of each class in the order of its outputs, where those of config.json's id2label are none.
+        maximum_length: how many pieces of a text count; by default as many as the encoder takes.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
+
+    model: Literal["wrap"] = "wrap"
+    folder: PathBesideConfig
+    labels: tuple[str, ...] = ()
+    maximum_length: int | None = Field(None, ge=3)
+
+    @property
+    def embedding_handle(self) -> str:
+        """Of the classifier."""
+        return self.folder
+
+    @property
+    def tolerance(self) -> float:
+        """How far served probabilities may be from those of the network in Keras."""
+        return 1e-5
+
+    @property
+    def features(self) -> Features:
+        """What it takes from Transform."""
+        return "text"
+
+    @property
+    def memory(self) -> None:
+        """What texts may take: what is usual."""
+        return None
+
+    @property
+    def seed(self) -> int:
+        """Of draws, of which there are none."""
+        return 0
+
+    @property
+    def warm_start(self) -> bool:
+        """Whether a training goes on, of which there is none."""
+        return False
+
+
+def with_model(trainer: object) -> object:
+    """The content of a config's `trainer` with the name of the model: n-grams where it has none; or what is wrapped.
+
+    Raises:
+        ValueError: the mode is neither train nor wrap, or the folder of what is wrapped is missing.
+    """
+    if not isinstance(trainer, dict):
+        return trainer
+    mode, others = trainer.get("mode", "train"), {name: value for name, value in trainer.items() if name != "mode"}
+    if mode not in ("train", "wrap"):
+        raise ValueError(f"mode: expected train or wrap, received {mode!r}")
+    if mode == "train":
+        return {"model": "ngrams", **others}
+    folder = others.pop("model", None)
+    if not isinstance(folder, str):
+        raise ValueError("mode: wrap takes the folder of a classifier of texts; name it: trainer.model")
+    return {"model": "wrap", "folder": folder, **others}
+
+
+TrainedOptions = NgramOptions | EncoderOptions | HubOptions | TransformerOptions | StaticOptions
+TextModelOptions = TrainedOptions | WrapTextOptions
 TextTrainerOptions = Annotated[TextModelOptions, Field(discriminator="model")]
 
 

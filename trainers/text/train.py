@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_transform as tft
 from tfx.components.trainer.fn_args_utils import FnArgs
-from tfx.components.tuner.component import TunerFnResult
+from tfx.components.tuner import TunerFnResult
 
 from serving.reference_predictions import with_answers
 from serving.signatures.common import VOCABULARY, Features, Labels, export
@@ -40,7 +40,7 @@ from trainers.splits import (
 )
 from trainers.text.encoders import PIECES, in_chunks
 from trainers.text.models import TEXT_MODELS, VECTORS, Pretrained, TextClassifier, pretrained_of
-from trainers.text.options import TextModelOptions, read_trainer_options
+from trainers.text.options import TextModelOptions, TrainedOptions, read_trainer_options
 from trainers.tuning import BestHyperparameters, TrialOutcome, hyperparameter_search, tuning_split
 from trainers.warm_start import MeaningOfWeights, start_warm, write_warm_start
 from transform.options import TextOptions
@@ -53,7 +53,7 @@ def fit_text(
     options: TextModelOptions,
     unfinished: Path | None = None,
 ) -> None:
-    """Train the members side by side, in place, by Adam with a cosine-decayed step size.
+    """Train the members side by side, in place, by Adam with a cosine-decayed step size; what is wrapped stays.
 
     Args:
         classifier: the model and its members.
@@ -61,12 +61,14 @@ def fit_text(
         options: for how long, and how fast.
         unfinished: of a store, the folder in which a training that was killed left how far it was.
     """
+    if options.model == "wrap":
+        return
     model = classifier.model
     if classifier.fixed is not None and isinstance(train, TransformedSplit):
         classifier, train = _over_vectors(classifier, train)
     count = train.rows if isinstance(train, RowStore) else len(train.labels)
     batch_size = min(options.batch_size, count)
-    steps = -(-count // batch_size)
+    steps = options.steps_per_epoch(count)
     step_size = _step_size(options, steps * options.epochs)
     together = keras.Model(classifier.model.input, keras.ops.stack(classifier.members, axis=1))
     together.compile(
@@ -106,7 +108,7 @@ def _sum_of_losses(labels: keras.KerasTensor, probabilities: keras.KerasTensor) 
     return keras.ops.sum(keras.losses.sparse_categorical_crossentropy(of_each, probabilities), axis=1)
 
 
-def _step_size(options: TextModelOptions, steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
+def _step_size(options: TrainedOptions, steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
     growing = round(steps * options.warm_up)
     if not growing:
         return keras.optimizers.schedules.CosineDecay(options.learning_rate, steps)
@@ -136,7 +138,7 @@ def _adapt(classifier: TextClassifier, rows: TransformedSplit) -> np.ndarray:
 
 
 def run_fn(fn_args: FnArgs) -> None:
-    """Train on the train split, export, and leave the eval split's reference predictions beside the export.
+    """Train on the train split or wrap what exists, export, and leave reference predictions of the eval split.
 
     `fn_args.custom_config` carries `preprocessing` and `trainer`, the JSON of TextOptions and TextTrainerOptions, and
     `code_fingerprint`; `fn_args.hyperparameters` what a search found.
@@ -201,6 +203,7 @@ def _train(fn_args: FnArgs, options: TextModelOptions, best: BestHyperparameters
         hyperparameters=best.values,
         warm_start=start,
         unknown=unknown,
+        texts={"terms": preprocessing.described_terms(), "known": {name: len(known) for name, known in terms.items()}},
         streamed={"rows": train.rows, "memory": memory.bytes} if isinstance(train, RowStore) else {},
     )
 

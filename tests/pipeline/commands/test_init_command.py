@@ -89,6 +89,14 @@ def test_texts_become_a_config_of_texts(tmp_path, ending):
     assert (config.task, config.preprocessing.column, config.preprocessing.label.column) == ("text", "said", "mood")
 
 
+def test_sentences_without_spaces_become_a_config_of_texts_and_codes_do_not(tmp_path):
+    for name, column in (("said", [f"{n}番目の文章です" for n in range(60)]), ("codes", [f"A{n}" for n in range(60)])):
+        frame = pd.DataFrame({"x": column, "mood": ["good", "bad"] * 30})
+        frame.to_csv(tmp_path / f"{name}.csv", index=False)
+        assert ingraph_init(tmp_path, f"{name}.csv", "--label", "mood").exit_code == 0
+    assert [load_config(str(tmp_path / f"{name}.yaml")).task for name in ("said", "codes")] == ["text", "tabular"]
+
+
 def test_a_folder_of_photos_becomes_a_config_of_images(tmp_path):
     for name in ("rose/1.png", "tulip/2.png", "tulip/3.png"):
         path = tmp_path / "flowers" / name

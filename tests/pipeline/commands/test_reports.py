@@ -310,7 +310,7 @@ def test_two_runs_are_compared(heart_run: HeartRun, stopped):
     assert done.exit_code == 0, done.output
     page = page_of(done.output.strip())
     assert table(page, "Verdicts of the gates")["DataGate"] == ["passed", "failed"]
-    assert table(page, "Keys that differ")["data.minimum_examples"] == ["20", "1000"]
+    assert table(page, "Keys that differ")["data.minimum_examples"] == ["10", "1000"]
     assert table(page, "Examples")["train"][0] == table(page, "Examples")["train"][1]
 
 

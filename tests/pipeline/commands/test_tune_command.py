@@ -15,7 +15,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 from tfx.components.trainer.fn_args_utils import FnArgs
 
 from components.errors import BrokenInput
-from components.tuner.component import FinishedTrial, Trials, read_trials, write_trials
+from components.tuner import FinishedTrial, Trials, read_trials, write_trials
 from pipeline.config import load_config
 from pipeline.exit_status import ExitStatus
 from pipeline.history import run_ids
@@ -135,7 +135,7 @@ def test_a_compiled_pipeline_searches_too(tmp_path, target):
         "Transform"
     )
     executors = job["pipelineSpec"]["deploymentSpec"]["executors"]
-    assert "components.tuner.component.Executor" in json.dumps(executors["Tuner_executor"])
+    assert "components.tuner.Executor" in json.dumps(executors["Tuner_executor"])
 
 
 @pytest.mark.parametrize(
