@@ -22,7 +22,7 @@ from keras_tuner.errors import FailedTrialError
 from keras_tuner.oracles import BayesianOptimizationOracle, HyperbandOracle, RandomSearchOracle
 from pydantic import BaseModel, ValidationError
 from tfx.components.trainer.fn_args_utils import FnArgs
-from tfx.components.tuner import TunerFnResult
+from tfx.components.tuner.component import TunerFnResult
 
 from trainers.artifacts import write_tensorboard_log
 from trainers.errors import TrainingError, first_line

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_transform as tft
 from tfx.components.trainer.fn_args_utils import FnArgs
-from tfx.components.tuner import TunerFnResult
+from tfx.components.tuner.component import TunerFnResult
 
 from serving.answers import Decision, write_decision
 from serving.reference_predictions import with_answers
