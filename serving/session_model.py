@@ -247,14 +247,14 @@ class _Walk:
 
 def _kept_arguments(function: Any) -> set[int]:
     """The arguments that a function gives back in their own places."""
-    identities = {node.name: node.input[0] for node in function.node_def if node.op == "Identity"}
+    identities = {node.name: node.input[0] for node in function.node_def if node.op == "Identity" and node.input}
+    places = zip(function.signature.input_arg, function.signature.output_arg, strict=False)
     kept = set()
-    for at, (argument, output) in enumerate(
-        zip(function.signature.input_arg, function.signature.output_arg, strict=False)
-    ):
-        source = function.ret[output.name]
-        while source != argument.name and _node_of(source) in identities:
-            source = identities[_node_of(source)]
+    for at, (argument, output) in enumerate(places):
+        source, unseen = function.ret[output.name], dict(identities)
+        # Each is passed once: in a graph that nobody has checked yet they may be each other's input.
+        while source != argument.name and _node_of(source) in unseen:
+            source = unseen.pop(_node_of(source))
         if source == argument.name:
             kept.add(at)
     return kept

@@ -323,6 +323,59 @@ def vocabulary_named_by_a_second_handle(path: Path, secret: Path) -> None:
     change_graph(path, assign_again)
 
 
+def save_table_of_a_loop(path: Path, vocabulary: Path, other: str) -> None:
+    """A request fills a table from its asset in each turn of a loop, or after the first from another file."""
+    vocabulary.write_text("cat\ndog\n")
+
+    class Module(tf.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.asset = tf.saved_model.Asset(str(vocabulary))
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.int64, name="x")])
+        def predict(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
+            def turn(step: tf.Tensor, name: tf.Tensor, words: tf.Tensor) -> tuple[tf.Tensor, ...]:
+                table = tf.raw_ops.AnonymousHashTable(key_dtype=tf.int64, value_dtype=tf.string)
+                tf.raw_ops.InitializeTableFromTextFileV2(
+                    table_handle=table, filename=name, key_index=-1, value_index=-2, vocab_size=-1, delimiter="\t"
+                )
+                words = tf.raw_ops.LookupTableFindV2(table_handle=table, keys=x, default_value="")
+                words = tf.reshape(words, tf.shape(x))
+                return step + 1, tf.constant(other) if other else name, words
+
+            start = 0, tf.identity(self.asset.asset_path), tf.fill(tf.shape(x), "")
+            return {"output_0": tf.while_loop(lambda step, *_: step < 2, turn, start)[2]}
+
+    module = Module()
+    tf.saved_model.save(module, str(path), signatures={"serving_default": module.predict})
+
+
+def vocabulary_that_a_loop_changes(path: Path, secret: Path) -> None:
+    save_table_of_a_loop(path, path.parent / "words", str(secret))
+
+
+def vocabulary_that_a_loop_never_gives_back(path: Path, secret: Path) -> None:
+    """What the loop gives back in the place of the asset's path is two operations that are each other's input."""
+    save_table_of_a_loop(path, path.parent / "words", "")
+
+    def turn_in_a_circle(graph: Any) -> None:
+        functions = {function.signature.name: function for function in graph.graph_def.library.function}
+        [body] = [
+            functions[node.attr["body"].func.name]
+            for function in functions.values()
+            for node in function.node_def
+            if node.op in ("While", "StatelessWhile")
+        ]
+        for name, source in (("first", "second"), ("second", "first")):
+            node = body.node_def.add(name=name, op="Identity", input=[f"{source}:output:0"])
+            node.attr["T"].type = tf.string.as_datatype_enum
+        for argument, output in zip(body.signature.input_arg, body.signature.output_arg, strict=True):
+            if argument.type == tf.string.as_datatype_enum:
+                body.ret[output.name] = "first:output:0"
+
+    change_graph(path, turn_in_a_circle)
+
+
 def vocabulary_that_a_request_names(path: Path, secret: Path) -> None:
     """The place of the asset's path is an input, and what fills the table from it an output."""
     save_table(path, path.parent / "words")
@@ -363,6 +416,8 @@ def restores_what_a_request_names(path: Path, secret: Path) -> None:
         (asset_that_is_a_link, "outside of its own directory"),
         (vocabulary_that_is_no_asset, "InitializeTableFromTextFileV2"),
         (vocabulary_named_by_a_second_handle, "InitializeTableFromTextFileV2"),
+        (vocabulary_that_a_loop_changes, "InitializeTableFromTextFileV2"),
+        (vocabulary_that_a_loop_never_gives_back, "InitializeTableFromTextFileV2"),
         (vocabulary_that_a_request_names, "InitializeTableFromTextFileV2"),
         (restores_what_a_request_names, "SaveV2"),
     ],
@@ -392,6 +447,14 @@ def test_a_model_that_reads_files_is_served_where_that_is_allowed(tmp_path):
         assert Rest(server.rest_port).predict("m", body).status == 404
     with EmbeddedServer({"m": str(tmp_path / "models")}, allowing) as server:
         assert Rest(server.rest_port).predict("m", body).json == {"predictions": ["hunter2"]}
+
+
+def test_a_loop_may_read_the_vocabulary_of_its_model(tmp_path):
+    save_table_of_a_loop(tmp_path / "1", tmp_path / "words", "")
+
+    model = load_version(str(tmp_path / "1"), QUICK)
+
+    assert "While" in model.operations.kinds or "StatelessWhile" in model.operations.kinds
 
 
 def test_vocabularies_and_variables_of_a_model_are_its_own(tmp_path):
