@@ -53,13 +53,16 @@ class Echoes(tf.Module):
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image")])
     def digits(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Of base64, as REST sends it, or of the file's bytes, as gRPC does."""
         url_safe = tf.strings.regex_replace(tf.strings.regex_replace(image, r"\+", "-"), "/", "_")
-        size = tf.shape(tf.io.decode_png(tf.io.decode_base64(url_safe)[0]))
+        is_file = tf.equal(tf.strings.substr(image[0], 1, 3), "PNG")
+        file = tf.cond(is_file, lambda: image[0], lambda: tf.io.decode_base64(url_safe)[0])
+        size = tf.shape(tf.io.decode_png(file))
         return {"output_0": tf.strings.join([tf.as_string(size[:1]), tf.as_string(size[1:2])], separator="x")}
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
     root = tmp_path_factory.mktemp("models")
     for name in EXPECTED:
         module = Echoes()
@@ -67,7 +70,12 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with EmbeddedServer(
         {name: str(root / name) for name in EXPECTED}, ServerOptions(rest_port=0, grpc_port=0)
     ) as server:
-        yield f"http://127.0.0.1:{server.rest_port}"
+        yield server
+
+
+@pytest.fixture(scope="module")
+def address(server: EmbeddedServer) -> str:
+    return f"http://127.0.0.1:{server.rest_port}"
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +89,8 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def output(*command):
     finished = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False, timeout=120)
     assert finished.returncode == 0, finished.stderr
-    return dict(line.split(": ", 1) for line in finished.stdout.splitlines())
+    said = finished.stdout.replace("\x1b[0m", "").strip()  # Maven ends with it, whatever it is told
+    return dict(line.split(": ", 1) for line in said.splitlines())
 
 
 def documents():
@@ -115,6 +124,47 @@ def test_java_asks_all_three_models(address, image):
 @pytest.mark.skipif(shutil.which("go") is None, reason="Go is not installed")
 def test_go_asks_all_three_models(address, image):
     assert output("go", "run", EXAMPLES / "predict.go", address, image) == EXPECTED
+
+
+# What package managers say where they reach nothing.
+UNREACHABLE = ("ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "ETIMEDOUT", "no such host", "dial tcp", "Unknown host")
+
+
+@pytest.fixture(scope="module")
+def grpc_examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy, in which packages and what is compiled may lie."""
+    return Path(shutil.copytree(EXAMPLES / "grpc", tmp_path_factory.mktemp("grpc") / "examples"))
+
+
+def set_up(folder: Path, *command: str) -> None:
+    finished = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=400)
+    said = finished.stdout + finished.stderr
+    if finished.returncode and any(words in said for words in UNREACHABLE):
+        pytest.skip(f"{command[0]} reaches no packages: {said.strip().splitlines()[-1]}")
+    assert finished.returncode == 0, said
+
+
+@pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not installed")
+def test_node_asks_all_three_models_over_grpc(server, image, grpc_examples):
+    set_up(grpc_examples / "node", "npm", "ci", "--no-audit", "--no-fund")
+
+    assert output("node", grpc_examples / "node/predict.mjs", f"127.0.0.1:{server.grpc_port}", image) == EXPECTED
+
+
+@pytest.mark.skipif(shutil.which("go") is None, reason="Go is not installed")
+def test_go_asks_all_three_models_over_grpc(server, image, grpc_examples):
+    set_up(grpc_examples / "go", "go", "build", "-o", "predict", ".")
+
+    assert output(grpc_examples / "go/predict", f"127.0.0.1:{server.grpc_port}", image) == EXPECTED
+
+
+@pytest.mark.skipif(shutil.which("mvn") is None, reason="Maven is not installed")
+def test_java_asks_all_three_models_over_grpc(server, image, grpc_examples):
+    pom = grpc_examples / "java/pom.xml"
+    set_up(pom.parent, "mvn", "--quiet", "compile")
+
+    arguments = f"-Dexec.args=127.0.0.1:{server.grpc_port} {image}"
+    assert output("mvn", "--quiet", "--file", pom, "exec:java", arguments) == EXPECTED
 
 
 PROJECT = Path(__file__).parents[2]
