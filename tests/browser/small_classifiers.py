@@ -23,6 +23,13 @@ PATIENTS = {
     "oldpeak": np.array([2.3, MISSING_FLOAT], np.float32),
     "thal": np.array([b"fixed", b"normal"], object),
 }
+# Against whom a patient is explained: somebody of 50, of whom the rest is not known.
+BACKGROUND = {
+    "age": np.array([50]),
+    "oldpeak": np.array([MISSING_FLOAT], np.float32),
+    "thal": np.array([b""], object),
+}
+ORDERS = 4
 REVIEWS = {"text": np.array([b"A good film.", b"Dull."], object)}
 PHOTOS = {"image_bytes": np.array([photo("red"), photo("blue", "JPEG")], object)}
 PATIENT_FEATURES = {
@@ -50,7 +57,10 @@ def publish_patients(base_path: Path, build: str = "1", unknown: UnknownRule | N
         )
 
     labels = _labels(base_path, ["disease", "healthy"], unknown)
-    model = tabular.served_model(_AsTheyAre(), predict, labels, PATIENT_FEATURES, "target", classes=2)
+    background = {name: np.array(values[:, None]) for name, values in BACKGROUND.items()}
+    model = tabular.served_model(
+        _AsTheyAre(), predict, labels, PATIENT_FEATURES, "target", classes=2, explain=(ORDERS, background)
+    )
     return _publish(base_path, model, PATIENTS, build)
 
 
@@ -64,6 +74,7 @@ def publish_photos(base_path: Path) -> str:
         {"image": tf.io.VarLenFeature(tf.string)},
         "label",
         classes=len(colour_photos.LABELS),
+        explain=ORDERS,
     )
     return _publish(base_path, model, PHOTOS)
 
@@ -79,7 +90,9 @@ def publish_reviews(base_path: Path) -> str:
     transform = _AsTheyAre()
     resources = {"transform": transform, "labels": labels}
     spec = {"review": tf.io.VarLenFeature(tf.string)}
-    model = text.served_model(transform, predict, labels, spec, "review", classes=2, resources=resources)
+    model = text.served_model(
+        transform, predict, labels, spec, "review", classes=2, resources=resources, explain=ORDERS
+    )
     return _publish(base_path, model, REVIEWS)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -117,6 +118,45 @@ def test_a_text_is_answered_with_probabilities(page, server):
     assert bars(page) == [("fresh", "90.0 %"), ("rotten", "10.0 %")]
     page.get_by_label("text").fill('Two lines,\n"quoted" and 🎬.')
     assert bars(page) == [("rotten", "75.0 %"), ("fresh", "25.0 %")]
+
+
+def explain(page: Page) -> list[tuple[str, str]]:
+    """Ask why, and read off the reasons: what each part adds, in percentage points."""
+    page.get_by_role("button", name="Explain the answer").click()
+    expect(page.locator("#status")).to_contain_text(re.compile(r"Answered in [\d.]+ ms\."))
+    lines = (line.split("\n") for line in page.locator(".reasons li").all_inner_texts())
+    return [(name.strip(), points.strip()) for name, points, *_ in lines]
+
+
+def test_an_answer_is_explained_by_columns(page, server):
+    choose(page, server, "patients")
+    nothing, age, thal, both = (1 / (1 + math.exp(-score)) for score in (0, 1.3, 2, 3.3))
+    added = {"thal": (thal - nothing + both - age) / 2, "age": (age - nothing + both - thal) / 2}
+    assert explain(page) == [(name, f"+{100 * share:.1f}") for name, share in added.items()]
+    expect(page.locator("#status")).to_contain_text("disease: from 50.0 % without any of it to 96.4 %.")
+
+
+def test_an_answer_is_explained_by_words_that_are_shaded(page, server):
+    choose(page, server, "reviews")
+    assert explain(page) == [("good", "+65.0")]
+    words = page.locator(".words span")
+    assert words.all_inner_texts() == ["A", "good", "film."]
+    shades = words.evaluate_all("spans => spans.map(span => getComputedStyle(span).backgroundColor)")
+    assert shades[0] == shades[2] != shades[1]
+
+
+def test_an_answer_is_explained_by_a_heat_map_over_the_photo(page, server):
+    choose(page, server, "photos")
+    give_photo(page, "chosen", photo("green"))
+    assert explain(page) == []  # of one colour: its mean is no other
+    expect(page.get_by_role("img", name="The photo, its regions")).to_be_visible()
+    assert page.locator(".grid-of-regions span").count() == 64
+    assert page.locator(".heat img").evaluate("img => img.naturalWidth") > 0
+
+
+def test_what_explains_nothing_offers_no_explanation(page, server):
+    choose(page, server, "half_plus_two")
+    expect(page.get_by_role("button", name="Explain the answer")).to_be_hidden()
 
 
 def give_photo(page: Page, way: str, content: bytes) -> None:
@@ -315,13 +355,15 @@ def test_accessibility_of_forms_answers_and_complaints(page, server):
     for model in ("patients", "photos", "reviews"):
         choose(page, server, model)
         found[model] = [*grave_findings(page), *(ask(page) and grave_findings(page))]
+        explain(page)
+        found[f"{model} explained"] = grave_findings(page)
     give_photo_of_text = BAD["text"][0]
     choose(page, server, "photos")
     give_photo(page, "chosen", give_photo_of_text)
     expect(page.get_by_text("p.png")).to_be_visible()
     assert UNKNOWN in complaint(page)
     found["complaint"] = grave_findings(page)
-    assert found == {"patients": [], "photos": [], "reviews": [], "complaint": []}
+    assert len(found) == 7 and found == dict.fromkeys(found, [])
 
 
 @pytest.mark.parametrize("model", ["patients", "photos"])
