@@ -74,7 +74,10 @@ def test_texts_come_from_bigquery_too(server, tmp_path):
     table = pa.table({"sum": ["good", "Good!", " "], "bought": ["yes", "yes", "no"]})
     server.tables[TABLE] = StoredTable(table)
     config = config_of(tmp_path, task="text")
-    assert raw_data(config).findings == "3 rows, 'sum' is empty in 1"
+    assert raw_data(config).findings == (
+        "3 rows, 'sum' is empty in 1; terms: words and characters, for a text has 1.0 words in the mean "
+        "(preprocessing.word_ngrams and character_ngrams decide otherwise)"
+    )
 
 
 def test_the_first_row_is_as_people_write_it(server, tmp_path):
