@@ -329,7 +329,10 @@ class _Reading:
         count = min(len(os.sched_getaffinity(0)), len(self.files))
         if count < 2:
             return self.alone()
-        shares = [replace(self, files=self.files[place::count]) for place in range(count)]
+        # One process may come to more than one share: each joins on its own.
+        shares = [
+            replace(self, files=self.files[place::count], joining=self.joining.empty()) for place in range(count)
+        ]
         with ProcessPoolExecutor(count, multiprocessing.get_context("fork"), _be, (shares,)) as processes:
             found = list(processes.map(_share, range(count)))
         for rows, _ in found:
@@ -419,6 +422,10 @@ class _Joining:
             return -1
         name = ", ".join(f"{column} = {text}" for column, text in zip(names, texts, strict=True))
         return self._slice_names.setdefault((place, name), len(self._slice_names))
+
+    def empty(self) -> _Joining:
+        """Another for the same labels, which has joined nothing."""
+        return _Joining(self._published, self._late, self._slices, self._write_row)
 
     def part(self) -> _Part:
         """What was joined here."""

@@ -8,6 +8,7 @@ import json
 import random
 import re
 from base64 import urlsafe_b64encode
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -214,9 +215,16 @@ def test_probabilities_are_those_of_the_answers_that_hold_them(field, late):
     assert whole.ece.value == pytest.approx(found.calibration.expected_error, abs=0.05)
 
 
-def test_logs_in_several_files_are_joined_by_several_processes_with_the_same_figures(field, late, tmp_path):
+@pytest.mark.parametrize("processes", [None, 1], ids=["each-its-share", "one-takes-every-share"])
+def test_logs_in_several_files_are_joined_by_several_processes_with_the_same_figures(
+    field, late, tmp_path, monkeypatch, processes
+):
     from pipeline.config import load_config
+    from pipeline.scoring import truth
     from pipeline.scoring.truth import join_truth
+
+    if processes:
+        monkeypatch.setattr(truth, "ProcessPoolExecutor", lambda _, *others: ProcessPoolExecutor(processes, *others))
 
     (log,) = (field.workdir / "logs").iterdir()
     records = list(tf.data.TFRecordDataset(str(log)).as_numpy_iterator())
