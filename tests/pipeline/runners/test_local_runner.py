@@ -12,9 +12,12 @@ import subprocess
 import sys
 import types
 import xml.dom
+from importlib import metadata
 
 import apache_beam as beam
 import pytest
+import tensorflow as tf
+import tensorflow_transform as tft
 from apache_beam.internal.cloudpickle import cloudpickle
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, SetupOptions, StandardOptions
 from apache_beam.runners.worker import statecache
@@ -22,6 +25,8 @@ from apache_beam.testing.util import assert_that, equal_to
 from apache_beam.transforms import userstate
 from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import CombiningValueStateSpec, TimerSpec, on_timer
+from tensorflow_transform.beam import analyzer_cache
+from tensorflow_transform.beam.analysis_graph_builder import get_analysis_cache_entry_keys
 from tfx.orchestration.local.local_dag_runner import LocalDagRunner
 from tfx.proto.orchestration import pipeline_pb2
 
@@ -148,20 +153,28 @@ def unpatched(monkeypatch) -> dict[str, object]:
     return originals
 
 
-@pytest.mark.parametrize("version", ["2.76.0", "2.78.0", "3.77.0"])
-def test_another_beam_is_not_patched_and_the_log_says_so_in_a_line(version, unpatched, monkeypatch, caplog):
-    monkeypatch.setattr(beam, "__version__", version)
+@pytest.mark.parametrize(
+    ("package", "version", "tested"),
+    [("apache_beam", "2.76.0", "2.77"), ("apache_beam", "3.77.0", "2.77"), ("tensorflow_transform", "1.22.0", "1.21")],
+)
+def test_another_release_is_not_patched_and_the_log_says_so_in_a_line(
+    package, version, tested, unpatched, monkeypatch, caplog
+):
+    monkeypatch.setattr(beam_speedups, "version", lambda name: version if name == package else metadata.version(name))
     with caplog.at_level(logging.INFO):
         apply_beam_speedups()
-    assert {replaced: pkgutil.resolve_name(replaced) for replaced in unpatched} == unpatched
+    left = {replaced for replaced in unpatched if pkgutil.resolve_name(replaced) is unpatched[replaced]}
+    assert left == {replaced for replaced in unpatched if replaced.startswith(package + ".")}
     assert [record.getMessage() for record in caplog.records] == [
-        f"Apache Beam {version} is not patched: the speed-ups were tested on 2.77.x; small data take longer"
+        f"{package} {version} is not patched: the speed-ups were tested on {tested}.x; small data take longer"
     ]
 
 
 @pytest.mark.parametrize("version", ["2.77.0", "2.77.1"])
-def test_the_tested_beam_is_patched_and_the_log_says_nothing(version, unpatched, monkeypatch, caplog):
-    monkeypatch.setattr(beam, "__version__", version)
+def test_the_tested_releases_are_patched_and_the_log_says_nothing(version, unpatched, monkeypatch, caplog):
+    monkeypatch.setattr(
+        beam_speedups, "version", lambda name: version if name == "apache_beam" else metadata.version(name)
+    )
     with caplog.at_level(logging.INFO):
         apply_beam_speedups()
     patched = {replaced: pkgutil.resolve_name(replaced) for replaced in unpatched}
@@ -169,6 +182,34 @@ def test_the_tested_beam_is_patched_and_the_log_says_nothing(version, unpatched,
     apply_beam_speedups()
     assert {replaced: pkgutil.resolve_name(replaced) for replaced in unpatched} == patched
     assert caplog.records == []
+
+
+def test_the_preprocessing_is_traced_once_to_be_looked_at_and_each_look_sees_its_analyzers():
+    apply_beam_speedups()
+    specs = {name: tf.TensorSpec([None], tf.float32) for name in ("weighed", "passed", "unused")}
+    traced = []
+
+    def preprocessing_fn(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        traced.append(sorted(inputs))
+        return {"weighed": tft.scale_to_0_1(inputs["weighed"]), "passed": inputs["passed"]}
+
+    def other(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        return {"passed": tft.scale_to_0_1(inputs["passed"])}
+
+    keys = {analyzer_cache.DatasetKey("train")}
+    caches = []
+    for _ in range(2):
+        assert tft.get_analyze_input_columns(preprocessing_fn, specs) == ["weighed"]
+        assert sorted(tft.get_transform_input_columns(preprocessing_fn, specs)) == ["passed", "weighed"]
+        caches.append(get_analysis_cache_entry_keys(preprocessing_fn, specs, keys, False))
+    assert len(caches[0]) == 1
+    assert caches[0] == caches[1]
+    assert traced == [["passed", "unused", "weighed"]]
+
+    fewer = {name: specs[name] for name in ("weighed", "passed")}
+    assert tft.get_analyze_input_columns(preprocessing_fn, fewer) == ["weighed"]
+    assert traced[1:] == [["passed", "weighed"]]
+    assert tft.get_analyze_input_columns(other, specs) == ["passed"]
 
 
 ALLOCATED = """
