@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +11,9 @@ import pytest
 
 # First of all: TFX's artifacts import setuptools, which refuses to come after anything that imported distutils.
 import setuptools  # noqa: F401
+
+# The processes that share the files keep all processors busy: more threads in each only wait for one another.
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 if TYPE_CHECKING:
     from tests.pipeline.conftest import HeartRun
@@ -36,6 +41,14 @@ LONGEST_FILES = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     place = {name: number for number, name in enumerate(LONGEST_FILES)}
     items.sort(key=lambda item: place.get(item.path.name, len(place)))
+
+
+def pytest_collection_finish() -> None:
+    """Beam as it runs in `ingraph run`, also for tests that build a pipeline of their own."""
+    if "apache_beam" in sys.modules:
+        from pipeline.runners.beam_speedups import apply_beam_speedups
+
+        apply_beam_speedups()
 
 
 @pytest.hookimpl(optionalhook=True)
