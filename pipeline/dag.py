@@ -31,7 +31,7 @@ from components.drift_gate import DriftGate
 from components.evaluator.component import Evaluator
 from components.replay_gate.component import ReplayGate
 from components.serving_check.component import ServingCheck
-from components.serving_pusher.component import ServingPusher
+from components.serving_pusher import ServingPusher
 from components.table_example_gen.component import TableExampleGen
 from components.tuner import Tuner
 from pipeline.fingerprints import code_fingerprint, content_fingerprint

@@ -1,3 +1,3 @@
 """One HTML page a run: whether the new model may go live, and why."""
 
-__all__ = ["component", "dataset", "executor", "finished_run", "pages", "statistics"]
+__all__ = ["component", "dataset", "finished_run", "pages", "statistics"]

@@ -108,7 +108,7 @@ def rehearse(spec: str, root: str, parameters: tuple[str, ...]) -> None:
         except RunStopped as stopped:
             print(f"stopped    {stopped}", file=screen)
             sys.exit(stopped.status if isinstance(stopped, StepFailed) else status_of_error(stopped))
-        from components.run_report.executor import REPORT_PAGE  # with all of TFX
+        from components.run_report.component import REPORT_PAGE  # with all of TFX
 
         for step, output in outputs.items():
             for artifacts in output.artifacts.values():

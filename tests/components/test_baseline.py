@@ -19,7 +19,7 @@ from tfx.utils import path_utils
 from components.baseline import Baseline, Executor
 from components.compatibility_check import CompatibilityCheck, class_changes
 from components.errors import IncompatibleModel, NotPublished
-from components.serving_pusher.component import ServingPusher
+from components.serving_pusher import ServingPusher
 from serving.model_store import list_versions, publish, withdraw
 from serving.session_model import SessionModel
 

@@ -6,7 +6,7 @@ from tfx.types import standard_artifacts
 
 from components.dependencies import BILL_FILE, environment_bill
 from components.errors import NotPublished
-from components.serving_pusher.component import Executor
+from components.serving_pusher import Executor
 from serving.model_store import (
     KEY_VARIABLE,
     list_versions,

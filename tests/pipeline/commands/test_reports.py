@@ -20,8 +20,7 @@ from tfx.types import artifact_utils
 
 from components.errors import BrokenInput
 from components.run_report import evaluation
-from components.run_report.component import RunReportSpec
-from components.run_report.executor import REPORT_PAGE, Executor, RunReportArtifact
+from components.run_report.component import REPORT_PAGE, Executor, RunReportArtifact, RunReportSpec
 from components.run_report.pages import report_page
 from components.run_report.statistics import wilson_interval
 from pipeline import reports

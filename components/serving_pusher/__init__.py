@@ -1,3 +1,0 @@
-"""ServingPusher: publishes a blessed model into the model base path."""
-
-__all__ = ["component"]
