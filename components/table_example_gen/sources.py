@@ -88,6 +88,14 @@ def _table_files(path: str) -> list[str]:
     return tables
 
 
+def _format_in_words(path: str, reading: TableReading) -> str:
+    """Files with a header are alike, whatever stands between their columns."""
+    if is_bigquery(path):
+        return "a table of BigQuery"
+    words = {"csv": "CSV", "tsv": "CSV", "jsonl": "JSON lines", "parquet": "Parquet", "tfrecord": "TFRecord"}
+    return words[format_of(path, reading)]
+
+
 def exact_reader(path: str, reading: TableReading) -> TableFile:
     """The reader that knows the line of each row, of a file in CSV, TSV or JSON lines."""
     table_format = format_of(path, reading)
@@ -140,7 +148,7 @@ def plan_inputs(inputs: Mapping[str, str], ingestion: Ingestion) -> list[Shard]:
         ingestion: what is done with them.
 
     Raises:
-        BrokenInput: there are none, one cannot be opened, or one has other columns than another.
+        BrokenInput: there are none, one cannot be opened, or one has another format or other columns than another.
     """
     planned = [
         shard
@@ -150,6 +158,12 @@ def plan_inputs(inputs: Mapping[str, str], ingestion: Ingestion) -> list[Shard]:
     for shard in planned:
         different = set(shard.columns) ^ set(planned[0].columns)
         if different and not ingestion.columns_differ:
+            one, other = (_format_in_words(path, ingestion.reading) for path in (shard.path, planned[0].path))
+            if one != other:
+                raise BrokenInput(
+                    f"{shard.path} is {one} and {planned[0].path} is {other}: expected files of one format; "
+                    "`data.path` takes a pattern such as folder/*.parquet"
+                )
             raise BrokenInput(
                 f"{shard.path} and {planned[0].path} have different columns: only one of them has "
                 f"{', '.join(map(repr, sorted(different)))}; give files with the same columns"

@@ -283,6 +283,12 @@ def test_files_that_do_not_belong_together_are_named(tmp_path):
     written(tmp_path, "a,c\n1,2\n", "two.csv")
     with pytest.raises(BrokenInput, match=r"two\.csv and .*one\.csv have different columns: .* 'b', 'c'"):
         read(tmp_path)
+    (tmp_path / "two.csv").unlink()
+    pd.DataFrame({"a": [1], "b": [2]}).to_parquet(tmp_path / "two.parquet")
+    with pytest.raises(
+        BrokenInput, match=r"two\.parquet is Parquet and .*one\.csv is CSV: expected files of one format"
+    ):
+        read(tmp_path)
 
 
 def test_what_is_no_file_is_refused_without_being_opened(tmp_path):
