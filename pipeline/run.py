@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import os
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from components.errors import BrokenInput, NoNewData, NotPublished, RunStopped, RunUnderWay
 from components.serving_check.model_process import end_ahead, start_ahead
-from pipeline.exit_status import ExitStatus, status_of_error
+from pipeline.exit_status import ExitStatus, run_reason, run_status
 from pipeline.fingerprints import run_fingerprint
 from pipeline.history import (
     METADATA,
@@ -54,8 +53,6 @@ from serving.model_store import (
     served_version,
     signing_key_of_environment,
 )
-from trainers.errors import TrainingError
-from transform.errors import PreprocessingError
 
 if TYPE_CHECKING:
     from tfx.orchestration.pipeline import Pipeline
@@ -186,7 +183,7 @@ def run(
             return _run_to_the_end(config, window, base_path, folder, run_id, goal or _publish, interrupted, convert)
     except RunStopped as stopped:
         RunScreen.without_log().stopped(str(stopped))
-        return _status(stopped)
+        return run_status(stopped)
 
 
 @contextmanager
@@ -279,7 +276,7 @@ def _run_to_the_end(
                 return ExitStatus.UNEXPECTED
             with suppress(OSError):  # the disk with the log may be what is full
                 traceback.print_exc()
-            status, ended = _status(error), _reason(error)
+            status, ended = run_status(error), run_reason(error)
             screen.stopped(ended)
         _write_report(folder, run_id, status, ended, screen)
     return status
@@ -518,28 +515,6 @@ def _evaluated(run: FinishedRun) -> dict[str, float]:
     from components.evaluator.eval_config import overall_metrics
 
     return overall_metrics(run.artifacts["evaluation"].uri) if "evaluation" in run.artifacts else {}
-
-
-def _status(error: BaseException) -> ExitStatus:
-    status = status_of_error(error)
-    return ExitStatus.NOT_PUBLISHED if status is ExitStatus.UNEXPECTED and _disk_is_full(error) else status
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, RunStopped | PreprocessingError | TrainingError):
-        return str(error).partition(" [while running ")[0]  # Beam says in which of its steps
-    if _disk_is_full(error):
-        return "the disk is full; free some space and run the same command again, finished steps are not repeated"
-    return f"unexpected: {type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
-
-
-def _disk_is_full(error: BaseException) -> bool:
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return True
-    # Beam, TensorFlow and SQLite leave only the text.
-    if os.strerror(errno.ENOSPC) in str(error) or "database or disk is full" in str(error):
-        return True
-    return error.__cause__ is not None and _disk_is_full(error.__cause__)
 
 
 def retrain(config: RunConfig, workdir: str) -> ExitStatus:
