@@ -68,6 +68,11 @@ def model_base_path(config: RunConfig, workdir: str) -> str:
     return f"{models}/{config.name}"
 
 
+def runs_folder(config: RunConfig, workdir: str) -> Path:
+    """The folder of the runs of a config; `workdir` is what a relative `runs` is relative to."""
+    return Path(workdir, config.runs, config.name).resolve()
+
+
 _SWITCH = "TF_ENABLE_ONEDNN_OPTS"
 
 
@@ -173,11 +178,10 @@ def run(
         convert: make files that can be read of those that cannot before, see pipeline.tasks.convert_data.
     """
     run_id = prefix + datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")
-    folder = Path(workdir, config.runs, config.name).resolve()
-    base_path = model_base_path(config, workdir)
+    folder, base_path = runs_folder(config, workdir), model_base_path(config, workdir)
     try:
         _make_folders(folder / "logs", base_path)
-        with run_lock(folder), _signing_key(config), _interruptible() as interrupted:
+        with run_lock(folder), _signing_key(config), interruptible() as interrupted:
             check_metadata(folder)
             window = _window(config, base_path, only_new_data)
             return _run_to_the_end(config, window, base_path, folder, run_id, goal or _publish, interrupted, convert)
@@ -209,7 +213,7 @@ def _signing_key(config: RunConfig) -> Iterator[None]:
 
 
 @contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
+def interruptible() -> Iterator[Callable[[], bool]]:
     """SIGTERM, which schedulers and containers send, ends a run as Ctrl-C does; only where signals can be had.
 
     Yields:

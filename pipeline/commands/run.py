@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import click
@@ -37,7 +38,8 @@ def config_options(
 )
 @config_options("Override a key: trainer.epochs=10.")
 @click.option("--convert", is_flag=True, help="Make JPEGs of HEIC, WebP, AVIF and TIFF photos beside them, once.")
-def run(config: str, overrides: tuple[str, ...], workdir: str, convert: bool) -> None:
+@click.option("--watch", is_flag=True, help="Stay, and run again whenever the config or the data change.")
+def run(config: str, overrides: tuple[str, ...], workdir: str, convert: bool, watch: bool) -> None:
     """Train, check and publish the model that CONFIG describes.
 
     CONFIG is a YAML file; configs/ holds examples. Runs and their metadata go to runs/NAME, published models to
@@ -46,17 +48,23 @@ def run(config: str, overrides: tuple[str, ...], workdir: str, convert: bool) ->
     \b
     ingraph run configs/heart.yaml
     ingraph run configs/heart.yaml --set trainer.epochs=50 --workdir /tmp/try
+    ingraph run configs/heart.yaml --watch
     """
     from components.errors import BrokenInput
     from pipeline.config import load_config
     from pipeline.run import run as run_config
 
+    load, start = partial(load_config, config, overrides), partial(run_config, workdir=workdir, convert=convert)
     try:
-        loaded = load_config(config, overrides)
+        if watch:
+            from pipeline.commands.watch import watch as watch_config
+
+            sys.exit(watch_config(config, load, start, workdir))
+        loaded = load()
     except BrokenInput as error:
         click.echo(str(error), err=True)
         sys.exit(ExitStatus.BROKEN_INPUT)
-    sys.exit(run_config(loaded, workdir, convert=convert))
+    sys.exit(start(loaded))
 
 
 @click.command(
