@@ -5,11 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pipeline.exit_status import ExitStatus
+
+if TYPE_CHECKING:
+    from pipeline.options import RunConfig
 
 Command = Callable[..., Any]
 
@@ -39,7 +42,8 @@ def config_options(
 @config_options("Override a key: trainer.epochs=10.")
 @click.option("--convert", is_flag=True, help="Make JPEGs of HEIC, WebP, AVIF and TIFF photos beside them, once.")
 @click.option("--watch", is_flag=True, help="Stay, and run again whenever the config or the data change.")
-def run(config: str, overrides: tuple[str, ...], workdir: str, convert: bool, watch: bool) -> None:
+@click.option("--quick", is_flag=True, help="Few examples and epochs: find mistakes in seconds, and publish nothing.")
+def run(config: str, overrides: tuple[str, ...], workdir: str, convert: bool, watch: bool, quick: bool) -> None:
     """Train, check and publish the model that CONFIG describes.
 
     CONFIG is a YAML file; configs/ holds examples. Runs and their metadata go to runs/NAME, published models to
@@ -48,13 +52,18 @@ def run(config: str, overrides: tuple[str, ...], workdir: str, convert: bool, wa
     \b
     ingraph run configs/heart.yaml
     ingraph run configs/heart.yaml --set trainer.epochs=50 --workdir /tmp/try
-    ingraph run configs/heart.yaml --watch
+    ingraph run configs/heart.yaml --quick --watch
     """
     from components.errors import BrokenInput
-    from pipeline.config import load_config
+    from pipeline.config import load_config, quick_config
+    from pipeline.run import quick as quick_run
     from pipeline.run import run as run_config
 
-    load, start = partial(load_config, config, overrides), partial(run_config, workdir=workdir, convert=convert)
+    def load() -> RunConfig:
+        loaded = load_config(config, overrides)
+        return quick_config(loaded) if quick else loaded
+
+    start = partial(quick_run if quick else run_config, workdir=workdir, convert=convert)
     try:
         if watch:
             from pipeline.commands.watch import watch as watch_config

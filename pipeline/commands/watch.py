@@ -21,9 +21,9 @@ from pipeline.exit_status import ExitStatus
 from pipeline.fingerprints import file_states, project_files
 from pipeline.history import read_run_record
 from pipeline.options import RunConfig
-from pipeline.run import interruptible, onednn, runs_folder
+from pipeline.run import interruptible, runs_folder
 from pipeline.tasks import TASKS, schema_file
-from serving.loading import garbage_collection_paused, quiet_output
+from serving.loading import garbage_collection_paused, onednn, quiet_output
 
 if TYPE_CHECKING:
     from components.run_report.statistics import Interval
