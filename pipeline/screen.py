@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -173,11 +172,6 @@ class RunScreen:
     def _print(self, line: str) -> None:
         self._console.print(line)
         self._console.file.flush()
-
-
-def display_path(path: str) -> str:
-    """A path from here, where that is shorter than the whole path; "" stays so."""
-    return path if not path or "://" in path else min(os.path.relpath(path), path, key=len)
 
 
 def _option(value: Any) -> str:

@@ -180,5 +180,6 @@ def sample_sizes(counts: Mapping[str, int], most: int) -> dict[str, int]:
     floor = max(1, min(_FEWEST_OF_A_LABEL, most // max(1, len(counts))))
     sizes = {label: min(count, floor) for label, count in counts.items()}
     left, others = most - sum(sizes.values()), sum(counts.values()) - sum(sizes.values())
-    share = min(1.0, left / others) if others else 0.0
-    return {label: size + int((counts[label] - size) * share) for label, size in sizes.items()}
+    if left >= others:
+        return dict(counts)
+    return {label: size + max(0, left) * (counts[label] - size) // others for label, size in sizes.items()}

@@ -91,7 +91,8 @@ def watch(path: str, load: Callable[[], RunConfig], run: Run, workdir: str) -> E
                     _begin_anew()
         except KeyboardInterrupt:
             end_ahead()
-            click.echo(f"\nwatching has ended; the last run's exit status is {int(status)} ({_name(status)})")
+            said = f" ({status.name.lower().replace('_', ' ')})" if status else ""
+            click.echo(f"\nwatching has ended; the last run's exit status is {int(status)}{said}")
             return status
 
 
@@ -235,7 +236,3 @@ def _begin_anew() -> None:
     click.echo("the code of ingraph itself has changed, and is loaded anew")
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
-
-
-def _name(status: ExitStatus) -> str:
-    return status.name.lower().replace("_", " ")
