@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ml_metadata.metadata_store import MetadataStore
 from tfx.dsl.io import fileio
 from tfx.utils import io_utils, path_utils
 
-from components.run_report.evaluation import read_predictions
 from components.run_report.finished_run import FinishedRun, RunArtifact, ServedModel, Step
-from components.run_report.pages import common_examples, comparison_page, report_page
-from components.run_report.statistics import metric_estimates
+from components.run_report.pages import comparison_page, report_page
 from pipeline.history import (
     METADATA,
     RecordedRun,
@@ -26,9 +23,6 @@ from pipeline.history import (
 )
 from pipeline.spans import DATA_SPANS
 from serving.model_store import PROVENANCE_FILE, ModelStoreError, decode_json, served_version
-
-if TYPE_CHECKING:
-    from components.run_report.statistics import Interval
 
 _KILLED = "the run was interrupted, or is still under way; running the same config again goes on where it ended"
 
@@ -125,18 +119,3 @@ def write_comparison(before: tuple[Path, str], after: tuple[Path, str]) -> Path:
     page = comparison_page(read_finished_run(*before), read_finished_run(*after))
     path.write_text(page, encoding="utf-8")
     return path
-
-
-def metric_changes(before: tuple[Path, str], after: tuple[Path, str]) -> dict[str, Interval]:
-    """Metric -> its change between two runs on the examples that both measured, with its confidence interval.
-
-    Args:
-        before: the folder of a pipeline, and the id of a run in it; the changes are those from it to `after`.
-        after: likewise.
-
-    Returns:
-        what can be told: nothing where the runs have no example in common, or one has no model any more.
-    """
-    first, second = (read_predictions(read_finished_run(*run)) for run in (before, after))
-    common = common_examples(first, second) if first and second else None
-    return {one.name: one.change for one in metric_estimates(common) if one.change} if common else {}

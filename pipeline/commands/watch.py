@@ -195,15 +195,15 @@ def changes(folder: Path, earlier: str, latest: str) -> list[str]:
         folder: of the runs of a pipeline.
         earlier: the id of a run with metrics; likewise `latest`.
     """
-    from components.run_report.pages import config_differences
-    from pipeline.reports import metric_changes
+    from components.run_report.pages import config_differences, metric_changes
+    from pipeline.reports import read_finished_run
 
     before, after = read_run_record(folder, earlier), read_run_record(folder, latest)
     lines = [f"\nbeside run {earlier}:"]
     for key, old, new in config_differences(before.config, after.config):
         lines.append(printable(f"  {key}: {old or 'not given'} -> {new or 'not given'}"))
     with quiet_output(Path(os.devnull)):
-        intervals = metric_changes((folder, earlier), (folder, latest))
+        intervals = metric_changes(read_finished_run(folder, earlier), read_finished_run(folder, latest))
     for name in sorted(before.metrics.keys() | after.metrics.keys()):
         was, now = before.metrics.get(name), after.metrics.get(name)
         if was is None or now is None:

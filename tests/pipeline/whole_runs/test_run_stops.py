@@ -429,7 +429,7 @@ def test_watching_waits_while_the_config_is_broken_and_says_what_a_change_does_t
         config.write_text(content.replace("trainer:", "trainr:"))
         waits(2)
         assert f"{config}: unknown key 'trainr'; did you mean 'trainer'?" in errors.read_text()
-        config.write_text(content.replace("learning_rate: 0.05", "learning_rate: 0.00001"))
+        config.write_text(content.replace("learning_rate: 0.05", "learning_rate: 0.001"))
         waits(3)
     finally:
         os.kill(watching.pid, signal.SIGINT)
@@ -439,7 +439,7 @@ def test_watching_waits_while_the_config_is_broken_and_says_what_a_change_does_t
     assert said.rstrip().endswith("watching has ended; the last run's exit status is 0")
     assert said.count(f"changed: {config}\n") == 2
     assert "Transform         unchanged" in said.partition("changed: ")[2]
-    assert "  trainer.learning_rate: 0.05 -> 1e-5\n" in said
+    assert "  trainer.learning_rate: 0.05 -> 0.001\n" in said
 
     folder = workdir / "runs/mine/quick/mine"
     first, second = (read_run_record(folder, path.stem) for path in sorted(folder.glob("reports/*.json")))
