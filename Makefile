@@ -21,8 +21,14 @@ $(READY): requirements.lock requirements-setup.lock setup.py tools/bootstrap.py
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
+# The first is ready long before the others are.
 run: $(READY)  ## train, check and publish the demo models
-	@set -e; for config in $(CONFIGS); do .venv/bin/ingraph run "$$config"; done
+	@set -e; for config in $(CONFIGS); do \
+	    .venv/bin/ingraph run "$$config"; \
+	    test "$$config" != "$(firstword $(CONFIGS))" || printf '\n%s\n  %s\n\n' \
+	        "while the next ones are trained, in another terminal, with a page to try it on:" \
+	        ".venv/bin/ingraph serve --model heart=models/heart --ui"; \
+	done
 
 test: $(READY)  ## lint and all tests, side by side
 	@$(MAKE) --no-print-directory --jobs 2 lint suite

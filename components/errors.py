@@ -1,5 +1,6 @@
 """Errors that stop a run: each carries one sentence for the person who reads it."""
 
+import os
 import unicodedata
 
 
@@ -13,6 +14,11 @@ def printable(text: str) -> str:
         else character.encode("unicode_escape").decode()
         for character in text
     )
+
+
+def display_path(path: str) -> str:
+    """A path from here, where that is shorter than the whole path; "" stays so."""
+    return path if not path or "://" in path else min(os.path.relpath(path), path, key=len)
 
 
 class RunStopped(Exception):

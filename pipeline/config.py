@@ -62,6 +62,36 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> RunConfig:
     return config.model_copy(update={"data": data, "evaluation": evaluation, "push": push})
 
 
+# Of all runs that nobody needs to look at again, beside those of the config.
+QUICK = "quick"
+_QUICK_CHECKS = 100
+
+
+def quick_config(config: RunConfig) -> RunConfig:
+    """The config of a run that finds mistakes in a config in seconds: few examples and epochs, in a folder of its own.
+
+    Args:
+        config: as load_config reads it.
+    """
+    task, data, checks = TASKS[config.task], config.data, config.serving_check
+    few = {
+        "sample": min(data.sample or task.quick_examples, task.quick_examples),
+        "minimum_examples": min(data.minimum_examples, type(data).model_fields["minimum_examples"].default),
+    }
+    checked = {"maximum_examples": min(checks.maximum_examples, _QUICK_CHECKS)}
+    folder = f"{config.runs}/{config.name}/{QUICK}"
+    return config.model_copy(
+        update={
+            "data": data.model_copy(update=few),
+            "trainer": config.trainer.shortened(),
+            "tuner": config.tuner and config.tuner.shortened(),
+            "serving_check": checks.model_copy(update=checked),
+            "runs": folder,
+            "models": f"{folder}/models",
+        }
+    )
+
+
 def _absolute(paths: str, folder: Path) -> str:
     """Each path, one a line."""
     return "\n".join(path if "://" in path else str(folder / path) for path in paths.splitlines())

@@ -28,6 +28,7 @@ from components.compatibility_check import CompatibilityCheck
 from components.data_gate.component import DataGate
 from components.drift import PREVIOUS
 from components.drift_gate import DriftGate
+from components.errors import display_path
 from components.evaluator.component import Evaluator
 from components.replay_gate.component import ReplayGate
 from components.serving_check.component import ServingCheck
@@ -37,7 +38,6 @@ from components.tuner import Tuner
 from pipeline.fingerprints import code_fingerprint, content_fingerprint
 from pipeline.history import artifact_role
 from pipeline.options import RunConfig
-from pipeline.screen import display_path
 from pipeline.spans import SpanFiles
 from pipeline.tasks import TASKS
 

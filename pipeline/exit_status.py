@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from enum import IntEnum
 
 from components.errors import (
@@ -11,6 +13,7 @@ from components.errors import (
     NoNewData,
     NotPublished,
     NotSubmitted,
+    RunStopped,
     RunUnderWay,
 )
 from trainers.errors import TrainingError
@@ -52,3 +55,27 @@ _STATUS: dict[type[Exception], ExitStatus] = {
 def status_of_error(error: BaseException) -> ExitStatus:
     """The status for an error that says why a run was stopped; UNEXPECTED for every other."""
     return next((status for kind, status in _STATUS.items() if isinstance(error, kind)), ExitStatus.UNEXPECTED)
+
+
+def run_status(error: BaseException) -> ExitStatus:
+    """The status of a run that an error ended."""
+    status = status_of_error(error)
+    return ExitStatus.NOT_PUBLISHED if status is ExitStatus.UNEXPECTED and _disk_is_full(error) else status
+
+
+def run_reason(error: BaseException) -> str:
+    """What a person reads of an error that ended a run, in one sentence."""
+    if isinstance(error, RunStopped | PreprocessingError | TrainingError):
+        return str(error).partition(" [while running ")[0]  # Beam says in which of its steps
+    if _disk_is_full(error):
+        return "the disk is full; free some space and run the same command again, finished steps are not repeated"
+    return f"unexpected: {type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+
+
+def _disk_is_full(error: BaseException) -> bool:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    # Beam, TensorFlow and SQLite leave only the text.
+    if os.strerror(errno.ENOSPC) in str(error) or "database or disk is full" in str(error):
+        return True
+    return error.__cause__ is not None and _disk_is_full(error.__cause__)

@@ -27,13 +27,18 @@ def run_fingerprint(settings: Iterable[str], paths: Iterable[str]) -> str:
         paths: local files and directories.
     """
     digest = hashlib.sha256(sys.version.encode())
-    for value in (*settings, *_installed_releases(), *_environment(), *_file_states(paths)):
+    states = (f"{file}: {state}" for file, state in file_states(paths).items())
+    for value in (*settings, *_installed_releases(), *_environment(), *states):
         digest.update(value.encode("utf-8", "surrogateescape") + b"\0")
-    for package in _PACKAGES:
-        for file in sorted(_ROOT.joinpath(package).rglob("*")):
-            if file.is_file() and "__pycache__" not in file.parts:
-                digest.update(f"{file.relative_to(_ROOT)}\0".encode() + file.read_bytes() + b"\0")
+    for file in project_files():
+        digest.update(f"{file.relative_to(_ROOT)}\0".encode() + file.read_bytes() + b"\0")
     return digest.hexdigest()
+
+
+def project_files() -> list[Path]:
+    """All files of this project's packages, sorted."""
+    files = (file for package in _PACKAGES for file in sorted(_ROOT.joinpath(package).rglob("*")))
+    return [file for file in files if file.is_file() and "__pycache__" not in file.parts]
 
 
 def _installed_releases() -> Iterator[str]:
@@ -46,12 +51,18 @@ def _environment() -> list[str]:
     return sorted(f"{name}={value}" for name, value in os.environ.items() if name.startswith(_SWITCHES))
 
 
-def _file_states(paths: Iterable[str]) -> Iterator[str]:
+def file_states(paths: Iterable[str]) -> dict[str, tuple[int, int] | None]:
+    """Size in bytes and time of change in ns of files and of all files in directories; None of what is not there."""
+    found: dict[str, tuple[int, int] | None] = {}
     for path in paths:
-        files = sorted(Path(path).rglob("*")) if Path(path).is_dir() else [Path(path)]
-        for file in files:
-            state = file.stat() if file.exists() else None
-            yield f"{file}: {state and (state.st_size, state.st_mtime_ns)}"
+        for file in sorted(Path(path).rglob("*")) if Path(path).is_dir() else [Path(path)]:
+            try:
+                state = file.stat()
+            except OSError:  # it may go while others are looked at
+                found[str(file)] = None
+            else:
+                found[str(file)] = state.st_size, state.st_mtime_ns
+    return found
 
 
 def content_fingerprint(paths: Iterable[str]) -> str:

@@ -6,7 +6,7 @@ import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from ml_metadata.proto import metadata_store_pb2
 
 RUN = "pipeline_run"  # TFX's name for the context of a run
-
-
+_RUNNING = 2  # ml_metadata.Execution.State
 METADATA = "metadata.sqlite"
 
 
@@ -87,9 +86,6 @@ def close_abandoned_executions(folder: Path) -> int:
         execution.last_known_state = execution.FAILED
     store.put_executions(abandoned)
     return len(abandoned)
-
-
-_RUNNING = 2  # ml_metadata.Execution.State
 
 
 def begin_metadata(folder: Path) -> None:
@@ -553,13 +549,17 @@ def read_past_run(folder: Path, run_id: str) -> PastRun:
     verdict, reason = _verdict(recorded.artifacts, record)
     report, log = report_path(folder, record.repeats or run_id), folder / "logs" / f"{run_id}.log"
     pushed = recorded.artifacts.get("pushed_model")
+    metrics = _metrics(recorded.artifacts, record)
+    if metrics and not record.metrics:  # it was interrupted: the next look need not load TFMA for it
+        with suppress(OSError):
+            write_run_record(folder, run_id, replace(read_run_record(folder, run_id), metrics=metrics))
     return PastRun(
         name=folder.name,
         run_id=run_id,
         verdict=verdict,
         reason=reason,
         version=pushed.text("pushed_version") if pushed and pushed.flag("pushed") else rebuilt,
-        metrics=_metrics(recorded.artifacts, record),
+        metrics=metrics,
         report=str(report) if report.exists() else "",
         log=str(log) if log.exists() else "",
         steps=recorded.steps,

@@ -314,6 +314,8 @@ class DataOptions(_Section):
         schema_file: a curated schema (text proto), relative to the config file; without it one is inferred.
         eval_share: the share of examples that is held out, by a hash of each example.
         minimum_examples: how many examples each split needs.
+        sample: so many examples of each split are taken at most, the same ones each time, some of each label; of photos
+            whose split no folder says, so many in all.
         allow: columns that may tell the label, and `duplicates` for rows that may stand in both splits: what DataGate
             says no more.
     """
@@ -324,6 +326,7 @@ class DataOptions(_Section):
     schema_file: str | None = None
     eval_share: float = Field(0.2, gt=0, lt=1)
     minimum_examples: int = Field(10, ge=1)
+    sample: int | None = Field(None, ge=1)
     allow: tuple[str, ...] = ()
 
     @model_validator(mode="after")
@@ -584,4 +587,6 @@ class TableRunConfig(RunConfig):
             text_column=getattr(self.preprocessing, "column", None),
             split_of_input=self.data.split.files is not None,
             columns_differ=self.data.spans is not None,
+            sample=self.data.sample,
+            label=self.preprocessing.label.column if self.data.sample else "",
         )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import os
+import shutil
 import signal
 import tempfile
 import threading
@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, NoReturn
 
 from components.errors import BrokenInput, NoNewData, NotPublished, RunStopped, RunUnderWay
 from components.serving_check.model_process import end_ahead, start_ahead
-from pipeline.exit_status import ExitStatus, status_of_error
+from pipeline.exit_status import ExitStatus, run_reason, run_status
 from pipeline.fingerprints import run_fingerprint
 from pipeline.history import (
     METADATA,
     TUNING,
+    RunOutcome,
     RunRecord,
     begin_metadata,
     check_metadata,
@@ -43,7 +44,7 @@ from pipeline.runners.job_service import require_job_service
 from pipeline.screen import RunScreen, SamplePrediction, sample_prediction
 from pipeline.spans import SpanFiles, SpanWindow, remove_old_windows, span_window, write_span_files
 from pipeline.tasks import TASKS, convert_data, raw_data, schema_file
-from serving.loading import garbage_collection_paused, quiet_output
+from serving.loading import garbage_collection_paused, onednn, quiet_output
 from serving.model_store import (
     KEY_VARIABLE,
     PROVENANCE_FILE,
@@ -54,13 +55,10 @@ from serving.model_store import (
     served_version,
     signing_key_of_environment,
 )
-from trainers.errors import TrainingError
-from transform.errors import PreprocessingError
 
 if TYPE_CHECKING:
     from tfx.orchestration.pipeline import Pipeline
 
-    from components.run_report.finished_run import FinishedRun
     from pipeline.dag import Locations
     from pipeline.data import RawData
 
@@ -71,30 +69,9 @@ def model_base_path(config: RunConfig, workdir: str) -> str:
     return f"{models}/{config.name}"
 
 
-_SWITCH = "TF_ENABLE_ONEDNN_OPTS"
-
-
-@contextmanager
-def onednn(wanted: bool) -> Iterator[None]:
-    """Import TensorFlow within it, and the run trains with oneDNN where it is wanted, unless the environment decides.
-
-    By itself TensorFlow takes oneDNN only where the CPU has instructions for neural networks, such as AVX512-VNNI; with
-    AVX2 alone a training step of InceptionV3 is a sixth shorter, too. Processes that are started later, such as the
-    serving check's, are as the model server will be: with TensorFlow's own choice.
-
-    Args:
-        wanted: by the task; otherwise nothing changes.
-
-    Source: the release notes of TensorFlow 2.9. It reads the switch once, on import.
-    """
-    if not wanted or _SWITCH in os.environ:
-        yield
-        return
-    os.environ[_SWITCH] = "1"
-    try:
-        yield
-    finally:
-        del os.environ[_SWITCH]
+def runs_folder(config: RunConfig, workdir: str) -> Path:
+    """The folder of the runs of a config; `workdir` is what a relative `runs` is relative to."""
+    return Path(workdir, config.runs, config.name).resolve()
 
 
 LOCK_FILE = "lock"
@@ -176,17 +153,16 @@ def run(
         convert: make files that can be read of those that cannot before, see pipeline.tasks.convert_data.
     """
     run_id = prefix + datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")
-    folder = Path(workdir, config.runs, config.name).resolve()
-    base_path = model_base_path(config, workdir)
+    folder, base_path = runs_folder(config, workdir), model_base_path(config, workdir)
     try:
         _make_folders(folder / "logs", base_path)
-        with run_lock(folder), _signing_key(config), _interruptible() as interrupted:
+        with run_lock(folder), _signing_key(config), interruptible() as interrupted:
             check_metadata(folder)
             window = _window(config, base_path, only_new_data)
             return _run_to_the_end(config, window, base_path, folder, run_id, goal or _publish, interrupted, convert)
     except RunStopped as stopped:
         RunScreen.without_log().stopped(str(stopped))
-        return _status(stopped)
+        return run_status(stopped)
 
 
 @contextmanager
@@ -212,7 +188,7 @@ def _signing_key(config: RunConfig) -> Iterator[None]:
 
 
 @contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
+def interruptible() -> Iterator[Callable[[], bool]]:
     """SIGTERM, which schedulers and containers send, ends a run as Ctrl-C does; only where signals can be had.
 
     Yields:
@@ -279,7 +255,7 @@ def _run_to_the_end(
                 return ExitStatus.UNEXPECTED
             with suppress(OSError):  # the disk with the log may be what is full
                 traceback.print_exc()
-            status, ended = _status(error), _reason(error)
+            status, ended = run_status(error), run_reason(error)
             screen.stopped(ended)
         _write_report(folder, run_id, status, ended, screen)
     return status
@@ -405,7 +381,8 @@ def _prepared(
     )
 
 
-def _publish(prepared: PreparedRun) -> ExitStatus:
+def _run_pipeline(prepared: PreparedRun, published: bool = True) -> tuple[RunOutcome, RunRecord]:
+    """Run all steps, and show how they ended; what is not to be published is shown as such."""
     with garbage_collection_paused():
         from pipeline.dag import create_pipeline
         from pipeline.history import cached_nodes
@@ -431,10 +408,16 @@ def _publish(prepared: PreparedRun) -> ExitStatus:
     finally:
         end_ahead()
     outcome = read_outcome(metadata, run_id)
-    screen.outcome(outcome, time.monotonic() - started, wraps=not config.learns)
+    screen.outcome(outcome, time.monotonic() - started, wraps=not config.learns, published=published)
+    return outcome, record
+
+
+def _publish(prepared: PreparedRun) -> ExitStatus:
+    outcome, record = _run_pipeline(prepared)
+    config, locations, screen = prepared.config, prepared.locations, prepared.screen
     if outcome.pushed:
         sample = sample_prediction(config, locations.base_path, locations.data)
-        write_run_record(folder, run_id, replace(record, sample=asdict(sample)))
+        write_run_record(prepared.folder, prepared.run_id, replace(record, sample=asdict(sample)))
         screen.sample(config.name, locations.base_path, sample)
         return ExitStatus.PUBLISHED
     if not outcome.blessed:
@@ -442,6 +425,21 @@ def _publish(prepared: PreparedRun) -> ExitStatus:
     if not outcome.infra_blessed:
         return ExitStatus.SERVING_CHECK_FAILED
     return ExitStatus.ANSWERS_CHANGED if outcome.replay_blessed is False else ExitStatus.NOT_PUBLISHED
+
+
+def _try_out(prepared: PreparedRun) -> ExitStatus:
+    """Run all steps, and ask what the Trainer exported, published or not; of the gates the serving check's counts."""
+    outcome, _ = _run_pipeline(prepared, published=False)
+    if not outcome.infra_blessed:
+        return ExitStatus.SERVING_CHECK_FAILED
+    from tfx.utils.path_utils import serving_model_path
+
+    recorded = read_recorded_run(open_metadata_store(prepared.metadata), prepared.run_id)
+    with tempfile.TemporaryDirectory() as base_path:
+        Path(base_path, "1").symlink_to(serving_model_path(recorded.artifacts["model"].uri))
+        prepared.screen.answers(sample_prediction(prepared.config, base_path, prepared.locations.data))
+    prepared.screen.tried_out(prepared.config.data.sample or 0)
+    return ExitStatus.PUBLISHED
 
 
 def _steps(pipeline: Pipeline) -> dict[str, list[str]]:
@@ -502,11 +500,13 @@ def _write_report(folder: Path, run_id: str, exit_status: ExitStatus, ended: str
     if not record.steps:
         return
     try:
+        from components.evaluator.eval_config import overall_metrics
         from pipeline.reports import read_finished_run, write_report
 
         record = replace(record, exit_status=exit_status, ended=ended)
         write_run_record(folder, run_id, record)
-        metrics = _evaluated(read_finished_run(folder, run_id))
+        evaluation = read_finished_run(folder, run_id).artifacts.get("evaluation")
+        metrics = overall_metrics(evaluation.uri) if evaluation else {}
         write_run_record(folder, run_id, replace(record, metrics=metrics))
         screen.report(write_report(folder, run_id))
     except Exception as error:  # the run has ended, and how it did is what counts
@@ -514,32 +514,29 @@ def _write_report(folder: Path, run_id: str, exit_status: ExitStatus, ended: str
         screen.no_report(f"{type(error).__name__}: {error}")
 
 
-def _evaluated(run: FinishedRun) -> dict[str, float]:
-    from components.evaluator.eval_config import overall_metrics
-
-    return overall_metrics(run.artifacts["evaluation"].uri) if "evaluation" in run.artifacts else {}
+# A quick run takes over what earlier ones left, of so many.
+_KEPT_QUICK_RUNS = 20
 
 
-def _status(error: BaseException) -> ExitStatus:
-    status = status_of_error(error)
-    return ExitStatus.NOT_PUBLISHED if status is ExitStatus.UNEXPECTED and _disk_is_full(error) else status
+def quick(config: RunConfig, workdir: str, convert: bool = False) -> ExitStatus:
+    """`ingraph run` of few examples and epochs, in a folder of its own, that publishes nothing.
 
+    What an earlier quick run did and nothing changed since is not done again.
 
-def _reason(error: BaseException) -> str:
-    if isinstance(error, RunStopped | PreprocessingError | TrainingError):
-        return str(error).partition(" [while running ")[0]  # Beam says in which of its steps
-    if _disk_is_full(error):
-        return "the disk is full; free some space and run the same command again, finished steps are not repeated"
-    return f"unexpected: {type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
-
-
-def _disk_is_full(error: BaseException) -> bool:
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return True
-    # Beam, TensorFlow and SQLite leave only the text.
-    if os.strerror(errno.ENOSPC) in str(error) or "database or disk is full" in str(error):
-        return True
-    return error.__cause__ is not None and _disk_is_full(error.__cause__)
+    Args:
+        config: as pipeline.config.quick_config makes it.
+        workdir: what its relative `runs` and `models` are relative to.
+        convert: see run.
+    """
+    folder = runs_folder(config, workdir)
+    if len(list(folder.glob("logs/*.log"))) >= _KEPT_QUICK_RUNS:
+        with suppress(RunUnderWay), run_lock(folder):
+            for path in folder.iterdir():
+                if path.name != LOCK_FILE:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    # What is compared with a served model is so in earnest.
+    shutil.rmtree(model_base_path(config, workdir), ignore_errors=True)
+    return run(config, workdir, goal=_try_out, convert=convert)
 
 
 def retrain(config: RunConfig, workdir: str) -> ExitStatus:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -73,8 +72,15 @@ class RunScreen:
         # A blank ends the longest names, too.
         self._print(STEP.format(f"{node} ") + ("unchanged" if cached else f"{seconds:6.1f} s"))
 
-    def outcome(self, outcome: RunOutcome, seconds: float, wraps: bool = False) -> None:
-        """The verdicts, and where the model lies; `wraps` says that the model came from elsewhere."""
+    def outcome(self, outcome: RunOutcome, seconds: float, wraps: bool = False, published: bool = True) -> None:
+        """The verdicts, and where the model lies.
+
+        Args:
+            outcome: of the run.
+            seconds: that its pipeline took.
+            wraps: whether the model came from elsewhere.
+            published: whether it was to be published.
+        """
         self._print(STEP.format("pipeline") + f"{seconds:6.1f} s\n")
         for warning in outcome.warnings:
             self._print(f"[yellow]warning[/yellow]    {escape(warning)}")
@@ -88,7 +94,9 @@ class RunScreen:
             self._print(f"{'':<10} {escape(outcome.infra_remark)}")
         if outcome.replay_blessed is not None:
             self._verdict("replay", outcome.replay_blessed, escape(outcome.replay_remark), outcome.replay_reason)
-        if outcome.pushed:
+        if not published:
+            self._print("publishing nothing: this was a quick run, whose verdict on quality does not count")
+        elif outcome.pushed:
             where = escape(f"{outcome.pushed_reason}: {outcome.pushed_destination}")
             self._print(f"[green]publishing[/green] {where}")
         else:
@@ -115,10 +123,21 @@ class RunScreen:
         self._print(f"\nbest values, which `ingraph run` with the same config trains with:\n{escape(found_values)}")
         self._print(f"tensorboard --logdir {escape(shlex.quote(tensorboard))}")
 
-    def sample(self, name: str, base_path: str, sample: SamplePrediction) -> None:
-        """What the served model said to a raw row, and what to type next."""
+    def answers(self, sample: SamplePrediction) -> None:
+        """What the served model said to a raw row."""
         for protocol, label in (("REST", sample.rest), ("gRPC", sample.grpc)):
             self._print(f"{protocol:<10} {escape(_pairs(sample.shown))} -> [bold green]{escape(label)}[/bold green]")
+
+    def tried_out(self, examples: int) -> None:
+        """That a quick run came to its end, and what to type next."""
+        self._print(
+            f"\nquick      every step works, with at most {examples} examples of each split and few epochs; without "
+            "--quick, `ingraph run` learns from all of them and publishes"
+        )
+
+    def sample(self, name: str, base_path: str, sample: SamplePrediction) -> None:
+        """What the served model said to a raw row, and what to type next."""
+        self.answers(sample)
         commands = (
             ("serve", "--model", f"{name}={base_path}"),
             ("predict", name, *sample.arguments),
@@ -153,11 +172,6 @@ class RunScreen:
     def _print(self, line: str) -> None:
         self._console.print(line)
         self._console.file.flush()
-
-
-def display_path(path: str) -> str:
-    """A path from here, where that is shorter than the whole path; "" stays so."""
-    return path if not path or "://" in path else min(os.path.relpath(path), path, key=len)
 
 
 def _option(value: Any) -> str:

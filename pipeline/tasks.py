@@ -236,6 +236,7 @@ class Task:
         uses_onednn: whether training is faster with oneDNN also on CPUs for which TensorFlow leaves it off.
         convert: makes files that can be read of those that cannot: config, path of the data -> what a person is to know
             of it; None where there is nothing to convert.
+        quick_examples: how many examples of each split `ingraph run --quick` takes.
     """
 
     config: type[RunConfig]
@@ -249,6 +250,7 @@ class Task:
     measures: Measures | None = None
     uses_onednn: bool = False
     convert: Callable[[RunConfig, str], list[str]] | None = None
+    quick_examples: int = 500
 
 
 def raw_data(config: RunConfig) -> RawData:
@@ -302,6 +304,7 @@ def _image_example_gen(config: RunConfig, data: str, data_fingerprint: str) -> B
         max_unreadable_share=config.data.max_unreadable_share,
         max_pixels=config.preprocessing.max_pixels,
         labels_required=config.learns,
+        sample=config.data.sample or 0,
     )
 
 
@@ -374,5 +377,6 @@ TASKS: dict[str, Task] = {
         measures=Measures(("image_bytes",), lambda config: "image", IMAGE_MEASURES, measure_images),
         uses_onednn=True,
         convert=_convert_photos,
+        quick_examples=200,
     ),
 }

@@ -17,6 +17,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -232,11 +236,13 @@ def _install_locked_packages() -> None:
     uv = [str(TOOLS / "bin/uv"), "pip"]
     options = ["--python", str(PYTHON), "--quiet"]
     environment = _uv_environment()
-    _run(
-        [*uv, "sync", *options, "--require-hashes", "--compile-bytecode", str(ROOT / "requirements.lock")],
-        "the packages of requirements.lock could not be installed; is the package index reachable, and the disk free?",
-        environment=environment,
-    )
+    with _progress("set-up: locked packages"):
+        _run(
+            [*uv, "sync", *options, "--require-hashes", "--compile-bytecode", str(ROOT / "requirements.lock")],
+            "the packages of requirements.lock could not be installed; is the package index reachable, and the disk "
+            "free?",
+            environment=environment,
+        )
     _run(
         [*uv, "install", *options, "--no-deps", "--no-build-isolation", "--editable", str(ROOT)],
         "ingraph itself could not be installed",
@@ -244,6 +250,29 @@ def _install_locked_packages() -> None:
     )
     for package in PACKAGES:  # where PYTHONDONTWRITEBYTECODE is set, nothing else would
         compileall.compile_dir(ROOT / package, quiet=2)
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[None]:
+    """On a terminal, a line that says how long it takes, and how much has been written to the disk since it began."""
+    if not sys.stdout.isatty():
+        yield
+        return
+    started, free, ended = time.monotonic(), shutil.disk_usage(ROOT).free, threading.Event()
+
+    def show() -> None:
+        while not ended.wait(1):
+            written = max(0, free - shutil.disk_usage(ROOT).free) / 1e9
+            print(f"\r{what}: {time.monotonic() - started:.0f} s, {written:.1f} GB written ", end="", flush=True)
+
+    shows = threading.Thread(target=show, daemon=True)
+    shows.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        shows.join()
+        print(f"\r{what}: {time.monotonic() - started:.0f} s{'':<20}", flush=True)
 
 
 def _uv_environment() -> dict[str, str]:

@@ -6,7 +6,7 @@ import difflib
 import posixpath
 from collections.abc import Iterable, Mapping
 from types import UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, TypeVar, Union, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
@@ -336,6 +336,11 @@ class TunerOptions(BaseModel):
         if self.method == "hyperband" and "epochs" in self.space:
             raise ValueError("space: method: hyperband gives each trial its epochs; take epochs out of the space")
         return self
+
+    def shortened(self) -> Self:
+        """A search of two trials or epochs."""
+        few = {"epochs": 2} if self.method == "hyperband" else {"trials": min(self.trials or 2, 2)}
+        return self.model_copy(update=few)
 
     def check(self, trainer: Any, fixed: frozenset[str]) -> None:
         """See that trials can be made from the trainer's options.

@@ -28,6 +28,7 @@ from components.image_example_gen.examples import (
 )
 from components.image_example_gen.file_formats import READ, REPORT_FILE, UNKNOWN, counted_formats
 from components.image_example_gen.image_files import ImageFile, find_images
+from components.table_example_gen.splits import sample_sizes
 
 IMAGES_PER_SHARD = 500
 MINIMUM_SHARDS = 4
@@ -51,7 +52,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         """
         self._log_startup(input_dict, output_dict, exec_properties)
         found = find_images(exec_properties["path"])
-        photos = [*found.photos, *found.unread]
+        photos = _sampled([*found.photos, *found.unread], exec_properties["sample"])
         if exec_properties["labels_required"]:
             _stop_on_missing_labels(exec_properties["path"], photos)
         artifact = artifact_utils.get_single_instance(output_dict["examples"])
@@ -103,9 +104,27 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         return _read_report(report_file)
 
 
+def _sampled(photos: Sequence[ImageFile], most: int) -> list[ImageFile]:
+    """So many photos at most of each split that folders tell, and of all others; some of each class; 0 for all."""
+    if not most:
+        return list(photos)
+    groups: dict[str | None, dict[str, list[ImageFile]]] = {}
+    for photo in sorted(photos, key=_hash_of_path):
+        groups.setdefault(photo.split, {}).setdefault(photo.label, []).append(photo)
+    kept: list[ImageFile] = []
+    for of_label in groups.values():
+        sizes = sample_sizes({label: len(found) for label, found in of_label.items()}, most)
+        kept += [photo for label, found in of_label.items() for photo in found[: sizes[label]]]
+    return kept
+
+
+def _hash_of_path(photo: ImageFile) -> bytes:
+    return hashlib.sha256(photo.path.encode()).digest()
+
+
 def _shuffled_shards(photos: Sequence[ImageFile]) -> list[list[ImageFile]]:
     """The photos in an order that has nothing to do with their classes, the same in each run."""
-    shuffled = sorted(photos, key=lambda photo: hashlib.sha256(photo.path.encode()).digest())
+    shuffled = sorted(photos, key=_hash_of_path)
     count = min(len(photos), max(MINIMUM_SHARDS, -(-len(photos) // IMAGES_PER_SHARD)))
     return [shuffled[number::count] for number in range(count)]
 
@@ -191,6 +210,7 @@ class ImageExampleGenSpec(ComponentSpec):
         "max_unreadable_share": ExecutionParameter(type=str),
         "max_pixels": ExecutionParameter(type=int),
         "labels_required": ExecutionParameter(type=int),
+        "sample": ExecutionParameter(type=int),
     }
     INPUTS: dict[str, ChannelParameter] = {}
     OUTPUTS = {"examples": ChannelParameter(type=standard_artifacts.Examples)}
@@ -210,6 +230,7 @@ class ImageExampleGen(base_beam_component.BaseBeamComponent):
         max_unreadable_share: the run stops where more photos than that cannot be used.
         max_pixels: the largest photo that is taken, by the size that its header declares.
         labels_required: the run stops where a photo of a CSV file has no label.
+        sample: how many photos are taken at most, of each split where folders say what is held out; 0 for all.
     """
 
     SPEC_CLASS = ImageExampleGenSpec
@@ -223,6 +244,7 @@ class ImageExampleGen(base_beam_component.BaseBeamComponent):
         max_unreadable_share: float = 0.01,
         max_pixels: int = 50_000_000,
         labels_required: bool = True,
+        sample: int = 0,
     ) -> None:
         super().__init__(
             ImageExampleGenSpec(
@@ -232,6 +254,7 @@ class ImageExampleGen(base_beam_component.BaseBeamComponent):
                 max_unreadable_share=str(max_unreadable_share),
                 max_pixels=max_pixels,
                 labels_required=int(labels_required),
+                sample=sample,
                 examples=types.Channel(type=standard_artifacts.Examples),
             )
         )

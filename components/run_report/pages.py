@@ -195,6 +195,17 @@ def comparison_page(before: FinishedRun, after: FinishedRun) -> str:
     )
 
 
+def metric_changes(before: FinishedRun, after: FinishedRun) -> dict[str, Interval]:
+    """Metric -> its change between two runs on the examples that both measured, with its confidence interval.
+
+    Returns:
+        what can be told: nothing where the runs have no example in common, or one has no model.
+    """
+    first, second = (read_predictions(run) for run in (before, after))
+    common = common_examples(first, second) if first and second else None
+    return {one.name: one.change for one in metric_estimates(common) if one.change} if common else {}
+
+
 def common_examples(before: EvalPredictions, after: EvalPredictions) -> EvalPredictions | None:
     """The examples that both runs measured, the earlier model as the baseline; None where they have none in common."""
     rows = {id_: row for row, id_ in enumerate(before.ids)}

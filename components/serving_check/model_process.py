@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -33,9 +35,15 @@ class StartedProcess:
     process: subprocess.Popen[bytes]
     errors: IO[bytes]
 
+    def kill(self) -> None:
+        """Kill it, also where this is a fork of the process that started it: Popen takes it for ended then."""
+        if self.process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.process.pid, signal.SIGKILL)
+
     def end(self) -> None:
         """Kill it: it holds nothing that needs an orderly end."""
-        self.process.kill()
+        self.kill()
         self.process.communicate()
         self.errors.close()
 
@@ -53,6 +61,14 @@ def end_ahead() -> None:
     """End a process that no check took."""
     while _ahead:
         _ahead.pop().end()
+
+
+def hand_over() -> None:
+    """Leave a process that waits to a fork of this one, which was made since: close the pipes here."""
+    for process in (started.process for started in _ahead):
+        for pipe in filter(None, (process.stdin, process.stdout)):
+            pipe.close()
+        process.stdin = process.stdout = None
 
 
 def take_process() -> StartedProcess:
@@ -147,7 +163,7 @@ class ModelProcess:
 
     def _give_up(self) -> None:
         self._timed_out = True
-        self._process.kill()
+        self._started.kill()
 
     def _how_it_ended(self) -> str:
         if self._timed_out:

@@ -8,4 +8,5 @@ __all__ = [
     "options",
     "serialization",
     "sources",
+    "splits",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections import Counter, deque
@@ -17,6 +18,7 @@ from typing import Any, TypeVar
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
+import tensorflow as tf
 from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.windowed_value import WindowedValue
 from google.protobuf.wrappers_pb2 import StringValue
@@ -39,6 +41,7 @@ from components.table_example_gen.splits import (
     named_splits,
     near_duplicate_keys,
     places_of_buckets,
+    sample_sizes,
     text_hashes,
     times_from,
 )
@@ -102,9 +105,15 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             counted, facts = self._write(numbered, _Output(ingestion, folders, len(shards)))
             _ = counted | "Count" >> beam.CombineGlobally(_added) | "Report" >> beam.Map(_write_report, report, facts)
         with fileio.open(report, "r") as file:
-            error = json.loads(file.read())["error"]
-        if error:
-            raise BrokenInput(error)
+            found = json.loads(file.read())
+        if found["error"]:
+            raise BrokenInput(found["error"])
+        if ingestion.sample:
+            found["examples"] = {
+                split: _keep_sample(split, folder, ingestion.sample, ingestion.label)
+                for split, folder in folders.items()
+            }
+            io_utils.write_string_file(report, json.dumps(found, indent=2))
 
     def _read_properties(self, exec_properties: Mapping[str, Any]) -> tuple[Ingestion, dict[str, str]]:
         """What is done, and the split of the input -> the pattern of its files, with its folder."""
@@ -480,6 +489,24 @@ def _places(
         texts = near_duplicate_keys(batch.column(ingestion.text_column))
         buckets = np.where(np.isin(text_hashes(texts), shared_texts), key_buckets(texts), buckets)
     return places_of_buckets(buckets, ingestion.eval_share, ingestion.test_share)
+
+
+def _keep_sample(split: str, folder: str, most: int, label: str) -> int:
+    """Leave so many records in the folder of a split, some of each label, those whose hashes are the smallest."""
+    files = sorted(fileio.glob(f"{folder}/*"))
+    of_label: dict[str, list[tuple[bytes, bytes]]] = {}
+    for record in tf.data.TFRecordDataset(files, "GZIP").as_numpy_iterator():
+        feature = tf.train.Example.FromString(record).features.feature[label]
+        of_label.setdefault(str(feature), []).append((hashlib.sha256(record).digest(), record))
+    sizes = sample_sizes({value: len(records) for value, records in of_label.items()}, most)
+    kept = [record for value, records in of_label.items() for _, record in sorted(records)[: sizes[value]]]
+    for file in files:
+        fileio.remove(file)
+    with _files({split: folder}, 0, 1) as opened:
+        if kept:
+            kept = [kept[place] for place in _order_of_hashes(record_digests(kept))]
+            opened[split].write(gzip_member(framed(pa.array(kept, pa.binary()), kept), _COMPRESSION_LEVEL))
+    return len(kept)
 
 
 def _added(parts: Iterable[tuple[Counter[str], str]]) -> tuple[Counter[str], str]:

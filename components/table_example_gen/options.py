@@ -104,6 +104,8 @@ class Ingestion(BaseModel):
         text_column: whose near-duplicates stay in one split; None for no such column.
         split_of_input: whether each split of the input is one of the output; the other options say nothing then.
         columns_differ: whether files may lack columns of others; what they lack is missing.
+        sample: how many rows of each split are kept at most; None for all.
+        label: the column whose values all stay in a sample.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -115,6 +117,8 @@ class Ingestion(BaseModel):
     text_column: str | None = None
     split_of_input: bool = False
     columns_differ: bool = False
+    sample: int | None = Field(None, ge=1)
+    label: str = ""
 
     def splits(self, inputs: Sequence[str]) -> list[str]:
         """Names of the splits, by those of the input."""

@@ -165,3 +165,21 @@ def text_hashes(texts: pa.Array) -> np.ndarray:
         hashlib.blake2b(text.encode(), digest_size=8).digest() if text else bytes(8) for text in texts.to_pylist()
     ]
     return np.frombuffer(b"".join(digests), np.uint64)
+
+
+_FEWEST_OF_A_LABEL = 20
+
+
+def sample_sizes(counts: Mapping[str, int], most: int) -> dict[str, int]:
+    """How many examples of each label a sample has: about its share, but some of each label that there is.
+
+    Args:
+        counts: label -> how many examples there are.
+        most: the size of the sample; it is larger only where there are more labels than that.
+    """
+    floor = max(1, min(_FEWEST_OF_A_LABEL, most // max(1, len(counts))))
+    sizes = {label: min(count, floor) for label, count in counts.items()}
+    left, others = most - sum(sizes.values()), sum(counts.values()) - sum(sizes.values())
+    if left >= others:
+        return dict(counts)
+    return {label: size + max(0, left) * (counts[label] - size) // others for label, size in sizes.items()}

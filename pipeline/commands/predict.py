@@ -90,15 +90,11 @@ def predict(
     Exit status: 0 when every row was answered, 2 when not: the column `error` says why.
     """
     from serving.client.errors import PredictionError
-    from serving.client.grpc import GrpcClient
-    from serving.client.rest import RestClient
 
     if explain and signature not in (SERVING_DEFAULT, EXPLAIN):
         raise click.UsageError(f"--explain asks the signature explain; leave --signature {signature} out")
     signature = EXPLAIN if explain else signature
-    client: RestClient | GrpcClient
-    client = RestClient(host, port or 8501) if rest else GrpcClient(host, port or 8500)
-    with client:
+    with _client(rest, host, port) as client:
         try:
             metadata = client.metadata(name, label=label)
             taken = _signature(metadata, signature).inputs
@@ -342,6 +338,17 @@ def _plain(name: str, values: Any) -> Any:
 
 def _bytes_to_json(value: bytes) -> dict[str, str]:
     return {"b64": base64.b64encode(value).decode()}
+
+
+def _client(rest: bool, host: str, port: int | None) -> RestClient | GrpcClient:
+    """The one that is asked for: importing the other would take as long as all else."""
+    if rest:
+        from serving.client.rest import RestClient
+
+        return RestClient(host, port or 8501)
+    from serving.client.grpc import GrpcClient
+
+    return GrpcClient(host, port or 8500)
 
 
 def _print_table(answers: Sequence[Mapping[str, Any]]) -> None:

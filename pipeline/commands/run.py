@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pipeline.exit_status import ExitStatus
+
+if TYPE_CHECKING:
+    from pipeline.options import RunConfig
 
 Command = Callable[..., Any]
 
@@ -37,7 +41,9 @@ def config_options(
 )
 @config_options("Override a key: trainer.epochs=10.")
 @click.option("--convert", is_flag=True, help="Make JPEGs of HEIC, WebP, AVIF and TIFF photos beside them, once.")
-def run(config: str, overrides: tuple[str, ...], workdir: str, convert: bool) -> None:
+@click.option("--watch", is_flag=True, help="Stay, and run again whenever the config or the data change.")
+@click.option("--quick", is_flag=True, help="Few examples and epochs: find mistakes in seconds, and publish nothing.")
+def run(config: str, overrides: tuple[str, ...], workdir: str, convert: bool, watch: bool, quick: bool) -> None:
     """Train, check and publish the model that CONFIG describes.
 
     CONFIG is a YAML file; configs/ holds examples. Runs and their metadata go to runs/NAME, published models to
@@ -46,17 +52,28 @@ def run(config: str, overrides: tuple[str, ...], workdir: str, convert: bool) ->
     \b
     ingraph run configs/heart.yaml
     ingraph run configs/heart.yaml --set trainer.epochs=50 --workdir /tmp/try
+    ingraph run configs/heart.yaml --quick --watch
     """
     from components.errors import BrokenInput
-    from pipeline.config import load_config
+    from pipeline.config import load_config, quick_config
+    from pipeline.run import quick as quick_run
     from pipeline.run import run as run_config
 
-    try:
+    def load() -> RunConfig:
         loaded = load_config(config, overrides)
+        return quick_config(loaded) if quick else loaded
+
+    start = partial(quick_run if quick else run_config, workdir=workdir, convert=convert)
+    try:
+        if watch:
+            from pipeline.commands.watch import watch as watch_config
+
+            sys.exit(watch_config(config, load, start, workdir))
+        loaded = load()
     except BrokenInput as error:
         click.echo(str(error), err=True)
         sys.exit(ExitStatus.BROKEN_INPUT)
-    sys.exit(run_config(loaded, workdir, convert=convert))
+    sys.exit(start(loaded))
 
 
 @click.command(

@@ -144,8 +144,7 @@ def _print_table(past: Sequence[PastRun]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from components.errors import printable
-    from pipeline.screen import display_path
+    from components.errors import display_path, printable
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("pipeline", "run", "verdict", "version", "metrics", "report"):

@@ -501,3 +501,15 @@ def test_a_pipeline_reads_photos_again_when_they_have_changed_and_only_then(flow
     assert run() == [60]
     write(flowers, {"rose/new.png": photo(1000)})
     assert run() == [60, 61]
+
+
+def test_a_sample_of_photos_keeps_every_class_and_takes_as_many_of_each_split_that_folders_tell(tmp_path, ingest):
+    numbers = [(split, number) for split in ("train", "val") for number in range(40)]
+    names = {
+        f"{split}/{'rare' if number < 3 else 'common'}/{number}.png": photo(seed)
+        for seed, (split, number) in enumerate(numbers)
+    }
+    examples = ingest(write(tmp_path / "photos", names), sample=12)
+    assert report(examples)["examples"] == {"train": {"common": 9, "rare": 3}, "eval": {"common": 9, "rare": 3}}
+    again = ingest(tmp_path / "photos", sample=12)
+    assert records(again, "train").keys() == records(examples, "train").keys()

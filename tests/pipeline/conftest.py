@@ -81,7 +81,7 @@ def ingraph(*arguments: str, project: Path = PROJECT, fresh: bool = False) -> Fi
                     command, cwd=project, stdout=stdout, stderr=stderr, timeout=900, check=False
                 ).returncode
         else:
-            process = LOADED.Process(target=_main, args=(arguments, dict(os.environ), output, errors))
+            process = LOADED.Process(target=run_main, args=(arguments, dict(os.environ), output, errors))
             process.start()
             process.join(900)
             if process.exitcode is None:
@@ -91,7 +91,7 @@ def ingraph(*arguments: str, project: Path = PROJECT, fresh: bool = False) -> Fi
         return Finished(status, output.read_text(encoding="utf-8"), errors.read_text(encoding="utf-8"))
 
 
-def _main(arguments: Sequence[str], environment: Mapping[str, str], output: Path, errors: Path) -> None:
+def run_main(arguments: Sequence[str], environment: Mapping[str, str], output: Path, errors: Path) -> None:
     """What a fork of the loaded process does."""
     for descriptor, file in ((1, output), (2, errors)):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), descriptor)

@@ -1,9 +1,11 @@
 """When set-up makes a private C runtime, and what it says where it cannot go on."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+import time
 from importlib import metadata
 from pathlib import Path
 
@@ -126,3 +128,15 @@ def test_uv_gets_the_index_and_certificates_that_pip_is_set_up_for(monkeypatch, 
 
     monkeypatch.setenv("UV_DEFAULT_INDEX", "http://127.0.0.1:1/uv")
     assert bootstrap._uv_environment()["UV_DEFAULT_INDEX"] == "http://127.0.0.1:1/uv"
+
+
+def test_a_terminal_is_told_how_long_the_packages_take_and_a_file_is_not(monkeypatch, capsys):
+    with bootstrap._progress("packages"):
+        pass
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    with bootstrap._progress("packages"):
+        time.sleep(1.2)
+    said = capsys.readouterr().out.split("\r")
+    assert re.fullmatch(r"packages: 1 s, \d+\.\d GB written ", said[1])
+    assert said[-1].rstrip() == "packages: 1 s"

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from components.errors import BrokenInput
-from pipeline.config import load_config
+from pipeline.config import load_config, quick_config
 from pipeline.options import BeamOptions
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -281,3 +281,23 @@ def test_a_label_for_unknown_or_explanations_that_make_no_sense_are_refused(conf
         load_config(config_path, [f"serving.explain={value}"]).serving for value in ("true", "false", "{samples: 64}")
     ]
     assert [serving.explain_samples(128) for serving in explained] == [128, None, 64]
+
+
+@pytest.mark.parametrize(
+    ("name", "examples", "epochs"), [("heart", 500, 5), ("reviews", 500, 2), ("digits", 200, 1), ("flowers", 200, 5)]
+)
+def test_a_quick_run_has_few_examples_and_epochs_that_its_trainer_takes_and_a_folder_of_its_own(name, examples, epochs):
+    overrides = ["tuner={space: {class_weights: [none, balanced]}}", "data.minimum_examples=1000"]
+    config = quick_config(load_config(f"{CONFIGS}/{name}.yaml", overrides))
+    assert (config.data.sample, config.data.minimum_examples) == (examples, 10)
+    assert config.trainer.epochs == epochs
+    # As the Trainer reads them: what it does not take together would be refused there.
+    assert type(config.trainer).model_validate_json(config.trainer.model_dump_json()) == config.trainer
+    assert config.tuner.trials == 2
+    assert (config.runs, config.models) == (f"runs/{name}/quick", f"runs/{name}/quick/models")
+    assert config.serving_check.maximum_examples == 100
+
+
+def test_a_sample_that_is_smaller_than_a_quick_runs_stays():
+    config = load_config(f"{CONFIGS}/heart.yaml", ["data.sample=50", "trainer.epochs=1"])
+    assert (quick_config(config).data.sample, quick_config(config).trainer.epochs) == (50, 1)

@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationInfo, field_validator, model_validator
 
@@ -381,6 +381,11 @@ class FineTuneOptions(BaseModel):
             raise ValueError("warm_start is for backbones of Keras; what a SavedModel learns cannot be taken over")
         return self
 
+    def shortened(self) -> Self:
+        """Those of a run that is to end soon, whatever its model is worth."""
+        # Where blocks stay as they are, there are no epochs to cut.
+        return self.model_copy(update={"epochs": 1}) if self.trained_blocks or self.from_scratch else self
+
     @property
     def from_scratch(self) -> bool:
         """Whether there are no weights to start from."""
@@ -429,6 +434,10 @@ class WrapOptions(BaseModel):
     signature: str = SERVING_DEFAULT
     output: str | None = None
     precision: Precision = "float32"
+
+    def shortened(self) -> Self:
+        """The same: nothing is trained."""
+        return self
 
     @field_validator("classifier")
     @classmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator, model_validator
 
@@ -99,6 +99,11 @@ class TabularTrainerOptions(BaseModel):
             raise ValueError(f"minutes bounds what auto, trees and blend try; model: {self.model} ends by epochs")
         return self
 
+    def shortened(self) -> Self:
+        """Those of a run that is to end soon, whatever its model is worth."""
+        trees = self.trees.model_copy(update={"count": min(self.trees.count, 20), "forest": min(self.trees.forest, 20)})
+        return self.model_copy(update={"epochs": min(self.epochs, 5), "trees": trees})
+
     @property
     def has_members(self) -> bool:
         """Whether members are trained and measured on folds, and not one Keras model on all rows."""
@@ -132,6 +137,10 @@ class WrapTableOptions(BaseModel):
     columns: tuple[str, ...] = ()
     outputs: Literal["probabilities", "logits"] = "probabilities"
     trusted: bool = False
+
+    def shortened(self) -> Self:
+        """The same: nothing is trained."""
+        return self
 
     @field_validator("labels", mode="before")
     @classmethod

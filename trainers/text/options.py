@@ -44,6 +44,10 @@ class _Training(BaseModel):
             object.__setattr__(self, "minimum_steps", 0)
         return self
 
+    def shortened(self) -> Self:
+        """Those of a run that is to end soon, whatever its model is worth."""
+        return self.model_copy(update={"epochs": min(self.epochs, 2), "minimum_steps": 0})
+
     def steps_per_epoch(self, rows: int) -> int:
         """Batches in an epoch over so many rows."""
         return max(-(-rows // min(self.batch_size, rows)), -(-self.minimum_steps // self.epochs))
@@ -254,6 +258,10 @@ class WrapTextOptions(BaseModel):
     folder: PathBesideConfig
     labels: tuple[str, ...] = ()
     maximum_length: int | None = Field(None, ge=3)
+
+    def shortened(self) -> Self:
+        """The same: nothing is trained."""
+        return self
 
     @property
     def embedding_handle(self) -> str:

@@ -24,7 +24,13 @@ from components.table_example_gen.facts import merged_facts, shard_facts
 from components.table_example_gen.options import Ingestion, SplitOptions, TableReading
 from components.table_example_gen.serialization import framed, gzip_member, record_digests
 from components.table_example_gen.sources import plan_inputs, plan_shards
-from components.table_example_gen.splits import Quantiles, hash_buckets, places_of_buckets, time_quantiles
+from components.table_example_gen.splits import (
+    Quantiles,
+    hash_buckets,
+    places_of_buckets,
+    sample_sizes,
+    time_quantiles,
+)
 from pipeline.runners.local import BEAM_PIPELINE_ARGS
 
 
@@ -370,3 +376,27 @@ def test_quantiles_are_few_and_near_the_truth():
 def test_a_split_that_is_none_is_refused(options, sentence):
     with pytest.raises(ValidationError, match=sentence):
         SplitOptions(**options)
+
+
+def test_a_sample_has_about_the_share_of_each_label_and_some_of_each():
+    assert sample_sizes({"a": 9_000, "b": 1_000}, 500) == {"a": 434, "b": 65}
+    assert sample_sizes({"a": 100_000, "b": 3}, 500) == {"a": 500 - 3, "b": 3}
+    assert sample_sizes({"a": 40, "b": 30}, 500) == {"a": 40, "b": 30}
+    assert sample_sizes(dict.fromkeys(range(300), 7), 200) == dict.fromkeys(range(300), 1)
+    assert sample_sizes({}, 200) == {}
+
+
+def test_a_sample_of_each_split_is_the_same_each_time_and_keeps_the_rarest_label(tmp_path):
+    (tmp_path / "in").mkdir()
+    path = table(tmp_path / "in", "kind", ["rare" if number % 97 == 0 else "common" for number in range(2_000)])
+    everything = run(path.parent, tmp_path / "all")
+    first, second = (run(path.parent, tmp_path / name, sample=60, label="kind") for name in ("one", "two"))
+    assert files(first) == files(second)
+    for split in ("train", "eval"):
+        whole, kept = ([one.SerializeToString() for one in records(found, split)] for found in (everything, first))
+        assert len(kept) in (59, 60)
+        assert set(kept) < set(whole)
+        rare = sum(b"rare" in record for record in whole)
+        assert sum(b"rare" in record for record in kept) >= min(20, rare) > 0
+    counts = json.loads((tmp_path / "one" / REPORT_FILE).read_text())["examples"]
+    assert counts == {split: len(records(first, split)) for split in ("train", "eval")}

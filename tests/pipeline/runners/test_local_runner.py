@@ -30,11 +30,11 @@ from tensorflow_transform.beam.analysis_graph_builder import get_analysis_cache_
 from tfx.orchestration.local.local_dag_runner import LocalDagRunner
 from tfx.proto.orchestration import pipeline_pb2
 
-from pipeline.run import onednn
 from pipeline.runners import beam_speedups, local
 from pipeline.runners.beam_speedups import SPEEDUPS, apply_beam_speedups
 from pipeline.runners.local import BEAM_PIPELINE_ARGS, LocalRunner
 from pipeline.tasks import TASKS
+from serving.loading import onednn
 
 # Read before any test puts something of ours in their place.
 SUBMODULES_THAT_BEAM_FINDS = cloudpickle._find_imported_submodules
@@ -268,7 +268,7 @@ def test_freed_memory_returns_while_photos_are_read_and_not_while_they_are_train
 SWITCH = "TF_ENABLE_ONEDNN_OPTS"
 IMPORTED = """
 import os
-from pipeline.run import onednn
+from serving.loading import onednn
 from pipeline.tasks import TASKS
 
 with onednn(TASKS["image"].uses_onednn):

@@ -7,9 +7,12 @@ import io
 import json
 import os
 import random
+import re
 import shlex
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import keras
@@ -26,10 +29,18 @@ from PIL import Image
 from pipeline import demo_data
 from pipeline.cli import main
 from pipeline.exit_status import ExitStatus
-from pipeline.history import RunOutcome, RunRecord, close_abandoned_executions, open_metadata_store, write_run_record
+from pipeline.history import (
+    RunOutcome,
+    RunRecord,
+    close_abandoned_executions,
+    open_metadata_store,
+    pipeline_folders,
+    read_run_record,
+    write_run_record,
+)
 from pipeline.screen import RunScreen, SamplePrediction
 from serving.model_store import list_versions, publish
-from tests.pipeline.conftest import PROJECT, ingraph
+from tests.pipeline.conftest import LOADED, PROJECT, ingraph, run_main
 
 
 def customers(rows: int = 200, seed: int = 0) -> list[str]:
@@ -77,26 +88,32 @@ def test_ones_own_csv_needs_only_a_config_and_stays_withdrawn_once_it_is(config_
     assert [version.withdrawn for version in list_versions(str(tmp_path / "models/mine"))] == [True]
 
 
-def test_photos_stay_withdrawn_in_a_run_from_a_folder_that_knows_nothing(tmp_path):
+def days_and_nights(folder: Path) -> Path:
+    """The config of a classifier that tells 80 small photos by their brightness."""
     source = np.random.default_rng(0)
     for label, brightness in (("day", 200), ("night", 20)):
-        (tmp_path / "photos" / label).mkdir(parents=True)
+        (folder / "photos" / label).mkdir(parents=True)
         for number in range(40):
             pixels = source.integers(brightness, brightness + 50, (8, 8, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / f"photos/{label}/{number}.png")
+            Image.fromarray(pixels).save(folder / f"photos/{label}/{number}.png")
     classifier = keras.Sequential(
         [keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(2, activation="softmax")]
     )
     # Of pixels between 0 and 1, a mean above a half is the day.
     classifier.layers[-1].set_weights([np.full((192, 2), [0.1, -0.1]), np.array([-9.6, 9.6])])
-    classifier.save(tmp_path / "classifier.keras")
-    (tmp_path / "labels.txt").write_text("day\nnight\n")
-    config, base_path = tmp_path / "mine.yaml", tmp_path / "models/mine"
+    classifier.save(folder / "classifier.keras")
+    (folder / "labels.txt").write_text("day\nnight\n")
+    config = folder / "mine.yaml"
     config.write_text(
         "name: mine\ntask: image\ndata: {path: photos, minimum_examples: 5}\n"
         "preprocessing: {scaling: zero_to_one}\n"
         "trainer: {mode: wrap, classifier: classifier.keras, labels: labels.txt}\n"
     )
+    return config
+
+
+def test_photos_stay_withdrawn_in_a_run_from_a_folder_that_knows_nothing(tmp_path):
+    config, base_path = days_and_nights(tmp_path), tmp_path / "models/mine"
     fresh = ["--workdir", str(tmp_path / "fresh"), "--set", f"models={tmp_path}/models"]
     finished = ingraph("run", str(config), "--workdir", str(tmp_path))
     assert finished.status == 0, finished.output
@@ -362,3 +379,82 @@ def test_a_file_that_is_not_there_is_said_before_any_library_is_loaded(config_fi
     said = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True).stdout
     assert "data.csv: no such file" in said
     assert said.splitlines()[-1] == "2 []"
+
+
+def counted(workdir: Path, name: str) -> dict[str, int]:
+    """How many examples of each split a quick run took."""
+    (report,) = workdir.glob(f"runs/{name}/quick/{name}/artifacts/*ExampleGen/examples/*/ingestion.json")
+    examples = json.loads(report.read_text())["examples"]
+    return {split: found if isinstance(found, int) else sum(found.values()) for split, found in examples.items()}
+
+
+@pytest.mark.skipif(not os.environ.get("INGRAPH_LONG_TESTS"), reason="a minute; INGRAPH_LONG_TESTS=1 runs it")
+def test_a_quick_run_takes_few_photos_asks_what_it_made_and_leaves_no_model(tmp_path):
+    config = days_and_nights(tmp_path)
+    finished = ingraph(
+        "run", str(config), "--workdir", str(tmp_path), "--quick", "--set", "data.sample=24", "--set",
+        "evaluation={at_least: {accuracy: 1.01}}",
+    )  # fmt: skip
+    assert finished.status == 0, finished.output
+    assert sum(counted(tmp_path, "mine").values()) == 24
+    assert "evaluation no: accuracy is 1.0000, expected at least 1.01" in finished.output
+    assert f"REST       image={tmp_path}/photos/day/0.png -> day" in finished.output
+    assert "every step works, with at most 24 examples of each split" in " ".join(finished.output.split())
+    assert "ingraph serve" not in finished.output
+    assert not (tmp_path / "models").exists()
+    assert pipeline_folders(tmp_path / "runs") == []
+
+
+def test_what_stops_a_quick_run_has_the_status_that_it_has_in_earnest(config_file, tmp_path):
+    said = stopped(config_file(None), tmp_path, "--quick", status=ExitStatus.BROKEN_INPUT)
+    assert f"stopped    {tmp_path}/data.csv: no such file" in said
+
+
+def test_watching_waits_while_the_config_is_broken_and_says_what_a_change_does_to_the_metrics(config_file, tmp_path):
+    config, workdir = Path(config_file("\n".join(customers(800)))), tmp_path / "work"
+    output, errors = tmp_path / "output", tmp_path / "errors"
+    arguments = ["run", str(config), "--quick", "--watch", "--workdir", str(workdir)]
+    watching = LOADED.Process(target=run_main, args=(arguments, dict(os.environ), output, errors))
+    watching.start()
+
+    def waits(times: int) -> None:
+        deadline = time.monotonic() + 300
+        while not output.exists() or output.read_text().count("Ctrl-C ends") < times:
+            assert watching.is_alive(), errors.read_text()
+            assert time.monotonic() < deadline, output.read_text() + errors.read_text()
+            time.sleep(0.1)
+
+    try:
+        waits(1)
+        content = config.read_text()
+        config.write_text(content.replace("trainer:", "trainr:"))
+        waits(2)
+        assert f"{config}: unknown key 'trainr'; did you mean 'trainer'?" in errors.read_text()
+        config.write_text(content.replace("learning_rate: 0.05", "learning_rate: 0.001"))
+        waits(3)
+    finally:
+        os.kill(watching.pid, signal.SIGINT)
+        watching.join(60)
+    assert watching.exitcode == 0
+    said = output.read_text()
+    assert said.rstrip().endswith("watching has ended; the last run's exit status is 0")
+    assert said.count(f"changed: {config}\n") == 2
+    assert "Transform         unchanged" in said.partition("changed: ")[2]
+    assert "  trainer.learning_rate: 0.05 -> 0.001\n" in said
+
+    folder = workdir / "runs/mine/quick/mine"
+    first, second = (read_run_record(folder, path.stem) for path in sorted(folder.glob("reports/*.json")))
+    before, after = first.metrics["cross_entropy"], second.metrics["cross_entropy"]
+    assert f"  cross_entropy  {before:.4g} -> {after:.4g}  {after - before:+.4g} (+" in said
+    assert re.search(r"  cross_entropy .*: worse\)\n", said)
+    # 500 of about 640 rows to learn from, and all that are held out.
+    examples = counted(workdir, "mine")
+    assert examples["train"] in (499, 500)  # the share of each label is rounded down
+    assert examples["eval"] == second.metrics["example_count"] < 200
+    # The bound of the config is told and does not count; what was exported answers.
+    assert re.search(r"evaluation no: auc is 0\.\d+, expected at least 0\.6\n", said)
+    assert len(re.findall(r"\nREST       age=\d+ .* -> (yes|no)\n", said)) == 2
+    assert "every step works, with at most 500 examples of each split" in said
+    assert "ingraph serve" not in said
+    assert not (workdir / "models").exists()
+    assert pipeline_folders(workdir / "runs") == []
