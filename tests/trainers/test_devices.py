@@ -72,9 +72,9 @@ def networks(devices: DeviceChoice, folder: Path) -> Result:
 
 ONE: dict[str, Any] = {"epochs": STEPS}
 SEVERAL: dict[str, Any] = {
-    "epochs": 5,
+    "epochs": 3,
     "batch_size": 9,
-    "early_stopping_patience": 5,
+    "early_stopping_patience": 3,
     "class_weights": "balanced",
 }
 
@@ -125,7 +125,7 @@ def photos(devices: DeviceChoice, folder: Path, count: int = 21, **settings: Any
 
     images = Images(tf.data.Dataset.from_tensor_slices([str(number) for number in range(count)]), transform)
     options = FineTuneOptions(
-        mode="fine_tune", backbone="MobileNet", blocks=["conv_dw_3"], epochs=STEPS, learning_rate=0.003,
+        mode="fine_tune", backbone="MobileNet", blocks=["conv_dw_3"], epochs=STEPS, learning_rate=0.001,
         augmentation={"grey": 0}, class_weights="balanced", devices=devices, **settings,
     )  # fmt: skip
     own = folder / f"photos-{devices}-{count}"
@@ -198,7 +198,7 @@ def results(folder) -> dict[str, dict[str, Result]]:
 def test_two_devices_train_as_one_does(results, task):
     one, two = results["1"][task], results["2"][task]
     assert len(one["losses"]) == (7 if task == "networks" else STEPS)  # of 3 steps each
-    assert one["losses"][-1] < 0.99 * one["losses"][0]
+    assert one["losses"][-1] < one["losses"][0]
     assert one.keys() == two.keys()
     for name, values in one.items():
         np.testing.assert_allclose(two[name], values, rtol=1e-4, err_msg=name)
