@@ -4,19 +4,20 @@ PYTHON ?= python3.11
 MODELS ?= $(wildcard models/*)
 CONFIGS := configs/heart.yaml configs/reviews.yaml configs/digits.yaml
 
-READY := .venv/.ready
+# With GPU=1, CUDA's libraries come with the rest, from the package index.
+READY := .venv/.ready$(if $(GPU),-gpu)
 UV := .venv/tools/bin/uv
 LOCK_OPTIONS := --quiet --no-header --generate-hashes --python-version 3.11
 
 .PHONY: setup help run test suite lint browser screenshots load idle bench bench-compare month portable overhead fuzz compat airflow-check protos lock doctor clean
 
-setup: $(READY)  ## make .venv: locked dependencies and ingraph itself (the default target)
+setup: $(READY)  ## make .venv: locked dependencies and ingraph itself (the default target; GPU=1: with CUDA's libraries)
 
-$(READY): requirements.lock requirements-setup.lock setup.py tools/bootstrap.py
+$(READY): requirements.lock requirements-setup.lock setup.py tools/bootstrap.py $(if $(GPU),requirements-gpu.lock)
 	@command -v "$(PYTHON)" >/dev/null || { \
 	    echo "set-up stopped: there is no $(PYTHON) on the PATH; install Python 3.11, or make PYTHON=/path/to/python3.11" >&2; \
 	    exit 1; }
-	@"$(PYTHON)" tools/bootstrap.py
+	@"$(PYTHON)" tools/bootstrap.py $(if $(GPU),--gpu)
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -100,11 +101,13 @@ protos: $(READY)  ## generate serving/client/messages_pb2.py from its .proto fil
 	.venv/bin/python -m grpc_tools.protoc -I. --python_out=. serving/client/messages.proto
 
 # Not after $(READY): a changed setup.py would have the old lock installed first.
-lock:  ## resolve the dependencies into the two lock files
+lock:  ## resolve the dependencies into the three lock files
 	@test -x $(UV) || $(MAKE) setup
 	$(UV) pip compile $(LOCK_OPTIONS) --output-file requirements-setup.lock requirements-setup.in
 	$(UV) pip compile $(LOCK_OPTIONS) --extra dev --override requirements-override.in \
 	    --python-platform x86_64-manylinux_2_39 --output-file requirements.lock setup.py
+	$(UV) pip compile $(LOCK_OPTIONS) --extra gpu --constraint requirements.lock --override requirements-override.in \
+	    --python-platform x86_64-manylinux_2_39 setup.py | awk '/^[a-z]/ { kept = /^nvidia-/ } kept' > requirements-gpu.lock
 
 clean:  ## remove what tests and tools leave; .venv, runs and models stay
 	rm -rf build .mypy_cache .pytest_cache .ruff_cache

@@ -61,6 +61,8 @@ setup(
         "setuptools<81",
     ],
     extras_require={
+        # CUDA's libraries as packages, beside NVIDIA's driver: what `make GPU=1` installs, by requirements-gpu.lock.
+        "gpu": ["tensorflow[and-cuda]~=2.21.0"],
         # What `ingraph run --convert` reads HEIC with, beside Pillow.
         "convert": ["pillow-heif"],
         # What `trainer.mode: wrap` reads models of, and scikit-learn, whose files skops reads.

@@ -111,6 +111,16 @@ class StepResources(BaseModel):
     memory: float | None = Field(None, gt=0)
     accelerator: AcceleratorOptions | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_container(cls, content: Any) -> Any:
+        if isinstance(content, dict) and "workers" in content:
+            raise ValueError(
+                "workers: a compiled pipeline gives each step one container, on Kubeflow and on Vertex AI alike; give "
+                "it several GPUs by accelerator.count, or start its command as a job of workers, see docs/devices.md"
+            )
+        return content
+
 
 class ClusterOptions(BaseModel):
     """What a compiled pipeline needs to know beside its config.

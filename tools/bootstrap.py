@@ -37,6 +37,8 @@ from pipeline.commands.c_runtime import (  # noqa: E402
 
 RUNTIME_PACKAGES = ("libc6", "libstdc++6", "libgcc-s1")
 DISK_SPACE = 5 * 10**9  # bytes: 3.4 GB installed, the rest for what is unpacked on the way
+GPU_DISK_SPACE = 8 * 10**9  # more of them, for CUDA's libraries
+GPU = "--gpu"  # the argument that asks for them
 PACKAGES = ("pipeline", "components", "transform", "trainers", "serving")
 
 VENV = ROOT / ".venv"
@@ -44,6 +46,7 @@ PYTHON = VENV / "bin/python"
 RUNTIME = VENV / "runtime"
 TOOLS = VENV / "tools"
 READY = VENV / ".ready"  # the Makefile's stamp; it depends on what set-up is made from
+GPU_READY = VENV / ".ready-gpu"  # the same with CUDA's libraries
 
 
 @dataclass(frozen=True)
@@ -64,17 +67,20 @@ class SetupError(Exception):
     """What is missing on this machine, and what to use instead."""
 
 
-def main() -> int:
+def main(arguments: list[str]) -> int:
+    gpu = GPU in arguments
     private = needs_private_runtime(glibc_version(), libstdcxx_is_new_enough())
     try:
         _check_machine()
         if private:
             _check_private_runtime_can_be_made()
-        _make_venv(private)
+        _make_venv(private, DISK_SPACE + GPU_DISK_SPACE * gpu)
         if private:
             _install_private_runtime()
-        _install_locked_packages()
+        _install_locked_packages(gpu)
         READY.touch()
+        if gpu:
+            GPU_READY.touch()
     except SetupError as error:
         print(f"set-up stopped: {error}", file=sys.stderr)
         return 1
@@ -130,13 +136,13 @@ def _check_private_runtime_can_be_made() -> None:
         )
 
 
-def _make_venv(private_runtime: bool) -> None:
+def _make_venv(private_runtime: bool, disk_space: int) -> None:
     print("set-up: virtual environment", flush=True)
     READY.unlink(missing_ok=True)
     shutil.rmtree(VENV, ignore_errors=True)
-    if (free := shutil.disk_usage(ROOT).free) < DISK_SPACE:
+    if (free := shutil.disk_usage(ROOT).free) < disk_space:
         raise SetupError(
-            f"{ROOT} has {free / 1e9:.1f} GB free, {DISK_SPACE / 1e9:.0f} GB are needed. "
+            f"{ROOT} has {free / 1e9:.1f} GB free, {disk_space / 1e9:.0f} GB are needed. "
             "Free some, or clone the repository to another disk."
         )
     # The private runtime patches the interpreter, which must then be the venv's own file.
@@ -231,16 +237,17 @@ def _patch_interpreters() -> None:
         )
 
 
-def _install_locked_packages() -> None:
-    print("set-up: locked packages (3.4 GB on disk)", flush=True)
+def _install_locked_packages(gpu: bool) -> None:
+    print(f"set-up: locked packages (3.4 GB on disk{', and the libraries of CUDA' if gpu else ''})", flush=True)
+    locks = [ROOT / "requirements.lock", *([ROOT / "requirements-gpu.lock"] if gpu else [])]
     uv = [str(TOOLS / "bin/uv"), "pip"]
     options = ["--python", str(PYTHON), "--quiet"]
     environment = _uv_environment()
     with _progress("set-up: locked packages"):
         _run(
-            [*uv, "sync", *options, "--require-hashes", "--compile-bytecode", str(ROOT / "requirements.lock")],
-            "the packages of requirements.lock could not be installed; is the package index reachable, and the disk "
-            "free?",
+            [*uv, "sync", *options, "--require-hashes", "--compile-bytecode", *map(str, locks)],
+            f"the packages of {' and '.join(lock.name for lock in locks)} could not be installed; is the package index "
+            "reachable, and the disk free?",
             environment=environment,
         )
     _run(
@@ -297,4 +304,4 @@ def _run(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -16,6 +16,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from trainers.devices import assign_to_devices
+
 # Of small models: what goes on between Python and the graph costs as much as some of their steps.
 MOST = 32
 
@@ -217,7 +219,7 @@ class _Memory(keras.callbacks.Callback):
         self._best_loss, self._epochs_without_gain = state["best_loss"], state["epochs_without_gain"]
         model.load_weights(found / _WEIGHTS)
         for variable, value in zip(_random_states(model), state["random_states"], strict=True):
-            variable.assign(value)
+            assign_to_devices(variable, np.asarray(value))
         return int(found.name)
 
     def restore_best(self, model: keras.Model) -> None:

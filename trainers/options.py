@@ -63,6 +63,11 @@ Memory = Annotated[ByteSize, Field(gt=0)]
 
 Precision = Literal["float32", "bfloat16"]
 
+# See trainers/devices.py. `auto`: all GPUs, or the processor where there are none.
+DeviceChoice = Literal["auto", "cpu"] | Annotated[int, Field(ge=1, strict=True)]
+# `auto`: where GPUs have it; bfloat16: on a processor, too.
+MixedPrecision = bool | Literal["auto", "bfloat16"]
+
 # How far a probability of a served model of photos may be from the trained model's, where a config does not say it.
 # float32: the sums of a network's many layers are rounded in another order in batches of other sizes, and batch
 # normalization is folded into the convolutions. bfloat16: each number is kept to eight bits, layer after layer, which

@@ -2,8 +2,8 @@
 
     python deploy/image/build_here.py FOLDER
 
-COPY and RUN lines are done as the current user, with FOLDER in the place of WORKDIR; FROM, USER and the making of
-the user are not. Ends with a run of ENTRYPOINT, which must answer with its usage.
+COPY and RUN lines of its first stage are done as the current user, with FOLDER in the place of WORKDIR; FROM, USER and
+the making of the user are not. Ends with a run of ENTRYPOINT, which must answer with its usage.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ def main(folder: Path) -> None:
     folder.mkdir(parents=True)
     environment = dict(os.environ)
     for keyword, rest in instructions(DOCKERFILE.read_text(encoding="utf-8")):
+        if keyword == "FROM" and "AS cpu" not in rest:
+            break
         if keyword == "COPY":
             _copy([word for word in shlex.split(rest) if not word.startswith("--")], folder)
         elif keyword == "RUN" and _SKIPPED not in rest:

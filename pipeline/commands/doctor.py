@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -75,6 +77,7 @@ def diagnose(directory: Path) -> Iterator[Check]:
         )
         tfx = pool.submit(failures, "import kfp", "import tfx.v1")
         network = pool.submit(check_network)
+        gpus = pool.submit(gpus_of_machine)
         yield check_python(sys.version_info[:3])
         yield check_glibc(c_runtime.glibc_version())
         yield check_libstdcxx(c_runtime.libstdcxx_is_new_enough())
@@ -83,6 +86,7 @@ def diagnose(directory: Path) -> Iterator[Check]:
         tensorflow_failure, loader_failure = tensorflow.result()
         yield check_package("TensorFlow", "tensorflow", tensorflow_failure)
         yield check_model_loader(loader_failure)
+        yield check_gpus(gpus.result())
         kfp_failure, tfx_failure = tfx.result()
         yield check_package("kfp", "kfp", kfp_failure)
         yield check_package("TFX", "tfx", tfx_failure)
@@ -164,6 +168,92 @@ def check_network() -> Check:
     return Check("network", State.WARNING, f"the package index does not answer; {without}", advice)
 
 
+@dataclass(frozen=True)
+class Gpus:
+    """What is known of this machine's GPUs.
+
+    Attributes:
+        cards: NVIDIA's on the PCI bus, or files of them in a container.
+        driver: whether its library can be loaded.
+        hidden: CUDA_VISIBLE_DEVICES, where that hides them all.
+        build: of TensorFlow: `cuda`, or `cpu`; "" where it cannot be imported.
+        seen: the names of those that TensorFlow uses.
+    """
+
+    cards: int
+    driver: bool = False
+    hidden: str | None = None
+    build: str = ""
+    seen: tuple[str, ...] = ()
+
+
+_NVIDIA = "0x10de"
+_DISPLAY = "0x03"
+_ASK_TENSORFLOW = """
+import json, tensorflow as tf
+details = [tf.config.experimental.get_device_details(gpu) for gpu in tf.config.list_physical_devices("GPU")]
+cuda = tf.sysconfig.get_build_info().get("is_cuda_build", False)
+print(json.dumps({"build": "cuda" if cuda else "cpu", "seen": [one.get("device_name", "GPU") for one in details]}))
+"""
+
+
+def gpus_of_machine(pci: Path = Path("/sys/bus/pci/devices"), devices: Path = Path("/dev")) -> Gpus:
+    """What there is; TensorFlow is asked, in a process of its own, only where there is something to use."""
+    of_nvidia = [
+        folder
+        for folder in pci.glob("*")
+        if _line_of(folder / "vendor") == _NVIDIA and _line_of(folder / "class").startswith(_DISPLAY)
+    ]
+    cards = max(len(of_nvidia), len(list(devices.glob("nvidia[0-9]*"))))
+    if not cards:
+        return Gpus(0)
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    # The first number that is none ends the list.
+    hidden = visible if visible is not None and visible.split(",")[0].strip() in ("", "-1") else None
+    try:
+        ctypes.CDLL("libcuda.so.1")
+        driver = True
+    except OSError:
+        driver = False
+    try:
+        command = [sys.executable, "-c", _ASK_TENSORFLOW]
+        done = subprocess.run(command, capture_output=True, check=True, text=True, timeout=IMPORT_TIMEOUT)
+        answer = json.loads(done.stdout.splitlines()[-1])
+    except (subprocess.SubprocessError, ValueError, IndexError):
+        answer = {"build": "", "seen": []}
+    return Gpus(cards, driver, hidden, answer["build"], tuple(answer["seen"]))
+
+
+def _line_of(file: Path) -> str:
+    try:
+        return file.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def check_gpus(gpus: Gpus) -> Check:
+    """Which GPUs training uses, and why not those that there are."""
+    if not gpus.cards:
+        return Check("GPU", State.OK, "none on this machine; training uses the processor")
+    found = f"{gpus.cards} on this machine"
+    if gpus.seen:
+        detail = f"{found}, TensorFlow uses {len(gpus.seen)}: {', '.join(gpus.seen)}"
+        if len(gpus.seen) == gpus.cards:
+            return Check("GPU", State.OK, detail)
+        return Check("GPU", State.WARNING, detail, "CUDA_VISIBLE_DEVICES, or the container, shows it those alone")
+    if gpus.hidden is not None:
+        detail, advice = f"CUDA_VISIBLE_DEVICES={gpus.hidden!r} hides them", "Unset it to train on them"
+    elif not gpus.driver:
+        detail, advice = "NVIDIA's driver cannot be loaded (libcuda.so.1)", "Install it; in a container, give it GPUs"
+    elif not gpus.build:
+        detail, advice = "TensorFlow cannot be imported", SET_UP_AGAIN
+    elif gpus.build == "cpu":
+        detail, advice = "TensorFlow is built without CUDA (tensorflow-cpu)", "Make the environment anew: make -B GPU=1"
+    else:
+        detail, advice = "CUDA's libraries are not there or too old", "make GPU=1 installs those that TensorFlow takes"
+    return Check("GPU", State.WARNING, f"{found}, and none is used: {detail}", advice)
+
+
 def load_tiny_model() -> None:
     """Write a SavedModel, load it in a session and have it answer; raises where any of it fails."""
     import numpy as np
@@ -214,8 +304,8 @@ COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 def doctor(context: click.Context, as_json: bool) -> None:
     """Say whether this machine has what ingraph needs.
 
-    One line per point: Python, glibc, libstdc++, TensorFlow, TFX, kfp, the model loader, disk space in the current
-    directory, network; and what to do where something is not fine. Takes about 15 seconds.
+    One line per point: Python, glibc, libstdc++, TensorFlow, TFX, kfp, the model loader, GPUs, disk space in the
+    current directory, network; and what to do where something is not fine. Takes about 15 seconds.
 
     Exit status: 0 when everything needed is fine (warnings included), 1 when there is a problem.
     """

@@ -10,7 +10,9 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
+from components.dependencies import read_lock
 from tools import bootstrap
 
 ROOT = Path(__file__).parents[2]
@@ -112,6 +114,26 @@ def test_a_second_make_does_no_work_until_what_set_up_is_made_from_changes(clone
     assert make(clone, "-q").returncode == 0
     os.utime(clone / source, (later + 1, later + 1))
     assert make(clone, "-q").returncode == 1
+
+
+def test_the_libraries_of_cuda_are_asked_for_by_a_variable_and_have_a_stamp_of_their_own(clone):
+    shutil.copy(ROOT / "requirements-gpu.lock", clone)
+    (clone / ".venv").mkdir()
+    (clone / ".venv/.ready").touch()
+    later = (clone / "setup.py").stat().st_mtime + 60
+    os.utime(clone / ".venv/.ready", (later, later))
+    assert make(clone, "-q").returncode == 0
+    assert "tools/bootstrap.py --gpu" in make(clone, "-n", "GPU=1").stdout
+    (clone / ".venv/.ready-gpu").touch()
+    os.utime(clone / ".venv/.ready-gpu", (later, later))
+    assert make(clone, "-q", "GPU=1").returncode == 0
+
+
+def test_the_libraries_of_cuda_are_locked_as_tensorflow_asks_for_them():
+    locked = read_lock(ROOT / "requirements-gpu.lock")
+    asked = [Requirement(one) for one in metadata.requires("tensorflow") if 'extra == "and-cuda"' in one]
+    assert {one.name for one in asked} <= locked.keys()
+    assert all(one.specifier.contains(locked[one.name].version) for one in asked)
 
 
 def test_uv_gets_the_index_and_certificates_that_pip_is_set_up_for(monkeypatch, tmp_path):

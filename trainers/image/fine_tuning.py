@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import keras
 import numpy as np
+import tensorflow as tf
 
+from trainers.devices import ONE_DEVICE, Devices, training_devices
 from trainers.fitting import FusedAdam, resumable_fit
 from trainers.image.backbones import backbone_blocks, check_blocks, image_backbone, joined, pooled_blocks
 from trainers.image.batches import (
@@ -69,15 +71,34 @@ def _fingerprint(backbone: keras.Model) -> str:
     return digest.hexdigest()
 
 
-def compile_classifier(model: keras.Model, training: ImageTraining) -> None:
+def compile_classifier(model: keras.Model, training: ImageTraining, devices: Devices = ONE_DEVICE) -> None:
     """Adam with a cosine-decayed step size; cross-entropy of one-hot labels, smoothed as the options say."""
     options = training.options
     step_size = keras.optimizers.schedules.CosineDecay(options.learning_rate, training.steps * options.epochs)
-    model.compile(
-        optimizer=FusedAdam(step_size),
-        loss=keras.losses.CategoricalCrossentropy(label_smoothing=options.label_smoothing),
-        jit_compile=False,
+    loss = keras.losses.CategoricalCrossentropy(label_smoothing=options.label_smoothing)
+    devices.compile(model, lambda: FusedAdam(step_size), loss=loss)
+
+
+def _fit(
+    model: keras.Model,
+    batches: Callable[[int], tf.data.Dataset],
+    held_out: Callable[[], tf.data.Dataset],
+    training: ImageTraining,
+) -> None:
+    """Train in place, on the devices of the options."""
+    options, devices = training.options, training_devices(training.options)
+    learner = devices.learner(model)
+    compile_classifier(learner, training, devices)
+    resumable_fit(
+        learner,
+        lambda first: devices.batches(batches(first)),
+        training.steps,
+        options.epochs,
+        training.folder / "epochs",
+        validation=devices.batches(held_out()) if options.early_stopping_patience else None,
+        patience=options.early_stopping_patience,
     )
+    devices.take_back(model, learner)
 
 
 @dataclass(frozen=True)
@@ -121,16 +142,7 @@ def train_from_scratch(
     )
     numbers = tuple(known.index(block) for block in blocks)
     start = warm_start.begin(model, numbers) if warm_start else ""
-    compile_classifier(model, training)
-    resumable_fit(
-        model,
-        image_training_batches(training),
-        training.steps,
-        options.epochs,
-        training.folder / "epochs",
-        validation=held_out_images(training) if options.early_stopping_patience else None,
-        patience=options.early_stopping_patience,
-    )
+    _fit(model, image_training_batches(training), lambda: held_out_images(training), training)
     trained = keras.Model(model.input, model.output)
     trained.history = getattr(model, "history", None)
     return TrainedClassifier(trained, numbers, start)
@@ -255,18 +267,14 @@ def _train_blocks(
     inputs |= {block: keras.Input(pooled[block].shape[1:], name=block) for block in blocks if block in frozen}
     made = inputs | top(inputs[ACTIVATIONS])
     model = keras.Model(inputs, head(joined([made[block] for block in blocks])))
-    compile_classifier(model, training)
     made_once = {**pooled, **activations.values}
     values = FrozenFeatures({name: made_once[name] for name in inputs}, features.photos)
     held_out = np.flatnonzero(training.split.held_out)
-    resumable_fit(
+    _fit(
         model,
         feature_training_batches(values, rows, training),
-        training.steps,
-        options.epochs,
-        training.folder / "epochs",
-        validation=held_out_features(values, held_out, training) if options.early_stopping_patience else None,
-        patience=options.early_stopping_patience,
+        lambda: held_out_features(values, held_out, training),
+        training,
     )
     return model
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationInfo, field_validator, model_validator
 
-from trainers.options import Precision, beside_config
+from trainers.options import DeviceChoice, MixedPrecision, Precision, beside_config
 from transform.options import PixelFormat, Scaling
 
 if TYPE_CHECKING:
@@ -323,6 +323,11 @@ class FineTuneOptions(BaseModel):
             for it stay then, and its head is trained further with them.
         batch_norm_momentum: of the running means of a training from scratch; lower values suit short ones.
         precision: of the served model.
+        devices: `auto`: all GPUs that are here, or the processor where there are none; `cpu`; or how many GPUs. They
+            share the batch.
+        mixed_precision: whether training computes in float16 where GPUs have units for it, with weights in float32;
+            `auto` does so where it is of use; `bfloat16` is for what computes with it, processors too. What is served
+            is float32.
         seed: of the initial weights, the order of the photos and their changes.
     """
 
@@ -343,6 +348,8 @@ class FineTuneOptions(BaseModel):
     warm_start: bool = False
     batch_norm_momentum: float = Field(0.99, ge=0, lt=1)
     precision: Precision = "float32"
+    devices: DeviceChoice = "auto"
+    mixed_precision: MixedPrecision = False
     seed: int = 0
 
     @field_validator("backbone")
@@ -370,6 +377,7 @@ class FineTuneOptions(BaseModel):
         # Not model_fields_set: options that come out of JSON name every field.
         changed = {name for name in fields if getattr(self, name) != fields[name].default}
         trained = {"epochs", "batch_size", "learning_rate", "early_stopping_patience", "label_smoothing"}
+        trained |= {"mixed_precision"} | ({"devices"} if self.devices != "cpu" else set())
         idle = sorted(trained & changed)
         if idle and not self.trained_blocks and not self.from_scratch:
             raise ValueError(f"{idle[0]} is for blocks that are trained, and trained_blocks is 0; give trained_blocks")

@@ -17,11 +17,12 @@ from serving.signatures.common import VOCABULARY, Labels, export
 from serving.signatures.explain import PHOTO_SAMPLES
 from serving.signatures.image import IMAGE, served_model
 from trainers.artifacts import learning_curves, unknown_rule, write_artifacts
+from trainers.devices import ONE_DEVICE, training_devices, worker_places
 from trainers.fitting import training_folder
 from trainers.image.batches import ImageTraining
 from trainers.image.fine_tuning import ImageWarmStart, fine_tuned
 from trainers.image.models import ImageClassifier, frozen_classifier
-from trainers.image.options import FineTuneOptions, read_trainer_options
+from trainers.image.options import FineTuneOptions, WrapOptions, read_trainer_options
 from trainers.image.splits import BATCH_SIZE, Images, image_predictions, is_usable, read_image_split, read_images
 from trainers.image.wrap import check_scaling, tried_scalings, wrapped_classifier
 from trainers.options import ServingOptions, TunerOptions, tuned_options
@@ -46,6 +47,12 @@ def run_fn(fn_args: FnArgs) -> None:
     """
     best = BestHyperparameters.of(fn_args)
     options = tuned_options(read_trainer_options(fn_args.custom_config["trainer"]), best.values)
+    devices = training_devices(options) if options.mode == "fine_tune" else ONE_DEVICE
+    with worker_places(fn_args, devices) as own_args:
+        _train(own_args, options, best)
+
+
+def _train(fn_args: FnArgs, options: FineTuneOptions | WrapOptions, best: BestHyperparameters) -> None:
     preprocessing = ImageOptions.model_validate_json(fn_args.custom_config["preprocessing"])
     transform_output = tft.TFTransformOutput(fn_args.transform_output)
     labels = [label.decode() for label in transform_output.vocabulary_by_name(VOCABULARY)]

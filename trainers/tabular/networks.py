@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from trainers.devices import training_devices
 from trainers.row_store import Stream, ahead, is_among
 from trainers.splits import Column, TransformedSplit, dense_batch
 from trainers.tabular.blending import cross_entropies
@@ -374,10 +375,15 @@ class _Training:
         keras.utils.set_random_seed(options.seed)
         self._networks = build_networks(split.features, vocabulary_size, classes, count, options, sizes)
         self._mean = mean_network(self._networks)
-        variables = self._networks.trainable_variables
-        optimizer = keras.optimizers.AdamW(_STEP_SIZE * options.learning_rate, weight_decay=_WEIGHT_DECAY)
-        optimizer.build(variables)
-        averages = [tf.Variable(variable.value) for variable in variables]
+        devices = training_devices(options)
+        self._learner = learner = devices.learner(self._networks)
+        variables = learner.trainable_variables
+        optimizer = devices.optimizer(
+            lambda: keras.optimizers.AdamW(_STEP_SIZE * options.learning_rate, weight_decay=_WEIGHT_DECAY)
+        )
+        with devices.scope():
+            optimizer.build(variables)
+            averages = [tf.Variable(variable.value) for variable in variables]
         self._averages = averages
         if stream is not None:
             rows = stream.store.rows
@@ -393,20 +399,28 @@ class _Training:
         weighed = seen if weights is None else seen * tf.constant(weights[:, None], tf.float32)
 
         def step(learned: _Learned, chosen: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
-            with tf.GradientTape() as tape:
-                logits = self._networks(dense_batch(learned.columns, chosen), training=True)
-                truth = tf.repeat(tf.gather(learned.labels, chosen)[:, None], count, axis=1)
-                losses = tf.nn.sparse_softmax_cross_entropy_with_logits(truth, logits)
-                total = tf.maximum(tf.reduce_sum(tf.gather(learned.seen, chosen), axis=0), 1.0)
-                means = tf.reduce_sum(losses * tf.gather(learned.weighed, chosen), axis=0) / total
-                loss = tf.add_n([tf.reduce_sum(means), *self._networks.losses])
-            gradients = tape.gradient(loss, [variable.value for variable in variables])
-            optimizer.apply(gradients, variables)
+            def learn() -> tf.Tensor:
+                rows = devices.part(chosen)
+                with tf.GradientTape() as tape:
+                    logits = tf.cast(learner(dense_batch(learned.columns, rows), training=True), tf.float32)
+                    truth = tf.repeat(tf.gather(learned.labels, rows)[:, None], count, axis=1)
+                    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(truth, logits)
+                    total = tf.maximum(tf.reduce_sum(tf.gather(learned.seen, chosen), axis=0), 1.0)
+                    means = tf.reduce_sum(losses * tf.gather(learned.weighed, rows), axis=0) / total
+                    loss = tf.add_n([tf.reduce_sum(means), *devices.shares(learner.losses)])
+                    loss = optimizer.scale_loss(loss)
+                gradients = tape.gradient(loss, [variable.value for variable in variables])
+                optimizer.apply(gradients, variables)
+                return tf.reduce_mean(means)
+
+            mean = devices.sum(learn)
             # The mean of few steps, at the beginning of those that there were.
             share = tf.minimum(decay, (1.0 + number) / (10.0 + number))
             for average, variable in zip(averages, variables, strict=True):
-                average.assign(share * average + (1 - share) * variable.value)
-            return tf.reduce_mean(means)
+                devices.update(
+                    average, lambda one, other: one.assign(share * one + (1 - share) * other), variable.value
+                )
+            return mean
 
         def steps_over(learned: _Learned, order: tf.Tensor, steps: Any, before: tf.Tensor) -> tf.Tensor:
             """The sum of the losses of the batches of rows in this order."""
@@ -451,7 +465,7 @@ class _Training:
             unseen = 1 - tf.gather(seen, chosen)
             return tf.reduce_sum(probabilities * unseen[:, :, None], axis=1) / tf.reduce_sum(unseen, axis=1)[:, None]
 
-        self._epoch, self._answers, self._variables = epoch, answers, variables
+        self._epoch, self._answers, self._variables = epoch, answers, self._networks.trainable_variables
         self._optimizer, self._batch_size = optimizer, batch_size
 
     def run(self, goes_on: Callable[[float], bool]) -> TrainedNetworks:
@@ -518,7 +532,7 @@ class _Training:
 
     def _all_variables(self) -> list[Any]:
         """Of the networks, those of their dropout among them, of the optimizer, and the means."""
-        return [*self._networks.variables, *self._optimizer.variables, *self._averages]
+        return [*self._learner.variables, *self._optimizer.variables, *self._averages]
 
     def _keep(self, stream: Stream, state: _State) -> None:
         """Write what a training that is killed now goes on from."""

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator, model_validator
 
-from trainers.options import Memory, PathBesideConfig
+from trainers.options import DeviceChoice, Memory, MixedPrecision, PathBesideConfig
 
 ModelKind = Literal["auto", "linear", "network", "trees", "blend"]
 
@@ -64,6 +64,11 @@ class TabularTrainerOptions(BaseModel):
         memory: what the rows of a training may take, such as 2GiB; by default a quarter of the machine's. Those of a
             larger split are kept on disk; networks and linear models of their own learn from them there, trees and the
             linear member of a blend from so many, drawn at random, as fit.
+        devices: `auto`: all GPUs that are here, or the processor where there are none; `cpu`; or how many GPUs. They
+            share the batch.
+        mixed_precision: whether training computes in float16 where GPUs have units for it, with weights in float32;
+            `auto` does so where it is of use; `bfloat16` is for what computes with it, processors too. What is served
+            is float32.
         seed: of the initial weights, the shuffling and the held-out rows.
     """
 
@@ -84,6 +89,8 @@ class TabularTrainerOptions(BaseModel):
     class_weights: Literal["none", "balanced"] = "none"
     warm_start: bool = False
     memory: Memory | None = None
+    devices: DeviceChoice = "auto"
+    mixed_precision: MixedPrecision = False
     seed: int = 0
 
     @model_validator(mode="after")
@@ -94,6 +101,11 @@ class TabularTrainerOptions(BaseModel):
             raise ValueError(
                 f"warm_start begins with the weights of a network or a linear model, which model: {self.model} does "
                 "not go on from; take warm_start out, or say model: network or linear"
+            )
+        if self.model == "trees" and (self.devices != "auto" or self.mixed_precision):
+            raise ValueError(
+                "devices and mixed_precision are for networks, and model: trees grows on the processor; take them out, "
+                "or say model: network, blend or auto"
             )
         if self.minutes and not self.has_members:
             raise ValueError(f"minutes bounds what auto, trees and blend try; model: {self.model} ends by epochs")

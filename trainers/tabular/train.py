@@ -26,6 +26,7 @@ from trainers.artifacts import (
     write_artifacts,
     write_members,
 )
+from trainers.devices import training_devices, worker_places
 from trainers.errors import TrainingError
 from trainers.fitting import resumable_fit, steps_per_execution
 from trainers.options import DecisionOptions, ServingOptions, TunerOptions, tuned_options
@@ -73,10 +74,19 @@ def run_fn(fn_args: FnArgs) -> None:
         wrap(fn_args, given, best.code_fingerprint)
         return
     options = tuned_options(given, best.values)
+    devices = training_devices(options)
+    if devices.workers.count > 1 and options.has_members:
+        raise TrainingError(
+            f"TF_CONFIG names {devices.workers.count} workers, which train one Keras model together; model: "
+            f"{options.model} trains several, and trees: say trainer.model: network or linear, or unset TF_CONFIG"
+        )
     made_of = best.code_fingerprint, fn_args.transform_output, fn_args.base_model or "", repr(best.values)
     files = [files_fingerprint(patterns) for patterns in (fn_args.train_files, fn_args.eval_files)]
-    with row_memory(options.memory, COPIES, fn_args.model_run_dir, *made_of, *files) as memory:
-        _train(fn_args, options, serving, best, memory)
+    with (
+        worker_places(fn_args, devices) as own_args,
+        row_memory(options.memory, COPIES, own_args.model_run_dir, *made_of, *files) as memory,
+    ):
+        _train(own_args, options, serving, best, memory)
 
 
 # How often training holds the features of a row at its peak, measured on a million rows of 30 columns.
@@ -177,10 +187,12 @@ def fit(model: keras.Model, train: TransformedSplit, options: TabularTrainerOpti
     batch_size = min(options.batch_size, len(used))
     steps = -(-len(used) // batch_size)
     step_size = keras.optimizers.schedules.CosineDecay(options.learning_rate, steps * options.epochs)
-    model.compile(
-        optimizer=keras.optimizers.Adam(step_size),
+    devices = training_devices(options)
+    learner = devices.learner(model)
+    devices.compile(
+        learner,
+        lambda: keras.optimizers.Adam(step_size),
         loss="sparse_categorical_crossentropy",
-        jit_compile=False,
         steps_per_execution=steps_per_execution(steps),
     )
     callbacks = []
@@ -189,17 +201,19 @@ def fit(model: keras.Model, train: TransformedSplit, options: TabularTrainerOpti
             keras.callbacks.EarlyStopping(patience=options.early_stopping_patience, restore_best_weights=True)
         )
     weights = training_weights(train, model.output.shape[1], options.class_weights == "balanced")
-    model.fit(
-        shuffled_batches(
-            _rows(train, used), batch_size, options.seed, False, None if weights is None else weights[used]
-        ),
+    batches = shuffled_batches(
+        _rows(train, used), batch_size, options.seed, False, None if weights is None else weights[used]
+    )
+    learner.fit(
+        devices.batches(batches),
         steps_per_epoch=steps,
         epochs=options.epochs,
-        validation_data=_validation(train, held_out, weights) if len(held_out) else None,
+        validation_data=devices.batches(_validation(train, held_out, weights)) if len(held_out) else None,
         callbacks=callbacks,
         shuffle=False,  # the dataset is
         verbose=0,
     )
+    devices.take_back(model, learner)
 
 
 # Of more rows held out, a loss is hardly known better.
@@ -227,26 +241,30 @@ def fit_stream(
     batch_size = min(options.batch_size, used)
     steps = -(-used // batch_size)
     step_size = keras.optimizers.schedules.CosineDecay(options.learning_rate, steps * options.epochs)
-    model.compile(
-        optimizer=keras.optimizers.Adam(step_size),
+    devices = training_devices(options)
+    learner = devices.learner(model)
+    devices.compile(
+        learner,
+        lambda: keras.optimizers.Adam(step_size),
         loss="sparse_categorical_crossentropy",
-        jit_compile=False,
         steps_per_execution=steps_per_execution(steps),
     )
     balanced = options.class_weights == "balanced"
     validation = None
     if len(held_out):
         part = store.chosen(held_out)
-        validation = _validation(part, np.arange(len(held_out)), store.training_weights(part, balanced))
+        weights = store.training_weights(part, balanced)
+        validation = devices.batches(_validation(part, np.arange(len(held_out)), weights))
     resumable_fit(
-        model,
-        lambda first: store.batches(batch_size, options.seed, first, left_out, balanced),
+        learner,
+        lambda first: devices.batches(store.batches(batch_size, options.seed, first, left_out, balanced)),
         steps,
         options.epochs,
         stream.finished.folder_of("model" if without is None else "model of a fold"),
         validation,
         options.early_stopping_patience,
     )
+    devices.take_back(model, learner)
 
 
 def _rows(split: TransformedSplit, rows: np.ndarray) -> Rows:

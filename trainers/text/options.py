@@ -6,7 +6,15 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationInfo, field_validator, model_validator
 
-from trainers.options import TOLERANCES, Memory, PathBesideConfig, Precision, beside_config
+from trainers.options import (
+    TOLERANCES,
+    DeviceChoice,
+    Memory,
+    MixedPrecision,
+    PathBesideConfig,
+    Precision,
+    beside_config,
+)
 from transform.options import Features
 
 
@@ -24,6 +32,11 @@ class _Training(BaseModel):
         warm_start: start from the weights of the model that is served, where they mean the same, see warm_start.py.
         memory: what the texts of a training may take, such as 2GiB; by default a quarter of the machine's. Those of a
             larger split are kept on disk, and learned from there.
+        devices: `auto`: all GPUs that are here, or the processor where there are none; `cpu`; or how many GPUs. They
+            share the batch.
+        mixed_precision: whether training computes in float16 where GPUs have units for it, with weights in float32;
+            `auto` does so where it is of use; `bfloat16` is for what computes with it, processors too. What is served
+            is float32.
         seed: of the initial weights and the shuffling.
     """
 
@@ -36,6 +49,8 @@ class _Training(BaseModel):
     class_weights: Literal["none", "balanced"] = "none"
     warm_start: bool = False
     memory: Memory | None = None
+    devices: DeviceChoice = "auto"
+    mixed_precision: MixedPrecision = False
     seed: int = 0
 
     @model_validator(mode="after")
@@ -187,6 +202,10 @@ class TransformerOptions(_Training):
             given = self.model_fields_set | ({"minimum_steps"} if "epochs" in self.model_fields_set else set())
             for name in _OF_HEAD.keys() - given:
                 object.__setattr__(self, name, _OF_HEAD[name])
+        if self.mixed_precision and self.precision != "float32":
+            raise ValueError(
+                f"precision: {self.precision} computes so in training too; take mixed_precision out, or precision"
+            )
         return self
 
     @property

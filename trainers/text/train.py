@@ -27,6 +27,7 @@ from trainers.artifacts import (
     unknown_rule,
     write_artifacts,
 )
+from trainers.devices import ONE_DEVICE, training_devices, worker_places
 from trainers.fitting import resumable_fit, steps_per_execution
 from trainers.options import ServingOptions, TunerOptions, tuned_options
 from trainers.row_store import RowMemory, RowStore, files_fingerprint, row_memory, sampled
@@ -71,10 +72,12 @@ def fit_text(
     steps = options.steps_per_epoch(count)
     step_size = _step_size(options, steps * options.epochs)
     together = keras.Model(classifier.model.input, keras.ops.stack(classifier.members, axis=1))
-    together.compile(
-        optimizer=keras.optimizers.Adam(step_size),
+    devices = training_devices(options)
+    learner = devices.learner(together)
+    devices.compile(
+        learner,
+        lambda: keras.optimizers.Adam(step_size),
         loss=_sum_of_losses,
-        jit_compile=False,
         steps_per_execution=steps_per_execution(steps),
     )
     balanced = options.class_weights == "balanced"
@@ -85,22 +88,27 @@ def fit_text(
             # The vectors of all would take the memory that the rows are kept out of: each epoch makes them anew.
             _adapt(classifier, store.read(0, min(count, _ADAPTED_TO)))
         resumable_fit(
-            together,
-            lambda first: store.batches(batch_size, options.seed, first, balanced=balanced, by_length=True),
+            learner,
+            lambda first: devices.batches(
+                store.batches(batch_size, options.seed, first, balanced=balanced, by_length=True)
+            ),
             steps,
             options.epochs,
             unfinished,
         )
+        devices.take_back(together, learner)
         model.history = getattr(together, "history", None)
         return
     weights = training_weights(train, classifier.model.output.shape[1], balanced)
-    model.history = together.fit(
-        shuffled_batches((train.features, train.labels), batch_size, options.seed, weights=weights),
+    batches = shuffled_batches((train.features, train.labels), batch_size, options.seed, weights=weights)
+    model.history = learner.fit(
+        devices.batches(batches),
         steps_per_epoch=steps,
         epochs=options.epochs,
         shuffle=False,  # the dataset is
         verbose=0,
     )
+    devices.take_back(together, learner)
 
 
 def _sum_of_losses(labels: keras.KerasTensor, probabilities: keras.KerasTensor) -> keras.KerasTensor:
@@ -145,10 +153,14 @@ def run_fn(fn_args: FnArgs) -> None:
     """
     best = BestHyperparameters.of(fn_args)
     options = tuned_options(read_trainer_options(fn_args.custom_config["trainer"]), best.values)
+    devices = ONE_DEVICE if options.model == "wrap" else training_devices(options)
     made_of = best.code_fingerprint, fn_args.transform_output, fn_args.base_model or "", repr(best.values)
     files = [files_fingerprint(patterns) for patterns in (fn_args.train_files, fn_args.eval_files)]
-    with row_memory(options.memory, COPIES, fn_args.model_run_dir, *made_of, *files) as memory:
-        _train(fn_args, options, best, memory)
+    with (
+        worker_places(fn_args, devices) as own_args,
+        row_memory(options.memory, COPIES, own_args.model_run_dir, *made_of, *files) as memory,
+    ):
+        _train(own_args, options, best, memory)
 
 
 # How often training holds the features of a text at its peak.

@@ -14,11 +14,11 @@ from components.dependencies import Advisory, Installed, Locked
 from components.errors import BrokenInput
 from pipeline.cli import main
 from pipeline.commands import doctor
-from pipeline.commands.doctor import Check, State
+from pipeline.commands.doctor import Check, Gpus, State
 from pipeline.commands.doctor import doctor as command
 from pipeline.exit_status import ExitStatus
 
-NAMES = ["Python", "glibc", "libstdc++", "disk space", "network", "TensorFlow", "model loader", "kfp", "TFX"]
+NAMES = ["Python", "glibc", "libstdc++", "disk space", "network", "TensorFlow", "model loader", "GPU", "kfp", "TFX"]
 
 
 @pytest.mark.parametrize(
@@ -40,12 +40,52 @@ NAMES = ["Python", "glibc", "libstdc++", "disk space", "network", "TensorFlow", 
         (doctor.check_package("Nothing", "a-package-nobody-has", ""), State.PROBLEM),
         (doctor.check_model_loader(""), State.OK),
         (doctor.check_model_loader("OSError: no"), State.PROBLEM),
+        (doctor.check_gpus(Gpus(0)), State.OK),
+        (doctor.check_gpus(Gpus(2, True, None, "cuda", ("Tesla T4", "Tesla T4"))), State.OK),
+        (doctor.check_gpus(Gpus(2, True, None, "cuda", ("Tesla T4",))), State.WARNING),
+        (doctor.check_gpus(Gpus(1, False, None, "cuda")), State.WARNING),
     ],
 )
 def test_a_check_says_what_to_do_exactly_when_it_is_not_fine(check, state):
     assert check.state == state
     assert bool(check.advice) == (state != State.OK)
     assert "\n" not in check.detail + check.advice
+
+
+@pytest.mark.parametrize(
+    ("gpus", "reason"),
+    [
+        (Gpus(1, False, "-1", "cuda"), "CUDA_VISIBLE_DEVICES='-1' hides them"),
+        (Gpus(1, False, None, "cuda"), "driver cannot be loaded"),
+        (Gpus(1, True, None, "cpu"), "built without CUDA (tensorflow-cpu)"),
+        (Gpus(1, True, None, "cuda"), "CUDA's libraries are not there"),
+        (Gpus(1, True, None, ""), "TensorFlow cannot be imported"),
+    ],
+)
+def test_a_gpu_that_is_not_used_has_its_reason(gpus, reason):
+    assert doctor.check_gpus(gpus).detail.startswith("1 on this machine, and none is used: ")
+    assert reason in doctor.check_gpus(gpus).detail
+
+
+@pytest.mark.parametrize(("visible", "hidden"), [("-1", "-1"), ("", ""), ("0", None), (None, None)])
+def test_gpus_are_counted_on_the_pci_bus_and_tensorflow_is_asked_about_them(tmp_path, monkeypatch, visible, hidden):
+    for address, vendor, kind in [
+        ("a", "0x10de", "0x030200"),
+        ("b", "0x10de", "0x040300"),
+        ("c", "0x8086", "0x030000"),
+    ]:
+        (tmp_path / "pci" / address).mkdir(parents=True)
+        (tmp_path / "pci" / address / "vendor").write_text(f"{vendor}\n")
+        (tmp_path / "pci" / address / "class").write_text(f"{kind}\n")
+    monkeypatch.setattr(doctor, "_ASK_TENSORFLOW", 'print(\'{"build": "cuda", "seen": ["Tesla T4"]}\')')
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    found = doctor.gpus_of_machine(tmp_path / "pci", tmp_path)
+    # Neither its sound nor another maker's card.
+    assert (found.cards, found.build, found.seen, found.hidden) == (1, "cuda", ("Tesla T4",), hidden)
+    assert doctor.gpus_of_machine(tmp_path, tmp_path) == Gpus(0)
 
 
 def test_details_hold_what_was_found():

@@ -137,6 +137,7 @@ def test_beam_options_reach_every_step_and_remote_workers_get_the_image(tmp_path
             "mount the key into .* the environment variable INGRAPH_SIGNING_KEY",
         ),
         (["cluster.resources={Trainner: {cpu: 1}}"], "kubeflow", "there is no such step; the steps are"),
+        (["cluster.resources={Trainer: {workers: 2}}"], "vertex", "Trainer: .*gives each step one container"),
     ],
 )
 def test_what_is_missing_or_wrong_is_named(overrides, target, named, tmp_path):
