@@ -19,7 +19,9 @@ from tests.pipeline.conftest import answers_over_both
 from tests.trainers.test_text_models import exported, record
 from trainers.errors import TrainingError
 from trainers.text.encoders import PIECES, PretrainedEncoder, in_chunks, pooled, read_safetensors
+from trainers.text.options import AutoOptions, NgramOptions, with_model
 from trainers.text.static import StaticVectors, averaged, principal_components, rarity
+from trainers.text.train import best_candidate, kept_of
 from transform.errors import PreprocessingError
 from transform.wordpiece import WordPieceTokenizer, read_wordpiece
 
@@ -423,3 +425,40 @@ def test_vectors_are_reduced_to_the_directions_in_which_they_differ_most():
 def test_pieces_that_are_frequent_weigh_less():
     weights = rarity(30_000)
     assert (np.diff(weights) > 0).all() and weights[0] < 0.01 < 0.9 < weights[-1] < 1
+
+
+def test_auto_tries_what_there_are_weights_for_and_serves_the_fastest_of_the_good(
+    encoder_folder, records, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("trainers.blending.FOLDS", 2)
+    options = {"model": "auto", "encoder": encoder_folder, "maximum_length": POSITIONS}
+    left = assert_served_as_trained(options, records, tmp_path, 1e-5)
+    tried = json.loads((left / "provenance.json").read_text())["texts"]["tried"]
+    assert (tried["rows"], tried["folds"], list(tried["members"])) == (80, 2, ["ngrams", "static", "transformer"])
+    for one in tried["members"].values():
+        accuracy, low, high = one["accuracy"]
+        assert low <= accuracy <= high and one["milliseconds"] > 0 and one["seconds"] > 0
+        assert one["cross_entropy"][1] < one["cross_entropy"][0] < one["cross_entropy"][2]
+    assert tried["members"][tried["kept"]]["accuracy"][0] > 0.9
+    names = {layer.name for layer in keras.models.load_model(left / "model.keras").layers}
+    own = {"ngrams": "words_ratios", "static": "piece_vectors", "transformer": "vector_norm"}
+    assert own[tried["kept"]] in names
+
+
+def test_the_fastest_is_kept_of_those_that_are_as_good_as_the_best_to_within_the_standard_error():
+    best = np.array([0.1, 0.3, 0.2, 0.2])
+    milliseconds = {"best": 3.0, "close": 1.0, "worse": 0.5}
+    losses = {"best": best, "close": best + np.array([0.1, -0.1, 0.1, -0.05]), "worse": best + 0.1}
+    kept, why = kept_of(losses, milliseconds)
+    assert kept == "close" and why == "best, the best, is better by no more than the standard error, and slower"
+    assert kept_of(losses, milliseconds | {"close": 4.0}) == ("best", "its cross entropy is the smallest of 3")
+
+
+def test_auto_without_weights_trains_ngrams_and_tries_nothing():
+    chosen, tried = best_candidate(AutoOptions(model="auto", seed=3, class_weights="balanced"), ["nowhere"], "nowhere")
+    assert chosen == NgramOptions(seed=3, class_weights="balanced") and tried == {}
+
+
+def test_an_encoder_without_a_model_is_auto_and_nothing_at_all_is_ngrams():
+    assert with_model({"encoder": "folder"}) == {"model": "auto", "encoder": "folder"}
+    assert with_model({"epochs": 3}) == {"model": "ngrams", "epochs": 3}

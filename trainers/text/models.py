@@ -88,13 +88,27 @@ def ngram_classifier(
     for kind in vocabulary_sizes:
         inputs[kind] = keras.Input([None], name=kind, dtype="int32")
         inputs[WEIGHTS_OF[kind]] = keras.Input([None], name=WEIGHTS_OF[kind], dtype="float32")
-    ratios = {kind: _ratio_layer(train, kind, size, classes) for kind, size in vocabulary_sizes.items()}
+    ratios = {kind: _ratio_layer(kind, size, classes) for kind, size in vocabulary_sizes.items()}
     first = next(iter(vocabulary_sizes))
     members = [
         keras.layers.Softmax()(_scaled_linear(inputs, vocabulary_sizes, ratios, classes, options)),
         keras.layers.Softmax()(_linear_and_network(inputs, first, vocabulary_sizes[first], classes, options)),
     ]
-    return TextClassifier.of(inputs, members, ragged_terms)
+    classifier = TextClassifier.of(inputs, members, ragged_terms)
+    set_ratios(classifier.model, train)
+    return classifier
+
+
+def set_ratios(model: keras.Model, train: TransformedSplit | RowStore) -> None:
+    """Give a model the log-count ratios of these texts; one without n-grams stays as it is."""
+    for layer in model.layers:
+        kind = layer.name.removesuffix(_RATIOS)
+        if kind == layer.name:
+            continue
+        counts = np.zeros([layer.input_dim, layer.output_dim])
+        for part in train.parts() if isinstance(train, RowStore) else [train]:
+            _count(part.features[kind], part.labels, counts)
+        layer.set_weights([_ratios(counts)])
 
 
 def ragged_terms(features: Features) -> dict[str, Column]:
@@ -137,16 +151,16 @@ def weighted_sum(vectors: keras.KerasTensor, weights: keras.KerasTensor) -> kera
     return keras.ops.einsum("bnd,bn->bd", vectors, weights)
 
 
-def _ratio_layer(train: TransformedSplit | RowStore, kind: str, size: int, classes: int) -> keras.layers.Layer:
+# Behind the kind of terms, in the names of layers.
+_RATIOS = "_ratios"
+
+
+def _ratio_layer(kind: str, size: int, classes: int) -> keras.layers.Layer:
     # Set after the layer is built: as an initializer, the numbers would be in the model's config, as text.
     layer = keras.layers.Embedding(
-        size + 1, classes, embeddings_initializer="zeros", trainable=False, name=f"{kind}_ratios"
+        size + 1, classes, embeddings_initializer="zeros", trainable=False, name=f"{kind}{_RATIOS}"
     )
     layer.build()
-    counts = np.zeros([size + 1, classes])
-    for part in train.parts() if isinstance(train, RowStore) else [train]:
-        _count(part.features[kind], part.labels, counts)
-    layer.set_weights([_ratios(counts)])
     return layer
 
 

@@ -237,6 +237,50 @@ class StaticOptions(_Training):
         return "terms_and_text" if self.ngrams else "text"
 
 
+class AutoOptions(BaseModel):
+    """The model that tells texts best which it did not see, of those that there are weights for; n-grams need none.
+
+    Attributes:
+        model: what tells these options from the others.
+        encoder: a folder in Hugging Face's layout, relative to the config file: static vectors of it beside n-grams,
+            and the encoder as it is under a network of its own, are tried too. Without it, n-grams are all there is.
+        maximum_length: how many pieces of a text the encoder is given at most.
+        class_weights: see NgramOptions.
+        memory: likewise.
+        seed: likewise, and of the folds.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: Literal["auto"]
+    encoder: PathBesideConfig | None = None
+    maximum_length: int = Field(128, ge=3)
+    class_weights: Literal["none", "balanced"] = "none"
+    memory: Memory | None = None
+    seed: int = 0
+
+    def candidates(self) -> tuple[TrainedOptions, ...]:
+        """What is tried, with the defaults of each."""
+        shared = {"class_weights": self.class_weights, "memory": self.memory, "seed": self.seed}
+        found: list[TrainedOptions] = [NgramOptions.model_validate(shared)]
+        if self.encoder is not None:
+            of_encoder = {**shared, "encoder": self.encoder}
+            found.append(StaticOptions.model_validate({**of_encoder, "model": "static"}))
+            frozen = {"model": "transformer", "trained_layers": 0, "maximum_length": self.maximum_length}
+            found.append(TransformerOptions.model_validate(of_encoder | frozen))
+        return tuple(found)
+
+    @property
+    def tolerance(self) -> float | None:
+        """How far served probabilities may be from the trained model's; None for what is usual."""
+        return None if self.encoder is None else TOLERANCES["float32"]
+
+    @property
+    def features(self) -> Features:
+        """What the candidates take from Transform."""
+        return "terms" if self.encoder is None else "terms_and_text"
+
+
 class WrapTextOptions(BaseModel):
     """A classifier of texts that exists, which is not trained; a config writes `mode: wrap, model: FOLDER`.
 
@@ -287,7 +331,9 @@ class WrapTextOptions(BaseModel):
 
 
 def with_model(trainer: object) -> object:
-    """The content of a config's `trainer` with the name of the model: n-grams where it has none; or what is wrapped.
+    """The content of a config's `trainer` with the name of the model; or what is wrapped.
+
+    Where it has no name: n-grams; where it has an encoder, the best of what that allows.
 
     Raises:
         ValueError: the mode is neither train nor wrap, or the folder of what is wrapped is missing.
@@ -298,7 +344,7 @@ def with_model(trainer: object) -> object:
     if mode not in ("train", "wrap"):
         raise ValueError(f"mode: expected train or wrap, received {mode!r}")
     if mode == "train":
-        return {"model": "ngrams", **others}
+        return {"model": "auto" if "encoder" in others else "ngrams", **others}
     folder = others.pop("model", None)
     if not isinstance(folder, str):
         raise ValueError("mode: wrap takes the folder of a classifier of texts; name it: trainer.model")
@@ -307,10 +353,10 @@ def with_model(trainer: object) -> object:
 
 TrainedOptions = NgramOptions | EncoderOptions | HubOptions | TransformerOptions | StaticOptions
 TextModelOptions = TrainedOptions | WrapTextOptions
-TextTrainerOptions = Annotated[TextModelOptions, Field(discriminator="model")]
+TextTrainerOptions = Annotated[TextModelOptions | AutoOptions, Field(discriminator="model")]
 
 
-def read_trainer_options(content: str) -> TextModelOptions:
+def read_trainer_options(content: str) -> TextModelOptions | AutoOptions:
     """The options out of their JSON."""
-    options: TextModelOptions = TypeAdapter(TextTrainerOptions).validate_json(content)
+    options: TextModelOptions | AutoOptions = TypeAdapter(TextTrainerOptions).validate_json(content)
     return options
