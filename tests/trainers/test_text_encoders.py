@@ -251,7 +251,7 @@ def test_vectors_equal_those_of_the_reference_whatever_stands_beside_a_text(enco
 
     @tf.function(autograph=False, reduce_retracing=True)
     def vectors_of(rows: tf.RaggedTensor) -> tf.Tensor:
-        return in_chunks(lambda some: model({PIECES: some}), rows, WIDTH, chunk)
+        return in_chunks(model, {PIECES: rows}, WIDTH, chunk)
 
     expected = [numpy_states(random_weights(), [number - 1 for number in row]) for row in rows.to_list()]
     expected = [states.mean(axis=0) if pooling == "mean" else states[0] for states in expected]
@@ -325,6 +325,7 @@ def records(tmp_path_factory) -> str:
 
 TRAININGS = {
     "head": {"trained_layers": 0, "hidden_units": 64, "learning_rate": 0.02, "epochs": 60, "batch_size": 16},
+    "head beside n-grams": {"trained_layers": 0, "ngrams": True, "learning_rate": 0.02, "epochs": 20, "batch_size": 16},
     "last layer": {"trained_layers": 1, "learning_rate": 0.01, "epochs": 20, "batch_size": 16},
     "all, in bfloat16": {
         "precision": "bfloat16",
@@ -372,6 +373,7 @@ def test_what_is_served_answers_as_the_training_graph_over_rest_and_grpc(trainin
     }
     assert {name[:7] for name in changed} == {
         "head": set(),
+        "head beside n-grams": set(),
         "last layer": {"layer_1"},
         "all, in bfloat16": {"layer_0", "layer_1", "norm", "piece_v", "positio"},
     }[training]

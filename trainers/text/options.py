@@ -158,6 +158,8 @@ class TransformerOptions(_Training):
             of the pieces too; 0: none, the encoder is asked once for each text, and the head alone is trained.
         pooling: what stands for a text: the `mean` over its pieces, or the vector of the piece before it, `cls`.
         maximum_length: how many pieces of a text count, with the one before and the one behind it.
+        ngrams: whether the model of n-grams, with its defaults, is trained beside an encoder of which no layer is; the
+            answer is the mean then.
         hidden_units: the width of the layer over the pooled vector; 0 for none.
         dropout: the share of numbers before and after that layer that training does without.
         precision: of the encoder's products, in training and in what is served. `bfloat16` is for CPUs that
@@ -169,6 +171,7 @@ class TransformerOptions(_Training):
     trained_layers: Annotated[int, Field(ge=0)] | Literal["all"] = "all"
     pooling: Literal["mean", "cls"] = "mean"
     maximum_length: int = Field(128, ge=3)
+    ngrams: bool = False
     hidden_units: int = Field(0, ge=0)
     dropout: float = Field(0.1, ge=0, lt=1)
     precision: Precision = "float32"
@@ -183,6 +186,11 @@ class TransformerOptions(_Training):
             given = self.model_fields_set | ({"minimum_steps"} if "epochs" in self.model_fields_set else set())
             for name in _OF_HEAD.keys() - given:
                 object.__setattr__(self, name, _OF_HEAD[name])
+        elif self.ngrams:
+            raise ValueError(
+                f"ngrams stand beside an encoder that stays as it is, and trained_layers is {self.trained_layers!r}; "
+                "set it to 0, or take ngrams out"
+            )
         return self
 
     @property
@@ -200,7 +208,7 @@ class TransformerOptions(_Training):
     @property
     def features(self) -> Features:
         """What it takes from Transform."""
-        return "text"
+        return "terms_and_text" if self.ngrams else "text"
 
 
 class StaticOptions(_Training):
@@ -242,8 +250,8 @@ class AutoOptions(BaseModel):
 
     Attributes:
         model: what tells these options from the others.
-        encoder: a folder in Hugging Face's layout, relative to the config file: static vectors of it beside n-grams,
-            and the encoder as it is under a network of its own, are tried too. Without it, n-grams are all there is.
+        encoder: a folder in Hugging Face's layout, relative to the config file: its static vectors, and the encoder as
+            it is under a network, each beside n-grams, are tried too. Without it, n-grams are all there is.
         maximum_length: how many pieces of a text the encoder is given at most.
         class_weights: see NgramOptions.
         memory: likewise.
@@ -266,8 +274,13 @@ class AutoOptions(BaseModel):
         if self.encoder is not None:
             of_encoder = {**shared, "encoder": self.encoder}
             found.append(StaticOptions.model_validate({**of_encoder, "model": "static"}))
-            frozen = {"model": "transformer", "trained_layers": 0, "maximum_length": self.maximum_length}
-            found.append(TransformerOptions.model_validate(of_encoder | frozen))
+            frozen = {
+                "model": "transformer",
+                "trained_layers": 0,
+                "ngrams": True,
+                "maximum_length": self.maximum_length,
+            }
+            found.append(TransformerOptions.model_validate({**of_encoder, **frozen, "model": "transformer"}))
         return tuple(found)
 
     @property

@@ -42,7 +42,7 @@ from trainers.splits import (
     shuffled_batches,
     training_weights,
 )
-from trainers.text.encoders import PIECES, in_chunks
+from trainers.text.encoders import in_chunks
 from trainers.text.models import TEXT_MODELS, VECTORS, Pretrained, TextClassifier, pretrained_of, set_ratios
 from trainers.text.options import AutoOptions, TextModelOptions, TrainedOptions, read_trainer_options
 from trainers.tuning import BestHyperparameters, TrialOutcome, hyperparameter_search, rows_of, tuning_split
@@ -134,11 +134,12 @@ def _step_size(options: TrainedOptions, steps: int) -> keras.optimizers.schedule
 
 
 def _over_vectors(classifier: TextClassifier, train: TransformedSplit) -> tuple[TextClassifier, TransformedSplit]:
-    """The head alone, and the vectors that it learns from, made once."""
-    assert classifier.fixed is not None and classifier.head is not None
+    """What is trained alone, the vectors that it learns from, made once, and what else it takes."""
+    assert classifier.head is not None
+    features = {name: column for name, column in train.features.items() if name in classifier.head.input}
     vectors = _adapt(classifier, train)
-    head = replace(classifier, model=classifier.head, members=[classifier.head.output], fixed=None)
-    return head, replace(train, features={VECTORS: vectors})
+    head = replace(classifier, model=classifier.head, members=classifier.head_members, fixed=None)
+    return head, replace(train, features={**features, VECTORS: vectors})
 
 
 # Of so many texts the vectors' means and deviations are known well.
@@ -148,7 +149,8 @@ _ADAPTED_TO = 20_000
 def _adapt(classifier: TextClassifier, rows: TransformedSplit) -> np.ndarray:
     """Let the head normalise vectors as those of these rows are; float32 [n, width]: the vectors."""
     assert classifier.fixed is not None and classifier.head is not None
-    vectors = predict_columns(classifier.fixed, rows.features, classifier.chunk)
+    taken = {name: rows.features[name] for name in classifier.fixed.input}
+    vectors = predict_columns(classifier.fixed, taken, classifier.chunk)
     classifier.head.get_layer("vector_norm").adapt(vectors)
     return vectors
 
@@ -404,9 +406,7 @@ def _served_prediction(classifier: TextClassifier) -> Callable[[Features], tf.Te
     predict = frozen_model(classifier.model)
     chunk, classes = classifier.chunk, classifier.model.output.shape[1]
     if chunk is not None:
-        return lambda features: in_chunks(
-            lambda pieces: predict({PIECES: pieces}), classifier.inputs(features)[PIECES], classes, chunk
-        )
+        return lambda features: in_chunks(predict, classifier.inputs(features), classes, chunk)
     return lambda features: predict(dense_batch(classifier.inputs(features)))
 
 
