@@ -19,7 +19,7 @@ from tests.pipeline.conftest import answers_over_both
 from tests.trainers.test_text_models import exported, record
 from trainers.errors import TrainingError
 from trainers.text.encoders import PIECES, PretrainedEncoder, in_chunks, pooled, read_safetensors
-from trainers.text.options import AutoOptions, NgramOptions, with_model
+from trainers.text.options import AutoOptions, NgramOptions, TransformerOptions, with_model
 from trainers.text.static import StaticVectors, averaged, principal_components, rarity
 from trainers.text.train import best_candidate, kept_of
 from transform.errors import PreprocessingError
@@ -459,6 +459,15 @@ def test_the_fastest_is_kept_of_those_that_are_as_good_as_the_best_to_within_the
 def test_auto_without_weights_trains_ngrams_and_tries_nothing():
     chosen, tried = best_candidate(AutoOptions(model="auto", seed=3, class_weights="balanced"), ["nowhere"], "nowhere")
     assert chosen == NgramOptions(seed=3, class_weights="balanced") and tried == {}
+
+
+def test_a_frozen_encoder_is_trained_for_a_shorter_time_beside_ngrams_and_a_trained_one_has_none_beside_it():
+    frozen = {"model": "transformer", "encoder": "/folder", "trained_layers": 0}
+    assert TransformerOptions.model_validate(frozen).epochs == 30
+    assert TransformerOptions.model_validate(frozen | {"ngrams": True}).epochs == 10
+    assert TransformerOptions.model_validate(frozen | {"ngrams": True, "epochs": 4}).epochs == 4
+    with pytest.raises(ValueError, match="trained_layers is 2; set it to 0, or take ngrams out"):
+        TransformerOptions.model_validate(frozen | {"ngrams": True, "trained_layers": 2})
 
 
 def test_an_encoder_without_a_model_is_auto_and_nothing_at_all_is_ngrams():

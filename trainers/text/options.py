@@ -145,6 +145,8 @@ class HubOptions(_Training):
 
 # How a network over vectors that stay as they are is trained, where a config does not say it.
 _OF_HEAD = {"learning_rate": 1e-3, "batch_size": 128, "epochs": 30, "minimum_steps": 360}
+# N-grams that are trained for as long as the network alone learn their texts by heart.
+_EPOCHS_BESIDE_NGRAMS = 10
 
 
 class TransformerOptions(_Training):
@@ -184,8 +186,9 @@ class TransformerOptions(_Training):
     def _complete(self) -> TransformerOptions:
         if self.trained_layers == 0:
             given = self.model_fields_set | ({"minimum_steps"} if "epochs" in self.model_fields_set else set())
-            for name in _OF_HEAD.keys() - given:
-                object.__setattr__(self, name, _OF_HEAD[name])
+            defaults = {**_OF_HEAD, "epochs": _EPOCHS_BESIDE_NGRAMS} if self.ngrams else _OF_HEAD
+            for name in defaults.keys() - given:
+                object.__setattr__(self, name, defaults[name])
         elif self.ngrams:
             raise ValueError(
                 f"ngrams stand beside an encoder that stays as it is, and trained_layers is {self.trained_layers!r}; "
