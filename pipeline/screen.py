@@ -137,6 +137,8 @@ class RunScreen:
 
     def sample(self, name: str, base_path: str, sample: SamplePrediction) -> None:
         """What the served model said to a raw row, and what to type next."""
+        for line in _tried_models(base_path):
+            self._print(escape(line))
         self.answers(sample)
         commands = (
             ("serve", "--model", f"{name}={base_path}"),
@@ -209,6 +211,24 @@ class SamplePrediction:
     rest: str
     grpc: str
     arguments: Sequence[str]
+
+
+def _tried_models(base_path: str) -> list[str]:
+    """What `trainer.model: auto` of texts tried for the model that is served, a line each; [] where nothing was."""
+    from serving.model_store import served_version
+
+    served = served_version(base_path)
+    tried = served.provenance.get("texts", {}).get("tried") if served is not None else None
+    if not tried:
+        return []
+    lines = [f"{'model':<10} {tried['kept']}, for {tried['why']}; on {tried['rows']:,} rows that it did not see:"]
+    for name, one in tried["members"].items():
+        accuracy, low, high = one["accuracy"]
+        lines.append(
+            f"{'':<10} {name}: accuracy {accuracy:.3f} ({low:.3f} to {high:.3f}), cross_entropy "
+            f"{one['cross_entropy'][0]:.3f}, {one['milliseconds']:.2f} ms a text"
+        )
+    return lines
 
 
 def sample_prediction(config: RunConfig, base_path: str, data: str) -> SamplePrediction:

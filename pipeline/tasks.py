@@ -170,6 +170,8 @@ class TextRunConfig(TableRunConfig):
     @model_validator(mode="after")
     def _searched_epochs(self) -> TextRunConfig:
         """Where a search chooses epochs, no steps are added to them."""
+        if self.tuner is not None and self.trainer.model == "auto":
+            raise ValueError("tuner: trainer.model: auto tries models as they are; name one, or take tuner out")
         if self.tuner is not None and ("epochs" in self.tuner.space or self.tuner.method == "hyperband"):
             object.__setattr__(self, "trainer", self.trainer.model_copy(update={"minimum_steps": 0}))
         return self

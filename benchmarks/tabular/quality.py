@@ -44,8 +44,8 @@ from benchmarks.harness.running import TEST_DATA, report
 from pipeline import demo_data
 from pipeline.runners.beam_speedups import apply_beam_speedups
 from serving.answers import HALF_OF_EVAL, OUT_OF_FOLD, rule_of_coverage
+from trainers.blending import cross_entropies, expected_calibration_error
 from trainers.splits import TransformedSplit, TransformGraph, read_transformed_split
-from trainers.tabular.blending import cross_entropies, expected_calibration_error
 from trainers.tabular.members import Classifier, Table, keras_classifier, train_members
 from trainers.tabular.models import build_model, feature_sizes, known_categories, known_terms, model_inputs
 from trainers.tabular.options import ModelKind, TabularTrainerOptions

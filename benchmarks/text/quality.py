@@ -84,6 +84,7 @@ def ingraph_probabilities(config: RunConfig, texts: np.ndarray, labels: np.ndarr
     """Of the positive class, for each text of `test`; preprocessing analysed and model trained on the others."""
     assert isinstance(config, TextRunConfig)
     trainer = config.trainer
+    assert trainer.model != "auto", "name a model"
     options = {"preprocessing": config.preprocessing.model_dump_json()}
     with tempfile.TemporaryDirectory() as folder:
         train_file = write_examples(f"{folder}/train.gz", texts, labels)

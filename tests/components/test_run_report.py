@@ -20,7 +20,7 @@ from components.run_report.charts import latency_chart, shift_chart
 from components.run_report.evaluation import shown_input
 from components.run_report.finished_run import FinishedRun, RunArtifact, ServedModel, Step
 from components.run_report.gates import Check, Gate, compatibility_gate, drift_gate, headline
-from components.run_report.pages import common_examples, config_differences
+from components.run_report.pages import common_examples, config_differences, render
 from components.run_report.statistics import (
     EvalPredictions,
     calibration,
@@ -226,6 +226,17 @@ def test_two_runs_are_compared_on_the_examples_they_share_with_their_labels_line
     assert common.ids == ["c", "a"]
     np.testing.assert_allclose(common.baseline, [[0.3, 0.7], [0.9, 0.1]])
     assert common_examples(before, EvalPredictions(["z"], ["x", "y"], np.array([0]), np.ones([1, 2]))) is None
+
+
+def test_models_of_texts_that_were_tried_are_shown_with_their_intervals_and_milliseconds():
+    figures = {"cross_entropy": [0.4, 0.35, 0.45], "accuracy": [0.8, 0.75, 0.85], "auc": [0.9, 0.85, 0.95], "ece": 0.02}
+    one = {**figures, "milliseconds": 1.25, "seconds": 3.5}
+    tried = {"kept": "static", "why": "its cross entropy is the smallest of 2", "rows": 1200, "folds": 5}
+    page = render("tried_texts.html", tried={**tried, "members": {"ngrams": one, "static": one}})
+    assert "Kept: <strong>static</strong>, for its cross entropy is the smallest of 2." in page
+    assert "1,200 rows of the train split" in page and "(5 folds)" in page
+    assert page.count("0.8000 (0.7500 to 0.8500)") == page.count("0.4000 (0.3500 to 0.4500)") == 2
+    assert page.count('<td class="number">1.25</td><td class="number">3.5</td>') == 2
 
 
 def test_only_the_keys_that_differ_are_named():

@@ -29,11 +29,7 @@ from serving.server.options import ServerOptions
 from serving.session_model import SessionModel
 from tests.trainers.test_tabular_trainer import accuracy, split
 from trainers.artifacts import unknown_rule
-from trainers.errors import TrainingError
-from trainers.options import DecisionOptions, ServingOptions, UnknownOptions
-from trainers.roc import Scores, best_threshold
-from trainers.splits import TransformedSplit, check_weights, training_weights
-from trainers.tabular.blending import (
+from trainers.blending import (
     best_temperature,
     best_weights,
     choose_blend,
@@ -42,6 +38,10 @@ from trainers.tabular.blending import (
     stratified_folds,
     tempered,
 )
+from trainers.errors import TrainingError
+from trainers.options import DecisionOptions, ServingOptions, UnknownOptions
+from trainers.roc import Scores, best_threshold
+from trainers.splits import TransformedSplit, check_weights, training_weights
 from trainers.tabular.members import Deadline, Table, _LinearModel, _networks, _Trees, train_members
 from trainers.tabular.models import Classifier, build_model
 from trainers.tabular.options import TabularTrainerOptions, TreeOptions

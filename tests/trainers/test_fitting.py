@@ -12,12 +12,11 @@ import pytest
 import tensorflow as tf
 
 from serving.reference_predictions import example_id
-from trainers import row_store
+from trainers import blending, row_store
+from trainers.blending import cross_entropies
 from trainers.fitting import FinishedParts, FusedAdam, steps_per_execution
 from trainers.row_store import RowMemory, RowStore, Stream
 from trainers.splits import TransformedBatch, TransformedSplit, joined_split, shuffled_batches, training_weights
-from trainers.tabular import blending
-from trainers.tabular.blending import cross_entropies
 from trainers.tabular.members import Table, train_members
 from trainers.tabular.models import build_model, keras_classifier
 from trainers.tabular.options import TabularTrainerOptions

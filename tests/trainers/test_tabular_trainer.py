@@ -24,9 +24,9 @@ from serving.signatures.tabular import raw_list
 from tests.pipeline.conftest import answers_over_both
 from tests.trainers.test_fitting import killed_after
 from trainers import row_store
+from trainers.blending import cross_entropies
 from trainers.options import TunerOptions
 from trainers.splits import TransformedSplit, TransformGraph
-from trainers.tabular.blending import cross_entropies
 from trainers.tabular.models import build_model, model_inputs
 from trainers.tabular.networks import _hats, build_networks, knots, train_networks
 from trainers.tabular.options import TabularTrainerOptions

@@ -19,7 +19,9 @@ from tests.pipeline.conftest import answers_over_both
 from tests.trainers.test_text_models import exported, record
 from trainers.errors import TrainingError
 from trainers.text.encoders import PIECES, PretrainedEncoder, in_chunks, pooled, read_safetensors
+from trainers.text.options import AutoOptions, NgramOptions, TransformerOptions, with_model
 from trainers.text.static import StaticVectors, averaged, principal_components, rarity
+from trainers.text.train import best_candidate, kept_of
 from transform.errors import PreprocessingError
 from transform.wordpiece import WordPieceTokenizer, read_wordpiece
 
@@ -249,7 +251,7 @@ def test_vectors_equal_those_of_the_reference_whatever_stands_beside_a_text(enco
 
     @tf.function(autograph=False, reduce_retracing=True)
     def vectors_of(rows: tf.RaggedTensor) -> tf.Tensor:
-        return in_chunks(lambda some: model({PIECES: some}), rows, WIDTH, chunk)
+        return in_chunks(model, {PIECES: rows}, WIDTH, chunk)
 
     expected = [numpy_states(random_weights(), [number - 1 for number in row]) for row in rows.to_list()]
     expected = [states.mean(axis=0) if pooling == "mean" else states[0] for states in expected]
@@ -323,6 +325,7 @@ def records(tmp_path_factory) -> str:
 
 TRAININGS = {
     "head": {"trained_layers": 0, "hidden_units": 64, "learning_rate": 0.02, "epochs": 60, "batch_size": 16},
+    "head beside n-grams": {"trained_layers": 0, "ngrams": True, "learning_rate": 0.02, "epochs": 20, "batch_size": 16},
     "last layer": {"trained_layers": 1, "learning_rate": 0.01, "epochs": 20, "batch_size": 16},
     "all, in bfloat16": {
         "precision": "bfloat16",
@@ -370,6 +373,7 @@ def test_what_is_served_answers_as_the_training_graph_over_rest_and_grpc(trainin
     }
     assert {name[:7] for name in changed} == {
         "head": set(),
+        "head beside n-grams": set(),
         "last layer": {"layer_1"},
         "all, in bfloat16": {"layer_0", "layer_1", "norm", "piece_v", "positio"},
     }[training]
@@ -423,3 +427,49 @@ def test_vectors_are_reduced_to_the_directions_in_which_they_differ_most():
 def test_pieces_that_are_frequent_weigh_less():
     weights = rarity(30_000)
     assert (np.diff(weights) > 0).all() and weights[0] < 0.01 < 0.9 < weights[-1] < 1
+
+
+def test_auto_tries_what_there_are_weights_for_and_serves_the_fastest_of_the_good(
+    encoder_folder, records, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("trainers.blending.FOLDS", 2)
+    options = {"model": "auto", "encoder": encoder_folder, "maximum_length": POSITIONS}
+    left = assert_served_as_trained(options, records, tmp_path, 1e-5)
+    tried = json.loads((left / "provenance.json").read_text())["texts"]["tried"]
+    assert (tried["rows"], tried["folds"], list(tried["members"])) == (80, 2, ["ngrams", "static", "transformer"])
+    for one in tried["members"].values():
+        accuracy, low, high = one["accuracy"]
+        assert low <= accuracy <= high and one["milliseconds"] > 0 and one["seconds"] > 0
+        assert one["cross_entropy"][1] < one["cross_entropy"][0] < one["cross_entropy"][2]
+    assert tried["members"][tried["kept"]]["accuracy"][0] > 0.9
+    names = {layer.name for layer in keras.models.load_model(left / "model.keras").layers}
+    own = {"ngrams": "words_ratios", "static": "piece_vectors", "transformer": "vector_norm"}
+    assert own[tried["kept"]] in names
+
+
+def test_the_fastest_is_kept_of_those_that_are_as_good_as_the_best_to_within_the_standard_error():
+    best = np.array([0.1, 0.3, 0.2, 0.2])
+    milliseconds = {"best": 3.0, "close": 1.0, "worse": 0.5}
+    losses = {"best": best, "close": best + np.array([0.1, -0.1, 0.1, -0.05]), "worse": best + 0.1}
+    kept, why = kept_of(losses, milliseconds)
+    assert kept == "close" and why == "best, the best, is better by no more than the standard error, and slower"
+    assert kept_of(losses, milliseconds | {"close": 4.0}) == ("best", "its cross entropy is the smallest of 3")
+
+
+def test_auto_without_weights_trains_ngrams_and_tries_nothing():
+    chosen, tried = best_candidate(AutoOptions(model="auto", seed=3, class_weights="balanced"), ["nowhere"], "nowhere")
+    assert chosen == NgramOptions(seed=3, class_weights="balanced") and tried == {}
+
+
+def test_a_frozen_encoder_is_trained_for_a_shorter_time_beside_ngrams_and_a_trained_one_has_none_beside_it():
+    frozen = {"model": "transformer", "encoder": "/folder", "trained_layers": 0}
+    assert TransformerOptions.model_validate(frozen).epochs == 30
+    assert TransformerOptions.model_validate(frozen | {"ngrams": True}).epochs == 10
+    assert TransformerOptions.model_validate(frozen | {"ngrams": True, "epochs": 4}).epochs == 4
+    with pytest.raises(ValueError, match="trained_layers is 2; set it to 0, or take ngrams out"):
+        TransformerOptions.model_validate(frozen | {"ngrams": True, "trained_layers": 2})
+
+
+def test_an_encoder_without_a_model_is_auto_and_nothing_at_all_is_ngrams():
+    assert with_model({"encoder": "folder"}) == {"model": "auto", "encoder": "folder"}
+    assert with_model({"epochs": 3}) == {"model": "ngrams", "epochs": 3}

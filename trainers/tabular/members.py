@@ -18,10 +18,10 @@ import tensorflow as tf
 from scipy.optimize import minimize
 
 from serving.signatures.common import Features
+from trainers.blending import Blend, choose_blend, cross_entropies, stratified_folds
 from trainers.fitting import FinishedParts
 from trainers.row_store import Stream
 from trainers.splits import TransformedSplit, dense_batch, training_weights
-from trainers.tabular.blending import Blend, choose_blend, cross_entropies, stratified_folds
 from trainers.tabular.models import TERM_SCALE, Classifier, build_model, keras_classifier, model_inputs
 from trainers.tabular.networks import train_networks
 from trainers.tabular.options import TabularTrainerOptions

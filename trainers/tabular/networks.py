@@ -12,10 +12,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from trainers.blending import cross_entropies
 from trainers.devices import training_devices
 from trainers.row_store import Stream, ahead, is_among
 from trainers.splits import Column, TransformedSplit, dense_batch
-from trainers.tabular.blending import cross_entropies
 from trainers.tabular.models import LINEAR_PENALTY, NETWORK_PENALTY, TERM_SCALE, numbered_features
 from trainers.tabular.options import TabularTrainerOptions
 from transform.tabular import CATEGORIES, CATEGORY_VOCABULARY, HASHES, LIST, NUMBERS, TERMS, WEIGHTS

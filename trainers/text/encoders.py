@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from trainers.errors import TrainingError
 from trainers.options import Precision
+from trainers.splits import dense_batch
 from transform.errors import PreprocessingError
 from transform.wordpiece import WordPieceTokenizer, read_wordpiece
 
@@ -382,7 +383,10 @@ class PretrainedEncoder(tf.Module):
 
 
 def in_chunks(
-    function: Callable[[tf.Tensor], tf.Tensor], pieces: tf.RaggedTensor, width: int, size: int = CHUNK
+    function: Callable[[dict[str, tf.Tensor]], tf.Tensor],
+    columns: Mapping[str, Any],
+    width: int,
+    size: int = CHUNK,
 ) -> tf.Tensor:
     """float32 [batch, width]: what the function makes of texts, `size` of like length at a time.
 
@@ -390,18 +394,18 @@ def in_chunks(
     small one, and no text waits for a longer one beside it.
 
     Args:
-        function: pieces, int32 [n, m], 0 to the end of each text -> float32 [n, width].
-        pieces: int32 [batch, m].
+        function: columns of n texts, 0 to the end of each -> float32 [n, width].
+        columns: the pieces by the name PIECES, int32 [batch, m], and what else the function takes of the texts; ragged.
         width: of what the function gives.
         size: how many texts it takes at once.
     """
-    order = tf.argsort(pieces.row_lengths())
+    order = tf.argsort(columns[PIECES].row_lengths())
     count = tf.size(order)
     chunks = (count + size - 1) // size
 
     def next_chunk(step: tf.Tensor, found: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
         rows = order[step * size : (step + 1) * size]
-        return step + 1, found.write(step, function(tf.gather(pieces, rows).to_tensor()))
+        return step + 1, found.write(step, function(dense_batch(columns, rows)))
 
     found = tf.TensorArray(tf.float32, size=chunks, infer_shape=False, element_shape=[None, width])
     _, found = tf.while_loop(lambda step, _: step < chunks, next_chunk, (tf.constant(0), found), parallel_iterations=1)

@@ -38,7 +38,8 @@ class TextClassifier:
         inputs: a batch of the features of transform/text.py -> what `model` takes, without what fills rows up.
         resources: the tables that `inputs` uses, for the export to take along.
         fixed: the part of `model` that is not trained, from its inputs to vectors, which are made once.
-        head: from these vectors, by the name VECTORS, to probabilities: the part that is trained.
+        head: from these vectors, by the name VECTORS, and the other inputs to probabilities: the part that is trained.
+        head_members: see members, of the head.
         chunk: how many texts `model` is asked with at once, of like length; None where their length does not matter.
     """
 
@@ -48,6 +49,7 @@ class TextClassifier:
     resources: Mapping[str, Any] = field(default_factory=dict)
     fixed: keras.Model | None = None
     head: keras.Model | None = None
+    head_members: Sequence[keras.KerasTensor] = ()
     chunk: int | None = None
 
     @classmethod
@@ -59,8 +61,11 @@ class TextClassifier:
         resources: Mapping[str, Any] | None = None,
     ) -> TextClassifier:
         """The classifier that answers with the mean of its members; `taken` are the model's inputs by name."""
-        mean = members[0] if len(members) == 1 else keras.layers.average(members)
-        return cls(keras.Model(taken, mean), members, inputs, resources or {})
+        return cls(keras.Model(taken, _mean(members)), members, inputs, resources or {})
+
+
+def _mean(members: Sequence[keras.KerasTensor]) -> keras.KerasTensor:
+    return members[0] if len(members) == 1 else keras.layers.average(members)
 
 
 # The linear weights of tf-idf grow to about 10; Adam moves every number by its step size, so these are kept smaller.
@@ -88,13 +93,27 @@ def ngram_classifier(
     for kind in vocabulary_sizes:
         inputs[kind] = keras.Input([None], name=kind, dtype="int32")
         inputs[WEIGHTS_OF[kind]] = keras.Input([None], name=WEIGHTS_OF[kind], dtype="float32")
-    ratios = {kind: _ratio_layer(train, kind, size, classes) for kind, size in vocabulary_sizes.items()}
+    ratios = {kind: _ratio_layer(kind, size, classes) for kind, size in vocabulary_sizes.items()}
     first = next(iter(vocabulary_sizes))
     members = [
         keras.layers.Softmax()(_scaled_linear(inputs, vocabulary_sizes, ratios, classes, options)),
         keras.layers.Softmax()(_linear_and_network(inputs, first, vocabulary_sizes[first], classes, options)),
     ]
-    return TextClassifier.of(inputs, members, ragged_terms)
+    classifier = TextClassifier.of(inputs, members, ragged_terms)
+    set_ratios(classifier.model, train)
+    return classifier
+
+
+def set_ratios(model: keras.Model, train: TransformedSplit | RowStore) -> None:
+    """Give a model the log-count ratios of these texts; one without n-grams stays as it is."""
+    for layer in model.layers:
+        kind = layer.name.removesuffix(_RATIOS)
+        if kind == layer.name:
+            continue
+        counts = np.zeros([layer.input_dim, layer.output_dim])
+        for part in train.parts() if isinstance(train, RowStore) else [train]:
+            _count(part.features[kind], part.labels, counts)
+        layer.set_weights([_ratios(counts)])
 
 
 def ragged_terms(features: Features) -> dict[str, Column]:
@@ -137,16 +156,16 @@ def weighted_sum(vectors: keras.KerasTensor, weights: keras.KerasTensor) -> kera
     return keras.ops.einsum("bnd,bn->bd", vectors, weights)
 
 
-def _ratio_layer(train: TransformedSplit | RowStore, kind: str, size: int, classes: int) -> keras.layers.Layer:
+# Behind the kind of terms, in the names of layers.
+_RATIOS = "_ratios"
+
+
+def _ratio_layer(kind: str, size: int, classes: int) -> keras.layers.Layer:
     # Set after the layer is built: as an initializer, the numbers would be in the model's config, as text.
     layer = keras.layers.Embedding(
-        size + 1, classes, embeddings_initializer="zeros", trainable=False, name=f"{kind}_ratios"
+        size + 1, classes, embeddings_initializer="zeros", trainable=False, name=f"{kind}{_RATIOS}"
     )
     layer.build()
-    counts = np.zeros([size + 1, classes])
-    for part in train.parts() if isinstance(train, RowStore) else [train]:
-        _count(part.features[kind], part.labels, counts)
-    layer.set_weights([_ratios(counts)])
     return layer
 
 
@@ -254,13 +273,23 @@ def hub_classifier(embedding: TextEmbedding, classes: int, options: HubOptions) 
 VECTORS = "vectors"
 
 
-def transformer_classifier(encoder: PretrainedEncoder, classes: int, options: TransformerOptions) -> TextClassifier:
+def transformer_classifier(
+    encoder: PretrainedEncoder,
+    train: TransformedSplit | RowStore,
+    vocabulary_sizes: Mapping[str, int],
+    classes: int,
+    options: TransformerOptions,
+) -> TextClassifier:
     """A pretrained encoder and a network over its pooled vectors; to be trained, as far as the options say.
+
+    Where they say so, the model of n-grams is beside it.
 
     A text without pieces gets the answer for the pieces before and behind it.
 
     Args:
         encoder: with the weights to begin with.
+        train: the features of the n-grams, see ngram_classifier.
+        vocabulary_sizes: the same.
         classes: how many labels there are.
         options: what is trained, pooling, and the network.
     """
@@ -281,21 +310,33 @@ def transformer_classifier(encoder: PretrainedEncoder, classes: int, options: Tr
             vectors = layer(vectors)
         return vectors
 
+    beside, taken = _ngrams_beside(train, vocabulary_sizes, classes) if options.ngrams else ([], {})
+    members = [*beside, probabilities(vectors)]
     fixed = head = None
+    head_members: list[keras.KerasTensor] = []
     if is_fixed:
         fixed = keras.Model({PIECES: pieces}, vectors)
         given = keras.Input([encoder.architecture.width], name=VECTORS)
-        head = keras.Model({VECTORS: given}, probabilities(given))
-    answer = probabilities(vectors)
+        head_members = [*beside, probabilities(given)]
+        head = keras.Model({VECTORS: given, **taken}, _mean(head_members))
     return TextClassifier(
-        model=keras.Model({PIECES: pieces}, answer),
-        members=[answer],
-        inputs=pieces_of_texts(encoder, options.maximum_length),
+        model=keras.Model({PIECES: pieces, **taken}, _mean(members)),
+        members=members,
+        inputs=pieces_and_terms(encoder, options),
         resources={"tokenizer": encoder.tokenizer},
         fixed=fixed,
         head=head,
+        head_members=head_members,
         chunk=CHUNK,
     )
+
+
+def _ngrams_beside(
+    train: TransformedSplit | RowStore, vocabulary_sizes: Mapping[str, int], classes: int
+) -> tuple[list[keras.KerasTensor], dict[str, keras.KerasTensor]]:
+    """The members of the model of n-grams with its defaults, and its inputs by name."""
+    ngrams = ngram_classifier(train, vocabulary_sizes, classes, NgramOptions())
+    return list(ngrams.members), dict(ngrams.model.input)
 
 
 def wrapped_classifier(wrapped: WrappedText) -> TextClassifier:
@@ -341,21 +382,19 @@ def static_classifier(
     if options.hidden_units:
         hidden = keras.layers.Dense(options.hidden_units, activation="relu")(hidden)
         hidden = keras.layers.Dropout(options.dropout)(hidden)
-    members = [keras.layers.Softmax()(keras.layers.Dense(classes)(hidden))]
-    taken = {PIECES: pieces}
-    if options.ngrams:
-        ngrams = ngram_classifier(train, vocabulary_sizes, classes, NgramOptions())
-        members = [*ngrams.members, *members]
-        taken |= ngrams.model.input
-    inputs = static_inputs(vectors, options)
-    return TextClassifier.of(taken, members, inputs, {"tokenizer": vectors.tokenizer})
+    beside, taken = _ngrams_beside(train, vocabulary_sizes, classes) if options.ngrams else ([], {})
+    members = [*beside, keras.layers.Softmax()(keras.layers.Dense(classes)(hidden))]
+    inputs = pieces_and_terms(vectors, options)
+    return TextClassifier.of({PIECES: pieces, **taken}, members, inputs, {"tokenizer": vectors.tokenizer})
 
 
-def static_inputs(vectors: StaticVectors, options: StaticOptions) -> Callable[[Features], dict[str, Column]]:
+def pieces_and_terms(
+    encoder: PretrainedEncoder | StaticVectors, options: TransformerOptions | StaticOptions
+) -> Callable[[Features], dict[str, Column]]:
     """What makes pieces, and the terms where the options want them, of the features of transform/text.py."""
 
     def inputs(features: Features) -> dict[str, Column]:
-        pieces = {PIECES: vectors.pieces(features[TEXT], options.maximum_length)}
+        pieces = {PIECES: encoder.pieces(features[TEXT], options.maximum_length)}
         return pieces | ragged_terms(features) if options.ngrams else pieces
 
     return inputs
@@ -398,12 +437,14 @@ TEXT_MODELS = {
         pretrained=lambda options: TextEmbedding(options.handle),
     ),
     "transformer": TextModel(
-        inputs=lambda encoder, options: pieces_of_texts(encoder, options.maximum_length),
-        build=lambda _, __, classes, options, encoder: transformer_classifier(encoder, classes, options),
+        inputs=pieces_and_terms,
+        build=lambda train, sizes, classes, options, encoder: transformer_classifier(
+            encoder, train, sizes, classes, options
+        ),
         pretrained=lambda options: PretrainedEncoder(options.encoder),
     ),
     "static": TextModel(
-        inputs=static_inputs,
+        inputs=pieces_and_terms,
         build=lambda train, sizes, classes, options, vectors: static_classifier(
             vectors, train, sizes, classes, options
         ),

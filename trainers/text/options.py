@@ -164,6 +164,8 @@ class HubOptions(_Training):
 
 # How a network over vectors that stay as they are is trained, where a config does not say it.
 _OF_HEAD = {"learning_rate": 1e-3, "batch_size": 128, "epochs": 30, "minimum_steps": 360}
+# N-grams that are trained for as long as the network alone learn their texts by heart.
+_EPOCHS_BESIDE_NGRAMS = 10
 
 
 class TransformerOptions(_Training):
@@ -177,6 +179,8 @@ class TransformerOptions(_Training):
             of the pieces too; 0: none, the encoder is asked once for each text, and the head alone is trained.
         pooling: what stands for a text: the `mean` over its pieces, or the vector of the piece before it, `cls`.
         maximum_length: how many pieces of a text count, with the one before and the one behind it.
+        ngrams: whether the model of n-grams, with its defaults, is trained beside an encoder of which no layer is; the
+            answer is the mean then.
         hidden_units: the width of the layer over the pooled vector; 0 for none.
         dropout: the share of numbers before and after that layer that training does without.
         precision: of the encoder's products, in training and in what is served. `bfloat16` is for CPUs that
@@ -188,6 +192,7 @@ class TransformerOptions(_Training):
     trained_layers: Annotated[int, Field(ge=0)] | Literal["all"] = "all"
     pooling: Literal["mean", "cls"] = "mean"
     maximum_length: int = Field(128, ge=3)
+    ngrams: bool = False
     hidden_units: int = Field(0, ge=0)
     dropout: float = Field(0.1, ge=0, lt=1)
     precision: Precision = "float32"
@@ -200,8 +205,14 @@ class TransformerOptions(_Training):
     def _complete(self) -> TransformerOptions:
         if self.trained_layers == 0:
             given = self.model_fields_set | ({"minimum_steps"} if "epochs" in self.model_fields_set else set())
-            for name in _OF_HEAD.keys() - given:
-                object.__setattr__(self, name, _OF_HEAD[name])
+            defaults = {**_OF_HEAD, "epochs": _EPOCHS_BESIDE_NGRAMS} if self.ngrams else _OF_HEAD
+            for name in defaults.keys() - given:
+                object.__setattr__(self, name, defaults[name])
+        elif self.ngrams:
+            raise ValueError(
+                f"ngrams stand beside an encoder that stays as it is, and trained_layers is {self.trained_layers!r}; "
+                "set it to 0, or take ngrams out"
+            )
         if self.mixed_precision and self.precision != "float32":
             raise ValueError(
                 f"precision: {self.precision} computes so in training too; take mixed_precision out, or precision"
@@ -223,7 +234,7 @@ class TransformerOptions(_Training):
     @property
     def features(self) -> Features:
         """What it takes from Transform."""
-        return "text"
+        return "terms_and_text" if self.ngrams else "text"
 
 
 class StaticOptions(_Training):
@@ -258,6 +269,66 @@ class StaticOptions(_Training):
     def features(self) -> Features:
         """What it takes from Transform."""
         return "terms_and_text" if self.ngrams else "text"
+
+
+class AutoOptions(BaseModel):
+    """The model that tells texts best which it did not see, of those that there are weights for; n-grams need none.
+
+    Attributes:
+        model: what tells these options from the others.
+        encoder: a folder in Hugging Face's layout, relative to the config file: its static vectors, and the encoder as
+            it is under a network, each beside n-grams, are tried too. Without it, n-grams are all there is.
+        maximum_length: how many pieces of a text the encoder is given at most.
+        epochs: of each that is tried; None for what is usual of it.
+        class_weights: see NgramOptions.
+        memory: likewise.
+        devices: likewise.
+        mixed_precision: likewise.
+        seed: likewise, and of the folds.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: Literal["auto"]
+    encoder: PathBesideConfig | None = None
+    maximum_length: int = Field(128, ge=3)
+    epochs: int | None = Field(None, ge=1)
+    class_weights: Literal["none", "balanced"] = "none"
+    memory: Memory | None = None
+    devices: DeviceChoice = "auto"
+    mixed_precision: MixedPrecision = False
+    seed: int = 0
+
+    def shortened(self) -> Self:
+        """Those of a run that is to end soon, whatever its model is worth."""
+        return self.model_copy(update={"epochs": min(self.epochs or 2, 2)})
+
+    def candidates(self) -> tuple[TrainedOptions, ...]:
+        """What is tried, with the defaults of each."""
+        shared = self.model_dump(include={"class_weights", "memory", "devices", "mixed_precision", "seed"})
+        shared |= {} if self.epochs is None else {"epochs": self.epochs}
+        found: list[TrainedOptions] = [NgramOptions.model_validate(shared)]
+        if self.encoder is not None:
+            of_encoder = {**shared, "encoder": self.encoder}
+            found.append(StaticOptions.model_validate({**of_encoder, "model": "static"}))
+            frozen = {
+                "model": "transformer",
+                "trained_layers": 0,
+                "ngrams": True,
+                "maximum_length": self.maximum_length,
+            }
+            found.append(TransformerOptions.model_validate({**of_encoder, **frozen, "model": "transformer"}))
+        return tuple(found)
+
+    @property
+    def tolerance(self) -> float | None:
+        """How far served probabilities may be from the trained model's; None for what is usual."""
+        return None if self.encoder is None else TOLERANCES["float32"]
+
+    @property
+    def features(self) -> Features:
+        """What the candidates take from Transform."""
+        return "terms" if self.encoder is None else "terms_and_text"
 
 
 class WrapTextOptions(BaseModel):
@@ -314,7 +385,9 @@ class WrapTextOptions(BaseModel):
 
 
 def with_model(trainer: object) -> object:
-    """The content of a config's `trainer` with the name of the model: n-grams where it has none; or what is wrapped.
+    """The content of a config's `trainer` with the name of the model; or what is wrapped.
+
+    Where it has no name: n-grams; where it has an encoder, the best of what that allows.
 
     Raises:
         ValueError: the mode is neither train nor wrap, or the folder of what is wrapped is missing.
@@ -325,7 +398,7 @@ def with_model(trainer: object) -> object:
     if mode not in ("train", "wrap"):
         raise ValueError(f"mode: expected train or wrap, received {mode!r}")
     if mode == "train":
-        return {"model": "ngrams", **others}
+        return {"model": "auto" if "encoder" in others else "ngrams", **others}
     folder = others.pop("model", None)
     if not isinstance(folder, str):
         raise ValueError("mode: wrap takes the folder of a classifier of texts; name it: trainer.model")
@@ -334,10 +407,10 @@ def with_model(trainer: object) -> object:
 
 TrainedOptions = NgramOptions | EncoderOptions | HubOptions | TransformerOptions | StaticOptions
 TextModelOptions = TrainedOptions | WrapTextOptions
-TextTrainerOptions = Annotated[TextModelOptions, Field(discriminator="model")]
+TextTrainerOptions = Annotated[TextModelOptions | AutoOptions, Field(discriminator="model")]
 
 
-def read_trainer_options(content: str) -> TextModelOptions:
+def read_trainer_options(content: str) -> TextModelOptions | AutoOptions:
     """The options out of their JSON."""
-    options: TextModelOptions = TypeAdapter(TextTrainerOptions).validate_json(content)
+    options: TextModelOptions | AutoOptions = TypeAdapter(TextTrainerOptions).validate_json(content)
     return options

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -27,7 +30,9 @@ from trainers.artifacts import (
     unknown_rule,
     write_artifacts,
 )
-from trainers.devices import ONE_DEVICE, training_devices, worker_places
+from trainers.blending import cross_entropies, figures, mean_and_error, stratified_folds
+from trainers.devices import ONE_DEVICE, Devices, training_devices, worker_places
+from trainers.errors import TrainingError
 from trainers.fitting import resumable_fit, steps_per_execution
 from trainers.options import ServingOptions, TunerOptions, tuned_options
 from trainers.row_store import RowMemory, RowStore, files_fingerprint, row_memory, sampled
@@ -39,10 +44,10 @@ from trainers.splits import (
     shuffled_batches,
     training_weights,
 )
-from trainers.text.encoders import PIECES, in_chunks
-from trainers.text.models import TEXT_MODELS, VECTORS, Pretrained, TextClassifier, pretrained_of
-from trainers.text.options import TextModelOptions, TrainedOptions, read_trainer_options
-from trainers.tuning import BestHyperparameters, TrialOutcome, hyperparameter_search, tuning_split
+from trainers.text.encoders import in_chunks
+from trainers.text.models import TEXT_MODELS, VECTORS, Pretrained, TextClassifier, pretrained_of, set_ratios
+from trainers.text.options import AutoOptions, TextModelOptions, TrainedOptions, read_trainer_options
+from trainers.tuning import BestHyperparameters, TrialOutcome, hyperparameter_search, rows_of, tuning_split
 from trainers.warm_start import MeaningOfWeights, start_warm, write_warm_start
 from transform.options import TextOptions
 from transform.text import TOKENS, WEIGHTS_OF
@@ -70,16 +75,9 @@ def fit_text(
     count = train.rows if isinstance(train, RowStore) else len(train.labels)
     batch_size = min(options.batch_size, count)
     steps = options.steps_per_epoch(count)
-    step_size = _step_size(options, steps * options.epochs)
-    together = keras.Model(classifier.model.input, keras.ops.stack(classifier.members, axis=1))
     devices = training_devices(options)
-    learner = devices.learner(together)
-    devices.compile(
-        learner,
-        lambda: keras.optimizers.Adam(step_size),
-        loss=_sum_of_losses,
-        steps_per_execution=steps_per_execution(steps),
-    )
+    together = _side_by_side(classifier)
+    learner = _compiled(devices.learner(together), options, steps, devices)
     balanced = options.class_weights == "balanced"
     if isinstance(train, RowStore):
         store = train
@@ -99,16 +97,40 @@ def fit_text(
         devices.take_back(together, learner)
         model.history = getattr(together, "history", None)
         return
-    weights = training_weights(train, classifier.model.output.shape[1], balanced)
+    model.history = _fit_in_memory(learner, train, options, steps, devices)
+    devices.take_back(together, learner)
+
+
+def _side_by_side(classifier: TextClassifier) -> keras.Model:
+    """All members, float32 [batch, members, classes]."""
+    return keras.Model(classifier.model.input, keras.ops.stack(classifier.members, axis=1))
+
+
+def _compiled(learner: keras.Model, options: TrainedOptions, steps: int, devices: Devices = ONE_DEVICE) -> keras.Model:
+    """The same, to be trained for so many steps an epoch."""
+    step_size = _step_size(options, steps * options.epochs)
+    devices.compile(
+        learner,
+        lambda: keras.optimizers.Adam(step_size),
+        loss=_sum_of_losses,
+        steps_per_execution=steps_per_execution(steps),
+    )
+    return learner
+
+
+def _fit_in_memory(
+    learner: keras.Model, train: TransformedSplit, options: TrainedOptions, steps: int, devices: Devices = ONE_DEVICE
+) -> keras.callbacks.History:
+    weights = training_weights(train, learner.output.shape[2], options.class_weights == "balanced")
+    batch_size = min(options.batch_size, len(train.labels))
     batches = shuffled_batches((train.features, train.labels), batch_size, options.seed, weights=weights)
-    model.history = learner.fit(
+    return learner.fit(
         devices.batches(batches),
         steps_per_epoch=steps,
         epochs=options.epochs,
         shuffle=False,  # the dataset is
         verbose=0,
     )
-    devices.take_back(together, learner)
 
 
 def _sum_of_losses(labels: keras.KerasTensor, probabilities: keras.KerasTensor) -> keras.KerasTensor:
@@ -126,11 +148,12 @@ def _step_size(options: TrainedOptions, steps: int) -> keras.optimizers.schedule
 
 
 def _over_vectors(classifier: TextClassifier, train: TransformedSplit) -> tuple[TextClassifier, TransformedSplit]:
-    """The head alone, and the vectors that it learns from, made once."""
-    assert classifier.fixed is not None and classifier.head is not None
+    """What is trained alone, the vectors that it learns from, made once, and what else it takes."""
+    assert classifier.head is not None
+    features = {name: column for name, column in train.features.items() if name in classifier.head.input}
     vectors = _adapt(classifier, train)
-    head = replace(classifier, model=classifier.head, members=[classifier.head.output], fixed=None)
-    return head, replace(train, features={VECTORS: vectors})
+    head = replace(classifier, model=classifier.head, members=classifier.head_members, fixed=None)
+    return head, replace(train, features={**features, VECTORS: vectors})
 
 
 # Of so many texts the vectors' means and deviations are known well.
@@ -140,7 +163,8 @@ _ADAPTED_TO = 20_000
 def _adapt(classifier: TextClassifier, rows: TransformedSplit) -> np.ndarray:
     """Let the head normalise vectors as those of these rows are; float32 [n, width]: the vectors."""
     assert classifier.fixed is not None and classifier.head is not None
-    vectors = predict_columns(classifier.fixed, rows.features, classifier.chunk)
+    taken = {name: rows.features[name] for name in classifier.fixed.input}
+    vectors = predict_columns(classifier.fixed, taken, classifier.chunk)
     classifier.head.get_layer("vector_norm").adapt(vectors)
     return vectors
 
@@ -154,20 +178,149 @@ def run_fn(fn_args: FnArgs) -> None:
     best = BestHyperparameters.of(fn_args)
     options = tuned_options(read_trainer_options(fn_args.custom_config["trainer"]), best.values)
     devices = ONE_DEVICE if options.model == "wrap" else training_devices(options)
+    tried: dict[str, Any] = {}
+    if options.model == "auto":
+        if devices.workers.count > 1:
+            raise TrainingError(
+                "trainer.model is auto, which weighs quality against time, and each of several workers measures its "
+                "own; let one process choose, and name the model that it kept"
+            )
+        options, tried = best_candidate(options, fn_args.train_files, fn_args.transform_output)
     made_of = best.code_fingerprint, fn_args.transform_output, fn_args.base_model or "", repr(best.values)
     files = [files_fingerprint(patterns) for patterns in (fn_args.train_files, fn_args.eval_files)]
     with (
         worker_places(fn_args, devices) as own_args,
         row_memory(options.memory, COPIES, own_args.model_run_dir, *made_of, *files) as memory,
     ):
-        _train(own_args, options, best, memory)
+        _train(own_args, options, best, memory, tried)
+
+
+def best_candidate(
+    options: AutoOptions, train_files: Sequence[str], transform_path: str
+) -> tuple[TrainedOptions, dict[str, Any]]:
+    """The options of the candidate to be trained, and what the provenance says of all.
+
+    Each is trained on the rows outside of each fold, as trainers/blending.py draws them, and asked for those in it. The
+    fastest is taken of those whose cross entropy is worse than the best one's by no more than the standard error of the
+    difference. One alone is not tried.
+    """
+    candidates: dict[str, TrainedOptions] = {candidate.model: candidate for candidate in options.candidates()}
+    if len(candidates) == 1:
+        return next(iter(candidates.values())), {}
+    transform_output = tft.TFTransformOutput(transform_path)
+    transform = TransformGraph(transform_output)
+    classes = transform_output.vocabulary_size_by_name(VOCABULARY)
+    losses: dict[str, np.ndarray] = {}
+    members: dict[str, dict[str, Any]] = {}
+    folds: list[np.ndarray] = []
+    for name, candidate in candidates.items():
+        started = time.monotonic()
+        embedding = pretrained_of(candidate)
+        split = read_training_split(train_files, transform, candidate, embedding)
+        folds = stratified_folds(split.labels, options.seed)
+        held_out = np.concatenate(folds)
+        classifier, answers = _trained_on_folds(
+            split,
+            folds,
+            partial(_untrained, transform_output, classes, candidate, embedding),
+            candidate,
+        )
+        weights = training_weights(split, classes, options.class_weights == "balanced")
+        weights = None if weights is None else weights[held_out]
+        losses[name] = cross_entropies(answers, split.labels[held_out]) * (1.0 if weights is None else weights)
+        members[name] = figures(answers, split.labels[held_out], weights) | {
+            "milliseconds": _milliseconds(classifier, split),
+            "seconds": round(time.monotonic() - started, 2),
+        }
+    kept, why = kept_of(losses, {name: one["milliseconds"] for name, one in members.items()})
+    report = {"kept": kept, "why": why, "rows": len(losses[kept]), "folds": len(folds), "members": members}
+    return candidates[kept], report
+
+
+def kept_of(losses: Mapping[str, np.ndarray], milliseconds: Mapping[str, float]) -> tuple[str, str]:
+    """The candidate that is kept, by name, and why, for a person.
+
+    Args:
+        losses: float64 [n], the cross entropy of each row, by the candidates' names.
+        milliseconds: for a text.
+    """
+    best = min(losses, key=lambda name: float(losses[name].mean()))
+    good = []
+    for name, loss in losses.items():
+        worse, error = mean_and_error(loss - losses[best])
+        if worse <= error:
+            good.append(name)
+    kept = min(good, key=lambda name: milliseconds[name])
+    if kept != best:
+        return kept, f"{best}, the best, is better by no more than the standard error, and slower"
+    return kept, f"its cross entropy is the smallest of {len(losses)}"
+
+
+def _untrained(
+    transform_output: tft.TFTransformOutput,
+    classes: int,
+    options: TrainedOptions,
+    embedding: Pretrained | None,
+    train: TransformedSplit,
+) -> TextClassifier:
+    return untrained_classifier(train, known_terms(transform_output, train.features), classes, options, embedding)
+
+
+def _trained_on_folds(
+    split: TransformedSplit,
+    folds: Sequence[np.ndarray],
+    build: Callable[[TransformedSplit], TextClassifier],
+    options: TrainedOptions,
+) -> tuple[TextClassifier, np.ndarray]:
+    """A classifier of the kind, and what those trained without a fold say of it, one fold after the other."""
+    answers = []
+    everything = np.arange(len(split.labels))
+    classifier = build(split)
+    # What is not trained is asked once for each text, whatever the fold.
+    learned, rows = (classifier, split) if classifier.fixed is None else _over_vectors(classifier, split)
+    # One graph for all folds: of few texts, tracing it takes longer than training.
+    steps = options.steps_per_epoch(len(everything) - max(len(fold) for fold in folds))
+    together = _compiled(_side_by_side(learned), options, steps)
+    together.optimizer.build(together.trainable_variables)
+    variables = [*together.variables, *together.optimizer.variables]
+    begin = [variable.numpy() for variable in variables]
+    for fold in folds:
+        seen = rows_of(rows, np.setdiff1d(everything, fold, assume_unique=True))
+        for variable, value in zip(variables, begin, strict=True):
+            variable.assign(value)
+        set_ratios(learned.model, seen)
+        _fit_in_memory(together, seen, options, steps)
+        answers.append(predict_columns(learned.model, rows_of(rows, fold).features, learned.chunk))
+    return classifier, np.concatenate(answers)
+
+
+_TIMED_TEXTS = 64
+
+
+def _milliseconds(classifier: TextClassifier, split: TransformedSplit) -> float:
+    """What the network takes for a text, of some that are asked one by one."""
+    model = frozen_model(classifier.model)
+    texts = [rows_of(split, np.array([row])).features for row in range(min(_TIMED_TEXTS, len(split.labels)))]
+    batches = [dense_batch(features) for features in texts]
+    for batch in batches[:8]:
+        model(batch)
+    started = time.monotonic()
+    for batch in batches:
+        model(batch)
+    return round(1000 * (time.monotonic() - started) / len(batches), 3)
 
 
 # How often training holds the features of a text at its peak.
 COPIES = 2.5
 
 
-def _train(fn_args: FnArgs, options: TextModelOptions, best: BestHyperparameters, memory: RowMemory) -> None:
+def _train(
+    fn_args: FnArgs,
+    options: TextModelOptions,
+    best: BestHyperparameters,
+    memory: RowMemory,
+    tried: Mapping[str, Any],
+) -> None:
     preprocessing = TextOptions.model_validate_json(fn_args.custom_config["preprocessing"])
     transform_output = tft.TFTransformOutput(fn_args.transform_output)
     labels = [label.decode() for label in transform_output.vocabulary_by_name(VOCABULARY)]
@@ -215,7 +368,11 @@ def _train(fn_args: FnArgs, options: TextModelOptions, best: BestHyperparameters
         hyperparameters=best.values,
         warm_start=start,
         unknown=unknown,
-        texts={"terms": preprocessing.described_terms(), "known": {name: len(known) for name, known in terms.items()}},
+        texts={
+            "terms": preprocessing.described_terms() if terms else "",
+            "known": {name: len(known) for name, known in terms.items()},
+            **({"tried": tried} if tried else {}),
+        },
         streamed={"rows": train.rows, "memory": memory.bytes} if isinstance(train, RowStore) else {},
     )
 
@@ -272,9 +429,7 @@ def _served_prediction(classifier: TextClassifier) -> Callable[[Features], tf.Te
     predict = frozen_model(classifier.model)
     chunk, classes = classifier.chunk, classifier.model.output.shape[1]
     if chunk is not None:
-        return lambda features: in_chunks(
-            lambda pieces: predict({PIECES: pieces}), classifier.inputs(features)[PIECES], classes, chunk
-        )
+        return lambda features: in_chunks(predict, classifier.inputs(features), classes, chunk)
     return lambda features: predict(dense_batch(classifier.inputs(features)))
 
 
@@ -284,6 +439,7 @@ def tuner_fn(fn_args: FnArgs) -> TunerFnResult:
     `fn_args.custom_config` carries `trainer` and `tuner`, the JSON of TextTrainerOptions and TunerOptions.
     """
     options = read_trainer_options(fn_args.custom_config["trainer"])
+    assert options.model != "auto", "a config refuses it"
     tuner = TunerOptions.model_validate_json(fn_args.custom_config["tuner"])
     transform_output = tft.TFTransformOutput(fn_args.transform_graph_path)
     labels = [label.decode() for label in transform_output.vocabulary_by_name(VOCABULARY)]

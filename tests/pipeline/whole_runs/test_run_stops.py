@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -263,6 +264,19 @@ def test_what_the_screen_shows_is_data_and_no_markup() -> None:
     shown = printed.getvalue()
     assert "\x1b" not in shown
     assert shown.count(r"/a:x:/[b]c[/b]\x1b[2J") == 10
+
+
+def test_the_screen_shows_each_model_of_texts_that_was_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = {"accuracy": [0.8, 0.75, 0.85], "cross_entropy": [0.4, 0.35, 0.45], "milliseconds": 1.25}
+    tried = {"kept": "static", "why": "it is best", "rows": 1200, "members": {"ngrams": one, "static": one}}
+    served = SimpleNamespace(provenance={"texts": {"tried": tried}})
+    monkeypatch.setattr("serving.model_store.served_version", lambda base_path: served)
+    printed = io.StringIO()
+    RunScreen(printed, None).sample("mine", "models/mine", SamplePrediction({"text": "a"}, "good", "good", []))
+    shown = printed.getvalue()
+    assert "model      static, for it is best; on 1,200 rows that it did not see:" in shown
+    for name in ("ngrams", "static"):
+        assert f"{name}: accuracy 0.800 (0.750 to 0.850), cross_entropy 0.400, 1.25 ms a text" in shown
 
 
 @pytest.mark.parametrize(

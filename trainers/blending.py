@@ -214,9 +214,9 @@ def choose_blend(
         + (f"; of {len(labels)} rows the best alone would be luck" if has_few_rows else ""),
         "rows": len(labels),
         "members": {
-            name: _figures(out_of_fold[name], labels, row_weights) | {"weight": weights[name]} for name in names
+            name: figures(out_of_fold[name], labels, row_weights) | {"weight": weights[name]} for name in names
         },
-        "blend": _figures(after, labels, row_weights),
+        "blend": figures(after, labels, row_weights),
         "calibration": {
             "temperature": temperature,
             "cross_entropy": [mean_and_error(cross_entropies(one, labels), row_weights)[0] for one in (before, after)],
@@ -245,7 +245,7 @@ def _reason(best: str, gain: float, error: float, is_blend: bool, members: int) 
 _WIDTH_OF_95 = 1.96
 
 
-def _figures(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray | None) -> dict[str, Any]:
+def figures(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> dict[str, Any]:
     """`cross_entropy` with its 95 % confidence interval, `auc`, `accuracy`, `ece`."""
     loss, error = mean_and_error(cross_entropies(probabilities, labels), weights)
     accuracy, accuracy_error = mean_and_error((probabilities.argmax(axis=1) == labels).astype(np.float64), weights)
