@@ -330,9 +330,7 @@ class _Reading:
         if count < 2:
             return self.alone()
         # One process may come to more than one share: each joins on its own.
-        shares = [
-            replace(self, files=self.files[place::count], joining=self.joining.empty()) for place in range(count)
-        ]
+        shares = [replace(self, files=self.files[place::count], joining=self.joining.empty()) for place in range(count)]
         with ProcessPoolExecutor(count, multiprocessing.get_context("fork"), _be, (shares,)) as processes:
             found = list(processes.map(_share, range(count)))
         for rows, _ in found:

@@ -252,8 +252,7 @@ def test_photos_are_replayed_as_files_and_as_base64_and_one_that_cannot_be_read_
     requests = [("classify", "image_bytes", files), ("serving_default", "image", encoded)]
     logs = write_predictions(tmp_path / "log.tfrecord", "photos", requests)
 
-    same, replay = (replay_requests(logs, "photos", served, other) for other in (served, candidate))
-    assert (same.whole.rows, same.whole.changed, same.failing) == (8, 0, 2)
+    replay = replay_requests(logs, "photos", served, candidate)
     assert (replay.whole.rows, replay.whole.changed, replay.failing, replay.newly_failing) == (8, 4, 2, [])
     assert sum(one.rows for one in replay.labels) == 4
     assert {one.before for one in replay.labels} == {"red"}
