@@ -65,7 +65,9 @@ def publish_patients(base_path: Path, build: str = "1", unknown: UnknownRule | N
 
 
 def publish_photos(
-    base_path: Path, probabilities: Callable[[tf.Tensor], tf.Tensor] = colour_photos.nearest_colour
+    base_path: Path,
+    probabilities: Callable[[tf.Tensor], tf.Tensor] = colour_photos.nearest_colour,
+    explain: int | None = ORDERS,
 ) -> str:
     """By default, the colour that is nearest to the photo's average one."""
     labels = _labels(base_path, colour_photos.LABELS)
@@ -76,7 +78,7 @@ def publish_photos(
         {"image": tf.io.VarLenFeature(tf.string)},
         "label",
         classes=len(colour_photos.LABELS),
-        explain=ORDERS,
+        explain=explain,
     )
     return _publish(base_path, model, PHOTOS)
 

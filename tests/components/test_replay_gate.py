@@ -246,7 +246,10 @@ def test_photos_are_replayed_as_files_and_as_base64_and_one_that_cannot_be_read_
     def without_red(images: tf.Tensor) -> tf.Tensor:
         return colour_photos.nearest_colour(images) * tf.constant([float(one != "red") for one in colour_photos.LABELS])
 
-    served, candidate = f"{publish_photos(tmp_path / 'old')}/1", f"{publish_photos(tmp_path / 'new', without_red)}/1"
+    served, candidate = (
+        f"{publish_photos(tmp_path / name, predict, explain=None)}/1"
+        for name, predict in (("old", colour_photos.nearest_colour), ("new", without_red))
+    )
     files = [photo("red"), photo("blue", "JPEG"), photo("red", "BMP"), b"no photo"]
     encoded = [urlsafe_b64encode(file) for file in files]
     requests = [("classify", "image_bytes", files), ("serving_default", "image", encoded)]
