@@ -38,7 +38,7 @@ def largest_version(base_path: Path) -> Path:
 
 
 def answers(version: Path) -> Iterator[tuple[str, np.ndarray]]:
-    """Every output of every warm-up request, by "request/signature/output".
+    """Every output of every warm-up request, by "request/signature/output"; what is asked of classify, of explain too.
 
     Raises:
         tf.errors.OpError: the model does not load, or a request fails.
@@ -47,14 +47,16 @@ def answers(version: Path) -> Iterator[tuple[str, np.ndarray]]:
         meta_graph = tf.compat.v1.saved_model.loader.load(session, ["serve"], str(version))
         for number, record in enumerate(tf.compat.v1.io.tf_record_iterator(str(version / WARM_UP_FILE))):
             request = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
-            name = request.model_spec.signature_name or "serving_default"
-            signature = meta_graph.signature_def[name]
-            feeds: dict[str, Any] = {
-                signature.inputs[alias].name: tf.make_ndarray(tensor) for alias, tensor in request.inputs.items()
-            }
-            fetches = {alias: info.name for alias, info in signature.outputs.items()}
-            for alias, value in session.run(fetches, feeds).items():
-                yield f"{number}/{name}/{alias}", value
+            asked = request.model_spec.signature_name or "serving_default"
+            explains = asked == "classify" and "explain" in meta_graph.signature_def
+            for name in (asked, "explain") if explains else (asked,):
+                signature = meta_graph.signature_def[name]
+                feeds: dict[str, Any] = {
+                    signature.inputs[alias].name: tf.make_ndarray(tensor) for alias, tensor in request.inputs.items()
+                }
+                fetches = {alias: info.name for alias, info in signature.outputs.items()}
+                for alias, value in session.run(fetches, feeds).items():
+                    yield f"{number}/{name}/{alias}", value
 
 
 def differences(received: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> list[str]:
@@ -89,7 +91,9 @@ def main() -> None:
         version = largest_version(base_path)
         named = {f"{base_path.name}/{name}": value for name, value in answers(version)}
         received |= named
+        explained = sum(len(value) for name, value in named.items() if name.endswith("/explain/base"))
         rows = f"{len(named)} answers, {decisions(named):,} labels of serving_default among them"
+        rows += f", and {explained:,} explanations" * bool(explained)
         print(f"{version}: loaded by TensorFlow {tf.__version__}, {rows}")
         if not named:
             raise SystemExit(f"{version} holds no warm-up requests to answer")

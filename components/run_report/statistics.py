@@ -466,9 +466,9 @@ def live_calibration(truth: np.ndarray, probabilities: np.ndarray) -> Calibratio
 # A fall is looked for in so many labelled rows, and begun anew with the next ones.
 FALL_ROWS = 500
 FALL_LEVEL = 0.05
-# How late a look spends of that level: (rows / FALL_ROWS) to this power. With 3 nearly as many falls are found as by
-# one look at the end.
-_SPENDING = 3
+# How late a look spends of that level: (rows / FALL_ROWS) to this power. With 10, as many falls are found, to a point,
+# as by one look at the end, and no test of so many rows finds more than that.
+_SPENDING = 10
 
 
 @cache

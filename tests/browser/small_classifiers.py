@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -64,27 +64,31 @@ def publish_patients(base_path: Path, build: str = "1", unknown: UnknownRule | N
     return _publish(base_path, model, PATIENTS, build)
 
 
-def publish_photos(base_path: Path) -> str:
-    """The colour that is nearest to the photo's average one."""
+def publish_photos(
+    base_path: Path,
+    probabilities: Callable[[tf.Tensor], tf.Tensor] = colour_photos.nearest_colour,
+    explain: int | None = ORDERS,
+) -> str:
+    """By default, the colour that is nearest to the photo's average one."""
     labels = _labels(base_path, colour_photos.LABELS)
     model = image.served_model(
         _PhotoTransform(),
-        lambda features: colour_photos.nearest_colour(features["image"]),
+        lambda features: probabilities(features["image"]),
         labels,
         {"image": tf.io.VarLenFeature(tf.string)},
         "label",
         classes=len(colour_photos.LABELS),
-        explain=ORDERS,
+        explain=explain,
     )
     return _publish(base_path, model, PHOTOS)
 
 
-def publish_reviews(base_path: Path) -> str:
-    """A text with "good" in it is fresh by 0.9, any other by 0.25."""
+def publish_reviews(base_path: Path, praise: str = "good") -> str:
+    """A text with praise in it is fresh by 0.9, any other by 0.25."""
 
     def predict(features: Mapping[str, tf.SparseTensor]) -> tf.Tensor:
         texts = tf.sparse.to_dense(features["review"], "")[:, 0]
-        return _two_classes(tf.where(tf.strings.regex_full_match(texts, "(?s).*good.*"), 0.9, 0.25))
+        return _two_classes(tf.where(tf.strings.regex_full_match(texts, f"(?s).*{praise}.*"), 0.9, 0.25))
 
     labels = _labels(base_path, ["fresh", "rotten"])
     transform = _AsTheyAre()

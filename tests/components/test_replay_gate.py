@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import urlsafe_b64encode
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,9 @@ from serving.server.app import EmbeddedServer
 from serving.server.config import RequestLogOptions
 from serving.server.options import ServerOptions
 from serving.signatures.common import Labels, ServedModel, export
+from tests.browser.small_classifiers import publish_photos, publish_reviews
+from tests.serving import colour_photos
+from tests.serving.colour_photos import photo
 
 ROWS = 400
 AGES = np.random.default_rng(0).integers(20, 90, ROWS)
@@ -206,6 +210,56 @@ def test_classifications_are_replayed_by_examples_and_what_cannot_be_is_counted_
         "1 request: a regress_log asks for no label",
         "1 request: its inputs do not have one value for each row",
     ]
+
+
+def write_predictions(path: Path, model: str, requests: list[tuple[str, str, list[bytes]]]) -> list[str]:
+    """A request log: signature, input and values of each request."""
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for signature, name, values in requests:
+            log = prediction_log_pb2.PredictionLog()
+            log.log_metadata.model_spec.name = model
+            log.log_metadata.model_spec.signature_name = signature
+            log.predict_log.request.inputs[name].CopyFrom(tf.make_tensor_proto(values))
+            writer.write(log.SerializeToString())
+    return [str(path)]
+
+
+def test_texts_are_replayed_and_the_text_whose_label_changes_is_shown(tmp_path):
+    served, candidate = (
+        f"{publish_reviews(tmp_path / name, praise)}/1" for name, praise in (("old", "good"), ("new", "fine"))
+    )
+    asked = [b"A good film.", b"Fine, and good.", b"fine", b"D\xc3\xa9j\xc3\xa0 vu.", b""]
+    requests = [(signature, "text", asked) for signature in ("serving_default", "classify")]
+    logs = write_predictions(tmp_path / "log.tfrecord", "reviews", requests)
+
+    same, replay = (replay_requests(logs, "reviews", served, other) for other in (served, candidate))
+    assert (same.whole.rows, same.whole.changed, same.failing) == (10, 0, 0)
+    assert replay.signatures == {"serving_default": 5, "classify": 5}
+    changes = {(one.before, one.after): one for one in replay.labels}
+    assert {kind: one.rows for kind, one in changes.items()} == {("fresh", "rotten"): 4, ("rotten", "fresh"): 2}
+    assert changes["rotten", "fresh"].examples == [{"text": "fine"}, {"text": "fine"}]
+    (said,) = beyond(replay, ReplayOptions(logs="logs", may_flip=0.5))
+    assert said.startswith("6 of 10 logged rows (60.00%")
+
+
+def test_photos_are_replayed_as_files_and_as_base64_and_one_that_cannot_be_read_has_no_label_from_either(tmp_path):
+    def without_red(images: tf.Tensor) -> tf.Tensor:
+        return colour_photos.nearest_colour(images) * tf.constant([float(one != "red") for one in colour_photos.LABELS])
+
+    served, candidate = (
+        f"{publish_photos(tmp_path / name, predict, explain=None)}/1"
+        for name, predict in (("old", colour_photos.nearest_colour), ("new", without_red))
+    )
+    files = [photo("red"), photo("blue", "JPEG"), photo("red", "BMP"), b"no photo"]
+    encoded = [urlsafe_b64encode(file) for file in files]
+    requests = [("classify", "image_bytes", files), ("serving_default", "image", encoded)]
+    logs = write_predictions(tmp_path / "log.tfrecord", "photos", requests)
+
+    replay = replay_requests(logs, "photos", served, candidate)
+    assert (replay.whole.rows, replay.whole.changed, replay.failing, replay.newly_failing) == (8, 4, 2, [])
+    assert sum(one.rows for one in replay.labels) == 4
+    assert {one.before for one in replay.labels} == {"red"}
+    assert not {one.after for one in replay.labels} & {"red", "blue", ""}
 
 
 def test_the_newest_requests_count_where_there_are_more_than_may_be(served, logs):

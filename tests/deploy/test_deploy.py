@@ -157,6 +157,11 @@ def test_exports_are_compared_row_by_row_and_a_label_that_differs_is_named(tmp_p
     received = dict(check_exports["answers"](saved))
     assert received["0/serving_default/output_0"].tolist() == [b"disease", b"healthy"]
     assert check_exports["decisions"](received) == 2
+    np.testing.assert_allclose(
+        received["1/explain/base"] + received["1/explain/contributions"].sum(axis=1),
+        received["1/explain/probability"],
+        atol=1e-5,
+    )
     other = received | {"0/serving_default/output_0": np.array([b"disease", b"disease"], object)}
     assert check_exports["differences"](received, received) == []
     assert check_exports["differences"](received, other) == ["0/serving_default/output_0"]

@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from click.testing import CliRunner
+from scipy import stats
 from tensorflow_serving.apis import prediction_log_pb2
 
 from components.request_logs import AnswerReader, photo_key, version_of
-from components.run_report.statistics import find_fall, wilson_interval
+from components.run_report.statistics import fall_limits, find_fall, wilson_interval
 from pipeline.cli import main
 from pipeline.exit_status import ExitStatus
 from pipeline.scoring.truth import key_text, read_labels_file
@@ -306,7 +307,31 @@ def test_retrain_trains_only_where_the_live_figure_fell_or_withdraws_what_fell(f
 # What needs no run.
 
 
-def test_a_fall_of_five_points_is_found_within_500_rows_and_false_alarms_are_few():
+def share_that_reaches_a_limit(bound: float, accuracy: float) -> float:
+    """Of blocks of rows, exactly: the distribution of the wrong ones is followed row by row."""
+    limits = fall_limits(bound)
+    wrong = np.zeros(len(limits) + 1)
+    wrong[0] = 1.0
+    for limit in limits:
+        wrong[1:], wrong[0] = wrong[1:] * accuracy + wrong[:-1] * (1 - accuracy), wrong[0] * accuracy
+        wrong[limit:] = 0.0
+    return 1 - wrong.sum()
+
+
+@pytest.mark.parametrize(("bound", "found"), [(0.95, 0.995), (0.90, 0.958), (0.85, 0.904), (0.80, 0.845)])
+def test_a_fall_of_five_points_is_found_within_500_rows_and_false_alarms_are_few(bound, found):
+    assert 0.04 < share_that_reaches_a_limit(bound, bound) <= 0.05
+    share = share_that_reaches_a_limit(bound, bound - 0.05)
+    assert share >= found
+    # The most powerful test of the share of right rows: one look at all of them, and a coin where it is undecided.
+    beyond = int(stats.binom.isf(0.05, 500, 1 - bound))
+    level, at = stats.binom.sf(beyond, 500, 1 - bound), stats.binom.pmf(beyond, 500, 1 - bound)
+    of_fallen = 500, 1 - bound + 0.05
+    most = stats.binom.sf(beyond, *of_fallen) + (0.05 - level) / at * stats.binom.pmf(beyond, *of_fallen)
+    assert most - 0.007 < share <= most
+
+
+def test_of_100_seeded_falls_at_least_90_are_found_and_of_100_models_at_the_bound_at_most_5_raise_an_alarm():
     def alarms(accuracy: float) -> int:
         tries = (np.random.default_rng(seed).random(500) < accuracy for seed in range(100))
         return sum(find_fall(right, 0.9) is not None for right in tries)
