@@ -34,9 +34,8 @@ class BeamOptions(BaseModel):
     """Beam's runner and its options.
 
     Attributes:
-        runner: as Beam names it (`DataflowRunner`, `FlinkRunner`, `SparkRunner`, `PortableRunner`), or a class by its
-            dotted path. The default runs in the step's own process; Beam's `DirectRunner` would look for a binary on
-            the network first.
+        runner: as Beam names it (`DataflowRunner`, `PortableRunner`, …), or a class by its dotted path. The default
+            runs in the step's own process; Beam's `DirectRunner` would look for a binary on the network first.
         options: Beam's pipeline options without the dashes: `{project: my-project, num_workers: 4}`; a list repeats
             the option, `true` sets a flag.
     """
@@ -91,7 +90,6 @@ class AcceleratorOptions(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-
     type: str = Field(min_length=1)
     count: int = Field(1, ge=1)
 
@@ -116,8 +114,8 @@ class StepResources(BaseModel):
     def _one_container(cls, content: Any) -> Any:
         if isinstance(content, dict) and "workers" in content:
             raise ValueError(
-                "workers: a compiled pipeline gives each step one container, on Kubeflow and on Vertex AI alike; give "
-                "it several GPUs by accelerator.count, or start its command as a job of workers, see docs/devices.md"
+                "workers: a compiled pipeline gives each step one container; give it GPUs by accelerator.count, or "
+                "start its command as a job of workers, see docs/devices.md"
             )
         return content
 
