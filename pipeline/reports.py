@@ -12,6 +12,7 @@ from tfx.utils import io_utils, path_utils
 
 from components.run_report.finished_run import FinishedRun, RunArtifact, ServedModel, Step
 from components.run_report.pages import comparison_page, report_page
+from components.run_report.statistics import LiveFigures
 from pipeline.history import (
     METADATA,
     RecordedRun,
@@ -48,6 +49,7 @@ def read_finished_run(folder: Path, run_id: str) -> FinishedRun:
         served=_served(recorded.base_path),
         data_spans=tuple(record.data_spans),
         served_statistics=_served_statistics(store, recorded),
+        live=LiveFigures.kept(folder),
     )
 
 

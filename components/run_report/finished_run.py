@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from components.run_report.statistics import LiveFigures
 
 StepState = Literal["done", "unchanged", "failed", "not reached"]
 
@@ -80,6 +83,7 @@ class FinishedRun:
         served: what is served now, None where nothing is.
         data_spans: the spans that the data are of, the oldest first; () where they did not come in spans.
         served_statistics: the statistics of the data that the model was trained on which this one is compared with.
+        live: how good what is served is by labels that came later; None where nobody has looked.
     """
 
     name: str
@@ -91,6 +95,7 @@ class FinishedRun:
     served: ServedModel | None = None
     data_spans: tuple[str, ...] = ()
     served_statistics: RunArtifact | None = None
+    live: LiveFigures | None = None
 
     def has_step(self, name: str) -> bool:
         return any(step.name == name for step in self.steps)

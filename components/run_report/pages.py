@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -33,10 +33,9 @@ from components.run_report.gates import Gate, headline, read_gates
 from components.run_report.reasons import explained_run
 from components.run_report.sections import data_section, model_section
 from components.run_report.statistics import (
-    Calibration,
     EvalPredictions,
     Interval,
-    LiveFigure,
+    LiveFigures,
     MetricEstimate,
     metric_estimates,
     unknown_result,
@@ -138,28 +137,21 @@ def report_page(run: FinishedRun) -> str:
         latency_picture=latency_chart(latency) if (latency := serving_check.get("latency_ms")) else "",
         provenance=provenance,
         unknown=unknown_result(predictions, rule) if predictions and rule else None,
+        live=run.live,
+        **_live_pictures(run.live),
     )
 
 
-def truth_page(name: str, served: int, figures: Sequence[LiveFigure], calibrated: Calibration | None) -> str:
-    """A self-contained HTML page: how good a model is in the field, by labels that came later.
+def _live_pictures(live: LiveFigures | None) -> dict[str, str]:
+    return {
+        "live_picture": live_chart(live.figures) if live else "",
+        "live_calibration_picture": calibration_chart(live.calibration) if live and live.calibration else "",
+    }
 
-    Args:
-        name: of the model.
-        served: its served version.
-        figures: of its versions, their days and slices.
-        calibrated: of the served version; None where its answers hold no probabilities.
-    """
-    return render(
-        "truth.html",
-        name=name,
-        served=served,
-        made_at=datetime.now(UTC).isoformat(sep=" ", timespec="seconds"),
-        figures=figures,
-        picture=live_chart(figures),
-        calibration=calibrated,
-        calibration_picture=calibration_chart(calibrated) if calibrated else "",
-    )
+
+def truth_page(name: str, live: LiveFigures) -> str:
+    """A self-contained HTML page: how good a model is in the field, by labels that came later."""
+    return render("truth.html", name=name, live=live, **_live_pictures(live))
 
 
 def _same_as_served(run: FinishedRun) -> bool:

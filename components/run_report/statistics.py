@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from pydantic import TypeAdapter
 from scipy import stats
 
 from components.evaluator.classification import MEASURED, NUMBERS_EACH, slice_statistics, sums_of
@@ -424,6 +427,43 @@ class LiveFigure:
     accuracy: Interval | None
     auc: Interval | None
     ece: Interval | None
+
+
+_LIVE_FILE = "truth.json"
+
+
+@dataclass(frozen=True)
+class LiveFigures:
+    """What `ingraph truth` found last.
+
+    Attributes:
+        found_at: when, in ISO 8601.
+        served: the version that was served then, or the newest that had labels.
+        figures: of each version, of its days, and of its slices.
+        calibration: of that version; None where no answer of it holds probabilities.
+        verdict: whether it fell below a bound, as a sentence; "" where none was asked for.
+    """
+
+    found_at: str
+    served: int
+    figures: tuple[LiveFigure, ...]
+    calibration: Calibration | None
+    verdict: str
+
+    def keep(self, folder: Path) -> None:
+        """Keep them for reports, beside the runs of the pipeline; where none are in the folder, nothing is done."""
+        if folder.is_dir():
+            part = folder / f"{_LIVE_FILE}.{os.getpid()}.part"
+            part.write_bytes(TypeAdapter(LiveFigures).dump_json(self))
+            part.replace(folder / _LIVE_FILE)
+
+    @classmethod
+    def kept(cls, folder: Path) -> LiveFigures | None:
+        """Those of the folder; None where there are none, or none of use."""
+        try:
+            return TypeAdapter(LiveFigures).validate_json((folder / _LIVE_FILE).read_bytes())
+        except (OSError, ValueError):  # of another version, or damaged: `ingraph truth` makes them anew
+            return None
 
 
 def live_figure(

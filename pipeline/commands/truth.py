@@ -85,13 +85,17 @@ def truth(
         key = key or (given.key if given else ())
         bound = given.at_least if fail_below is None and given else fail_below
         with quiet_output(Path(os.devnull)):
+            from pipeline.run import runs_folder
+
             found, written = _join(loaded, workdir, logs, labels, key, bound, to_training)
+            live = found.live(bound)
+            live.keep(runs_folder(loaded, workdir))
             if metrics is not None:
                 _write(metrics, "".join(f"{line}\n" for line in metric_lines(loaded.name, found, bound)))
             if report is not None:
                 from components.run_report.pages import truth_page
 
-                _write(report, truth_page(loaded.name, found.served, found.figures, found.calibration))
+                _write(report, truth_page(loaded.name, live))
     except BrokenInput as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(ExitStatus.BROKEN_INPUT)

@@ -25,10 +25,17 @@ import tensorflow as tf
 from components.errors import BrokenInput
 from components.replay_gate.replay import value_text
 from components.request_logs import PHOTO_KEY, AnswerReader, PredictionLogs, Row, find_logs, version_of
-from components.run_report.statistics import Calibration, LiveFigure, find_fall, live_calibration, live_figure
+from components.run_report.statistics import (
+    Calibration,
+    LiveFigure,
+    LiveFigures,
+    find_fall,
+    live_calibration,
+    live_figure,
+)
 from components.table_file import decompressed_lines, find_files, open_file
 from pipeline.options import RunConfig
-from pipeline.run import model_base_path
+from pipeline.run import model_base_path, runs_folder
 from serving.answers import UnknownRule
 from serving.client.metadata import IMAGE_INPUTS
 from serving.missing_values import MISSING_FLOAT, MISSING_INTEGER
@@ -215,6 +222,17 @@ class Truth:
     left_out: list[str]
     fell_after: int | None
     key: tuple[str, ...]
+
+    def live(self, bound: float | None) -> LiveFigures:
+        """What reports show of it, with the verdict on a bound."""
+        said = "" if bound is None else self.verdict(bound)
+        return LiveFigures(
+            found_at=datetime.now(UTC).isoformat(sep=" ", timespec="seconds"),
+            served=self.served,
+            figures=tuple(self.figures),
+            calibration=self.calibration,
+            verdict=said and (f"No fall {said}." if self.fell_after is None else f"{said[0].upper()}{said[1:]}."),
+        )
 
     def verdict(self, bound: float) -> str:
         """Whether the served version fell below a bound, in words."""
@@ -517,6 +535,7 @@ def retrains(config: RunConfig, workdir: str) -> tuple[bool, str]:
     options = config.evaluation.truth
     assert options is not None and options.at_least is not None
     found = join_truth(config, workdir, options.logs, options.labels, options.key, options.at_least)
+    found.live(options.at_least).keep(runs_folder(config, workdir))
     said = found.verdict(options.at_least)
     if found.fell_after is None:
         return options.when_below == "withdraw", f"no fall {said}"

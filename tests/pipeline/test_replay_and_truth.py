@@ -10,6 +10,7 @@ import re
 from base64 import urlsafe_b64encode
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,8 @@ from components.request_logs import AnswerReader, photo_key, version_of
 from components.run_report.statistics import fall_limits, find_fall, wilson_interval
 from pipeline.cli import main
 from pipeline.exit_status import ExitStatus
+from pipeline.history import run_ids
+from pipeline.reports import write_report
 from pipeline.scoring.truth import key_text, read_labels_file
 from pipeline.spans import next_span_file
 from serving.client.grpc import GrpcClient
@@ -202,6 +205,15 @@ def test_late_labels_give_the_live_figures_of_versions_days_and_slices(field, la
     assert shown["1"][:3] == ["all", "380", whole]
     assert "http" not in re.sub(r"http://www\.w3\.org/\S+", "", page.read_text())
 
+    # The reports of runs show what was found last.
+    runs = field.workdir / "runs/mine"
+    report = page_of(write_report(runs, run_ids(runs)[0]))
+    assert table(report, "Versions")["1"][:3] == ["all", "380", whole]
+    assert table(report, "Slices in the field")["1"][0].startswith("city = ")
+    assert f"version 1 was by labels that came later, as ingraph truth found on {date.today().year}" in words(report)
+    (runs / "truth.json").write_text("{")
+    assert "In the field" not in words(page_of(write_report(runs, run_ids(runs)[0])))
+
 
 def test_probabilities_are_those_of_the_answers_that_hold_them(field, late):
     from pipeline.config import load_config
@@ -247,7 +259,11 @@ def test_a_fall_ends_with_a_status_of_its_own(field, late, tmp_path):
     assert done.exit_code == ExitStatus.FELL
     assert re.search(r"fell +version 1 is right less often than 0\.999: known after \d+ rows", done.output)
 
-    fine = field.ingraph("truth", "--logs", field.logs(), "--labels", str(late), "--fail-below", "0.5")
+    page = tmp_path / "truth.html"
+    fine = field.ingraph(
+        "truth", "--logs", field.logs(), "--labels", str(late), "--fail-below", "0.5", "--report", str(page)
+    )
+    assert "No fall of version 1 below 0.5 is known." in words(page_of(page))
     assert fine.exit_code == 0
     assert "no fall    of version 1 below 0.5 is known" in fine.output
 
