@@ -357,6 +357,8 @@ def _asked(log: prediction_log_pb2.PredictionLog) -> str:
 
 # What a photo is known by: its file's SHA-256, in hexadecimal digits.
 PHOTO_KEY = "sha256"
+# Beside it, where all features are read: the file.
+PHOTO_FILE = "file"
 
 
 class Row(NamedTuple):
@@ -437,7 +439,11 @@ class AnswerReader:
             if len(values) != rows:
                 raise ValueError("its inputs do not have one value for each row")
             if feature == PHOTO_KEY:
-                values = [photo_key(value) for value in values]
+                files = list(map(photo_file, values))
+                values = list(map(file_key, files))
+                if wanted is None:
+                    for row, file in zip(found, files, strict=True):
+                        row[PHOTO_FILE] = file
             if rows == 1:  # as most requests have
                 found[0][feature] = values[0]
                 continue
@@ -454,8 +460,10 @@ class AnswerReader:
             for name, value in example.features.feature.items():
                 feature = self._feature_of_input.get(name, name)
                 if self._wanted is None or feature in self._wanted:
-                    first: Any = _first(value)
-                    row[feature] = photo_key(first or b"") if feature == PHOTO_KEY else first
+                    row[feature] = _first(value)
+                    if feature == PHOTO_KEY:
+                        file = photo_file(row[feature] or b"")
+                        row |= {PHOTO_KEY: file_key(file)} | ({PHOTO_FILE: file} if self._wanted is None else {})
             found.append(row)
         return found
 
@@ -507,13 +515,18 @@ def _label(value: bytes) -> str:
     return value.decode("utf-8", "replace")
 
 
-def photo_key(value: bytes) -> str:
-    """What a photo is known by, which is sent as its file or as that in base64, in either alphabet."""
+def photo_file(value: bytes) -> bytes:
+    """The file of a photo, which is sent as it is or in base64, in either alphabet."""
     if value[:1].isascii() and not value.startswith((b"GIF8", b"BM")):
         text = value.strip()
         with suppress(binascii.Error):  # then it is the file itself
-            value = base64.b64decode(text + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
-    return hashlib.sha256(value).hexdigest()
+            return base64.b64decode(text + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    return value
+
+
+def file_key(file: bytes) -> str:
+    """What a photo is known by, by its file."""
+    return hashlib.sha256(file).hexdigest()
 
 
 def version_of(log: prediction_log_pb2.PredictionLog) -> int:

@@ -83,6 +83,30 @@ def next_span_file(pattern: str) -> str:
     """
     if "://" in pattern or not pattern.endswith((".csv", ".tsv")):
         raise BrokenInput(f"{pattern}: expected spans of CSV or TSV files here; write rows of others by hand")
+    return _next_span(pattern).replace("*", "truth").replace("?", "0")
+
+
+def next_span_photos(pattern: str) -> str:
+    """A pattern `FOLDER/*/NAME` of the photos of such a span: below a folder that is not there yet, a folder a class.
+
+    Args:
+        pattern: as find_spans takes it, of photos here.
+
+    Raises:
+        BrokenInput: spans have no folders of their own with folders of classes in them.
+    """
+    folder, *class_and_name = pattern.rsplit("/", 2)
+    if "://" in pattern or class_and_name[:1] != ["*"] or "*" not in class_and_name[-1] or "{" not in folder:
+        raise BrokenInput(
+            f"{pattern}: expected spans of photos here, such as photos/{{SPAN}}/*/*, in whose folders those of the "
+            "classes are; sort photos of others by hand"
+        )
+    folder, kind, name = _next_span(pattern).rsplit("/", 2)
+    return "/".join([folder.replace("*", "truth").replace("?", "0"), kind, name])
+
+
+def _next_span(pattern: str) -> str:
+    """The pattern of the files of a span after those that are there."""
     try:
         newest = find_spans(pattern)[-1].name
     except BrokenInput:
@@ -94,7 +118,7 @@ def next_span_file(pattern: str) -> str:
         if newest:
             day = max(day, date.fromisoformat(newest) + timedelta(days=1))
         values = {"{YYYY}": f"{day:%Y}", "{MM}": f"{day:%m}", "{DD}": f"{day:%d}"}
-    return "".join({**values, "*": "truth", "?": "0"}.get(token, token) for token in _TOKEN.split(pattern))
+    return "".join(values.get(token, token) for token in _TOKEN.split(pattern))
 
 
 def _expression(token: str) -> str:

@@ -148,15 +148,64 @@ class _Span:
         self._rows += 1
 
 
+class _PhotoSpan:
+    """Photos, in folders of their labels, below a folder that is not yet the span's."""
+
+    def __init__(self, folder: Path, pattern: str) -> None:
+        self._folder, self._name = folder, pattern.rpartition("/")[2]
+        self._place = pattern.rpartition("/*/")[0]
+        self._rows = 0
+
+    @property
+    def written(self) -> tuple[int, str]:
+        return self._rows, self._place
+
+    def write(self, features: Mapping[str, Any], label: str) -> None:
+        from components.errors import BrokenInput
+        from components.request_logs import PHOTO_FILE, PHOTO_KEY
+        from serving.signatures.image import FILE_BEGINNINGS
+
+        if "/" in label or label.startswith("."):
+            raise BrokenInput(
+                f"--to-training: the label {label!r} can be no folder; expected one without / and . first"
+            )
+        file = features[PHOTO_FILE]
+        kind = next((kind for kind, beginning in FILE_BEGINNINGS.items() if file.startswith(beginning)), "")
+        ending = f".{kind.lower()}" if kind and self._name.endswith("*") else ""
+        name = self._name.replace("*", features[PHOTO_KEY], 1).replace("*", "").replace("?", "0")
+        (self._folder / label).mkdir(exist_ok=True)
+        (self._folder / label / f"{name}{ending}").write_bytes(file)
+        self._rows += 1
+
+
 @contextmanager
-def _next_span(config: RunConfig) -> Iterator[_Span]:
+def _next_photos(pattern: str) -> Iterator[_PhotoSpan]:
+    """The folder is there when it is whole, or not at all."""
+    from pipeline.spans import next_span_photos
+
+    found = next_span_photos(pattern)
+    folder = Path(found.rpartition("/*/")[0])
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as temporary:
+        span = _PhotoSpan(Path(temporary, "span"), found)
+        Path(temporary, "span").mkdir()
+        yield span
+        Path(temporary, "span").rename(folder)
+
+
+@contextmanager
+def _next_span(config: RunConfig) -> Iterator[_Span | _PhotoSpan]:
     """The file is there when it is whole, or not at all: a run may look for spans meanwhile."""
     from components.errors import BrokenInput
     from pipeline.options import TableRunConfig
     from pipeline.spans import next_span_file
 
-    if config.data.spans is None or not isinstance(config, TableRunConfig):
-        raise BrokenInput("--to-training: expected tables or texts whose data come in spans (data.spans); remove it")
+    if config.data.spans is None:
+        raise BrokenInput("--to-training: expected data that come in spans (data.spans); remove it")
+    if not isinstance(config, TableRunConfig):
+        with _next_photos(config.data.spans.path) as photos:
+            yield photos
+        return
     path = Path(next_span_file(config.data.spans.path))
     path.parent.mkdir(parents=True, exist_ok=True)
     try:

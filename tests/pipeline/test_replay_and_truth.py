@@ -20,14 +20,14 @@ from click.testing import CliRunner
 from scipy import stats
 from tensorflow_serving.apis import prediction_log_pb2
 
-from components.request_logs import AnswerReader, photo_key, version_of
+from components.request_logs import AnswerReader, file_key, photo_file, version_of
 from components.run_report.statistics import fall_limits, find_fall, wilson_interval
 from pipeline.cli import main
 from pipeline.exit_status import ExitStatus
 from pipeline.history import run_ids
 from pipeline.reports import write_report
 from pipeline.scoring.truth import key_text, read_labels_file
-from pipeline.spans import next_span_file
+from pipeline.spans import find_spans, next_span_file
 from serving.client.grpc import GrpcClient
 from serving.client.rest import RestClient
 from serving.model_store import list_versions, publish
@@ -35,6 +35,7 @@ from serving.server.app import EmbeddedServer
 from serving.server.config import RequestLogOptions
 from serving.server.options import ServerOptions
 from serving.signatures.common import CLASSIFY, SERVING_DEFAULT
+from tests.browser.small_classifiers import publish_photos
 from tests.pipeline.conftest import Finished, ingraph, page_of, table, words
 from tests.serving.colour_photos import photo
 
@@ -388,8 +389,8 @@ def test_values_of_requests_are_those_of_files(sent, written):
 def test_photos_are_known_by_their_files_however_they_were_sent():
     for kind in ("JPEG", "PNG", "GIF", "BMP"):
         file = photo("red", kind)
-        assert photo_key(file) == hashlib.sha256(file).hexdigest()
-        assert photo_key(urlsafe_b64encode(file).rstrip(b"=")) == hashlib.sha256(file).hexdigest()
+        assert file_key(photo_file(file)) == hashlib.sha256(file).hexdigest()
+        assert file_key(photo_file(urlsafe_b64encode(file).rstrip(b"="))) == hashlib.sha256(file).hexdigest()
 
 
 def test_photos_of_requests_are_read_as_what_they_are_known_by():
@@ -400,6 +401,53 @@ def test_photos_of_requests_are_read_as_what_they_are_known_by():
     rows = AnswerReader(["sha256"], {"image": "sha256", "image_bytes": "sha256"}, {}).rows(log, 1)
     assert [row.features["sha256"] for row in rows] == [hashlib.sha256(one).hexdigest() for one in files]
     assert [(row.answered, row.probabilities) for row in rows] == [("red", None), ("", None)]
+    whole = AnswerReader(None, {"image": "sha256"}, {}).rows(log, 1)
+    assert [row.features["file"] for row in whole] == files
+
+
+def test_photos_whose_labels_came_become_a_span_of_class_folders(tmp_path):
+    publish_photos(tmp_path / "models/colours", explain=None)
+    files = [photo("red", "PNG"), photo("blue", "JPEG"), photo("green", "PNG")]
+    with tf.io.TFRecordWriter(str(tmp_path / "logs")) as writer:
+        for name, values in (("image", [urlsafe_b64encode(files[0])]), ("image_bytes", files[1:])):
+            log = prediction_log_pb2.PredictionLog()
+            log.log_metadata.model_spec.name = "colours"
+            log.log_metadata.model_spec.version.value = 1
+            log.predict_log.request.model_spec.name = "colours"
+            log.predict_log.request.inputs[name].CopyFrom(tf.make_tensor_proto(values))
+            log.predict_log.response.outputs["output_0"].CopyFrom(tf.make_tensor_proto(["red"] * len(values)))
+            writer.write(log.SerializeToString())
+    (tmp_path / "photos/7/red").mkdir(parents=True)
+    (tmp_path / "photos/7/red/a.png").write_bytes(files[0])
+    keys = [hashlib.sha256(file).hexdigest() for file in files]
+    (tmp_path / "late.csv").write_text(f"sha256,label\n{keys[0]},red\n{keys[1]},blue\n")
+
+    def asked(pattern: str):
+        (tmp_path / "colours.yaml").write_text(
+            f"name: colours\ntask: image\ndata: {{spans: {{path: '{pattern}', window: 2}}}}\n"
+            "trainer: {mode: fine_tune, weights: none}\nevaluation: {at_least: {accuracy: 0.5}}\n"
+        )
+        places = ["--logs", str(tmp_path / "logs"), "--labels", str(tmp_path / "late.csv"), "--to-training"]
+        return CliRunner().invoke(main, ["truth", str(tmp_path / "colours.yaml"), "--workdir", str(tmp_path), *places])
+
+    done = asked("photos/{SPAN}/*/*")
+    assert done.exit_code == 0, done.output
+    assert "joined     2 answered rows by sha256; 1 have no label yet" in done.output
+    assert f"2 rows written to {tmp_path}/photos/8" in done.output
+    found = {str(path.relative_to(tmp_path / "photos/8")): path for path in (tmp_path / "photos/8").rglob("*.*")}
+    assert found.keys() == {f"red/{keys[0]}.png", f"blue/{keys[1]}.jpeg"}
+    assert [found[f"red/{keys[0]}.png"].read_bytes(), found[f"blue/{keys[1]}.jpeg"].read_bytes()] == files[:2]
+    assert sorted(path.name for path in (tmp_path / "photos").iterdir()) == ["7", "8"]
+    (_, newest) = find_spans(f"{tmp_path}/photos/{{SPAN}}/*/*")
+    assert (newest.name, len(newest.files)) == ("8", 2)
+
+    refused = asked("photos/{SPAN}.csv")
+    assert refused.exit_code == ExitStatus.BROKEN_INPUT
+    assert "photos/{SPAN}.csv: expected spans of photos here, such as photos/{SPAN}/*/*" in refused.output
+    (tmp_path / "late.csv").write_text(f"sha256,label\n{keys[0]},a/b\n")
+    no_folder = asked("photos/{SPAN}/*/*")
+    assert "the label 'a/b' can be no folder" in no_folder.output
+    assert sorted(path.name for path in (tmp_path / "photos").iterdir()) == ["7", "8"]
 
 
 def test_classifications_and_answers_of_versions_that_are_gone():
