@@ -18,23 +18,32 @@ os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 if TYPE_CHECKING:
     from tests.pipeline.conftest import HeartRun
 
-# Whole pipelines. They begin first: where several processes share the files, none is left with a long one at the end.
+# They begin first, the longest ones before the others: none is left with a long one at the end. Those of the demo's run
+# share a process.
 LONGEST_FILES = (
-    "test_retrain.py",
-    "test_run_digits.py",
-    "test_compiled_pipelines.py",
-    "test_tune_command.py",
-    "test_run_wrap.py",
-    "test_run_reviews.py",
-    "test_job_service.py",
     "test_run_heart.py",
-    "test_run_mixed_table.py",
-    "test_tabular_trainer.py",
-    "test_run_bigquery.py",
     "test_run_stops.py",
-    "test_score_command.py",
-    "test_skew.py",
-    "test_reports.py",
+    "test_tabular_trainer.py",
+    "test_run_wrap.py",
+    "test_text_encoders.py",
+    "test_retrain.py",
+    "test_run_reviews.py",
+    "test_run_digits.py",
+    "test_devices.py",
+    "test_text_models.py",
+    "test_compiled_pipelines.py",
+    "test_job_service.py",
+    "test_image_warm_start.py",
+    "test_image_trainer.py",
+    "test_run_mixed_table.py",
+    "test_image_signatures.py",
+    "test_replay_and_truth.py",
+    "test_load.py",
+    "test_explanations.py",
+    "test_playground.py",
+    "test_blending.py",
+    "test_text_preprocessing.py",
+    "test_run_bigquery.py",
 )
 
 
