@@ -166,8 +166,13 @@ STRING_BYTES = 96  # what each string takes besides its bytes: in a message, in 
 
 
 def declared_bytes(proto: Any, kind: DataType, shape: tuple[int, ...]) -> int:
-    """What the array of a TensorProto takes in numpy and in TensorFlow; small messages may declare large ones."""
+    """What the array of a TensorProto takes in numpy and in TensorFlow; small messages may declare large ones.
+
+    Of an array without values, what its rows take: a model that maps over them makes as many tensors of it.
+    """
     size = math.prod(shape)
+    if not size:
+        return math.prod(shape[: shape.index(0)]) * STRING_BYTES
     if kind.name != "string":
         return 2 * size * kind.dtype.itemsize
     strings = proto.string_val

@@ -107,7 +107,8 @@ def days_and_nights(folder: Path) -> Path:
     config = folder / "mine.yaml"
     config.write_text(
         "name: mine\ntask: image\ndata: {path: photos, minimum_examples: 5}\n"
-        "preprocessing: {scaling: zero_to_one}\n"
+        "preprocessing: {scaling: zero_to_one, antialias: false}\n"
+        "serving_check: {maximum_examples: 16}\n"
         "trainer: {mode: wrap, classifier: classifier.keras, labels: labels.txt}\n"
     )
     return config

@@ -187,8 +187,10 @@ FLOAT, STRING = tf.float32.as_datatype_enum, tf.string.as_datatype_enum
         filled("half_plus_two", "x", tensor_pb2.TensorProto(dtype=FLOAT), 2**14, 2**14),
         filled("greeting", "text", tensor_pb2.TensorProto(dtype=STRING, string_val=[b"x" * 100_000]), 100_000),
         filled("greeting", "text", tensor_pb2.TensorProto(dtype=STRING), 10_000_000),
+        # A model that maps over rows makes as many tensors of nothing.
+        filled("greeting", "text", tensor_pb2.TensorProto(dtype=STRING), 2**28, 0, 0),
     ],
-    ids=["one number", "no number", "one text", "no text"],
+    ids=["one number", "no number", "one text", "no text", "rows of nothing"],
 )
 def test_a_short_message_that_fills_gigabytes_is_refused_before_they_are_there(frugal, request_):
     answers: list[str] = []
