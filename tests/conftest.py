@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # They begin first, the longest ones before the others: none is left with a long one at the end. Those of the demo's run
 # share a process.
 LONGEST_FILES = (
+    "test_compiled_pipelines.py",
     "test_run_heart.py",
     "test_run_stops.py",
     "test_tabular_trainer.py",
@@ -31,7 +32,6 @@ LONGEST_FILES = (
     "test_run_digits.py",
     "test_devices.py",
     "test_text_models.py",
-    "test_compiled_pipelines.py",
     "test_job_service.py",
     "test_image_warm_start.py",
     "test_image_trainer.py",
