@@ -494,11 +494,17 @@ def _places(
 def _keep_sample(split: str, folder: str, most: int, label: str) -> int:
     """Leave so many records in the folder of a split, some of each label, those whose hashes are the smallest."""
     files = sorted(fileio.glob(f"{folder}/*"))
+    counts: Counter[str] = Counter()
     of_label: dict[str, list[tuple[bytes, bytes]]] = {}
     for record in tf.data.TFRecordDataset(files, "GZIP").as_numpy_iterator():
-        feature = tf.train.Example.FromString(record).features.feature[label]
-        of_label.setdefault(str(feature), []).append((hashlib.sha256(record).digest(), record))
-    sizes = sample_sizes({value: len(records) for value, records in of_label.items()}, most)
+        value = str(tf.train.Example.FromString(record).features.feature[label])
+        counts[value] += 1
+        found = of_label.setdefault(value, [])
+        found.append((hashlib.sha256(record).digest(), record))
+        if len(found) == 2 * most:  # no more of a label can be wanted
+            found.sort()
+            del found[most:]
+    sizes = sample_sizes(counts, most)
     kept = [record for value, records in of_label.items() for _, record in sorted(records)[: sizes[value]]]
     for file in files:
         fileio.remove(file)

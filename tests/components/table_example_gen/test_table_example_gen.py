@@ -398,5 +398,10 @@ def test_a_sample_of_each_split_is_the_same_each_time_and_keeps_the_rarest_label
         assert set(kept) < set(whole)
         rare = sum(b"rare" in record for record in whole)
         assert sum(b"rare" in record for record in kept) >= min(20, rare) > 0
+        common, taken = (
+            sorted(hashlib.sha256(record).digest() for record in found if b"common" in record)
+            for found in (whole, kept)
+        )
+        assert taken == common[: len(taken)]
     counts = json.loads((tmp_path / "one" / REPORT_FILE).read_text())["examples"]
     assert counts == {split: len(records(first, split)) for split in ("train", "eval")}
