@@ -336,6 +336,7 @@ def test_a_whole_request_needs_only_the_keyboard(page, server):
     expect(page.get_by_label("text")).to_be_visible()
     focus_by_tab(page, "Model")
     page.keyboard.type("patients")
+    expect(page.get_by_label("age")).to_be_visible()
     focus_by_tab(page, "age")
     page.keyboard.press("ControlOrMeta+A")
     page.keyboard.type("30")
