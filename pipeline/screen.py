@@ -246,7 +246,7 @@ def sample_prediction(config: RunConfig, base_path: str, data: str) -> SamplePre
     from serving.server.options import ServerOptions
 
     name = config.name
-    options = ServerOptions(rest_port=0, grpc_port=0, load_policy=LoadPolicy(load_retries=0))
+    options = ServerOptions(rest_port=0, grpc_port=0, load_policy=LoadPolicy(load_retries=0, warm_up=False))
     with (
         EmbeddedServer({name: base_path}, options) as server,
         RestClient(server.host, server.rest_port) as rest,

@@ -86,6 +86,12 @@ _NAME = re.compile(r"[^/:=\s]+")
     multiple=True,
     help="Serve no version but those signed with this key (PEM), and not changed since. May be given several times.",
 )
+@click.option(
+    "--enable-model-warmup/--no-enable-model-warmup",
+    default=True,
+    show_default=True,
+    help="Replay a version's warm-up requests before it answers.",
+)
 @click.option("--rest-port", type=click.IntRange(0, 65535), default=8501, show_default=True, help="0 picks a free one.")
 @click.option("--grpc-port", type=click.IntRange(0, 65535), default=8500, show_default=True, help="0 picks a free one.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
@@ -264,6 +270,7 @@ def _server_options(flags: Mapping[str, Any]) -> ServerOptions:
             poll_seconds=flags["poll_seconds"],
             allow_file_operations=flags["allow_file_operations"],
             wait_for_models=flags["wait_for_models"],
+            warm_up=flags["enable_model_warmup"],
             signature_keys=tuple(read_public_key(path) for path in flags["signature_keys"]),
         ),
         model_config_file=flags["model_config_file"],

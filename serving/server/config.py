@@ -112,6 +112,7 @@ class LoadPolicy:
         wait_for_models: whether the ports stay shut until a version that could not be loaded has failed for good, as
             TensorFlow Serving's do, and not only once.
         signature_keys: one of which must have signed a version; () where versions need no signature.
+        warm_up: whether the warm-up requests of a version are replayed before it answers.
     """
 
     poll_seconds: float = 1.0
@@ -120,6 +121,7 @@ class LoadPolicy:
     allow_file_operations: bool = False
     wait_for_models: bool = False
     signature_keys: tuple[PublicKey, ...] = ()
+    warm_up: bool = True
 
 
 COLLECTOR_TYPE = "tfrecord"

@@ -254,7 +254,8 @@ def _load_and_warm_up(path: str, policy: LoadPolicy) -> SessionModel:
         model = _load(path, policy.allow_file_operations)
         try:
             _check_variables(model)
-            warm_up(model, path)
+            if policy.warm_up:
+                warm_up(model, path)
         except BaseException:
             model.close()
             raise

@@ -294,6 +294,13 @@ def test_warm_up_requests_are_replayed_before_a_version_is_available(tmp_path, h
         assert statuses(server) == {1: status}
 
 
+def test_without_warm_up_the_requests_of_a_version_are_not_looked_at(tmp_path, half_plus_two_versions):
+    half_plus_two_versions(tmp_path, 1)
+    write_warm_up(tmp_path / "1", "no_such_input")
+    with serving(tmp_path, replace(QUICK, warm_up=False)) as server:
+        assert statuses(server) == {1: ("AVAILABLE", "OK")}
+
+
 def test_two_models_are_served_side_by_side(tmp_path, half_plus_two_versions):
     half_plus_two_versions(tmp_path / "a", 1)
     half_plus_two_versions(tmp_path / "b", 2)
