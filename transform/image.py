@@ -62,38 +62,35 @@ def usable_pixels(images: tf.Tensor, options: ImageOptions) -> tuple[tf.Tensor, 
     Photos are turned as EXIF says after they are resized, which makes the same pixels of far fewer.
     """
     orientations = exif_orientations(images)
+    # Where each photo is mapped, an operation takes time even if it does not run, and most are there for rare files.
+    pixels, reasons = _usable_pixels(images, orientations, options, _COMMON_FORMATS)
     rare = [begins_with(images, FILE_BEGINNINGS[name]) for name in FILE_BEGINNINGS if name not in _COMMON_FORMATS]
-    # Where each photo is mapped, an operation takes time even if it does not run, and most are there for rare formats.
-    pixels, reasons = tf.cond(
-        tf.reduce_any(rare),
-        lambda: _usable_pixels(images, orientations, options, FILE_BEGINNINGS),
-        lambda: _usable_pixels(images, orientations, options, _COMMON_FORMATS),
-    )
     cut = tf.logical_and(tf.equal(reasons, DAMAGED), begins_with(images, FILE_BEGINNINGS["JPEG"]))
+    again = tf.reduce_any([*rare, cut], axis=0)
     pixels, reasons = tf.cond(
-        tf.reduce_any(cut),
-        lambda: _with_completed(images, cut, orientations, options, (pixels, reasons)),
+        tf.reduce_any(again),
+        lambda: _of_rare_files(images, again, orientations, options, (pixels, reasons)),
         lambda: (pixels, reasons),
     )
     turned = tf.cond(tf.reduce_any(orientations > 1), lambda: upright(pixels, orientations), lambda: pixels)
     return turned, reasons
 
 
-def _with_completed(
+def _of_rare_files(
     images: tf.Tensor,
-    cut: tf.Tensor,
+    again: tf.Tensor,
     orientations: tf.Tensor,
     options: ImageOptions,
     found: tuple[tf.Tensor, tf.Tensor],
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """What was found, with the JPEGs that lack nothing but their end marker."""
+    """What was found, and `again` that of other formats, and of JPEGs that lack nothing but their end marker."""
 
     def completed(image: tf.Tensor) -> tf.Tensor:
         checked, reason = checked_image(image, options.max_pixels, ("JPEG",))
         return tf.cond(tf.equal(reason, ""), lambda: completed_jpeg(checked), lambda: image)
 
-    pixels, reasons = _usable_pixels(tf.where(cut, images, ""), orientations, options, ("JPEG",), completed)
-    return tf.where(cut[:, None, None, None], pixels, found[0]), tf.where(cut, reasons, found[1])
+    pixels, reasons = _usable_pixels(tf.where(again, images, ""), orientations, options, FILE_BEGINNINGS, completed)
+    return tf.where(again[:, None, None, None], pixels, found[0]), tf.where(again, reasons, found[1])
 
 
 def _usable_pixels(
