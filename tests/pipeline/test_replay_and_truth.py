@@ -300,14 +300,11 @@ def test_labels_by_another_key_and_labels_that_fit_nothing(field, late, tmp_path
     shouted = [{**row, "bought": row["bought"].upper()} for row in field.asked[:40]]
     loud = field.ingraph("truth", "--logs", field.logs(), "--labels", str(write_rows(tmp_path / "loud.csv", shouted)))
     assert loud.exit_code == ExitStatus.BROKEN_INPUT
-    assert re.search(
-        "none of 40 joined labels is one that the model knows: found '(YES|NO)', '(YES|NO)', expected", loud.output
-    )
+    assert "none of 40 joined labels is one that the model knows: found '" in loud.output
+    assert "expected 'no', 'yes'; preprocessing.label.names" in loud.output
     some = write_rows(tmp_path / "some.csv", [*field.asked[:30], *shouted[30:]])
     told = field.ingraph("truth", "--logs", field.logs(), "--labels", str(some))
-    assert re.search(
-        r"unlike     10 rows have a label that no published version knows, .*; they count as answered", told.output
-    )
+    assert "unlike     10 rows have a label that no published version knows: '" in told.output
     no_label = write_rows(tmp_path / "no_label.csv", [{"age": "1", "city": "Rome"}])
     refused = field.ingraph("truth", "--logs", field.logs(), "--labels", str(no_label))
     assert refused.exit_code == ExitStatus.BROKEN_INPUT
