@@ -318,7 +318,7 @@ def _escaped(value: str) -> str:
 
 
 def _print(found: Truth, bound: float | None) -> None:
-    from pipeline.scoring.truth import some_labels
+    from components.replay_gate.replay import some_labels
 
     _line("joined", f"{found.joined:,} answered rows by {', '.join(found.key)}; {found.pending:,} have no label yet")
     others = {

@@ -23,7 +23,7 @@ import pyarrow.parquet
 import tensorflow as tf
 
 from components.errors import BrokenInput
-from components.replay_gate.replay import value_text
+from components.replay_gate.replay import some_labels, value_text
 from components.request_logs import PHOTO_KEY, AnswerReader, PredictionLogs, Row, find_logs, version_of
 from components.run_report.statistics import (
     Calibration,
@@ -565,15 +565,6 @@ class _Joining:
             fell_after=None if fail_below is None else find_fall(right[mine], fail_below),
             key=self._late.columns,
         )
-
-
-_SHOWN_LABELS = 5
-
-
-def some_labels(labels: Collection[str]) -> str:
-    """The first of them, for people."""
-    more = f" and {len(labels) - _SHOWN_LABELS:,} more" if len(labels) > _SHOWN_LABELS else ""
-    return ", ".join(f"{one[:80]!r}" for one in itertools.islice(labels, _SHOWN_LABELS)) + more
 
 
 def _day(number: int) -> str:

@@ -172,6 +172,11 @@ def test_replay_by_hand_counts_the_same_and_an_equal_model_passes(field):
     missing = field.ingraph("replay", "--candidate", "7")
     assert missing.exit_code == ExitStatus.BROKEN_INPUT
     assert "no version 7 there" in missing.output
+    nowhere = field.ingraph("replay", "--logs", field.logs(), "--candidate", "elsewhere")
+    assert nowhere.exit_code == ExitStatus.BROKEN_INPUT
+    assert (
+        "--candidate elsewhere: no SavedModel lies there; expected the number of a published version" in nowhere.output
+    )
 
 
 # Truth.

@@ -394,7 +394,8 @@ def test_a_sample_of_each_split_is_the_same_each_time_and_keeps_the_rarest_label
     assert files(first) == files(second)
     for split in ("train", "eval"):
         whole, kept = (
-            [one.SerializeToString(deterministic=True) for one in records(found, split)] for found in (everything, first)
+            [one.SerializeToString(deterministic=True) for one in records(found, split)]
+            for found in (everything, first)
         )
         assert len(kept) in (59, 60)
         assert set(kept) < set(whole)
