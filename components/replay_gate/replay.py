@@ -286,11 +286,6 @@ def _features(
     return {name: column_texts(columns[name]) for name in wanted if name in columns and columns[name].ndim == 1}
 
 
-def _feature_text(example: Mapping[str, tf.train.Feature], name: str) -> str | None:
-    value = _first(example[name]) if name in example else None
-    return None if value is None else value_text(value)
-
-
 def column_texts(values: np.ndarray) -> list[str | None]:
     """The values of a column as slices name them, None where one is missing."""
     if values.dtype.kind not in "Oif":

@@ -101,7 +101,7 @@ def retrain(config: str, overrides: tuple[str, ...], workdir: str) -> None:
     try:
         loaded = load_config(config, overrides)
         if loaded.evaluation.truth is not None and loaded.evaluation.truth.when_below is not None:
-            from pipeline.commands.truth import retrains
+            from pipeline.scoring.truth import retrains
 
             wanted, said = retrains(loaded, workdir)
             click.echo(f"truth: {said}")

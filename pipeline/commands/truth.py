@@ -107,42 +107,6 @@ def truth(
     sys.exit(ExitStatus.PUBLISHED if found.fell_after is None else ExitStatus.FELL)
 
 
-def retrains(config: RunConfig, workdir: str) -> tuple[bool, str]:
-    """Whether `ingraph retrain` has to do anything, by the late labels that the config names, and why in words.
-
-    Withdraws a version that fell, where the config says so.
-
-    Args:
-        config: with evaluation.truth.when_below.
-        workdir: what relative `runs` and `models` of the config are relative to.
-
-    Raises:
-        BrokenInput: nothing can be joined, or the version cannot be withdrawn.
-    """
-    from components.errors import BrokenInput
-    from pipeline.run import model_base_path, runs_folder
-    from pipeline.scoring.truth import join_truth
-    from serving.model_store import ModelStoreError, list_versions, withdraw
-
-    options = config.evaluation.truth
-    assert options is not None and options.at_least is not None
-    found = join_truth(config, workdir, options.logs, options.labels, options.key, options.at_least)
-    found.live(options.at_least).keep(runs_folder(config, workdir))
-    said = found.verdict(options.at_least)
-    if found.fell_after is None:
-        return options.when_below == "withdraw", f"no fall {said}"
-    if options.when_below == "retrain":
-        return True, said
-    base_path = model_base_path(config, workdir)
-    try:
-        if sum(not version.withdrawn for version in list_versions(base_path)) < 2:
-            return True, f"{said}; it stays, since no other one is there to be served"
-        withdraw(base_path, found.served, f"in the field {said}")
-    except ModelStoreError as error:
-        raise BrokenInput(str(error)) from error
-    return True, f"{said}; it is withdrawn"
-
-
 def _join(
     config: RunConfig,
     workdir: str,

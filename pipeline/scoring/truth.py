@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
 import multiprocessing
 import os
 from array import array
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -18,8 +17,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.parquet
 import tensorflow as tf
 
 from components.errors import BrokenInput
@@ -33,13 +30,13 @@ from components.run_report.statistics import (
     live_calibration,
     live_figure,
 )
-from components.table_file import decompressed_lines, find_files, open_file
+from components.table_file import column_batches, find_files
 from pipeline.options import RunConfig
-from pipeline.run import model_base_path
+from pipeline.run import model_base_path, runs_folder
 from serving.answers import UnknownRule
 from serving.client.metadata import IMAGE_INPUTS
 from serving.missing_values import MISSING_FLOAT, MISSING_INTEGER
-from serving.model_store import ModelStoreError, list_versions, served_version
+from serving.model_store import ModelStoreError, list_versions, served_version, withdraw
 from serving.signatures.common import read_labels
 
 _SEPARATOR = "\x1f"
@@ -119,7 +116,7 @@ def read_labels_file(
     twice = 0
     said: dict[str, tuple[str, str]] = {}  # a value of the file -> as people read it, and as data have it
     for file in (file for place in places for file in find_files(place, _LABEL_FILES)):
-        for batch in _label_batches(file):
+        for batch in column_batches(file, "labels"):
             if not columns:
                 columns = tuple(name for name in known if name in batch.schema.names and name != label)
             missing = [name for name in (*columns, label) if name not in batch.schema.names]
@@ -173,27 +170,6 @@ def _texts(batch: pa.RecordBatch, name: str) -> pa.StringArray:
     """A column as keys have it."""
     encoded = _column(batch, name).dictionary_encode(null_encoding="encode")
     return pa.array([key_text(value) for value in encoded.dictionary.to_pylist()], pa.string()).take(encoded.indices)
-
-
-def _label_batches(file: str) -> Iterator[pa.RecordBatch]:
-    """Batches of columns; of CSV and TSV as texts, as they stand there."""
-    try:
-        if file.endswith(".parquet"):
-            with open_file(file) as content:
-                yield from pa.parquet.ParquetFile(pa.PythonFile(content, "r")).iter_batches()
-            return
-        delimiter = "\t" if ".tsv" in file else ","
-        with open_file(file) as content:
-            header = next(decompressed_lines(content), b"").decode("utf-8-sig")
-        names = next(csv.reader([header], delimiter=delimiter), [])
-        with open_file(file) as content:
-            yield from pa.csv.open_csv(
-                pa.CompressedInputStream(pa.PythonFile(content, "r"), "gzip") if file.endswith(".gz") else content,
-                parse_options=pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-                convert_options=pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
-            )
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise BrokenInput(f"{file}: the labels cannot be read: {error}; expected CSV, TSV or Parquet") from error
 
 
 # With more labels than that, probabilities would take more memory than they tell.
@@ -341,10 +317,9 @@ def join_truth(
     read = _Reading(config.name, find_logs(logs), reader, _Joining(published, late, slices, write_row))
     joining, left_out = read.alone() if write_row else read.side_by_side()
     if not joining.rows:
-        beside = f"; left out: {'; '.join(left_out)}" if left_out else ""
         raise BrokenInput(
-            f"{', '.join(logs)}: no answer of the model {config.name!r} is logged there{beside}; expected logs of "
-            "`ingraph serve --request-log`, in which it has this name"
+            f"{', '.join(logs)}: no answer of the model {config.name!r} is logged there{_beside(left_out)}; expected "
+            "logs of `ingraph serve --request-log`, in which it has this name"
         )
     return joining.finish(left_out, fail_below)
 
@@ -501,15 +476,11 @@ class _Joining:
     def finish(self, left_out: list[str], fail_below: float | None) -> Truth:
         joined = self._rows
         if not joined.number:
-            said = f"; left out: {'; '.join(left_out)}" if left_out else ""
-            labelled = self.rows - self._pending
-            if labelled:
-                raise BrokenInput(
-                    f"all {labelled:,} rows that have a label were answered with none, or with that for unknown{said}; "
-                    "expected answers that are labels"
-                )
+            said, labelled = _beside(left_out), self.rows - self._pending
             raise BrokenInput(
-                f"none of {self._pending:,} answered rows has one of {len(self._late.labels):,} labels by "
+                f"all {labelled:,} rows that have a label were answered with none that counts{said}; expected labels"
+                if labelled
+                else f"none of {self._pending:,} answered rows has one of {len(self._late.labels):,} labels by "
                 f"{', '.join(self._late.columns)}{said}; --key names the columns by which rows are known"
             )
         # In the order in which labels came: a look at more of them sees the same ones first.
@@ -567,5 +538,40 @@ class _Joining:
         )
 
 
+def _beside(left_out: Sequence[str]) -> str:
+    return f"; left out: {'; '.join(left_out)}" if left_out else ""
+
+
 def _day(number: int) -> str:
     return f"{datetime.fromtimestamp(number * 86400, UTC):%Y-%m-%d}" if number > 0 else "unknown"
+
+
+def retrains(config: RunConfig, workdir: str) -> tuple[bool, str]:
+    """Whether `ingraph retrain` has to do anything, by the late labels that the config names, and why in words.
+
+    Withdraws a version that fell, where the config says so.
+
+    Args:
+        config: with evaluation.truth.when_below.
+        workdir: what relative `runs` and `models` of the config are relative to.
+
+    Raises:
+        BrokenInput: nothing can be joined, or the version cannot be withdrawn.
+    """
+    options = config.evaluation.truth
+    assert options is not None and options.at_least is not None
+    found = join_truth(config, workdir, options.logs, options.labels, options.key, options.at_least)
+    found.live(options.at_least).keep(runs_folder(config, workdir))
+    said = found.verdict(options.at_least)
+    if found.fell_after is None:
+        return options.when_below == "withdraw", f"no fall {said}"
+    if options.when_below == "retrain":
+        return True, said
+    base_path = model_base_path(config, workdir)
+    try:
+        if sum(not version.withdrawn for version in list_versions(base_path)) < 2:
+            return True, f"{said}; it stays, since no other one is there to be served"
+        withdraw(base_path, found.served, f"in the field {said}")
+    except ModelStoreError as error:
+        raise BrokenInput(str(error)) from error
+    return True, f"{said}; it is withdrawn"

@@ -325,8 +325,8 @@ def test_retrain_trains_only_where_the_live_figure_fell_or_withdraws_what_fell(f
     (first,) = list_versions(base_path)
     other = {"data_fingerprint": "other", "code_fingerprint": "other", "run_id": "other"}
     publish(base_path, first.path, {**first.provenance, **other})
-    from pipeline.commands.truth import retrains
     from pipeline.config import load_config
+    from pipeline.scoring.truth import retrains
 
     # The served version 2 has no labels; of the newest one that has, the figure counts.
     wanted, said = retrains(load_config(field.config, [truth % (0.999, "withdraw")]), str(field.workdir))
