@@ -322,6 +322,39 @@ def _parse(lines: list[bytes], delimiter: str) -> list[str] | str:
 _REMOTE_BYTES = 1 << 20
 
 
+def column_batches(path: str, what: str) -> Iterator[Any]:
+    """pyarrow.RecordBatches of a CSV, TSV (gzipped or not) or Parquet file; of CSV and TSV texts, as they stand there.
+
+    Args:
+        path: here or in an object store.
+        what: is in it, for messages: "labels".
+
+    Raises:
+        BrokenInput: it cannot be read.
+    """
+    import pyarrow as pa
+    import pyarrow.csv
+    import pyarrow.parquet
+
+    try:
+        if path.endswith(".parquet"):
+            with open_file(path) as content:
+                yield from pa.parquet.ParquetFile(pa.PythonFile(content, "r")).iter_batches()
+            return
+        delimiter = "\t" if ".tsv" in path else ","
+        with open_file(path) as content:
+            header = next(decompressed_lines(content), b"").decode("utf-8-sig")
+        names = next(csv.reader([header], delimiter=delimiter), [])
+        with open_file(path) as content:
+            yield from pa.csv.open_csv(
+                pa.CompressedInputStream(pa.PythonFile(content, "r"), "gzip") if path.endswith(".gz") else content,
+                parse_options=pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+                convert_options=pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
+            )
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise BrokenInput(f"{path}: the {what} cannot be read: {error}; expected CSV, TSV or Parquet") from error
+
+
 class _RemoteFile(io.RawIOBase):
     """TFX's file as Python has files, which is what pyarrow takes.
 

@@ -163,7 +163,9 @@ def create_pipeline(config: RunConfig, locations: Locations, run_id: str, beam_p
         maximum_examples=config.serving_check.maximum_examples,
         feature_of_input=config.preprocessing.renamed_inputs(),
     )
-    replay = _replay_gate(config, baseline, evaluator, serving_check, model, run_id)
+    # Request logs have this name; the pipeline may have another one on a cluster.
+    served_name = posixpath.basename(locations.base_path)
+    replay = _replay_gate(config, baseline, evaluator, serving_check, model, served_name, run_id)
     serving_pusher = ServingPusher(
         model=model,
         model_blessing=evaluator.outputs["blessing"],
@@ -171,7 +173,7 @@ def create_pipeline(config: RunConfig, locations: Locations, run_id: str, beam_p
         replay_blessing=replay[0].outputs["blessing"] if replay else None,
         evaluation=evaluator.outputs["evaluation"],
         base_path=locations.base_path,
-        model_name=config.name,
+        model_name=served_name,
         run_id=run_id,
         data_spans=locations.spans.fingerprints if locations.spans else None,
     )
@@ -306,6 +308,7 @@ def _replay_gate(
     evaluator: Evaluator,
     serving_check: ServingCheck,
     model: types.BaseChannel,
+    model_name: str,
     run_id: str,
 ) -> list[ReplayGate]:
     """None where no request log is configured."""
@@ -320,7 +323,7 @@ def _replay_gate(
             options=config.evaluation.replay,
             slices=[one.columns for one in config.evaluation.slices],
             feature_of_input=config.preprocessing.renamed_inputs(),
-            model_name=config.name,
+            model_name=model_name,
             run_id=run_id,
         )
     ]

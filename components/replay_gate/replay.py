@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -119,6 +120,7 @@ class Replay:
         slices: of the columns that the config names, the largest share of changed rows first.
         latency: None where nothing was measured.
         left_out: what could not be replayed, in words.
+        other_labels: which labels only one of the models knows, in words; "" where they know the same.
         seconds: when the first and the last request were logged, since 1970.
     """
 
@@ -132,6 +134,7 @@ class Replay:
     slices: list[SliceChange] = field(default_factory=list)
     latency: Latency | None = None
     left_out: list[str] = field(default_factory=list)
+    other_labels: str = ""
     seconds: tuple[int, int] | None = None
 
     def as_json(self) -> dict[str, Any]:
@@ -281,11 +284,6 @@ def _features(
         }
     columns = {feature_of_input.get(name, name): values for name, values in request.inputs.items()}
     return {name: column_texts(columns[name]) for name in wanted if name in columns and columns[name].ndim == 1}
-
-
-def _feature_text(example: Mapping[str, tf.train.Feature], name: str) -> str | None:
-    value = _first(example[name]) if name in example else None
-    return None if value is None else value_text(value)
 
 
 def column_texts(values: np.ndarray) -> list[str | None]:
@@ -469,7 +467,25 @@ def replay_requests(
         for model in models:
             model.close()
     replay.seconds = logs.seconds
+    replay.other_labels = _other_labels(*(model.labels for model in models))
     return replay
+
+
+def _other_labels(served: Sequence[str], candidate: Sequence[str]) -> str:
+    if not served or not candidate:
+        return ""  # of a model without a list of labels nothing is known
+    gone, added = [one for one in served if one not in candidate], [one for one in candidate if one not in served]
+    said = [f"{word} {some_labels(labels)}" for word, labels in (("without", gone), ("with", added)) if labels]
+    return f"the candidate has other labels: {', '.join(said)}" if said else ""
+
+
+SHOWN_LABELS = 5
+
+
+def some_labels(labels: Collection[str]) -> str:
+    """The first of them, for people."""
+    more = f" and {len(labels) - SHOWN_LABELS:,} more" if len(labels) > SHOWN_LABELS else ""
+    return ", ".join(f"{one[:80]!r}" for one in islice(labels, SHOWN_LABELS)) + more
 
 
 def _left_out(logs: PredictionLogs, refused: Counter[str], maximum_rows: int | None) -> list[str]:
@@ -501,6 +517,7 @@ def beyond(replay: Replay, options: ReplayOptions) -> list[str]:
         reasons.append(
             f"{whole.changed:,} of {whole.rows:,} logged rows ({share:.2%}, 95 % interval {low:.2%} to {high:.2%}) "
             f"would be answered otherwise, expected at most {options.may_flip:.2%}{_mostly(replay)}"
+            f"{replay.other_labels and f'; {replay.other_labels}'}"
         )
     for one in slices_beyond(replay, options.may_flip):
         low, high = one.interval()

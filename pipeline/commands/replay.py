@@ -120,13 +120,21 @@ def _published(config: RunConfig, workdir: str, number: int | None) -> ModelVers
 
 
 def _candidate(config: RunConfig, workdir: str, given: str | None) -> str:
+    from tfx.dsl.io import fileio
     from tfx.utils import path_utils
 
     from components.errors import BrokenInput
     from pipeline.history import METADATA, open_metadata_store, read_recorded_run, run_ids
 
     if given is not None:
-        return _published(config, workdir, int(given)).path if given.isdecimal() else given
+        if given.isdecimal():
+            return _published(config, workdir, int(given)).path
+        if not any(fileio.exists(f"{given.rstrip('/')}/saved_model.{ending}") for ending in ("pb", "pbtxt")):
+            raise BrokenInput(
+                f"--candidate {given}: no SavedModel lies there; expected the number of a published version, or a "
+                "directory that holds saved_model.pb"
+            )
+        return given
     folder = Path(workdir, config.runs, config.name).resolve()
     if (folder / METADATA).exists():
         store = open_metadata_store(str(folder / METADATA))
@@ -149,6 +157,8 @@ def _print(found: Replay, options: ReplayOptions, served: ModelVersion, candidat
     _line("candidate", candidate)
     for one in found.left_out:
         _line("left out", one)
+    if found.other_labels:
+        _line("labels", found.other_labels)
     if not whole.rows:
         return
     low, high = whole.interval()

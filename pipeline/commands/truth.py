@@ -282,6 +282,8 @@ def _escaped(value: str) -> str:
 
 
 def _print(found: Truth, bound: float | None) -> None:
+    from components.replay_gate.replay import some_labels
+
     _line("joined", f"{found.joined:,} answered rows by {', '.join(found.key)}; {found.pending:,} have no label yet")
     others = {
         "labels of which no answer is logged": found.unused,
@@ -294,6 +296,11 @@ def _print(found: Truth, bound: float | None) -> None:
             _line("left out", f"{count:,} {what}")
     for one in found.left_out:
         _line("left out", one)
+    if found.strange:
+        said = (
+            f"{found.strange.total():,} rows have a label that no published version knows: {some_labels(found.strange)}"
+        )
+        _line("unlike", f"{said}; they count as answered wrongly")
     click.echo()
     _row("version", "", "rows", "accuracy", "AUC", "ECE")
     for version in sorted({figure.version for figure in found.figures}):

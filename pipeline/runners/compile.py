@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -68,6 +69,7 @@ def cluster_pipeline(config: RunConfig, target: Target, folder: Path) -> Cluster
             f"the containers of the steps, and let the environment variable {KEY_VARIABLE} there name its file"
         )
     root = _root(config, target)
+    _check_logs(config, root)
     staged: list[StagedFile] = []
     data = _data(config, folder)
     config = config.with_kinds(data.kinds)
@@ -99,6 +101,26 @@ def _root(config: RunConfig, target: Target) -> str:
     if target == "vertex" and not root.startswith("gs://"):
         raise BrokenInput(f"cluster.pipeline_root is {root!r}; Vertex AI needs a folder of Cloud Storage, gs://…")
     return root
+
+
+def _check_logs(config: RunConfig, root: str) -> None:
+    """Raises BrokenInput where the step that replays logged requests could not see them.
+
+    They are no copy, as data are: logs grow, and each run reads the newest.
+    """
+    if config.evaluation.replay is None:
+        return
+    for place in config.evaluation.replay.logs:
+        if "://" not in place and ("://" in root or not _without_dots(place).is_relative_to(_without_dots(root))):
+            raise BrokenInput(
+                f"evaluation.replay.logs is {place}: request logs of this machine are not copied to a cluster; give a "
+                f"place that every step reaches, gs://… or below cluster.pipeline_root ({root}), or compile with "
+                "--set evaluation.replay=null"
+            )
+
+
+def _without_dots(path: str) -> Path:
+    return Path(os.path.abspath(path))  # noqa: PTH100 (resolve() would follow links, which clusters see as they are)
 
 
 def _data(config: RunConfig, folder: Path) -> RawData:

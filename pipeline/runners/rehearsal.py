@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -43,6 +44,7 @@ def rehearse_spec(
     root: Path,
     parameters: Mapping[str, str] | None = None,
     on_step: Callable[[str, float], None] = lambda step, seconds: None,
+    reported: Mapping[str, pipeline_spec_pb2.ExecutorOutput] = MappingProxyType({}),
 ) -> dict[str, pipeline_spec_pb2.ExecutorOutput]:
     """Run every step of a compiled spec in a process of its own, in an order that its dependencies allow.
 
@@ -55,6 +57,7 @@ def rehearse_spec(
         root: takes the artifacts, and each step's log.
         parameters: values of runtime parameters, instead of their defaults.
         on_step: called with a step's name and its seconds after it ran.
+        reported: what steps have reported that are not run again.
 
     Returns:
         What each step reported, by its name.
@@ -65,7 +68,10 @@ def rehearse_spec(
     """
     spec = read_spec(spec_file)
     run = _Run(spec, root.resolve(), dict(parameters or {}))
+    run.outputs.update(reported)
     for name in _in_order(spec.root.dag.tasks):
+        if name in run.outputs:
+            continue
         started = time.monotonic()
         run.step(name)
         on_step(name, time.monotonic() - started)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
 import multiprocessing
 import os
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -18,12 +17,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.parquet
 import tensorflow as tf
 
 from components.errors import BrokenInput
-from components.replay_gate.replay import value_text
+from components.replay_gate.replay import some_labels, value_text
 from components.request_logs import PHOTO_KEY, AnswerReader, PredictionLogs, Row, find_logs, version_of
 from components.run_report.statistics import (
     Calibration,
@@ -33,7 +30,7 @@ from components.run_report.statistics import (
     live_calibration,
     live_figure,
 )
-from components.table_file import decompressed_lines, find_files, open_file
+from components.table_file import column_batches, find_files
 from pipeline.options import RunConfig
 from pipeline.run import model_base_path, runs_folder
 from serving.answers import UnknownRule
@@ -80,7 +77,7 @@ class LateLabels:
         columns: what the key is made of.
         numbers: key -> the number of the row, in the order in which labels came.
         labels: of each row, the name that people read.
-        raw: of each row, as it stands in the file.
+        raw: of each row, as it stands in the training data.
         twice: how many rows give another label to a key that has one; the last one counts.
     """
 
@@ -92,7 +89,12 @@ class LateLabels:
 
 
 def read_labels_file(
-    places: Sequence[str], label: str, names: Mapping[str, str], known: Sequence[str], key: Sequence[str]
+    places: Sequence[str],
+    label: str,
+    names: Mapping[str, str],
+    known: Sequence[str],
+    key: Sequence[str],
+    answers: Collection[str] = (),
 ) -> LateLabels:
     """Read files of late labels, in CSV, TSV or Parquet.
 
@@ -102,18 +104,19 @@ def read_labels_file(
         names: what to call a raw value.
         known: the features that requests hold.
         key: the columns that a row is known by; () for all of `known` that the first file has.
+        answers: labels that people read and models answer.
 
     Raises:
-        BrokenInput: a file cannot be read, or lacks a column.
+        BrokenInput: a file cannot be read, lacks a column or has it twice; or there is no label.
     """
     numbers: dict[str, int] = {}
     labels: list[str] = []
     raw: list[str] = []
     columns = tuple(key)
     twice = 0
-    intern: dict[str, str] = {}
+    said: dict[str, tuple[str, str]] = {}  # a value of the file -> as people read it, and as data have it
     for file in (file for place in places for file in find_files(place, _LABEL_FILES)):
-        for batch in _label_batches(file):
+        for batch in column_batches(file, "labels"):
             if not columns:
                 columns = tuple(name for name in known if name in batch.schema.names and name != label)
             missing = [name for name in (*columns, label) if name not in batch.schema.names]
@@ -123,20 +126,36 @@ def read_labels_file(
                     f"{', '.join(batch.schema.names)}; --key names the columns that a row is known by, the config the "
                     "label's"
                 )
+            doubled = [name for name in (*columns, label) if batch.schema.names.count(name) > 1]
+            if doubled:
+                raise BrokenInput(
+                    f"{file}: the column {doubled[0]!r} is there twice; expected it once, remove the other"
+                )
             keys = pc.binary_join_element_wise(*(_texts(batch, name) for name in columns), _SEPARATOR).to_pylist()
             truths = _column(batch, label).to_pylist()
             for key_, truth in zip(keys, truths, strict=True):
-                if not truth:
+                if not truth or truth.isspace():
                     continue
+                if truth not in said:
+                    said[truth] = _label_of(truth, names, answers)
+                read, value = said[truth]
                 number = numbers.setdefault(key_, len(labels))
                 if number == len(labels):
-                    truth = intern.setdefault(truth, truth)
-                    labels.append(names.get(truth, truth))
-                    raw.append(truth)
-                elif raw[number] != truth:
+                    labels.append(read)
+                    raw.append(value)
+                elif raw[number] != value:
                     twice += 1
-                    labels[number], raw[number] = names.get(truth, truth), truth
+                    labels[number], raw[number] = read, value
+    if not labels:
+        raise BrokenInput(f"{', '.join(places)}: no row has a label in the column {label!r}; expected some")
     return LateLabels(columns, numbers, labels, raw, twice)
+
+
+def _label_of(text: str, names: Mapping[str, str], answers: Collection[str]) -> tuple[str, str]:
+    """A label as people read it, and as the training data have it: " 1.0" is 1, if there is no label of that name."""
+    known = (one for one in (text, text.strip(), key_text(text)) if one in names or one in answers)
+    value = next(known, text)
+    return names.get(value, value), value
 
 
 def _key(parts: Sequence[Any]) -> str:
@@ -151,27 +170,6 @@ def _texts(batch: pa.RecordBatch, name: str) -> pa.StringArray:
     """A column as keys have it."""
     encoded = _column(batch, name).dictionary_encode(null_encoding="encode")
     return pa.array([key_text(value) for value in encoded.dictionary.to_pylist()], pa.string()).take(encoded.indices)
-
-
-def _label_batches(file: str) -> Iterator[pa.RecordBatch]:
-    """Batches of columns; of CSV and TSV as texts, as they stand there."""
-    try:
-        if file.endswith(".parquet"):
-            with open_file(file) as content:
-                yield from pa.parquet.ParquetFile(pa.PythonFile(content, "r")).iter_batches()
-            return
-        delimiter = "\t" if ".tsv" in file else ","
-        with open_file(file) as content:
-            header = next(decompressed_lines(content), b"").decode("utf-8-sig")
-        names = next(csv.reader([header], delimiter=delimiter), [])
-        with open_file(file) as content:
-            yield from pa.csv.open_csv(
-                pa.CompressedInputStream(pa.PythonFile(content, "r"), "gzip") if file.endswith(".gz") else content,
-                parse_options=pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-                convert_options=pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
-            )
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise BrokenInput(f"{file}: the labels cannot be read: {error}; expected CSV, TSV or Parquet") from error
 
 
 # With more labels than that, probabilities would take more memory than they tell.
@@ -205,6 +203,7 @@ class Truth:
         twice: see LateLabels.
         failed: joined rows that were answered with no label, and so are in no figure.
         unknown: joined rows that were answered with the label for unknown; likewise.
+        strange: labels that no published version knows -> how many joined rows have them; they were answered wrongly.
         left_out: what could not be read, in words.
         fell_after: of find_fall, for the served version; None for no fall, or where no bound was asked for.
         key: the columns that rows were known by.
@@ -219,6 +218,7 @@ class Truth:
     twice: int
     failed: int
     unknown: int
+    strange: Counter[str]
     left_out: list[str]
     fell_after: int | None
     key: tuple[str, ...]
@@ -301,20 +301,26 @@ def join_truth(
         labels: places of files of labels, see read_labels_file.
         key: likewise.
         fail_below: the accuracy that the served version should have.
-        write_row: told of each joined row, once for each label: its features, and the label as it stands in the file.
+        write_row: told of each joined row, once for each label: its features, and the label as training data have it.
 
     Raises:
         BrokenInput: nothing is published, or nothing can be joined.
     """
     published = _published(config, workdir)
     label = config.preprocessing.label
-    late = read_labels_file(labels, label.column, label.names, published.inputs, key)
+    answers = set(itertools.chain.from_iterable(published.vocabularies.values()))
+    late = read_labels_file(labels, label.column, label.names, published.inputs, key, answers)
     slices = [one.columns for one in config.evaluation.slices]
     wanted = None if write_row else {*late.columns, *itertools.chain.from_iterable(slices)}
     features = None if wanted is None else sorted(wanted)
     reader = AnswerReader(features, published.feature_of_input, published.vocabularies)
     read = _Reading(config.name, find_logs(logs), reader, _Joining(published, late, slices, write_row))
     joining, left_out = read.alone() if write_row else read.side_by_side()
+    if not joining.rows:
+        raise BrokenInput(
+            f"{', '.join(logs)}: no answer of the model {config.name!r} is logged there{_beside(left_out)}; expected "
+            "logs of `ingraph serve --request-log`, in which it has this name"
+        )
     return joining.finish(left_out, fail_below)
 
 
@@ -400,6 +406,11 @@ class _Joining:
         self._used = bytearray(len(late.labels))
         self._pending = self._failed = self._unknown = 0
 
+    @property
+    def rows(self) -> int:
+        """How many answered rows there were, with a label or without."""
+        return len(self._rows.number) + self._pending + self._failed + self._unknown
+
     def add(self, rows: Sequence[Row], version: int, day: int) -> None:
         columns, joined, classes = self._late.columns, self._rows, self._classes
         for row in rows:
@@ -465,9 +476,11 @@ class _Joining:
     def finish(self, left_out: list[str], fail_below: float | None) -> Truth:
         joined = self._rows
         if not joined.number:
-            said = f"; left out: {'; '.join(left_out)}" if left_out else ""
+            said, labelled = _beside(left_out), self.rows - self._pending
             raise BrokenInput(
-                f"none of {self._pending:,} answered rows has one of {len(self._late.labels):,} labels by "
+                f"all {labelled:,} rows that have a label were answered with none that counts{said}; expected labels"
+                if labelled
+                else f"none of {self._pending:,} answered rows has one of {len(self._late.labels):,} labels by "
                 f"{', '.join(self._late.columns)}{said}; --key names the columns by which rows are known"
             )
         # In the order in which labels came: a look at more of them sees the same ones first.
@@ -476,6 +489,14 @@ class _Joining:
         day = np.frombuffer(joined.day, np.int32)[order]
         truth = np.frombuffer(joined.truth, np.int32).astype(np.int64)[order]
         right = np.frombuffer(joined.right, np.int8)[order].astype(bool)
+        numbers = np.frombuffer(joined.number, np.int64)[order][(truth < 0) & ~right]
+        strange = Counter(self._late.labels[number] for number in numbers.tolist()) if self._classes else Counter()
+        if strange.total() == len(order):
+            raise BrokenInput(
+                f"none of {len(order):,} joined labels is one that the model knows: found {some_labels(strange)}, "
+                f"expected {some_labels(self._classes)}; preprocessing.label.names in the config says what a value is "
+                "called"
+            )
         width = max(self._width, 1)
         probabilities = np.full((len(order), width), np.nan, np.float32)
         if self._width:
@@ -510,10 +531,15 @@ class _Joining:
             twice=self._late.twice,
             failed=self._failed,
             unknown=self._unknown,
+            strange=strange,
             left_out=left_out,
             fell_after=None if fail_below is None else find_fall(right[mine], fail_below),
             key=self._late.columns,
         )
+
+
+def _beside(left_out: Sequence[str]) -> str:
+    return f"; left out: {'; '.join(left_out)}" if left_out else ""
 
 
 def _day(number: int) -> str:

@@ -321,12 +321,28 @@ def _filled_up(values: tf.Tensor, width: tf.Tensor, missing: float | str) -> tf.
 TEXT_SAMPLES, _TEXTS_AT_ONCE = 32, 256
 # A text of more words is cut into so many runs of neighbouring words.
 MOST_TEXT_PARTS = 64
+# Scripts that put no spaces between words: Thai to Burmese, Khmer, kana, Han; with the marks of a character behind it.
+_WITHOUT_SPACES = (
+    r"[\x{E00}-\x{109F}\x{1780}-\x{17FF}\x{3040}-\x{30FF}\x{3400}-\x{9FFF}\x{F900}-\x{FAFF}\x{20000}-\x{323AF}]\pM*"
+)
+_END = "\x1f"  # what ASCII has to end units of text
+
+
+def split_words(texts: tf.Tensor) -> tf.RaggedTensor:
+    """string [batch, (words)]: what stands between white space; of scripts without spaces, each character.
+
+    White space behind a word is in it, as one blank: joined, the words are the text.
+    """
+    spaced = tf.strings.regex_replace(tf.strings.strip(texts), r"[\s\v]+", " ")
+    apart = tf.strings.regex_replace(spaced, rf"({_WITHOUT_SPACES} ?)", rf"{_END}\1{_END}")
+    words = tf.strings.split(tf.strings.regex_replace(apart, " ", f" {_END}"), _END)
+    return tf.ragged.boolean_mask(words, tf.not_equal(words, ""))
 
 
 def explained_texts(
     texts: tf.Tensor, predict: Callable[[tf.Tensor], tf.Tensor], labels: Labels, samples: int
 ) -> dict[str, tf.Tensor]:
-    """The outputs of `explain` of texts; a word is what stands between white space.
+    """The outputs of `explain` of texts, by their words, see split_words.
 
     Args:
         texts: string [batch].
@@ -334,7 +350,7 @@ def explained_texts(
         labels: the label vocabulary.
         samples: how many orders are drawn.
     """
-    split = tf.strings.split(texts)
+    split = split_words(texts)
     lengths = tf.cast(split.row_lengths(), tf.int32)
     runs = tf.maximum(1, -(-lengths // MOST_TEXT_PARTS))  # words in a part
     parts = -(-lengths // runs)
@@ -344,11 +360,10 @@ def explained_texts(
     nothing = predict(tf.constant([""]))
 
     def explain_row(row: tf.Tensor, number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        words = tf.strings.join([split[row], " "])
         part_of_word = tf.range(lengths[row]) // runs[row]
 
         def score(members: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
-            kept = tf.where(tf.gather(members, part_of_word, axis=1), words, "")
+            kept = tf.where(tf.gather(members, part_of_word, axis=1), split[row], "")
             return tf.gather(predict(tf.strings.strip(tf.strings.reduce_join(kept, axis=1))), number, axis=1)
 
         empty, full = tf.gather(nothing, number, axis=1), probabilities[row, number]
@@ -358,7 +373,7 @@ def explained_texts(
     rows = tf.cast(split.value_rowids(), tf.int32)
     places = tf.range(tf.size(split.values)) - tf.gather(tf.cast(split.row_starts(), tf.int32), rows)
     numbers = rows * width + places // tf.gather(runs, rows)
-    said = tf.strings.unsorted_segment_join(split.values, numbers, tf.size(lengths) * width, separator=" ")
+    said = tf.strings.strip(tf.strings.unsorted_segment_join(split.values, numbers, tf.size(lengths) * width))
     return {
         **explained_rows(probabilities, labels, explain_row, width),
         PARTS: tf.reshape(said, [tf.size(lengths), width]),

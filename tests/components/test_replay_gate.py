@@ -32,7 +32,9 @@ AGES = np.random.default_rng(0).integers(20, 90, ROWS)
 SEXES = np.random.default_rng(1).choice(["f", "m"], ROWS)
 
 
-def save_ages(path: Path, women: float = 50, men: float = 50, oldest: int = 200, age_input: str = "age") -> str:
+def save_ages(
+    path: Path, women: float = 50, men: float = 50, oldest: int = 200, age_input: str = "age", sick: str = "sick"
+) -> str:
     """A model that calls people sick above an age, with the signatures of a table; those that are too old get no label.
 
     Args:
@@ -41,16 +43,17 @@ def save_ages(path: Path, women: float = 50, men: float = 50, oldest: int = 200,
         men: likewise.
         oldest: who is older has no label.
         age_input: what the column is called.
+        sick: what those above the age are called.
     """
     vocabulary = path.parent / "labels"
     path.parent.mkdir(parents=True, exist_ok=True)
-    vocabulary.write_text("fine\nsick\n")
+    vocabulary.write_text(f"fine\n{sick}\n")
     labels = Labels(str(vocabulary))
 
     def probabilities(age: tf.Tensor, sex: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         limit = tf.where(tf.equal(sex, "f"), float(women), float(men))
-        sick = tf.sigmoid((tf.cast(age, tf.float32) - limit - 0.5) / 10)
-        return tf.stack([1 - sick, sick], axis=1), tf.where(age > oldest, "too old", "")
+        above = tf.sigmoid((tf.cast(age, tf.float32) - limit - 0.5) / 10)
+        return tf.stack([1 - above, above], axis=1), tf.where(age > oldest, "too old", "")
 
     def serving_default(**columns: tf.Tensor) -> dict[str, tf.Tensor]:
         found, error = probabilities(tf.reshape(columns[age_input], [-1]), tf.reshape(columns["sex"], [-1]))
@@ -159,6 +162,15 @@ def test_a_change_in_one_slice_stops_the_model_and_is_named_with_counts_interval
     said = beyond(replay, ReplayOptions(logs="logs", may_flip=share - 0.001))
     assert "from 'sick' to 'fine'" in said[0]
     assert "slice sex = f" in said[1]
+
+
+def test_labels_that_only_one_of_the_models_knows_are_named(served, logs, models):
+    replay = replay_requests(logs, "ages", served, save_ages(models / "called/1", sick="ill"))
+
+    assert replay.other_labels == "the candidate has other labels: without 'sick', with 'ill'"
+    assert (replay.whole.changed, replay.labels[0].after) == ((AGES > 50).sum(), "ill")
+    (said,) = beyond(replay, ReplayOptions(logs="logs"))
+    assert said.endswith("from 'sick' to 'ill'; the candidate has other labels: without 'sick', with 'ill'")
 
 
 def test_rows_that_newly_fail_are_counted_by_their_reason(served, logs, models):

@@ -20,6 +20,7 @@ from click.testing import CliRunner
 from scipy import stats
 from tensorflow_serving.apis import prediction_log_pb2
 
+from components.errors import BrokenInput
 from components.request_logs import AnswerReader, file_key, photo_file, version_of
 from components.run_report.statistics import fall_limits, find_fall, wilson_interval
 from pipeline.cli import main
@@ -171,6 +172,11 @@ def test_replay_by_hand_counts_the_same_and_an_equal_model_passes(field):
     missing = field.ingraph("replay", "--candidate", "7")
     assert missing.exit_code == ExitStatus.BROKEN_INPUT
     assert "no version 7 there" in missing.output
+    nowhere = field.ingraph("replay", "--logs", field.logs(), "--candidate", "elsewhere")
+    assert nowhere.exit_code == ExitStatus.BROKEN_INPUT
+    assert (
+        "--candidate elsewhere: no SavedModel lies there; expected the number of a published version" in nowhere.output
+    )
 
 
 # Truth.
@@ -295,6 +301,15 @@ def test_labels_by_another_key_and_labels_that_fit_nothing(field, late, tmp_path
     nothing = field.ingraph("truth", "--logs", field.logs(), "--labels", str(alien))
     assert nothing.exit_code == ExitStatus.BROKEN_INPUT
     assert "none of 400 answered rows has one of 1 labels by age, city, income" in nothing.output
+    # A model is not blamed for labels of another spelling; of some that it does not know it is told.
+    shouted = [{**row, "bought": row["bought"].upper()} for row in field.asked[:40]]
+    loud = field.ingraph("truth", "--logs", field.logs(), "--labels", str(write_rows(tmp_path / "loud.csv", shouted)))
+    assert loud.exit_code == ExitStatus.BROKEN_INPUT
+    assert "none of 40 joined labels is one that the model knows: found '" in loud.output
+    assert "expected 'no', 'yes'; preprocessing.label.names" in loud.output
+    some = write_rows(tmp_path / "some.csv", [*field.asked[:30], *shouted[30:]])
+    told = field.ingraph("truth", "--logs", field.logs(), "--labels", str(some))
+    assert "unlike     10 rows have a label that no published version knows: '" in told.output
     no_label = write_rows(tmp_path / "no_label.csv", [{"age": "1", "city": "Rome"}])
     refused = field.ingraph("truth", "--logs", field.logs(), "--labels", str(no_label))
     assert refused.exit_code == ExitStatus.BROKEN_INPUT
@@ -483,6 +498,26 @@ def test_the_last_label_of_a_key_counts_and_files_may_be_gzipped_or_parquet(tmp_
     assert late.columns == ("id",)
     assert {key: late.labels[number] for key, number in late.numbers.items()} == {"1": "dog", "2": "dog", "4": "Cat"}
     assert late.twice == 1
+
+
+def test_labels_are_read_as_what_the_model_knows_them_by_and_others_stay_as_they_are(tmp_path):
+    file = tmp_path / "late.csv"
+    file.write_text("id,ill\n1,1.0\n2, yes \n3,YES\n4,0\n5,  \n6,\n7,2.0\n")
+    late = read_labels_file([str(file)], "ill", {"0": "no", "1": "yes"}, ["id"], (), {"no", "yes"})
+    found = {key: (late.labels[number], late.raw[number]) for key, number in late.numbers.items()}
+    assert found == {
+        "1": ("yes", "1"),
+        "2": ("yes", "yes"),
+        "3": ("YES", "YES"),
+        "4": ("no", "0"),
+        "7": ("2.0", "2.0"),
+    }
+    exact = read_labels_file([str(file)], "ill", {}, ["id"], (), {"1", "1.0"})
+    assert (exact.labels[exact.numbers["1"]], exact.labels[exact.numbers["4"]]) == ("1.0", "0")
+    for content, said in (("id,ill\n1,\n", "no row has a label in the column 'ill'"), ("id,id,ill\n1,1,0\n", "twice")):
+        file.write_text(content)
+        with pytest.raises(BrokenInput, match=said):
+            read_labels_file([str(file)], "ill", {}, ["id"], ())
 
 
 def test_the_next_span_comes_after_those_that_are_there(tmp_path):

@@ -106,7 +106,9 @@ def test_a_session_runs_it_and_its_weights_are_in_the_file_once(model, tmp_path)
     tf.saved_model.save(module, str(tmp_path), signatures)
     session = SessionModel(str(tmp_path))
     one, two = (session.run(name, {"image": PIXELS.numpy()})["probabilities"] for name in ("one", "two"))
+    none = session.run("one", {"image": PIXELS.numpy()[:0]})["probabilities"]
     session.close()
+    assert none.shape == (0, one.shape[1])
     np.testing.assert_array_equal(one, two)
     np.testing.assert_allclose(one, frozen.predict({"image": PIXELS}).numpy(), atol=1e-6)
     content = (tmp_path / "saved_model.pb").read_bytes()
@@ -116,7 +118,10 @@ def test_a_session_runs_it_and_its_weights_are_in_the_file_once(model, tmp_path)
 
 def test_the_provenance_says_what_was_gained_here(model):
     classifier = ImageClassifier(lambda pixels: model(pixels, training=False), model)
-    assert frozen_classifier(classifier, SIZE, SIZE, "float32").provenance == {"precision": "float32"}
+    in_float32 = frozen_classifier(classifier, SIZE, SIZE, "float32")
+    assert in_float32.provenance == {"precision": "float32"}
+    of_none = tf.function(in_float32.predict)({"image": PIXELS[:0]})
+    assert of_none.shape == (0, model.output_shape[1])
     provenance = frozen_classifier(classifier, SIZE, SIZE, "bfloat16").provenance
     assert provenance["precision"] == "bfloat16"
     assert set(provenance["time_of_float32"]) == {"1", "8"}

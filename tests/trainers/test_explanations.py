@@ -373,7 +373,8 @@ def test_words_are_explained_and_add_up(tmp_path):
     )
     session = SessionModel(path)
     long = "the film " * 99 + "fine"
-    asked = {"text": np.array(["the fine film", "dull", *texts.ODD_TEXTS[:5:2], long], object)}
+    unspaced = "\u6620\u753bfine  \u7684".encode()  # characters of scripts without spaces are words
+    asked = {"text": np.array(["the fine film", "dull", *texts.ODD_TEXTS[:5:2], unspaced, long], object)}
     found, answers = (session.run(name, asked) for name in ("explain", "classify"))
     np.testing.assert_array_equal(found["label"], answers["labels"][:, 0])
     np.testing.assert_allclose(found["probability"], answers["probabilities"][:, 0], atol=1e-6)
@@ -381,6 +382,8 @@ def test_words_are_explained_and_add_up(tmp_path):
     assert found["parts"][0, :4].tolist() == [b"the", b"fine", b"film", b""]
     assert found["label"][0] == b"good" and found["contributions"][0].argmax() == 1
     assert found["contributions"][0, 3:].tolist() == [0] * (found["contributions"].shape[1] - 3)
+    words = [part.decode() for part in found["parts"][-2, :5]]
+    assert words == ["\u6620", "\u753b", "fine", "\u7684", ""] and found["contributions"][-2].argmax() == 2
     # 199 words are 50 runs of four words at most.
     assert found["contributions"].shape[1] == 50
     assert found["parts"][-1, 0] == b"the film the film" and found["parts"][-1, -1] == b"the film fine"

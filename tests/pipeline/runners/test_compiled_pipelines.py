@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,16 @@ from pipeline.config import load_config
 from pipeline.options import ClusterOptions
 from pipeline.runners.compile import RunRequest, cluster_name, cluster_pipeline, write_job
 from pipeline.runners.kubeflow import submit_to_kubeflow
+from pipeline.runners.rehearsal import rehearse_spec
 from pipeline.runners.vertex import pipeline_job
+from serving.client.rest import RestClient
 from serving.model_store import list_versions, verify
+from serving.server.app import EmbeddedServer
+from serving.server.config import RequestLogOptions
+from serving.server.options import ServerOptions
 from serving.session_model import SessionModel
-from tests.pipeline.conftest import PROJECT, ingraph, page_of, table, words
+from serving.signatures.common import VOCABULARY
+from tests.pipeline.conftest import PROJECT, Finished, ingraph, page_of, table, words
 
 CLUSTER = ["cluster.image=registry/ingraph:1", "cluster.pipeline_root=gs://bucket/ingraph"]
 DEMOS = ["heart", "reviews", "digits"]
@@ -74,6 +82,20 @@ def test_requests_are_replayed_where_logs_are_configured_before_anything_is_publ
     assert "ReplayGate" in tasks["ServingPusher"].dependent_tasks
     options = tasks["ReplayGate"].inputs.parameters["options"].runtime_value.constant.string_value
     assert '"logs":["gs://bucket/logs/heart-*"],"may_flip":0.01' in options
+    # Logs have the name by which the model is served, which a cluster may not take for its pipeline.
+    spec = spec_of(compiled("heart", tmp_path, replay, "name=My_Heart").job)
+    assert spec.pipeline_info.name == "my-heart"
+    for step in ("ReplayGate", "ServingPusher"):
+        name = spec.root.dag.tasks[step].inputs.parameters["model_name"].runtime_value.constant.string_value
+        assert name == "My_Heart"
+
+
+@pytest.mark.parametrize("root", ["gs://bucket/ingraph", "/mnt/shared/ingraph"])
+def test_request_logs_that_no_step_of_a_cluster_could_see_are_refused(root, tmp_path):
+    replay = "evaluation.replay={logs: [/mnt/shared/ingraph/../logs/heart-*]}"
+    refused = r"^evaluation\.replay\.logs is /mnt/shared/.*: request logs of this machine are not copied to a cluster"
+    with pytest.raises(BrokenInput, match=refused):
+        compiled("heart", tmp_path, replay, f"cluster.pipeline_root={root}")
 
 
 def test_data_and_schema_of_this_machine_are_staged_under_names_of_their_content(tmp_path):
@@ -219,13 +241,26 @@ def spec(tmp_path_factory):
         "configs/heart.yaml",
         *("--target", "kubeflow", "-o", f"{folder}/heart.yaml", "--stage", "--workdir", str(folder)),
         *("--set", "cluster.image=unused", "--set", f"cluster.pipeline_root={folder}/shared"),
+        *("--set", f"evaluation.replay={{logs: {folder}/shared/logs/heart-*}}"),
     )
     assert compiled.status == 0, compiled.errors
     assert compiled.output.splitlines()[:2] == [
-        f"{folder}/heart.yaml: 12 steps, for kubeflow",
+        f"{folder}/heart.yaml: 13 steps, for kubeflow",
         f"publishes into {folder}/shared/models/heart",
     ]
     return folder / "heart.yaml"
+
+
+def patients() -> dict[str, list[Any]]:
+    """The columns of the demo's 303 rows."""
+    with demo_data.fetch("hearts").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {
+        name: [value if name == "thal" else float(value) if name == "oldpeak" else int(value) for value in values]
+        for name in rows[0]
+        if name != "target"
+        for values in [[row[name] for row in rows]]
+    }
 
 
 def served_examples(base_path) -> SessionModel:
@@ -234,14 +269,21 @@ def served_examples(base_path) -> SessionModel:
     return SessionModel(version.path)
 
 
-def test_every_step_s_command_runs_and_the_published_model_answers_as_that_of_a_local_run(spec, heart_run):
-    rehearsed = ingraph("rehearse", str(spec), "--root", str(spec.parent / "shared"))
-    assert rehearsed.status == 0, rehearsed.output
+@pytest.fixture(scope="module")
+def rehearsed(spec) -> Finished:
+    """The rehearsal of it; nothing is published before."""
+    finished = ingraph("rehearse", str(spec), "--root", str(spec.parent / "shared"))
+    assert finished.status == 0, finished.output
+    return finished
+
+
+def test_every_step_s_command_runs_and_the_published_model_answers_as_that_of_a_local_run(spec, rehearsed, heart_run):
     steps = [line.split()[0] for line in rehearsed.output.splitlines() if line.startswith("  ")]
     assert (
         steps.index("TableExampleGen")
         < steps.index("Transform")
         < steps.index("Trainer")
+        < steps.index("ReplayGate")
         < steps.index("ServingPusher")
     )
     assert "ServingPusher: published as version 1" in rehearsed.output
@@ -251,18 +293,52 @@ def test_every_step_s_command_runs_and_the_published_model_answers_as_that_of_a_
     lineage = table(page, "The model served when this report was made")
     assert (lineage["version"], lineage["lies in"]) == (["1"], [f"{spec.parent}/shared/models/heart/1"])
 
-    with demo_data.fetch("hearts").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
     local, compiled = served_examples(heart_run.base_path), served_examples(spec.parent / "shared/models/heart")
-    columns = {
-        name: [value if name == "thal" else float(value) if name == "oldpeak" else int(value) for value in values]
-        for name in rows[0]
-        if name != "target"
-        for values in [[row[name] for row in rows]]
-    }
+    columns = patients()
     here, there = local.run("classify", columns), compiled.run("classify", columns)
     assert here["labels"].tolist() == there["labels"].tolist()
     assert here["probabilities"] == pytest.approx(there["probabilities"], abs=1e-6)
+
+
+def test_a_step_replays_the_logs_and_only_a_model_that_answers_as_the_served_one_is_published(spec, rehearsed):
+    shared = spec.parent / "shared"
+    reported = {}
+    for file in shared.glob("*/*/executor_output.json"):
+        reported[file.parent.name] = json_format.Parse(file.read_text(), pipeline_spec_pb2.ExecutorOutput())
+    replayed = reported["ReplayGate"].artifacts["blessing"].artifacts[0].metadata.fields
+    assert replayed["remark"].string_value == "not replayed: nothing was served before"
+
+    log = RequestLogOptions(str(shared / "logs/heart"), 1.0)
+    (shared / "logs").mkdir()
+    with (
+        EmbeddedServer({"heart": f"{shared}/models/heart"}, ServerOptions(rest_port=0, request_log=log)) as server,
+        RestClient(port=server.rest_port) as rest,
+    ):
+        rest.predict("heart", patients())
+    # The other model calls the ill healthy, and the healthy ill.
+    model = reported["Trainer"].artifacts["model"].artifacts[0]
+    shutil.copytree(model.uri, shared / "contrary")
+    (vocabulary,) = (shared / "contrary/Format-Serving/assets").glob(f"{VOCABULARY}*")
+    vocabulary.write_text("".join(reversed(vocabulary.read_text().splitlines(keepends=True))))
+
+    again = {name: output for name, output in reported.items() if name not in ("Baseline", "ReplayGate")}
+    published = again.pop("ServingPusher")
+    found = []
+    for uri in (model.uri, str(shared / "contrary")):
+        again["Trainer"].artifacts["model"].artifacts[0].uri = uri
+        kept = {"ServingPusher": published} if not found else {}
+        outputs = rehearse_spec(str(spec), shared / "later", reported=again | kept)
+        found.append(outputs["ReplayGate"].artifacts["blessing"].artifacts[0].metadata.fields)
+    equal, contrary = found
+    assert (equal["blessed"].number_value, contrary["blessed"].number_value) == (1, 0)
+    assert equal["remark"].string_value == "303 logged rows replayed"
+    reason = contrary["reason"].string_value
+    assert re.match(
+        r"303 of 303 logged rows \(100\.00%, .* would be answered otherwise, expected at most 2\.00%", reason
+    )
+    pushed = outputs["ServingPusher"].artifacts["pushed_model"].artifacts[0].metadata.fields
+    assert (pushed["pushed"].number_value, len(list_versions(f"{shared}/models/heart"))) == (0, 1)
+    assert "logged rows" in pushed["reason"].string_value
 
 
 def test_a_step_that_cannot_go_on_is_named_with_its_reason_and_log(spec, tmp_path):
