@@ -32,13 +32,13 @@ from benchmarks.serving.fuzz import fuzz_round, fuzz_server
 from benchmarks.serving.idle import Round, problems, run_idle
 from benchmarks.serving.load import BUDGET_MEBIBYTES, run_load
 from benchmarks.serving.servers import RunningServer, spawned_server
-from serving.server import json_responses
+from serving.server import json_tensors
 from serving.server.app import EmbeddedServer
 from serving.server.config import BatchingParameters
 from serving.server.errors import ServingError
 from serving.server.grpc import parsed_bytes
 from serving.server.json_requests import document_bytes
-from serving.server.json_responses import columns_to_json, rows_to_json
+from serving.server.json_tensors import columns_to_json, rows_to_json
 from serving.server.options import MemoryBudget, MemoryLimits
 from tests.serving.server.conftest import QUICK_OPTIONS, Rest
 from tests.serving.server.test_http_layer import PATH, counted
@@ -338,7 +338,7 @@ import orjson
 from tensorflow_serving.apis import classification_pb2, predict_pb2
 from serving.server.grpc import parsed_bytes
 from serving.server.json_requests import document_bytes
-from serving.server.json_responses import columns_to_json, rows_to_json
+from serving.server.json_tensors import columns_to_json, rows_to_json
 
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * 4096
@@ -399,7 +399,7 @@ def test_answers_written_in_pieces_are_those_written_at_once(monkeypatch):
     kinds = [outputs, *({name: array} for name, array in outputs.items()), {"none": np.zeros((0, 3))}]
     kinds += [{"flat": np.arange(7)}, {"one": np.zeros((1, 20)), "other": np.zeros(1)}, {"empty": np.zeros((4, 0))}]
     whole = [bytes(write(kind)) for kind in kinds for write in (rows_to_json, columns_to_json)]
-    monkeypatch.setattr(json_responses, "PIECE_VALUES", 3)
+    monkeypatch.setattr(json_tensors, "PIECE_VALUES", 3)
 
     assert [bytes(write(kind)) for kind in kinds for write in (rows_to_json, columns_to_json)] == whole
     written = [row["floats"] for row in json.loads(whole[0])["predictions"]]
