@@ -108,12 +108,12 @@ def _parsed(body: bytes | bytearray, grow: Callable[[int], None]) -> Any:
     return document
 
 
-# A large body is parsed in parts, each so short that no other thread waits long for the lock of the interpreter. A part
-# ends at a comma outside of strings, or within a string that is longer. What is open there is closed for the parser, and
-# opened again before the next part: an object by a key that no body can know.
+# A large body is parsed in parts, each so short that no other thread waits long for the lock of the interpreter. A
+# part ends at a comma outside of strings, or within a string that is longer. What is open there is closed for the
+# parser, and opened again before the next part: an object by a key that no body can know.
 IN_PARTS_FROM_BYTES = 2**20
-_PART_BYTES = 2**19
-_PART_VALUES = 2**16
+PART_BYTES = 2**19
+PART_VALUES = 2**16
 _GOES_ON = secrets.token_hex(8)
 _OPENED = {b"[": b"[", b"{": b'{"%s":' % _GOES_ON.encode(), b'"': b'"'}
 _CLOSED = {b"[": b"]", b"{": b"}", b'"': b'"'}
@@ -218,7 +218,7 @@ def _last(container: Any) -> Any:
 
 def _parts(body: bytes | bytearray) -> Iterator[tuple[bytes, bytes, bytes]]:
     """Each part, with what is open before and after it: brackets, and a quotation mark last."""
-    at, size, before = 0, _PART_BYTES, b""
+    at, size, before = 0, PART_BYTES, b""
     while at + size < len(body):
         window = bytes(memoryview(body)[at : at + size])
         cut, after = _cut(window, before)
@@ -229,7 +229,7 @@ def _parts(body: bytes | bytearray) -> Iterator[tuple[bytes, bytes, bytes]]:
         if not after.endswith(b'"') and text.rstrip(_WHITESPACE)[-1:] in (b"", b"[", b"{", b","):
             raise _NoPartsError
         yield before, _checked_part(text, before), after
-        at, size, before = at + cut + (not after.endswith(b'"')), _PART_BYTES, after
+        at, size, before = at + cut + (not after.endswith(b'"')), PART_BYTES, after
     yield before, _checked_part(bytes(memoryview(body)[at:]), before), b""
 
 

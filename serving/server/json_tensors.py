@@ -17,10 +17,10 @@ from serving.client.errors import CanonicalCode
 from serving.client.tensors import DataType, data_type_of
 from serving.server.errors import ServingError, debug_string, invalid_argument, json_type
 
-# So many values of a large tensor, and characters of a long string, are converted at a time, so that no other thread waits
-# long for the lock of the interpreter.
-_PART_VALUES = 2**16
-_LONG_STRING = 2**20  # a multiple of four
+# So many values of a large tensor, and characters of a long string, are converted at a time, so that no other thread
+# waits long for the lock of the interpreter.
+PART_VALUES = 2**16
+LONG_STRING = 2**20  # a multiple of four
 
 
 def is_base64_value(value: Any) -> bool:
@@ -44,9 +44,9 @@ def decode_base64(text: str) -> bytes | None:
 
 
 def _decoded(text: str) -> bytes:
-    if len(text) < _LONG_STRING or 0 <= text.find("=") < len(text) - 2:
+    if len(text) < LONG_STRING or 0 <= text.find("=") < len(text) - 2:
         return binascii.a2b_base64(text, strict_mode=True)
-    parts = (text[start : start + _LONG_STRING] for start in range(0, len(text), _LONG_STRING))
+    parts = (text[start : start + LONG_STRING] for start in range(0, len(text), LONG_STRING))
     return b"".join(binascii.a2b_base64(part, strict_mode=True) for part in parts)
 
 
@@ -182,11 +182,11 @@ def _convert(value: Any, shape: tuple[int, ...], data_type: DataType) -> np.ndar
         if not all(type(item) is list and len(item) == size for item in leaves):
             return None
         count = len(leaves) * size
-        if count <= _PART_VALUES:
+        if count <= PART_VALUES:
             leaves = list(chain.from_iterable(leaves))
         elif level < len(shape) - 1:
             leaves = [leaf for block in _flattened(leaves, size) for leaf in block]
-    if count <= _PART_VALUES:
+    if count <= PART_VALUES:
         array = _convert_leaves(leaves, data_type)
     else:
         array = _convert_blocks(_flattened(leaves, size), count, data_type)
@@ -194,16 +194,16 @@ def _convert(value: Any, shape: tuple[int, ...], data_type: DataType) -> np.ndar
 
 
 def _blocks(values: list[Any]) -> Iterator[list[Any]]:
-    return (values[start : start + _PART_VALUES] for start in range(0, len(values), _PART_VALUES))
+    return (values[start : start + PART_VALUES] for start in range(0, len(values), PART_VALUES))
 
 
 def _flattened(rows: Sequence[Any], size: int) -> Iterator[list[Any]]:
     """What lists of that size hold, a block at a time."""
-    if size > _PART_VALUES:
+    if size > PART_VALUES:
         for row in rows:
             yield from _blocks(row)
         return
-    together = _PART_VALUES // max(1, size)
+    together = PART_VALUES // max(1, size)
     for start in range(0, len(rows), together):
         yield list(chain.from_iterable(rows[start : start + together]))
 
@@ -248,14 +248,14 @@ def _convert_leaves(leaves: Sequence[Any], data_type: DataType) -> np.ndarray | 
 def _string_bytes(value: Any) -> bytes | None:
     if isinstance(value, str):
         try:
-            return value.encode("utf-8", "surrogateescape") if len(value) < _LONG_STRING else _encoded(value)
+            return value.encode("utf-8", "surrogateescape") if len(value) < LONG_STRING else _encoded(value)
         except UnicodeEncodeError:
             return None
     return decode_base64(value["b64"]) if is_base64_value(value) else None
 
 
 def _encoded(text: str) -> bytes:
-    parts = (text[start : start + _LONG_STRING] for start in range(0, len(text), _LONG_STRING))
+    parts = (text[start : start + LONG_STRING] for start in range(0, len(text), LONG_STRING))
     return b"".join(part.encode("utf-8", "surrogateescape") for part in parts)
 
 
