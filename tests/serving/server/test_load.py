@@ -483,7 +483,7 @@ LARGE = {
     "numbers": b'{"instances": [' + b"0.25, 1," * 500_000 + b"1]}",
     "rows": b'{"instances": [' + (ROW + b",\n") * 40_000 + ROW + b"]}",
     "one row": b'{"instances": [{"x": [[' + b"1," * 1_500_000 + b"1]]}]}",
-    "columns": b'{"inputs": {"x": [' + b"[1.5]," * 300_000 + b'[1]], "y": [' + b'"ab",' * 300_000 + b'"a"]}}',
+    "columns": b'{"inputs": {"x": [' + b"[1.5]," * 150_000 + b'[1]], "y": [' + b'"ab",' * 300_000 + b'"a"]}}',
     "photo": b'{"instances": [{"b64": "' + b"QUJD" * 700_000 + b'"}]}',
     "escapes": b'{"instances": ["' + b'\\"\\u00e4\\ud83d\\ude00\\\\' * 150_000 + b'"]}',
     "no ASCII": b'{"instances": ["' + "ä😀, ".encode() * 350_000 + b'"]}',
