@@ -8,8 +8,9 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 
 @contextmanager
@@ -49,6 +50,40 @@ def garbage_collection_off() -> Iterator[None]:
             _working -= 1
             if not _working:
                 gc.enable()
+
+
+_FREED_AT_ONCE = 4096
+
+
+def free_in_parts(value: dict[str, Any] | list[Any]) -> None:
+    """Empty a container of lists and dicts, of which nobody else needs anything; no other thread waits long for it.
+
+    Python frees what a container holds in one piece: a fifth of a second for ten million numbers.
+    """
+    ahead: list[Any] = [value]
+    while ahead:
+        container = ahead.pop()
+        if isinstance(container, list):
+            items = container
+        elif len(container) <= _FREED_AT_ONCE:
+            items = list(container.values())
+            container.clear()
+        else:
+            items = []
+            while container:
+                items.append(container.popitem()[1])
+        while items:
+            block = items[-_FREED_AT_ONCE:]
+            del items[-_FREED_AT_ONCE:]
+            if set(map(type, block)).isdisjoint(_CONTAINERS):
+                continue
+            nested = [item for item in block if type(item) in _CONTAINERS]
+            parts = chain.from_iterable(item if type(item) is list else item.values() for item in nested)
+            if sum(map(len, nested)) > 16 * _FREED_AT_ONCE or not set(map(type, parts)).isdisjoint(_CONTAINERS):
+                ahead += nested
+
+
+_CONTAINERS = {list, dict}
 
 
 @contextmanager

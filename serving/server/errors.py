@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import tensorflow as tf
 
 from serving.client.errors import CanonicalCode
@@ -24,3 +27,25 @@ class ServingError(Exception):
 def invalid_argument(message: str) -> ServingError:
     """A ServingError of the commonest code."""
     return ServingError(CanonicalCode.INVALID_ARGUMENT, message)
+
+
+DEBUG_CHARACTERS = 256
+
+
+def debug_string(value: Any) -> str:
+    """A JSON value as it stands in error messages, cut to 256 characters."""
+    pieces = json.JSONEncoder(ensure_ascii=False).iterencode(value)
+    kept, characters = [], 0
+    for piece in pieces:
+        kept.append(piece)
+        characters += len(piece)
+        if characters >= DEBUG_CHARACTERS:
+            break
+    # Surrogate escapes stand for bytes that are no UTF-8; an answer has to be.
+    return "".join(kept)[:DEBUG_CHARACTERS].encode("utf-8", "replace").decode()
+
+
+def json_type(value: Any) -> str:
+    """RapidJSON's word for the type of a JSON value."""
+    names = {bool: str(value), int: "Number", float: "Number", str: "String", dict: "Object", list: "Array"}
+    return names.get(type(value), "Null")

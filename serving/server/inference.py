@@ -99,7 +99,7 @@ class Inference:
             async with asyncio.timeout(timeout_seconds):
                 outputs = await work
         except TimeoutError:
-            raise _too_late() from None
+            raise too_late() from None
         if self._metrics is not None:
             seconds = time.perf_counter() - started
             self._metrics.observe_outputs(served.name, served.number, signature, outputs, seconds)
@@ -142,7 +142,7 @@ class Inference:
             async with asyncio.timeout_at(deadline):
                 return await asyncio.shield(thread)
         except TimeoutError:
-            raise _too_late() from None
+            raise too_late() from None
 
 
 async def _outlive(work: asyncio.Future[Result], lease: MemoryLease) -> Result:
@@ -175,11 +175,12 @@ def _run_before(
         return run_checked(model, signature, feeds, fetches)
     left = deadline - time.perf_counter()
     if left <= 0:
-        raise _too_late()
+        raise too_late()
     return run_checked(model, signature, feeds, fetches, left)
 
 
-def _too_late() -> ServingError:
+def too_late() -> ServingError:
+    """What a request ends with that takes longer than it may."""
     return ServingError(CanonicalCode.DEADLINE_EXCEEDED, "Timed out waiting for notification")
 
 

@@ -1,46 +1,24 @@
-"""JSON requests -> tensors and tf.Examples, as TensorFlow Serving reads them (util/json_tensor.cc)."""
+"""JSON requests -> documents and tf.Examples, as TensorFlow Serving reads them (util/json_tensor.cc)."""
 
 from __future__ import annotations
 
-import binascii
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+import secrets
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from itertools import chain
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import orjson
 import tensorflow as tf
 from tensorflow_serving.apis import input_pb2
 
-from serving.client.errors import CanonicalCode
-from serving.client.tensors import DataType
-from serving.loading import garbage_collection_off
-from serving.server.errors import ServingError, invalid_argument
+from serving.loading import free_in_parts, garbage_collection_off
+from serving.server.errors import ServingError, debug_string, invalid_argument, json_type
+from serving.server.json_tensors import decode_base64, is_base64_value
 
-
-def is_base64_value(value: Any) -> bool:
-    """Whether a JSON value is such an object: one key, and a string behind it."""
-    return isinstance(value, dict) and len(value) == 1 and isinstance(value.get("b64"), str)
-
-
-def decode_base64(text: str) -> bytes | None:
-    """The bytes of standard base64, None where it is none; padding may be missing, whitespace is skipped.
-
-    As absl::Base64Unescape.
-    """
-    for candidate in (text, "".join(text.split())):
-        try:
-            return binascii.a2b_base64(candidate + "=" * (-len(candidate) % 4), strict_mode=True)
-        except ValueError:
-            continue
-    return None
-
-
-DEBUG_CHARACTERS = 256
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _WHITESPACE = b" \t\r\n"
 
@@ -79,8 +57,16 @@ def document_bytes(body: bytes | bytearray, enough: int = 2**62) -> int:
         if total > enough:
             return total
     # A string of which one character is not Latin takes up to four bytes for each of them.
-    wide = has_strings and (not body.isascii() or b"\\u" in body)
-    return total + (6 if wide else 3 if has_strings else 1) * len(body)
+    return total + (6 if has_strings and _may_be_wide(body) else 3 if has_strings else 1) * len(body)
+
+
+def _may_be_wide(body: bytes | bytearray) -> bool:
+    view = memoryview(body)
+    return any(
+        not bytes(view[start : start + _COUNTED_BYTES]).isascii()
+        or body.find(b"\\u", start, start + _COUNTED_BYTES + 1) >= 0
+        for start in range(0, len(body), _COUNTED_BYTES)
+    )
 
 
 def parse_document(body: bytes | bytearray, grow: Callable[[int], None] = lambda more: None) -> dict[str, Any]:
@@ -91,7 +77,8 @@ def parse_document(body: bytes | bytearray, grow: Callable[[int], None] = lambda
 
     Args:
         body: of the request.
-        grow: told of bytes that it takes besides `document_bytes`.
+        grow: told of bytes that it takes besides `document_bytes`, and of none for each part of a large body, so that
+            it can end the work by an error of its own.
 
     Raises:
         ServingError: INVALID_ARGUMENT, the body does not begin with a JSON object.
@@ -99,7 +86,7 @@ def parse_document(body: bytes | bytearray, grow: Callable[[int], None] = lambda
     if not body:
         raise invalid_argument("JSON Parse error: The document is empty")
     with garbage_collection_off() if len(body) > _LARGE_BODY else nullcontext():
-        document = _parsed(body, grow)
+        document = _parsed(body, grow) if len(body) < IN_PARTS_FROM_BYTES else _parsed_in_parts(body, grow)
     if not isinstance(document, dict):
         raise invalid_argument(f"JSON Value: {debug_string(document)} Is not object")
     return document
@@ -121,23 +108,189 @@ def _parsed(body: bytes | bytearray, grow: Callable[[int], None]) -> Any:
     return document
 
 
-def debug_string(value: Any) -> str:
-    """A JSON value as it stands in error messages, cut to 256 characters."""
-    pieces = json.JSONEncoder(ensure_ascii=False).iterencode(value)
-    kept, characters = [], 0
-    for piece in pieces:
-        kept.append(piece)
-        characters += len(piece)
-        if characters >= DEBUG_CHARACTERS:
-            break
-    # Surrogate escapes stand for bytes that are no UTF-8; an answer has to be.
-    return "".join(kept)[:DEBUG_CHARACTERS].encode("utf-8", "replace").decode()
+# A large body is parsed in parts, each so short that no other thread waits long for the lock of the interpreter. A
+# part ends at a comma outside of strings, or within a string that is longer. What is open there is closed for the
+# parser, and opened again before the next part: an object by a key that no body can know.
+IN_PARTS_FROM_BYTES = 2**20
+PART_BYTES = 2**19
+PART_VALUES = 2**16
+_GOES_ON = secrets.token_hex(8)
+_OPENED = {b"[": b"[", b"{": b'{"%s":' % _GOES_ON.encode(), b'"': b'"'}
+_CLOSED = {b"[": b"]", b"{": b"}", b'"': b'"'}
+_TYPES = {ord("["): list, ord("{"): dict, ord('"'): str}
 
 
-def json_type(value: Any) -> str:
-    """RapidJSON's word for the type of a JSON value."""
-    names = {bool: str(value), int: "Number", float: "Number", str: "String", dict: "Object", list: "Array"}
-    return names.get(type(value), "Null")
+class _NoPartsError(ValueError):
+    """A body is no JSON, or has a key twice, and so its parts make no whole."""
+
+
+def _parsed_in_parts(body: bytes | bytearray, grow: Callable[[int], None]) -> Any:
+    """As `_parsed`."""
+    try:
+        return _merged(body, grow)
+    except (orjson.JSONDecodeError, _NoPartsError):
+        grow(5 * len(body))
+        return _parse_leniently(body)
+
+
+def _merged(body: bytes | bytearray, grow: Callable[[int], None]) -> Any:
+    """The document that a body's parts make together.
+
+    Raises:
+        orjson.JSONDecodeError, _NoPartsError: they make none. Where all parts are JSON, and no key comes twice, the
+            body is JSON, and the other way round, but for keys that are longer than a part.
+    """
+    document: list[Any] = []  # of one value
+    spine: list[Any] = []  # what is open, from the document to the innermost list or dict
+    pieces: list[str] = []  # of a string that is not at its end
+    close_keys, colons, apart = 0, 0, False
+    try:
+        for before, text, after in _parts(body):
+            grow(0)
+            value = orjson.loads(_whole(before, text, after))
+            close_keys, colons = close_keys + text.count(b'":'), colons + text.count(b":")
+            apart = apart or _KEY_APART.search(text) is not None
+            if not before:
+                document.append(value)
+            else:
+                _merge(spine, pieces, before, value, after, grow)
+            if not pieces:
+                spine = _spine(document[0], after)
+                if after.endswith(b'"'):
+                    pieces.append(_last(spine[-1]))
+        if (colons if apart else close_keys) != _keys(document[0]):
+            raise _NoPartsError
+        grow(0)
+    except BaseException:
+        free_in_parts(document)
+        raise
+    return document[0]
+
+
+def _whole(before: bytes, text: bytes, after: bytes) -> bytes:
+    """A part as a document of its own."""
+    if not (before or after):
+        return text
+    opened = [_OPENED[before[level : level + 1]] for level in range(len(before) - 1)]
+    closed = [_CLOSED[after[level : level + 1]] for level in reversed(range(len(after)))]
+    return b"".join((*opened, before[-1:], text, *closed))
+
+
+def _merge(
+    spine: Sequence[Any], pieces: list[str], before: bytes, value: Any, after: bytes, grow: Callable[[int], None]
+) -> None:
+    """Add to the open containers, and to the string that is not at its end, what a part has for each."""
+    added = []
+    for level, target in enumerate(spine):
+        added.append((target, value))
+        if level + 1 < len(before):
+            value = value.pop(0) if type(value) is list else value.pop(_GOES_ON)
+    if pieces:
+        pieces.append(value)
+        if after.endswith(b'"') and not any(more for _, more in added):
+            return
+        grow(sum(map(len, pieces)) * (1 if all(map(str.isascii, pieces)) else 4))
+        target = spine[-1]
+        target[-1 if type(target) is list else next(reversed(target))] = "".join(pieces)
+        pieces.clear()
+    for target, more in added:
+        if type(target) is list:
+            target += more
+        else:
+            target.update(more)
+
+
+def _spine(document: Any, stack: bytes) -> list[Any]:
+    spine = [document]
+    for kind in stack[1:]:
+        last = _last(spine[-1])
+        if type(last) is not _TYPES[kind]:
+            raise _NoPartsError
+        spine.append(last)
+    return spine[:-1] if stack.endswith(b'"') else spine
+
+
+def _last(container: Any) -> Any:
+    if not container:
+        raise _NoPartsError
+    return container[-1] if type(container) is list else container[next(reversed(container))]
+
+
+def _parts(body: bytes | bytearray) -> Iterator[tuple[bytes, bytes, bytes]]:
+    """Each part, with what is open before and after it: brackets, and a quotation mark last."""
+    at, size, before = 0, PART_BYTES, b""
+    while at + size < len(body):
+        window = bytes(memoryview(body)[at : at + size])
+        cut, after = _cut(window, before)
+        if not cut:
+            size *= 2
+            continue
+        text = window[:cut]
+        if not after.endswith(b'"') and text.rstrip(_WHITESPACE)[-1:] in (b"", b"[", b"{", b","):
+            raise _NoPartsError
+        yield before, _checked_part(text, before), after
+        at, size, before = at + cut + (not after.endswith(b'"')), PART_BYTES, after
+    yield before, _checked_part(bytes(memoryview(body)[at:]), before), b""
+
+
+def _checked_part(text: bytes, before: bytes) -> bytes:
+    """What follows a comma: a value, which the parser does not insist on where it sees no comma."""
+    if before and not before.endswith(b'"') and text.lstrip(_WHITESPACE)[:1] in (b"", b"]", b"}"):
+        raise _NoPartsError
+    return text
+
+
+def _cut(window: bytes, before: bytes) -> tuple[int, bytes]:
+    """Where a part ends, and what is open there; 0 where it cannot end in the window."""
+    # A window begins between two characters, so backslashes pair up from its start.
+    values = np.frombuffer(window.replace(b"\\\\", b"  ").replace(b'\\"', b"  "), np.uint8)
+    quotes = np.flatnonzero(values == ord('"'))
+    if before.endswith(b'"'):
+        before, quotes = before[:-1], np.concatenate(([-1], quotes))
+    lower = values | 0x20  # brackets become braces
+    brackets = np.flatnonzero((lower == ord("{")) | (lower == ord("}")))
+    if len(quotes):
+        brackets = brackets[np.searchsorted(quotes, brackets) % 2 == 0]
+    cut, after = _last_comma(window, quotes), b""
+    if cut < 0 and len(quotes) % 2:
+        cut, after = _within_string(window, int(quotes[-1])), b'"'
+    if cut <= 0:
+        return 0, b""
+    brackets = brackets[: np.searchsorted(brackets, cut)]
+    steps = 3 - (values[brackets] & 6).astype(np.int32)
+    depths = len(before) + np.cumsum(steps)
+    least = np.minimum.accumulate(depths[::-1])[::-1]  # from each bracket on
+    kept = min(len(before), int(least[0])) if len(least) else len(before)
+    stack = before[: max(0, kept)] + values[brackets[(steps > 0) & (depths == least)]].tobytes()
+    if not stack or (len(least) and least[0] < 1):
+        raise _NoPartsError  # the document has ended before, or has not begun
+    return cut, stack + after
+
+
+def _last_comma(window: bytes, quotes: np.ndarray) -> int:
+    """The last one outside of strings, or -1."""
+    comma = window.rfind(b",")
+    for _ in range(8):  # between two strings there is one, where it is JSON
+        before = int(np.searchsorted(quotes, comma))
+        if comma < 0 or before % 2 == 0:
+            return comma
+        comma = window.rfind(b",", 0, max(0, int(quotes[before - 1])))
+    return -1
+
+
+_LOW_SURROGATE = re.compile(rb"\\u[dD][c-fC-F]")
+
+
+def _within_string(window: bytes, start: int) -> int:
+    """Near the end of a window, between two characters of the string that starts there; 0 where there is no room."""
+    for cut in range(len(window) - 8, max(start + 1, len(window) - 64), -1):
+        if window[cut] == ord("\\"):
+            slashes = cut - len(window[:cut].rstrip(b"\\"))
+            if slashes % 2 == 0 and not _LOW_SURROGATE.match(window, cut):
+                return cut
+        elif window[cut] & 0xC0 != 0x80 and b"\\" not in window[max(0, cut - 12) : cut]:
+            return cut
+    return 0
 
 
 _KEY_APART = re.compile(rb'"[ \t\r\n]+:')
@@ -160,8 +313,9 @@ def _keys(value: Any, depth: int = 8) -> int:
         return 0
     first = value[0]
     plain = isinstance(first, dict) and not any(isinstance(item, dict | list) for item in first.values())
-    if plain and set(map(type, value)) == {dict}:
-        return sum(map(len, value))
+    blocks = [range(start, min(start + 2**16, len(value))) for start in range(0, len(value), 2**16)]
+    if plain and all(set(map(type, value[block.start : block.stop])) == {dict} for block in blocks):
+        return sum(sum(map(len, value[block.start : block.stop])) for block in blocks)
     return sum(_keys(item, depth - 1) for item in value if isinstance(item, dict | list))
 
 
@@ -242,234 +396,6 @@ def _first_of_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 _DECODER = json.JSONDecoder(parse_float=_finite, parse_int=_integer, object_pairs_hook=_first_of_each)
-
-
-MAXIMUM_RANK = 64  # of a numpy array
-
-_INT32 = (-(2**31), 2**31 - 1)
-# The range that the JSON layer checks; narrow types are checked against int32 only and then wrap.
-_INTEGER_RANGES = {
-    "int32": _INT32,
-    "int16": _INT32,
-    "int8": _INT32,
-    "uint8": _INT32,
-    "int64": (-(2**63), 2**63 - 1),
-    "uint32": (0, 2**32 - 1),
-    "uint64": (0, 2**64 - 1),
-}
-
-
-def tensors_from_rows(instances: Any, data_types: Mapping[str, DataType], document: Any) -> dict[str, np.ndarray]:
-    """The tensors of `instances`: a list of values (one input) or of objects (any number of named inputs).
-
-    Args:
-        instances: the value of the request's "instances".
-        data_types: what the signature's inputs are, by name.
-        document: the whole request, for messages.
-
-    Raises:
-        ServingError: INVALID_ARGUMENT or UNIMPLEMENTED, with TensorFlow Serving's message.
-    """
-    if not isinstance(instances, list):
-        raise invalid_argument(f"JSON Value: {debug_string(document)} Expecting 'instances' to be an list/array")
-    if not instances:
-        raise invalid_argument(f"JSON Value: {debug_string(document)} No values in 'instances' array")
-    if not isinstance(instances[0], dict) and len(data_types) > 1:
-        raise invalid_argument(
-            "instances is a plain list, but expecting list of objects as multiple input tensors required as per "
-            "tensorinfo_map"
-        )
-    _check_kinds_of_rows(instances)
-    if not _is_named_row(instances[0]):
-        name, data_type = next(iter(data_types.items()))
-        return {name: _rows_to_array(instances, data_type, "")}
-    for position, row in enumerate(instances):
-        _check_names(position, row, data_types)
-    return {
-        name: _rows_to_array([row[name] for row in instances], data_type, f" key: {name}")
-        for name, data_type in data_types.items()
-    }
-
-
-def tensors_from_columns(inputs: Any, data_types: Mapping[str, DataType]) -> dict[str, np.ndarray]:
-    """The tensors of `inputs`: one value or list (one input), or an object of them by name.
-
-    Raises:
-        ServingError: INVALID_ARGUMENT or UNIMPLEMENTED, with TensorFlow Serving's message.
-    """
-    if _is_named_row(inputs):
-        for name in data_types:
-            if name not in inputs:
-                raise invalid_argument(f"Missing named input: {name} in 'inputs' object.")
-        return {name: _to_array(inputs[name], data_type) for name, data_type in data_types.items()}
-    if len(data_types) > 1:
-        raise invalid_argument(
-            "inputs is a plain value/list, but expecting an object as multiple input tensors required as per "
-            "tensorinfo_map"
-        )
-    name, data_type = next(iter(data_types.items()))
-    return {name: _to_array(inputs, data_type)}
-
-
-def _is_named_row(value: Any) -> bool:
-    return isinstance(value, dict) and not is_base64_value(value)
-
-
-def _check_kinds_of_rows(instances: Sequence[Any]) -> None:
-    named = _is_named_row(instances[0])
-    for position, row in enumerate(instances):
-        if _is_named_row(row) != named:
-            expected, received = ("object", "list") if named else ("value/list", "object")
-            raise invalid_argument(f"Expecting {expected} but got {received} at item {position} of input list")
-
-
-def _check_names(position: int, row: Mapping[str, Any], data_types: Mapping[str, DataType]) -> None:
-    if row.keys() == data_types.keys():
-        return
-    for name in row:
-        if name not in data_types:
-            raise invalid_argument(
-                f"Failed to process element: {position} key: {name} of 'instances' list. Error: INVALID_ARGUMENT: "
-                f"JSON object: does not have named input: {name}"
-            )
-    raise invalid_argument(
-        f"Failed to process element: {position} of 'instances' list. JSON object: {debug_string(row)} keys must be "
-        f"equal to: {','.join(sorted(data_types))}"
-    )
-
-
-def _rows_to_array(rows: Sequence[Any], data_type: DataType, key: str) -> np.ndarray:
-    shape = (len(rows), *_shape_of(rows[0]))
-    array = _convert(rows, shape, data_type)
-    if array is None:
-        _refuse_rows(rows, data_type, key)
-    return array
-
-
-def _to_array(value: Any, data_type: DataType) -> np.ndarray:
-    shape = _shape_of(value)
-    array = _convert(value, shape, data_type)
-    if array is None:
-        _check_value(value, shape, data_type, 0)
-        raise invalid_argument(f"JSON Value: {debug_string(value)} is no tensor")
-    return array
-
-
-def _shape_of(value: Any) -> tuple[int, ...]:
-    """The shape that the path of first elements shows."""
-    shape: list[int] = []
-    while isinstance(value, list):
-        shape.append(len(value))
-        if not value:
-            break
-        value = value[0]
-    return tuple(shape)
-
-
-def _convert(value: Any, shape: tuple[int, ...], data_type: DataType) -> np.ndarray | None:
-    """The array of a value of that shape; None where the value has another shape or type."""
-    leaves: Sequence[Any] = [value]
-    if len(shape) > MAXIMUM_RANK:
-        raise invalid_argument(f"Lists are nested {len(shape)} deep; a tensor has at most {MAXIMUM_RANK} dimensions")
-    for size in shape:
-        if not all(type(item) is list and len(item) == size for item in leaves):
-            return None
-        leaves = list(chain.from_iterable(leaves))
-    array = _convert_leaves(leaves, data_type)
-    return None if array is None else array.reshape(shape)
-
-
-def _convert_leaves(leaves: Sequence[Any], data_type: DataType) -> np.ndarray | None:
-    if data_type.name == "string":
-        strings = [_string_bytes(leaf) for leaf in leaves]
-        if any(string is None for string in strings):
-            return None
-        array = np.empty(len(strings), np.object_)
-        array[:] = strings
-        return array
-    types = set(map(type, leaves))
-    if data_type.name in ("float", "double") and types <= {int, float}:
-        with np.errstate(over="ignore"):  # what exceeds float32 is infinite, as in TensorFlow Serving
-            return np.array(leaves, np.float64).astype(data_type.dtype)
-    if data_type.name == "bool" and types <= {bool}:
-        return np.array(leaves, np.bool_)
-    if data_type.name in _INTEGER_RANGES and types <= {int}:
-        lowest, highest = _INTEGER_RANGES[data_type.name]
-        if leaves and not (lowest <= min(leaves) and max(leaves) <= highest):
-            return None
-        wide = np.uint64 if data_type.name == "uint64" else np.int64
-        return np.array(leaves, wide).astype(data_type.dtype)
-    return None
-
-
-def _string_bytes(value: Any) -> bytes | None:
-    if isinstance(value, str):
-        try:
-            return value.encode("utf-8", "surrogateescape")
-        except UnicodeEncodeError:
-            return None
-    return decode_base64(value["b64"]) if is_base64_value(value) else None
-
-
-def _refuse_rows(rows: Sequence[Any], data_type: DataType, key: str) -> NoReturn:
-    """Raise the error of the first row that is not like the ones before it."""
-    first_shape = _shape_of(rows[0])
-    for position, row in enumerate(rows):
-        shape = _shape_of(row)
-        try:
-            _check_value(row, shape, data_type, 0)
-            if np.prod(shape) != np.prod(first_shape):
-                size, expected = int(np.prod(shape)), int(np.prod(first_shape))
-                raise invalid_argument(f"Expecting tensor size: {expected} but got: {size}")
-            if shape != first_shape:
-                raise invalid_argument(f"Expecting shape {_text(first_shape)} but got: {_text(shape)}")
-        except ServingError as error:
-            # TensorFlow Serving gives every one of these the same code.
-            raise invalid_argument(
-                f"Failed to process element: {position}{key} of 'instances' list. "
-                f"Error: {error.code.name}: {error.message}"
-            ) from error
-    raise invalid_argument(f"JSON Value: {debug_string(rows)} is no tensor")
-
-
-def _check_value(value: Any, shape: tuple[int, ...], data_type: DataType, level: int) -> None:
-    """Raise the error of the first list or leaf that does not fit the shape or the type; return where all fit."""
-    if not isinstance(value, list):
-        if level != len(shape):
-            raise invalid_argument(
-                f"JSON Value: {debug_string(value)} found at incorrect level: {level + 1} in the JSON DOM. "
-                f"Expected at level: {len(shape)}"
-            )
-        if _convert_leaves([value], data_type) is None:
-            raise _leaf_error(value, data_type)
-        return
-    if level >= len(shape):
-        raise invalid_argument(f"Encountered list at unexpected level: {level} expected < {len(shape)}")
-    if len(value) != shape[level]:
-        raise invalid_argument(
-            f"Encountered list at unexpected size: {len(value)} at level: {level} expected size: {shape[level]}"
-        )
-    for item in value:
-        _check_value(item, shape, data_type, level + 1)
-
-
-def _leaf_error(value: Any, data_type: DataType) -> ServingError:
-    if data_type.name == "string" and isinstance(value, dict):
-        if is_base64_value(value):
-            return invalid_argument("Unable to base64 decode")
-        return invalid_argument(f"JSON Value: {debug_string(value)} not formatted correctly for base64 data")
-    if data_type.name not in ("float", "double", "bool", "string", *_INTEGER_RANGES) and not isinstance(value, dict):
-        return ServingError(
-            CanonicalCode.UNIMPLEMENTED,
-            f"Conversion of JSON Value: {debug_string(value)} to type: {data_type.name}",
-        )
-    return invalid_argument(
-        f"JSON Value: {debug_string(value)} Type: {json_type(value)} is not of expected type: {data_type.name}"
-    )
-
-
-def _text(shape: tuple[int, ...]) -> str:
-    return f"[{','.join(map(str, shape))}]"
 
 
 _KINDS = {"bytes_list": "bytes", "float_list": "float", "int64_list": "int64"}

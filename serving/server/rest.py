@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import io
 import logging
@@ -18,26 +19,27 @@ import aiohttp
 import numpy as np
 from aiohttp import web
 from google.protobuf import json_format, message
-from tensorflow_serving.apis import classification_pb2, get_model_metadata_pb2, model_pb2, regression_pb2
+from tensorflow_serving.apis import classification_pb2, get_model_metadata_pb2, input_pb2, model_pb2, regression_pb2
 
 from serving.client.errors import CanonicalCode
 from serving.client.tensors import DataType, data_type
-from serving.server.errors import ServingError, invalid_argument
-from serving.server.inference import ExampleInference, Inference, array_bytes, current_lease, left
+from serving.loading import free_in_parts, garbage_collection_off
+from serving.server.errors import ServingError, debug_string, invalid_argument
+from serving.server.inference import ExampleInference, Inference, array_bytes, current_lease, left, too_late
 from serving.server.json_requests import (
-    debug_string,
+    IN_PARTS_FROM_BYTES,
     document_bytes,
     input_from_json,
     parse_document,
-    tensors_from_columns,
-    tensors_from_rows,
 )
-from serving.server.json_responses import (
+from serving.server.json_tensors import (
     classifications_to_json,
     columns_to_json,
     error_to_json,
     regressions_to_json,
     rows_to_json,
+    tensors_from_columns,
+    tensors_from_rows,
 )
 from serving.server.models import SIGNATURE_FIELD, ModelInUse, ModelManager, model_metadata, model_status
 from serving.server.options import MemoryBudget, MemoryLease, ServerOptions
@@ -270,21 +272,35 @@ class RestService:
         deadline = asyncio.get_running_loop().time() + self._options.rest_timeout_seconds
         lease = current_lease.get()
         await lease.take(await self._inference.convert(len(body), deadline, document_bytes, body, lease.left))
-        document = await self._inference.convert(len(body), deadline, parse_document, body, lease.grow)
-        call.spec.signature_name = _signature_name(document)
-        if call.method == "Predict":
-            return await self._predict(call.spec, document, len(body), deadline)
-        return await self._infer_examples(call, document, len(body), deadline)
+        ends = time.monotonic() + left(deadline)
+        with contextlib.ExitStack() as collector:
+            if len(body) >= IN_PARTS_FROM_BYTES:
+                collector.enter_context(garbage_collection_off())  # it would walk over the whole of a document at once
+            document = await self._inference.convert(len(body), deadline, _parse_in_time, body, lease, ends)
+            try:
+                call.spec.signature_name = _signature_name(document)
+                if call.method == "Predict":
+                    return await self._predict(call.spec, document, len(body), deadline, collector)
+                return await self._infer_examples(call, document, len(body), deadline, collector)
+            finally:
+                if document:
+                    await self._inference.convert(len(body), None, _way_to_free(len(body)), document)
 
     async def _predict(
-        self, spec: model_pb2.ModelSpec, document: dict[str, Any], size: int, deadline: float
+        self,
+        spec: model_pb2.ModelSpec,
+        document: dict[str, Any],
+        size: int,
+        deadline: float,
+        collector: contextlib.ExitStack,
     ) -> bytes | bytearray:
         convert, lease = self._inference.convert, current_lease.get()
         with self._manager.use(spec) as served:
             signature = spec.signature_name or DEFAULT_SIGNATURE
             data_types = _input_types(served, signature)
             by_rows = "instances" in document
-            tensors = await convert(size, deadline, _to_tensors, document, data_types)
+            tensors = await convert(size, deadline, _to_tensors, document, data_types, _way_to_free(size))
+            collector.close()
             self._options.limits.check(tensors)
             lease.shrink(size + 2 * array_bytes(tensors))  # what they were made of is gone
             outputs = await self._inference.run(served, signature, tensors, timeout_seconds=left(deadline))
@@ -295,10 +311,11 @@ class RestService:
         return await convert(answered, deadline, written, outputs)
 
     async def _infer_examples(
-        self, call: RestCall, document: dict[str, Any], size: int, deadline: float
+        self, call: RestCall, document: dict[str, Any], size: int, deadline: float, collector: contextlib.ExitStack
     ) -> bytes | bytearray:
         convert = self._inference.convert
-        input_ = await convert(size, deadline, input_from_json, document)
+        input_ = await convert(size, deadline, _to_input, document, _way_to_free(size))
+        collector.close()
         if call.method == "Classify":
             asked = classification_pb2.ClassificationRequest(model_spec=call.spec, input=input_)
             classified = (await self._examples.classify(asked, left(deadline))).result
@@ -454,11 +471,37 @@ def _input_types(served: ModelInUse, signature: str) -> dict[str, DataType]:
         raise ServingError(CanonicalCode.UNIMPLEMENTED, f"Signature {signature}: {error}") from error
 
 
-def _to_tensors(document: dict[str, Any], data_types: Mapping[str, DataType]) -> dict[str, np.ndarray]:
+def _parse_in_time(body: bytes | bytearray, lease: MemoryLease, ends: float) -> dict[str, Any]:
+    """The document of a body; given up where nobody waits for it any longer, by the clock of time.monotonic."""
+
+    def grow(more: int) -> None:
+        if time.monotonic() > ends:
+            raise too_late()
+        if more:
+            lease.grow(more)
+
+    return parse_document(body, grow)
+
+
+def _to_input(document: dict[str, Any], free: Callable[[dict[str, Any]], None]) -> input_pb2.Input:
+    """As `_to_tensors`."""
+    input_ = input_from_json(document)
+    free(document)
+    return input_
+
+
+def _to_tensors(
+    document: dict[str, Any], data_types: Mapping[str, DataType], free: Callable[[dict[str, Any]], None]
+) -> dict[str, np.ndarray]:
     """The tensors of a document, which is empty afterwards: what it held may be much larger, and takes long to free."""
     tensors = _tensors(document, data_types)
-    document.clear()
+    free(document)
     return tensors
+
+
+def _way_to_free(size: int) -> Callable[[dict[str, Any]], None]:
+    """Of the document of a body of so many bytes."""
+    return free_in_parts if size >= IN_PARTS_FROM_BYTES else dict.clear
 
 
 def _tensors(document: Mapping[str, Any], data_types: Mapping[str, DataType]) -> dict[str, np.ndarray]:

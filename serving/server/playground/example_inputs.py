@@ -16,7 +16,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 from serving.client.tensors import data_type, from_proto
 from serving.missing_values import missing_value
 from serving.model_store import PROVENANCE_FILE
-from serving.server.json_responses import BYTES_SUFFIX, float_texts
+from serving.server.json_tensors import BYTES_SUFFIX, float_texts
 from serving.server.signatures import DEFAULT_SIGNATURE
 from serving.server.versions import WARM_UP_FILE
 

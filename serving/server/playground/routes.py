@@ -14,7 +14,7 @@ from tensorflow_serving.apis import model_pb2
 
 from serving.client.errors import CanonicalCode
 from serving.server.errors import ServingError
-from serving.server.json_responses import error_to_json
+from serving.server.json_tensors import error_to_json
 from serving.server.models import ModelManager, ServedModel
 from serving.server.playground.example_inputs import example_inputs
 from serving.server.signatures import DEFAULT_SIGNATURE

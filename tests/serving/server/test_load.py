@@ -6,10 +6,12 @@ import asyncio
 import base64
 import contextlib
 import dataclasses
+import gc
 import gzip
 import io
 import json
 import os
+import random
 import select
 import socket
 import subprocess
@@ -17,9 +19,11 @@ import sys
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
+import orjson
 import pytest
 import requests
 import tensorflow as tf
@@ -32,13 +36,15 @@ from benchmarks.serving.fuzz import fuzz_round, fuzz_server
 from benchmarks.serving.idle import Round, problems, run_idle
 from benchmarks.serving.load import BUDGET_MEBIBYTES, run_load
 from benchmarks.serving.servers import RunningServer, spawned_server
-from serving.server import json_responses
+from serving.client.tensors import data_type
+from serving.loading import free_in_parts
+from serving.server import json_requests, json_tensors
 from serving.server.app import EmbeddedServer
 from serving.server.config import BatchingParameters
 from serving.server.errors import ServingError
 from serving.server.grpc import parsed_bytes
-from serving.server.json_requests import document_bytes
-from serving.server.json_responses import columns_to_json, rows_to_json
+from serving.server.json_requests import document_bytes, parse_document
+from serving.server.json_tensors import columns_to_json, rows_to_json, tensors_from_columns, tensors_from_rows
 from serving.server.options import MemoryBudget, MemoryLimits
 from tests.serving.server.conftest import QUICK_OPTIONS, Rest
 from tests.serving.server.test_http_layer import PATH, counted
@@ -338,7 +344,7 @@ import orjson
 from tensorflow_serving.apis import classification_pb2, predict_pb2
 from serving.server.grpc import parsed_bytes
 from serving.server.json_requests import document_bytes
-from serving.server.json_responses import columns_to_json, rows_to_json
+from serving.server.json_tensors import columns_to_json, rows_to_json
 
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * 4096
@@ -399,7 +405,7 @@ def test_answers_written_in_pieces_are_those_written_at_once(monkeypatch):
     kinds = [outputs, *({name: array} for name, array in outputs.items()), {"none": np.zeros((0, 3))}]
     kinds += [{"flat": np.arange(7)}, {"one": np.zeros((1, 20)), "other": np.zeros(1)}, {"empty": np.zeros((4, 0))}]
     whole = [bytes(write(kind)) for kind in kinds for write in (rows_to_json, columns_to_json)]
-    monkeypatch.setattr(json_responses, "PIECE_VALUES", 3)
+    monkeypatch.setattr(json_tensors, "PIECE_VALUES", 3)
 
     assert [bytes(write(kind)) for kind in kinds for write in (rows_to_json, columns_to_json)] == whole
     written = [row["floats"] for row in json.loads(whole[0])["predictions"]]
@@ -408,3 +414,145 @@ def test_answers_written_in_pieces_are_those_written_at_once(monkeypatch):
 
 def test_what_messages_and_documents_take_is_estimated_from_above():
     subprocess.run([sys.executable, "-c", MEASURED.replace("\\\\", "\\")], check=True, timeout=120)
+
+
+# Large bodies in parts.
+
+TEXTS = [*"a[]{}ä😀", "b,", "\\n", '\\"', "\\\\", "\\u00e4", "\\ud83d\\ude00", '\\":', '\\" :', "\\/"]
+DAMAGES = b', ] } [ " \\ : NaN -Inf [, ,] {} \0 \xff \xef\xbb\xbf'.split(b" ")
+
+
+def json_text(draw: random.Random) -> str:
+    halves = ["\\ud83d", "\\udc00"] if draw.random() < 0.02 else []  # of a pair
+    return '"' + "".join(draw.choices(TEXTS + halves, k=draw.choice([0, 1, 2, 5, 30]))) + '"'
+
+
+def json_value(draw: random.Random, depth: int) -> str:
+    kind = draw.random() if depth else 0.0
+    comma = draw.choice([",", ",", " , ", ",\n  "])
+    if kind < 0.45:
+        number = draw.choice([str(draw.randrange(-9, 10 ** draw.randrange(1, 22))), repr(draw.uniform(-1, 1) ** 9)])
+        return draw.choice([number, number, json_text(draw), json_text(draw), "true", "null", "1E400"[: 4 + depth]])
+    if kind < 0.8:
+        return "[" + comma.join(json_value(draw, depth - 1) for _ in range(draw.randrange(6))) + "]"
+    keys = [draw.choice([json_text(draw), f'"{draw.randrange(10 ** draw.choice([1, 6, 6]))}"']) for _ in range(4)]
+    colon = draw.choice([":", ":", " : "])
+    return "{ " + comma.join(key + colon + json_value(draw, depth - 1) for key in keys[draw.randrange(5) :]) + "\n}"
+
+
+def random_body(draw: random.Random) -> bytes:
+    body = json_value(draw, draw.randrange(7))
+    if draw.random() < 0.7:
+        body = f'{{"instances":{body},"signature_name":{json_text(draw)}}}'
+    encoded = bytearray(body.encode())
+    if draw.random() < 0.4:
+        at = draw.randrange(len(encoded))
+        encoded[at : at + draw.choice([0, 0, 1, 3])] = draw.choice([b"", *DAMAGES])
+    return bytes(encoded) + draw.choice([b"", b"", b"", b" ", b"x", b",1", b",{}"])
+
+
+def told(function: Callable[..., Any], *arguments: Any) -> str:
+    """The result and all types in it, or the code and the message."""
+    try:
+        result = function(*arguments)
+    except ServingError as error:
+        return f"{error.code.name}: {error.message}"
+    if isinstance(result, dict) and result and all(isinstance(value, np.ndarray) for value in result.values()):
+        return repr([(name, value.dtype, value.shape, value.tolist()) for name, value in result.items()])
+    return repr(result)
+
+
+@pytest.mark.parametrize("part_bytes", [1, 9, 30, 100])
+def test_a_body_in_parts_is_read_as_in_one_piece_valid_or_damaged(monkeypatch, part_bytes):
+    draw = random.Random(part_bytes)
+    bodies = [body for body in (random_body(draw) for _ in range(1500)) if body]
+    whole = [told(parse_document, body) for body in bodies]
+    valid = [not reading.startswith("INVALID_ARGUMENT") for reading in whole]
+    lenient, parse = [], json_requests._parse_leniently
+    monkeypatch.setattr(json_requests, "IN_PARTS_FROM_BYTES", 0)
+    monkeypatch.setattr(json_requests, "PART_BYTES", part_bytes)
+    monkeypatch.setattr(json_requests, "_parse_leniently", lambda body: lenient.append(body) or parse(body))
+
+    assert [told(parse_document, body) for body in bodies] == whole
+    assert 400 < sum(valid) < 1300
+    assert len(lenient) < 1300  # what is JSON without a key that comes twice is read by its parts
+
+
+ROW = b'{"age": 63.5, "name": "a, \\"b\\" [", "photo": {"b64": "QUJD"}, "list": [[1, 2], [3, 4]]}'
+LARGE = {
+    "numbers": b'{"instances": [' + b"0.25, 1," * 500_000 + b"1]}",
+    "rows": b'{"instances": [' + (ROW + b",\n") * 40_000 + ROW + b"]}",
+    "one row": b'{"instances": [{"x": [[' + b"1," * 1_500_000 + b"1]]}]}",
+    "columns": b'{"inputs": {"x": [' + b"[1.5]," * 150_000 + b'[1]], "y": [' + b'"ab",' * 300_000 + b'"a"]}}',
+    "photo": b'{"instances": [{"b64": "' + b"QUJD" * 700_000 + b'"}]}',
+    "escapes": b'{"instances": ["' + b'\\"\\u00e4\\ud83d\\ude00\\\\' * 150_000 + b'"]}',
+    "no ASCII": b'{"instances": ["' + "ä😀, ".encode() * 350_000 + b'"]}',
+    "blanks": b'{"instances": [' + b" " * 2_000_000 + b"1" + b"\n" * 2_000_000 + b"]}",
+    "keys": b'{"instances": [{' + b",".join(b'"%06d": 1' % number for number in range(250_000)) + b"}]}",
+}
+
+
+@pytest.mark.parametrize("kind", LARGE)
+def test_a_large_body_is_parsed_in_parts_that_hold_nobody_up(monkeypatch, kind):
+    parts: list[int] = []
+    parse = orjson.loads
+
+    def loads(text: bytes) -> Any:
+        parts.append(len(text))
+        return parse(text)
+
+    monkeypatch.setattr(json_requests.orjson, "loads", loads)
+    expected = json.loads(LARGE[kind])
+
+    assert parse_document(LARGE[kind]) == expected
+    assert len(parts) >= len(LARGE[kind]) // json_requests.PART_BYTES - (kind == "blanks") * 100
+    assert max(parts) < json_requests.PART_BYTES + 200 or kind == "blanks"
+
+
+FLOAT_INPUT, TEXT_INPUT, SMALL_INPUT = data_type(FLOAT), data_type(STRING), data_type(tf.int8.as_datatype_enum)
+
+
+@pytest.mark.parametrize("part_values", [1, 4, 7])
+def test_values_in_parts_become_the_tensors_that_they_become_at_once(monkeypatch, part_values):
+    draw = random.Random(part_values)
+    texts = ["ä😀b" * 3, "QUJDREVG" * 2, {"b64": "QUJDREVG" * 3}, {"b64": "QUJD REVG\nQQ"}, {"b64": "QQ==QUJDQUJD"}]
+    texts += [{"b64": "QUJDQUJD===="}, {"b64": "QUJDQUJDQQ"}, {"b64": "QUJDQUJDQ==="}, "a\ud800" * 9]
+    leaves = [1, 2.5, -3, True, None, 300, 2**40, *texts]
+
+    def nested(depth: int, size: int, choices: list[Any]) -> Any:
+        if not depth:
+            return draw.choice(choices)
+        sizes = [size] * 3 if draw.random() < 0.95 else [size, 0, 1]
+        return [nested(depth - 1, draw.choice(sizes), choices) for _ in range(size)]
+
+    values = []
+    for _ in range(300):
+        kinds = draw.choice([[1, 2.5], [1, -3, 300], texts[:2], texts[:4], texts, leaves])
+        values.append(nested(draw.randrange(1, 5), draw.randrange(1, 5), kinds))
+    calls = [
+        (function, value, {"x": kind}, *([{}] if function is tensors_from_rows else []))
+        for value in values
+        for kind in (FLOAT_INPUT, TEXT_INPUT, SMALL_INPUT)
+        for function in (tensors_from_rows, tensors_from_columns)
+    ]
+    at_once = [told(*call) for call in calls]
+    monkeypatch.setattr(json_tensors, "PART_VALUES", part_values)
+    monkeypatch.setattr(json_tensors, "LONG_STRING", 4)
+
+    assert [told(*call) for call in calls] == at_once
+    assert 300 < sum("dtype" in reading for reading in at_once) < len(calls) - 300
+
+
+def test_a_large_document_is_freed_wherever_it_holds_much():
+    shared = [[1.5] * 50_000, {"a": [{}, [[2]]], "b": {str(key): [key] for key in range(5000)}}]
+    document = {"instances": [[[shared[0]] * 3, 1], *([[1, {"x": [[]]}]] * 5000), shared[1]], "n": 1}
+    free_in_parts(document)
+    assert document == {}
+    assert (len(shared[0]), len(shared[1])) == (0, 0)
+
+
+def test_a_model_that_is_not_there_frees_a_large_document_and_answers(rest):
+    body = b'{"instances": [' + b"[1.5]," * 300_000 + b"[1]]}"
+    assert rest.call("POST", "/v1/models/nobody:predict", body).status == 404
+    assert rest.call("POST", PATH, body).status == 200
+    assert gc.isenabled()
