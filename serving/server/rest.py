@@ -272,7 +272,7 @@ class RestService:
         deadline = asyncio.get_running_loop().time() + self._options.rest_timeout_seconds
         lease = current_lease.get()
         await lease.take(await self._inference.convert(len(body), deadline, document_bytes, body, lease.left))
-        ends = time.monotonic() + left(deadline)
+        ends = time.monotonic() + deadline - asyncio.get_running_loop().time()
         with contextlib.ExitStack() as collector:
             if len(body) >= IN_PARTS_FROM_BYTES:
                 collector.enter_context(garbage_collection_off())  # it would walk over the whole of a document at once
