@@ -43,7 +43,9 @@ from benchmarks.harness.measurement import Goal, Measurement
 from benchmarks.harness.pipelines import transform_graph
 from benchmarks.harness.running import TEST_DATA, report
 from pipeline import demo_data
+from pipeline.data import table_data
 from pipeline.runners.beam_speedups import apply_beam_speedups
+from pipeline.tasks import TabularRunConfig
 from serving.answers import HALF_OF_EVAL, OUT_OF_FOLD, rule_of_coverage
 from trainers.blending import cross_entropies, expected_calibration_error
 from trainers.splits import TransformedSplit, TransformGraph, read_transformed_split
@@ -51,7 +53,6 @@ from trainers.tabular.members import Classifier, Table, keras_classifier, train_
 from trainers.tabular.models import build_model, feature_sizes, known_categories, known_terms, model_inputs
 from trainers.tabular.options import ModelKind, TabularTrainerOptions
 from trainers.tabular.train import fit
-from transform.labels import LabelOptions
 from transform.options import TabularOptions
 from transform.tabular import preprocessing_fn
 
@@ -150,8 +151,8 @@ def trained(
     train: pd.DataFrame, test: pd.DataFrame, labels: Sequence[str], options: TabularTrainerOptions = AUTO
 ) -> tuple[Classifier, TransformedSplit, TransformedSplit]:
     """The classifier that the Trainer would make, what it learns from and what it is asked, rows in their order."""
-    preprocessing = TabularOptions(label=LabelOptions(column=LABEL, order=tuple(labels)))
     with tempfile.TemporaryDirectory() as folder:
+        preprocessing = _preprocessing(train, labels, f"{folder}/train.parquet")
         files = {part: _write(f"{folder}/{part}.gz", rows) for part, rows in (("train", train), ("test", test))}
         tf.compat.v1.reset_default_graph()
         custom_config = {"preprocessing": preprocessing.model_dump_json()}
@@ -162,6 +163,18 @@ def trained(
         categories = known_categories(output, learned.features)
         table = Table(learned, len(labels), len(categories), sizes, options)
         return (train_members(table) if options.has_members else _keras_alone(table)), learned, asked
+
+
+def _preprocessing(train: pd.DataFrame, labels: Sequence[str], path: str) -> TabularOptions:
+    """What `ingraph run` takes the columns for, where the config says nothing of them."""
+    train.to_parquet(path, index=False)
+    config = TabularRunConfig.model_validate({
+        "name": "quality", "task": "tabular", "data": {"path": path},
+        "preprocessing": {"label": {"column": LABEL, "order": labels}}, "evaluation": {"at_least": {"accuracy": 0}},
+    })  # fmt: skip
+    chosen = config.with_kinds(table_data(config, path).kinds).preprocessing
+    assert isinstance(chosen, TabularOptions)
+    return chosen
 
 
 def _keras_alone(table: Table) -> Classifier:
