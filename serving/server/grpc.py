@@ -35,7 +35,7 @@ from serving.server.config import model_configs, within_roots
 from serving.server.errors import ServingError, invalid_argument
 from serving.server.inference import ExampleInference, Inference, array_bytes, current_lease, left
 from serving.server.models import ModelInUse, ModelManager, model_metadata, model_status
-from serving.server.options import MemoryBudget, ReloadOptions, ServerOptions
+from serving.server.options import ArrivingMessages, MemoryBudget, ReloadOptions, ServerOptions
 from serving.server.request_log import RequestLogger, RequestRecord
 from serving.server.signatures import DEFAULT_SIGNATURE
 
@@ -176,11 +176,13 @@ class Messages:
     Attributes:
         inference: converts large ones.
         budget: of the memory that they take.
+        arriving: those that are not whole yet.
         seconds: in which one has to arrive.
     """
 
     inference: Inference
     budget: MemoryBudget
+    arriving: ArrivingMessages
     seconds: float
 
     def handler(self, handler: grpc.RpcMethodHandler, kind: Any) -> grpc.RpcMethodHandler:
@@ -212,12 +214,24 @@ class Messages:
         return grpc.stream_unary_rpc_method_handler(call)
 
     async def _read(self, context: grpc.aio.ServicerContext) -> bytes:
+        loop = asyncio.get_running_loop()
+        limit = asyncio.timeout(self.seconds)
+        arrival = self.arriving.start(context.peer(), lambda: limit.reschedule(loop.time()))
+        length = 0
         try:
-            async with asyncio.timeout(self.seconds):
+            async with limit:
                 data = await context.read()
+            length = 0 if data is grpc.aio.EOF else len(data)
         except TimeoutError:
+            if arrival.given_up:
+                message = (
+                    "Messages that are still arriving hold too much memory, this one's client most; send it later."
+                )
+                await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, message)
             message = f"The request's message did not arrive within {self.seconds:g} s."
             await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, message)
+        finally:
+            self.arriving.end(arrival, length)
         if data is grpc.aio.EOF:
             await context.abort(grpc.StatusCode.INTERNAL, "The call has ended without a message.")
         return bytes(data)
@@ -344,7 +358,9 @@ async def add_services(
         observers: told of every request that was answered.
     """
     calls = _Calls(tuple(observers))
-    parsing = ParsingHandlers(server, Messages(inference, budget, options.connections.body_seconds))
+    parsing = ParsingHandlers(
+        server, Messages(inference, budget, ArrivingMessages(budget), options.connections.body_seconds)
+    )
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
         _PredictionService(calls, manager, inference, request_logger, options), parsing
     )

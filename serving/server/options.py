@@ -1,16 +1,21 @@
-"""Options of the embedded server: request limits, certificates, and everything else that can be set."""
+"""Options of the embedded server: request limits, the memory budget, certificates, and all else that can be set."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import resource
+import socket
 import ssl
+import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import unquote
 
 import grpc
 import numpy as np
@@ -19,6 +24,8 @@ from serving.client.errors import CanonicalCode
 from serving.loading import machine_memory
 from serving.server.config import BatchingParameters, LoadPolicy, RequestLogOptions
 from serving.server.errors import ServingError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -88,6 +95,7 @@ class MemoryBudget:
         self._of_one = limits.of_one
         self._lock = threading.Lock()
         self._taken = 0
+        self.arriving = 0  # bytes of gRPC messages that are not whole yet, as `ArrivingMessages` measures them
 
     @property
     def taken(self) -> int:
@@ -112,7 +120,7 @@ class MemoryBudget:
         all_bytes = self.limits.all_bytes
         room = all_bytes if held + more <= _SMALL_REQUEST else all_bytes - all_bytes // 8
         with self._lock:
-            if self._taken + more > room:
+            if self._taken + self.arriving + more > room:
                 return False
             self._taken += more
         return True
@@ -192,6 +200,155 @@ class MemoryLease:
         self._users -= 1
         if not self._users:
             self.shrink(0)
+
+
+@dataclass(eq=False)
+class Arrival:
+    """A gRPC message that is not whole yet.
+
+    Attributes:
+        peer: as gRPC names it: "ipv4:127.0.0.1:50000".
+        since: of the event loop's clock.
+        before: bytes that had come over the connection, without those of messages that were whole.
+        give_up: ends the wait for it.
+        given_up: whether that was done for want of memory.
+    """
+
+    peer: str
+    since: float
+    before: int
+    give_up: Callable[[], None]
+    given_up: bool = False
+
+
+class ArrivingMessages:
+    """Bounds the memory of gRPC messages that are still arriving to half of the budget.
+
+    The library tells nobody how much of a message it has, but the system tells what has come over a connection
+    (TCP_INFO, Linux 4.1): what is of no whole message is of those that are arriving. At the bound, those of the
+    connections that hold most are given up; others notice nothing. Elsewhere than on Linux nothing is counted. For one
+    event loop.
+    """
+
+    def __init__(self, budget: MemoryBudget) -> None:
+        self._budget = budget
+        self._bound = max(budget.limits.all_bytes // 2, budget.limits.of_one)
+        self._received = _ReceivedBytes()
+        self._whole: dict[str, int] = {}  # bytes of messages of a connection that have ended while others arrive
+        self._arrivals: dict[Arrival, None] = {}
+        self._open: Counter[str] = Counter()
+        self._watching: asyncio.TimerHandle | None = None
+
+    def start(self, peer: str, give_up: Callable[[], None]) -> Arrival:
+        """A message of this connection is waited for."""
+        loop = asyncio.get_running_loop()
+        before = (self._received.over(peer) or 0) - self._whole.setdefault(peer, 0)
+        arrival = Arrival(peer, loop.time(), before, give_up)
+        self._arrivals[arrival] = None
+        self._open[peer] += 1
+        if self._watching is None:
+            self._watching = loop.call_later(_WATCH_SECONDS, self._watch)
+        return arrival
+
+    def end(self, arrival: Arrival, length: int) -> None:
+        """It has come, with so many bytes, or will not."""
+        del self._arrivals[arrival]
+        self._open[arrival.peer] -= 1
+        self._whole[arrival.peer] += length
+        if not self._open[arrival.peer]:
+            del self._open[arrival.peer], self._whole[arrival.peer]
+
+    def _watch(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._watching = loop.call_later(_WATCH_SECONDS, self._watch) if self._arrivals else None
+        slow: dict[str, list[Arrival]] = {}
+        for arrival in self._arrivals:  # the oldest first
+            if loop.time() - arrival.since < _WATCH_SECONDS:
+                break
+            slow.setdefault(arrival.peer, []).append(arrival)
+        held = {peer: self._held(arrivals[0]) for peer, arrivals in slow.items()}
+        left, given_up = sum(held.values()), 0
+        for peer in sorted(held, key=held.__getitem__, reverse=True):
+            if left <= self._bound:
+                break
+            left -= held[peer]
+            given_up += len(slow[peer])
+            for arrival in slow[peer]:
+                arrival.given_up = True
+                arrival.give_up()
+        if given_up:
+            logger.warning(
+                "gRPC messages that were still arriving held %d bytes, %d is the most they may: %d were given up",
+                sum(held.values()),
+                self._bound,
+                given_up,
+            )
+        self._budget.arriving = left
+
+    def _held(self, oldest: Arrival) -> int:
+        received = self._received.over(oldest.peer)
+        return max(0, received - self._whole[oldest.peer] - oldest.before) if received is not None else 0
+
+
+_WATCH_SECONDS = 0.25
+
+
+class _ReceivedBytes:
+    """Bytes that have come over the connections of this process, by the address of the other end."""
+
+    _MOST_KNOWN = 4096
+    _AT = 128  # of tcpi_bytes_received, in linux/tcp.h
+
+    def __init__(self) -> None:
+        self._descriptors: dict[str, int | None] = {}
+
+    def over(self, peer: str) -> int | None:
+        """In all, with what encryption and HTTP/2 add; None where the system does not tell."""
+        descriptor = self._descriptors.get(peer, -1)
+        if descriptor is None:
+            return None
+        address = _address(peer)
+        received = self._of(descriptor, address) if descriptor >= 0 else None
+        if received is None:
+            descriptor = self._find(peer, address)
+            received = None if descriptor is None else self._of(descriptor, address)
+        return received
+
+    def _find(self, peer: str, address: tuple[str, int]) -> int | None:
+        if len(self._descriptors) >= self._MOST_KNOWN:
+            self._descriptors.clear()
+        known = set(self._descriptors.values())
+        there = [int(path.name) for path in Path("/proc/self/fd").iterdir()] if _TCP_INFO is not None else []
+        # A descriptor that is known can be that of another connection by now.
+        there.sort(key=known.__contains__)
+        found = next((number for number in there if self._of(number, address) is not None), None)
+        self._descriptors[peer] = found
+        return found
+
+    def _of(self, descriptor: int, address: tuple[str, int]) -> int | None:
+        assert _TCP_INFO is not None
+        try:
+            connection = socket.socket(socket.AF_INET6, socket.SOCK_STREAM, fileno=descriptor)
+        except OSError:
+            return None
+        try:
+            host, port = connection.getpeername()[:2]
+            if (host.removeprefix("::ffff:"), port) != address:
+                return None
+            told = connection.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, self._AT + 8)
+        except (OSError, ValueError):
+            return None
+        finally:
+            connection.detach()  # the descriptor is the library's
+        return int.from_bytes(told[self._AT :], sys.byteorder) if len(told) == self._AT + 8 else None
+
+
+_TCP_INFO: int | None = getattr(socket, "TCP_INFO", None) if sys.platform == "linux" else None
+
+
+def _address(peer: str) -> tuple[str, int]:
+    host, _, port = unquote(peer).partition(":")[2].rpartition(":")
+    return host.strip("[]"), int(port) if port.isdecimal() else 0
 
 
 class TlsError(ValueError):
