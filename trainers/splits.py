@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -146,8 +147,24 @@ def transformed_batches(
             f"data.weight: the schema has no column {weight!r} of numbers; expected one with the weight of each row"
         )
 
+    transform_records = _record_transform(transform, inputs, weight)
+    files = sorted(path for pattern in file_patterns for path in tf.io.gfile.glob(pattern))
+    for records in tf.data.TFRecordDataset(files, compression_type="GZIP").batch(batch_size):
+        columns, labels, weights = transform_records(records)
+        ids = [example_id(record) for record in records.numpy()]
+        yield TransformedBatch(ids, columns, labels.numpy(), weights.numpy())
+
+
+# A trainer reads one split after the other by the same graph, whose tracing and optimization take seconds.
+@lru_cache(maxsize=1)
+def _record_transform(
+    transform: TransformGraph, inputs: Callable[[Mapping[str, tf.Tensor]], Mapping[str, Column]], weight: str
+) -> Callable[[tf.Tensor], tuple[Mapping[str, Column], tf.Tensor, tf.Tensor]]:
+    """Of serialized tf.Examples the features of those with a usable label, and all labels and weights."""
+    raw_feature_spec = transform.raw_feature_spec
+
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
-    def transformed(serialized: tf.Tensor) -> tuple[Mapping[str, Column], tf.Tensor, tf.Tensor]:
+    def transform_records(serialized: tf.Tensor) -> tuple[Mapping[str, Column], tf.Tensor, tf.Tensor]:
         raw = tf.io.parse_example(serialized, raw_feature_spec)
         features = transform(raw)
         labels = features.pop(LABEL)
@@ -155,11 +172,7 @@ def transformed_batches(
         given = tf.cast(dense_column(raw[weight]), tf.float64) if weight else tf.ones_like(labels, tf.float64)
         return {name: _rows(column, usable) for name, column in inputs(features).items()}, labels, given
 
-    files = sorted(path for pattern in file_patterns for path in tf.io.gfile.glob(pattern))
-    for records in tf.data.TFRecordDataset(files, compression_type="GZIP").batch(batch_size):
-        columns, labels, weights = transformed(records)
-        ids = [example_id(record) for record in records.numpy()]
-        yield TransformedBatch(ids, columns, labels.numpy(), weights.numpy())
+    return transform_records
 
 
 def joined_split(batches: Sequence[TransformedBatch], weight: str = "") -> TransformedSplit:
