@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import tensorflow as tf
@@ -61,6 +62,19 @@ def usable_pixels(images: tf.Tensor, options: ImageOptions) -> tuple[tf.Tensor, 
 
     Photos are turned as EXIF says after they are resized, which makes the same pixels of far fewer.
     """
+    pixels, reasons = _usable_pixels_function(options.model_dump_json())(images)
+    return pixels, reasons
+
+
+# Transform and a trainer need it in eight graphs, and tracing it takes a second.
+@lru_cache(maxsize=4)
+def _usable_pixels_function(options_json: str) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+    options = ImageOptions.model_validate_json(options_json)
+    signature = [tf.TensorSpec([None], tf.string)]
+    return tf.function(lambda images: _all_usable_pixels(images, options), input_signature=signature, autograph=False)
+
+
+def _all_usable_pixels(images: tf.Tensor, options: ImageOptions) -> tuple[tf.Tensor, tf.Tensor]:
     orientations = exif_orientations(images)
     # Where each photo is mapped, an operation takes time even if it does not run, and most are there for rare files.
     pixels, reasons = _usable_pixels(images, orientations, options, _COMMON_FORMATS)
