@@ -284,10 +284,10 @@ def _frame_header(length: int) -> bytes:
 
 
 def record_checksums(records: Sequence[bytes]) -> np.ndarray:
-    """Masked CRC-32C of each, uint8 [n, 4]."""
+    """Masked CRC-32C of each, little-endian uint32 [n]."""
     plain = np.fromiter(map(google_crc32c.value, records), np.uint32, len(records))
     masked = ((plain >> np.uint32(15)) | (plain << np.uint32(17))) + np.uint32(_MASK_DELTA)
-    return masked.astype("<u4").view(np.uint8).reshape(-1, _CHECKSUM)
+    return masked.astype("<u4")
 
 
 def records_of_frames(frames: pa.BinaryArray) -> list[bytes]:
@@ -304,9 +304,12 @@ def records_of_frames(frames: pa.BinaryArray) -> list[bytes]:
 
 
 def put_checksums(frames: pa.BinaryArray, checksums: np.ndarray) -> None:
-    """Fill in those of the records, uint8 [n, 4], where the frames stand; nothing else may have a part of them yet."""
-    offsets = _offsets(frames)
-    _content(frames)[offsets[1:, None] - offsets[0] + np.arange(-_CHECKSUM, 0)] = checksums
+    """Fill in those of the records, uint32 [n], where the frames stand; nothing else may have a part of them yet."""
+    if len(frames):
+        offsets, data = _offsets(frames), _content(frames)
+        # A number at each byte, most of which overlap.
+        numbers = np.ndarray(len(data) - _CHECKSUM + 1, "<u4", data.data, strides=(1,))
+        numbers[offsets[1:] - offsets[0] - _CHECKSUM] = checksums
 
 
 def _offsets(array: pa.BinaryArray) -> np.ndarray:
@@ -336,7 +339,7 @@ def gzip_member(frames: pa.BinaryArray, level: int) -> bytes:
         frames: what `framed` makes.
         level: of the compression, from 0, none, to 9.
     """
-    content = memoryview(_content(frames))
+    content: memoryview = _content(frames).data
     if level and content:
         compressor = zlib.compressobj(level, zlib.DEFLATED, _GZIP_WINDOW)
         return compressor.compress(content) + compressor.flush()
@@ -426,10 +429,21 @@ def _text(column: pa.Array, reading: TableReading) -> pa.Array:
     if pa.types.is_binary(found) or pa.types.is_large_binary(found) or pa.types.is_fixed_size_binary(found):
         return pc.cast(column, TEXT)
     text = _as_string(column)
-    if reading.strip:
+    if reading.strip and _may_hold_blanks(text):
         text = pc.utf8_trim_whitespace(text)
-    missing = pa.array(["", *reading.missing], pa.string())
-    return pc.cast(pc.if_else(pc.is_in(text, missing), pa.scalar(None, pa.string()), text), TEXT)
+    if reading.missing or pc.min(pc.binary_length(text)).as_py() == 0:
+        missing = pa.array(["", *reading.missing], pa.string())
+        text = pc.if_else(pc.is_in(text, missing), pa.scalar(None, pa.string()), text)
+    return pc.cast(text, TEXT)
+
+
+_BLANK, _DELETE = 0x20, 0x7F
+
+
+def _may_hold_blanks(text: pa.StringArray) -> bool:
+    """A look at all bytes takes a tenth of the time of trimming; beyond ASCII, it does not tell."""
+    content = _content(text)
+    return bool(len(content)) and bool(content.min() <= _BLANK or content.max() >= _DELETE)
 
 
 def _as_string(column: pa.Array) -> pa.Array:
