@@ -3,8 +3,8 @@
     .venv/bin/python -m benchmarks.tabular.reading [--rows 1000000] [--only csv]
 
 The rows are those of benchmarks.scale. pyarrow reads the same file into memory, the best of three times, in the
-process in which TableExampleGen types it, splits it and writes its examples; each format has a process of its own. Where
-other work runs on the machine, seconds of the processor tell more than those of the clock.
+process in which TableExampleGen types it, splits it and writes its examples; each format has a process of its own.
+Where other work runs on the machine, seconds of the processor tell more than those of the clock.
 """
 
 from __future__ import annotations

@@ -259,7 +259,7 @@ def test_shards_end_behind_lines_with_and_without_quotes(tmp_path, text):
     assert [shard.start for shard in shards] == [0, *(shard.end for shard in shards[:-1])]
     parts = [text[shard.start : shard.end] for shard in shards]
     assert "".join(parts) == text
-    assert parts[:2] == ["a\n1\n", "22\n"]
+    assert parts[:2] == ["a\n1\n", "22\n\n"]
     assert all(part.endswith("\n") for part in parts[:-1])
 
 
