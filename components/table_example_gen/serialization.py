@@ -433,7 +433,8 @@ def _text(column: pa.Array, reading: TableReading) -> pa.Array:
         text = pc.utf8_trim_whitespace(text)
     if reading.missing or pc.min(pc.binary_length(text)).as_py() == 0:
         missing = pa.array(["", *reading.missing], pa.string())
-        text = pc.if_else(pc.is_in(text, missing), pa.scalar(None, pa.string()), text)
+        # Not if_else, which takes the wrong bytes of an array that is part of another one.
+        text = pc.replace_with_mask(text, pc.is_in(text, missing), pa.scalar(None, pa.string()))
     return pc.cast(text, TEXT)
 
 
