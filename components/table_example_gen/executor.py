@@ -33,7 +33,15 @@ from tfx.utils import io_utils, proto_utils
 from components.errors import BrokenInput
 from components.table_example_gen.facts import TableFacts, batch_facts, merged_facts, shard_facts
 from components.table_example_gen.options import WHOLE_FOLDER, Ingestion
-from components.table_example_gen.serialization import framed, gzip_member, record_digests, serialized_examples
+from components.table_example_gen.serialization import (
+    framed,
+    framed_examples,
+    gzip_member,
+    put_checksums,
+    record_checksums,
+    record_digests,
+    records_of_frames,
+)
 from components.table_example_gen.sources import BATCH_ROWS, Shard, plan_inputs, shard_batches
 from components.table_example_gen.splits import (
     hash_buckets,
@@ -52,7 +60,7 @@ _NO_ROWS = "the files hold no rows; expected at least one for each class"
 # is stored without. Of the rest, the next levels take three times as long for a tenth less.
 _STORED_BYTES = 2**30
 _COMPRESSION_LEVEL = 1
-_NO_RECORDS = gzip_member(pa.array([], pa.binary()), _COMPRESSION_LEVEL)
+_NO_RECORDS = gzip_member(framed([]), _COMPRESSION_LEVEL)
 
 
 @dataclass(frozen=True)
@@ -313,12 +321,15 @@ def _serialized(piece: _Piece, splitter: _Splitter) -> _Piece:
         facts, columns = batch_facts(piece.batch, splitter.ingestion)
         if not splitter.is_able or not splitter.columns <= set(columns.schema.names):
             return _Piece(piece.numbered, facts=facts)
-        records, contents, rows = splitter.split(columns, piece.numbered[1].split)
-        frames = framed(records, contents)
+        frames, records, rows = splitter.split(columns, piece.numbered[1].split)
         level = _level(piece.numbered[0], piece.place, frames)
-        members = {
-            split: gzip_member(frames.take(pa.array(places)), level) for split, places in rows.items() if len(places)
-        }
+        checksums = record_checksums(records)
+        members = {}
+        for split, places in rows.items():
+            if len(places):
+                of_split = frames.take(pa.array(places))
+                put_checksums(of_split, checksums[places])
+                members[split] = gzip_member(of_split, level)
         counts = Counter({split: len(places) for split, places in rows.items()})
         types = dict(zip(columns.schema.names, columns.schema.types, strict=True))
         return _Piece(piece.numbered, facts=facts, types=types, counts=counts, members=members)
@@ -393,7 +404,7 @@ def _gathered(
         for split, records in of_split.items():
             ordered = [records[place] for place in _order_of_hashes(record_digests(records))]
             if ordered:
-                frames = framed(pa.array(ordered, pa.binary()), ordered)
+                frames = framed(ordered)
                 files[split].write(gzip_member(frames, _level(number, 0, frames)))
     return Counter({split: len(records) for split, records in of_split.items()}), errors[0].decode() if errors else ""
 
@@ -412,9 +423,9 @@ def split_records(shard: Shard, facts: TableFacts, ingestion: Ingestion) -> Iter
     """The serialized examples of a shard, a split and some of its records at a time; see _Splitter.split."""
     splitter = _Splitter(ingestion, facts)
     for batch in shard_batches(shard, ingestion.reading, facts.types):
-        _, contents, rows = splitter.split(batch, shard.split)
+        _, records, rows = splitter.split(batch, shard.split)
         for split, places in rows.items():
-            yield split, [contents[place] for place in places]
+            yield split, [records[place] for place in places]
 
 
 class _Splitter:
@@ -449,21 +460,19 @@ class _Splitter:
             only: the split of all rows; "" where each has its own.
 
         Returns:
-            the records in the order of the batch, in Arrow's memory and in Python's; split -> the places of its rows.
+            what serialization.framed_examples makes of the batch, the records in it, and split -> the places of its
+            rows.
         """
         column = self.ingestion.split.column
-        records = serialized_examples(batch.drop_columns([column]) if column else batch)
-        contents = records.to_numpy(zero_copy_only=False).tolist()
-        digests = record_digests(contents)
+        frames = framed_examples(batch.drop_columns([column]) if column else batch)
+        records = records_of_frames(frames)
+        digests = record_digests(records)
         order = _order_of_hashes(digests)
         if only:
-            return records, contents, {only: order}
+            return frames, records, {only: order}
         of_row = _places(batch, digests, self.ingestion, self._times, self._shared_texts)[order]
-        return (
-            records,
-            contents,
-            {split: order[of_row == place] for place, split in enumerate(self.ingestion.splits([]))},
-        )
+        splits = self.ingestion.splits([])
+        return frames, records, {split: order[of_row == place] for place, split in enumerate(splits)}
 
 
 def _places(
@@ -511,7 +520,7 @@ def _keep_sample(split: str, folder: str, most: int, label: str) -> int:
     with _files({split: folder}, 0, 1) as opened:
         if kept:
             kept = [kept[place] for place in _order_of_hashes(record_digests(kept))]
-            opened[split].write(gzip_member(framed(pa.array(kept, pa.binary()), kept), _COMPRESSION_LEVEL))
+            opened[split].write(gzip_member(framed(kept), _COMPRESSION_LEVEL))
     return len(kept)
 
 

@@ -6,6 +6,7 @@ import glob
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
@@ -228,15 +229,29 @@ def _text_shards(path: str, reading: TableReading, block_bytes: int) -> Iterator
             yield Shard(path, columns=columns)  # no worker could begin in its middle
             return
         start = 0
-        for block in _record_blocks(file, block_bytes, _delimiter(path, reading)):
-            yield Shard(path, start, start + len(block), columns)
-            start += len(block)
+        for end in _record_ends(file, block_bytes, _delimiter(path, reading)):
+            yield Shard(path, start, end, columns)
+            start = end
 
 
 def _delimiter(path: str, reading: TableReading) -> str:
     """Between fields; "" in JSON lines, which have none."""
     table_format = format_of(path, reading)
     return "" if table_format == "jsonl" else reading.delimiter or ("\t" if table_format == "tsv" else ",")
+
+
+def _record_ends(file: BinaryIO, size: int, delimiter: str) -> list[int]:
+    """Where the pieces of _record_blocks end, which are not made where there are no quotes: each line is a record."""
+    ends: list[int] = []
+    piece, place = bytearray(size), 0
+    while count := file.readinto(piece):  # type: ignore[attr-defined]
+        if delimiter and piece.find(b'"', 0, count) >= 0:
+            file.seek(0)
+            return list(accumulate(map(len, _record_blocks(file, size, delimiter))))
+        end = piece.rfind(b"\n", 0, count) + 1
+        ends += [place + end] * bool(end)
+        place += count
+    return ends if not place or ends[-1:] == [place] else [*ends, place]
 
 
 def _record_blocks(file: BinaryIO, size: int, delimiter: str) -> Iterator[bytes]:
@@ -269,6 +284,9 @@ def _last_record_end(block: bytes, quoted: bool) -> int:
     return end
 
 
+_NO_LINE_END = re.compile(rb"[^\r\n]")
+
+
 def _text_blocks(shard: Shard, reading: TableReading) -> Iterator[bytes]:
     """Rows in UTF-8, without the header."""
     with open_file(shard.path) as file, decompressed(file) as content:
@@ -284,7 +302,7 @@ def _text_blocks(shard: Shard, reading: TableReading) -> Iterator[bytes]:
                     block = _without_header(block)
             if reading.encoding != "utf-8":
                 block = block.decode(reading.encoding).encode()
-            if block.strip(b"\r\n"):
+            if _NO_LINE_END.search(block):
                 yield block
 
 

@@ -19,7 +19,16 @@ from components.errors import BrokenInput
 from components.table_example_gen.executor import split_records
 from components.table_example_gen.facts import merged_facts, shard_facts
 from components.table_example_gen.options import Ingestion, TableReading
-from components.table_example_gen.serialization import record_digests, serialized_examples
+from components.table_example_gen.serialization import (
+    example_column,
+    framed,
+    framed_examples,
+    put_checksums,
+    record_checksums,
+    record_digests,
+    records_of_frames,
+    serialized_examples,
+)
 from components.table_example_gen.sources import plan_inputs, plan_shards, shard_batches, table_files
 
 TEXT, WHOLE, NUMBER, NOTHING = pa.binary(), pa.int64(), pa.float32(), pa.null()
@@ -242,6 +251,29 @@ def batch_rows(shard: object) -> list[dict[str, object]]:
     return [row for batch in shard_batches(shard, TableReading(), types) for row in batch.to_pylist()]
 
 
+@pytest.mark.parametrize("text", ["a\n1\n22\n\n333\n4444", "a\n1\n22\n\n333\n4444\n", 'a\n1\n22\n\n"3"\n4444'])
+def test_shards_end_behind_lines_with_and_without_quotes(tmp_path, text):
+    path = tmp_path / "rows.csv"
+    path.write_text(text)
+    shards = plan_shards([str(path)], TableReading(), block_bytes=4)
+    assert [shard.start for shard in shards] == [0, *(shard.end for shard in shards[:-1])]
+    parts = [text[shard.start : shard.end] for shard in shards]
+    assert "".join(parts) == text
+    assert parts[:2] == ["a\n1\n", "22\n\n"]
+    assert all(part.endswith("\n") for part in parts[:-1])
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\t", "\u00a0", "\u2003"])
+def test_blanks_around_texts_are_no_part_of_them(blank):
+    column = pa.array(["no part", f"{blank}Ä{blank}", blank, None, "NA"])[1:]
+    assert example_column(column, TEXT, TableReading()).to_pylist() == ["Ä".encode(), None, None, b"NA"]
+    plain = pa.array(["no part", f"{blank}b{blank}", "c"])[1:]
+    assert example_column(plain, TEXT, TableReading()).to_pylist() == [b"b", b"c"]
+    assert example_column(plain, TEXT, TableReading(missing=("c",))).to_pylist() == [b"b", None]
+    as_written = example_column(plain, TEXT, TableReading(strip=False)).to_pylist()
+    assert as_written == [f"{blank}b{blank}".encode(), b"c"]
+
+
 def test_a_folder_a_pattern_and_several_files_are_read_in_the_order_of_their_names(tmp_path):
     for name, content in (
         ("b.csv", "a\n2\n"),
@@ -353,6 +385,27 @@ def test_records_are_byte_for_byte_those_of_protobuf(batch, start):
     assert serialized_examples(batch).to_pylist() == by_protobuf(batch)
     part = batch.slice(start)
     assert serialized_examples(part).to_pylist() == by_protobuf(part)
+
+
+def test_columns_of_few_values_between_others_are_byte_for_byte_those_of_protobuf():
+    rows = 400
+    columns = {
+        "a": pa.array([number % 3 for number in range(rows)]),
+        "b": pa.array([None if number % 5 == 0 else b"x" * (number % 2 * 100) for number in range(rows)], TEXT),
+        "c": pa.array([None if number % 7 == 0 else 0.5 for number in range(rows)], NUMBER),
+        "d": pa.array([number * 0.25 for number in range(rows)], NUMBER),
+        "e": pa.array([number // 10 for number in range(rows)]),
+        "f": pa.array([-1, 300] * (rows // 2)),
+    }
+    batch = pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
+    for part in (batch, batch.slice(3), batch.slice(0, 0)):
+        expected = by_protobuf(part)
+        assert serialized_examples(part).to_pylist() == expected
+        frames = framed_examples(part)
+        assert records_of_frames(frames) == expected
+        assert records_of_frames(frames.slice(5)) == expected[5:]
+        put_checksums(frames, record_checksums(expected))
+        assert frames.equals(framed(expected))
 
 
 def test_a_column_without_any_value_is_a_feature_without_a_list():

@@ -100,7 +100,7 @@ def test_batches_become_the_file_that_tensorflow_writes_one_record_at_a_time(tmp
     with tf.io.TFRecordWriter(str(tmp_path / "expected")) as writer:
         for record in itertools.chain(*batches):
             writer.write(record)
-    frames = [framed(pa.array(records, pa.binary()), records) for records in batches]
+    frames = [framed(records) for records in batches]
     assert b"".join(frame for batch in frames for frame in batch.to_pylist()) == (tmp_path / "expected").read_bytes()
     # A part of an Arrow array, stored and compressed members behind each other.
     frames[1] = frames[1].slice(1, 2)
