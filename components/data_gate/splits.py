@@ -114,7 +114,8 @@ def joined(parts: Sequence[pa.Array]) -> pa.Array:
         numbers = pa.concat_arrays([part.cast(pa.float64()) for part in parts])
         return pc.if_else(pc.is_finite(numbers), numbers, None)
     texts = pa.concat_arrays([_as_binary(part) for part in parts])
-    return pc.if_else(pc.equal(pc.binary_length(texts), 0), None, texts)
+    # Not if_else, which takes the wrong bytes of an array that is part of another one.
+    return pc.replace_with_mask(texts, pc.equal(pc.binary_length(texts), 0), pa.scalar(None, pa.large_binary()))
 
 
 def _as_binary(part: pa.Array) -> pa.Array:

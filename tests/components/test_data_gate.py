@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import tensorflow as tf
 import tensorflow_data_validation as tfdv
@@ -375,6 +376,14 @@ def test_a_column_that_is_of_another_type_in_a_further_file_is_read(tmp_path):
     batches = [read_rows(files, 2).columns for files in (numbers, texts)]
     codes, sizes = (joined([batch[name] for batch in batches]).to_pylist() for name in ("code", "size"))
     assert (codes, sizes) == ([b"7", b"8", b"x", b"y"], [1.0, 2.0, 0.5, 0.25])
+
+
+def test_a_part_of_a_column_of_texts_is_taken_with_its_own_values():
+    whole = pa.array([f"value {number}".encode() if number % 7 else b"" for number in range(1000)], pa.large_binary())
+
+    part = joined([whole.slice(400, 300)])
+
+    assert part.to_pylist() == [f"value {number}".encode() if number % 7 else None for number in range(400, 700)]
 
 
 def test_several_values_of_a_row_are_one(tmp_path):
