@@ -18,13 +18,14 @@ import http.client
 import json
 import os
 import random
+import select
 import socket
 import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -125,7 +126,7 @@ def run_load(
         swap_seconds: from one change of the version to the next.
         seed: of what is asked.
         batching: whether requests are merged.
-        hostile: whether four others ask for too much.
+        hostile: whether five others ask for too much.
     """
     result, timeline, done = LoadResult(), _Timeline(), threading.Event()
     with tempfile.TemporaryDirectory() as folder:
@@ -140,8 +141,8 @@ def run_load(
                 for kind, port in [(("REST", server.rest_port), ("gRPC", server.grpc_port))[client % 2]]
             ]
             if hostile:
-                asks = (_fill, _unpack, _half_heads, _numbers)
-                ports = (server.grpc_port, server.rest_port, server.rest_port, server.rest_port)
+                asks = (_fill, _unpack, _half_heads, _numbers, _half_messages)
+                ports = (server.grpc_port, server.rest_port, server.rest_port, server.rest_port, server.grpc_port)
                 threads += [
                     threading.Thread(target=_be_hostile, args=(ask, port, done, result))
                     for ask, port in zip(asks, ports, strict=True)
@@ -330,6 +331,94 @@ def _half_heads(port: int) -> str:
             half.sendall(b"POST /v1/models/addend:predict HTTP/1.1\r\nHost: x\r\nX: ")
         time.sleep(0.5)
     return "50"
+
+
+def _half_messages(port: int) -> str:
+    with ExitStack() as stack:
+        messages = [stack.enter_context(closing(UnfinishedMessage(port, 2**26))) for _ in range(10)]
+        for message in messages:
+            message.send(bytes(2**25))
+        time.sleep(0.5)
+    return "10"
+
+
+class UnfinishedMessage:
+    """A gRPC message that is sent in pieces, in HTTP/2 frames (RFC 9113), which no gRPC library leaves to its caller.
+
+    Args:
+        port: of a server on this machine.
+        declared: how many bytes the message is said to have.
+
+    Attributes:
+        ended: whether the server has ended the call.
+    """
+
+    def __init__(self, port: int, declared: int) -> None:
+        self._connection = socket.create_connection(("127.0.0.1", port), timeout=30)
+        self._window = {0: 65535, 1: 65535}
+        self._initial = 65535
+        self._received = b""
+        self.ended = False
+        head = {
+            ":method": "POST",
+            ":scheme": "http",
+            ":path": "/tensorflow.serving.PredictionService/Predict",
+            ":authority": "x",
+            "te": "trailers",
+            "content-type": "application/grpc",
+        }
+        fields = b"".join(
+            bytes([0, len(name)]) + name.encode() + bytes([len(value)]) + value.encode() for name, value in head.items()
+        )
+        self._connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(4, 0, 0, b"") + _frame(1, 4, 1, fields))
+        self.send(b"\0" + declared.to_bytes(4, "big"))
+
+    def send(self, data: bytes) -> None:
+        """Some more of it, as fast as the server takes it."""
+        left = memoryview(data)
+        while left and not self.ended:
+            size = max(0, min(len(left), 16384, *self._window.values()))
+            if size:
+                self._connection.sendall(_frame(0, 0, 1, bytes(left[:size])))
+                self._window = {stream: window - size for stream, window in self._window.items()}
+                left = left[size:]
+            self._read(wait=not size)
+
+    def wait_until_ended(self) -> None:
+        """Until the server ends the call, or is silent for 30 s."""
+        while not self.ended:
+            self._read(wait=True)
+
+    def close(self) -> None:
+        """Leave without a word."""
+        self._connection.close()
+
+    def _read(self, wait: bool) -> None:
+        if not wait and not select.select([self._connection], [], [], 0)[0]:
+            return
+        arrived = self._connection.recv(65536)
+        self._received += arrived
+        self.ended |= not arrived
+        while len(self._received) >= 9 + (length := int.from_bytes(self._received[:3], "big")):
+            kind, flags, stream = self._received[3], self._received[4], int.from_bytes(self._received[5:9], "big")
+            payload, self._received = self._received[9 : 9 + length], self._received[9 + length :]
+            if kind == 4 and not flags:
+                for at in range(0, length, 6):
+                    if payload[at : at + 2] == b"\0\4":
+                        initial = int.from_bytes(payload[at + 2 : at + 6], "big")
+                        self._window[1] += initial - self._initial
+                        self._initial = initial
+                self._connection.sendall(_frame(4, 1, 0, b""))
+            elif kind == 6 and not flags:
+                self._connection.sendall(_frame(6, 1, 0, payload))
+            elif kind == 8:
+                self._window[stream] += int.from_bytes(payload, "big")
+            elif kind in (3, 7) or (kind == 1 and flags & 1):
+                self.ended = True
+
+
+def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
 
 
 def _print(result: LoadResult, seconds: float) -> None:

@@ -7,7 +7,6 @@ import dataclasses
 import gzip
 import http.client
 import json
-import select
 import socket
 import time
 import zlib
@@ -19,6 +18,7 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
+from benchmarks.serving.load import UnfinishedMessage
 from benchmarks.serving.servers import RunningServer
 from serving.server import options
 from serving.server.app import EmbeddedServer
@@ -409,75 +409,6 @@ def test_a_call_whose_message_does_not_come_is_ended(impatient):
     assert raised.value.code().name == "DEADLINE_EXCEEDED"
     assert raised.value.details() == "The request's message did not arrive within 0.3 s."
     assert (without.value.code().name, without.value.details()) == ("INTERNAL", "The call has ended without a message.")
-
-
-class UnfinishedMessage:
-    """A gRPC message of which a part is sent, by HTTP/2 frames as written here."""
-
-    def __init__(self, port: int, declared: int) -> None:
-        self._connection = socket.create_connection(("127.0.0.1", port), timeout=30)
-        self._window = {0: 65535, 1: 65535}
-        self._initial = 65535
-        self._received = b""
-        self.ended = False
-        head = {
-            ":method": "POST",
-            ":scheme": "http",
-            ":path": "/tensorflow.serving.PredictionService/Predict",
-            ":authority": "x",
-            "te": "trailers",
-            "content-type": "application/grpc",
-        }
-        fields = b"".join(
-            bytes([0, len(name)]) + name.encode() + bytes([len(value)]) + value.encode() for name, value in head.items()
-        )
-        self._connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(4, 0, 0, b"") + _frame(1, 4, 1, fields))
-        self.send(b"\0" + declared.to_bytes(4, "big"))
-
-    def send(self, data: bytes) -> None:
-        """Some more of it, as fast as the server takes it."""
-        left = memoryview(data)
-        while left and not self.ended:
-            size = min(len(left), 16384, *self._window.values())
-            if size:
-                self._connection.sendall(_frame(0, 0, 1, bytes(left[:size])))
-                self._window = {stream: window - size for stream, window in self._window.items()}
-                left = left[size:]
-            self._read(wait=not size)
-
-    def wait_until_ended(self) -> None:
-        while not self.ended:
-            self._read(wait=True)
-
-    def close(self) -> None:
-        self._connection.close()
-
-    def _read(self, wait: bool) -> None:
-        if not wait and not select.select([self._connection], [], [], 0)[0]:
-            return
-        arrived = self._connection.recv(65536)
-        self._received += arrived
-        self.ended |= not arrived
-        while len(self._received) >= 9 + (length := int.from_bytes(self._received[:3], "big")):
-            kind, flags, stream = self._received[3], self._received[4], int.from_bytes(self._received[5:9], "big")
-            payload, self._received = self._received[9 : 9 + length], self._received[9 + length :]
-            if kind == 4 and not flags:
-                for at in range(0, length, 6):
-                    if payload[at : at + 2] == b"\0\4":
-                        initial = int.from_bytes(payload[at + 2 : at + 6], "big")
-                        self._window[1] += initial - self._initial
-                        self._initial = initial
-                self._connection.sendall(_frame(4, 1, 0, b""))
-            elif kind == 6 and not flags:
-                self._connection.sendall(_frame(6, 1, 0, payload))
-            elif kind == 8:
-                self._window[stream] += int.from_bytes(payload, "big")
-            elif kind in (3, 7) or (kind == 1 and flags & 1):
-                self.ended = True
-
-
-def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
-    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
 
 
 @pytest.fixture
