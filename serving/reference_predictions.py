@@ -27,12 +27,15 @@ class ReferencePredictions:
         labels: the most probable label of each.
         probabilities: float32 [n, classes], in vocabulary order.
         answers: what serving_default answers, where that is not always the label; see serving/answers.py.
+        truth: int64 [n], the number of each example's own label, negative where it has none that can be used; None
+            where nobody knows.
     """
 
     ids: list[str]
     labels: list[str]
     probabilities: np.ndarray
     answers: list[str] | None = None
+    truth: np.ndarray | None = None
 
     @property
     def served(self) -> list[str]:
@@ -46,19 +49,23 @@ class ReferencePredictions:
             labels=[self.labels[row] for row in chosen],
             probabilities=self.probabilities[list(chosen)],
             answers=None if self.answers is None else [self.answers[row] for row in chosen],
+            truth=None if self.truth is None else self.truth[list(chosen)],
         )
 
 
-def predictions_of(ids: Sequence[str], labels: Sequence[str], probabilities: np.ndarray) -> ReferencePredictions:
+def predictions_of(
+    ids: Sequence[str], labels: Sequence[str], probabilities: np.ndarray, truth: np.ndarray | None = None
+) -> ReferencePredictions:
     """Those with the most probable label.
 
     Args:
         ids: of the n examples.
         labels: in the order of the probabilities.
         probabilities: float32 [n, classes].
+        truth: see ReferencePredictions.
     """
     best = probabilities.argmax(axis=1)
-    return ReferencePredictions(list(ids), [labels[number] for number in best], probabilities)
+    return ReferencePredictions(list(ids), [labels[number] for number in best], probabilities, truth=truth)
 
 
 def with_answers(
@@ -105,6 +112,7 @@ def write(path: str, predictions: ReferencePredictions | Iterable[ReferencePredi
                     "label": part.labels,
                     "probabilities": pa.array(list(part.probabilities.astype(np.float32)), pa.list_(pa.float32())),
                     **({"answer": part.answers} if part.answers is not None else {}),
+                    **({"truth": part.truth} if part.truth is not None else {}),
                 }
             )
             if writer is None:
@@ -156,6 +164,7 @@ def read(path: str, ids: Collection[str] | None = None, most: int | None = None)
         labels=table.column("label").to_pylist(),
         probabilities=values.astype(np.float32).reshape(len(table), width),
         answers=table.column("answer").to_pylist() if "answer" in table.column_names else None,
+        truth=table.column("truth").to_numpy() if "truth" in table.column_names else None,
     )
 
 

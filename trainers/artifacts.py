@@ -132,7 +132,7 @@ def predict_split(
 ) -> ReferencePredictions:
     """The Keras model's own probabilities and best labels for each example of the split."""
     probabilities = predict_columns(model, split.features, batch_size)
-    return reference_predictions.predictions_of(split.ids, labels, probabilities)
+    return reference_predictions.predictions_of(split.ids, labels, probabilities, split.labels)
 
 
 def predict_columns(model: keras.Model, columns: Mapping[str, Column], batch_size: int | None = None) -> np.ndarray:
@@ -201,7 +201,7 @@ class StoredPredictions:
         with self.path.open("rb") as file:
             for part in self.store.parts():
                 values = np.fromfile(file, np.float32, len(part.labels) * classes).reshape(-1, classes)
-                yield reference_predictions.predictions_of(part.ids, self.labels, values), part
+                yield reference_predictions.predictions_of(part.ids, self.labels, values, part.labels), part
 
 
 # Of more rows a quantile is hardly known better.
@@ -220,7 +220,7 @@ def predict_rows(
     """
     if isinstance(rows, RowStore):
         return StoredPredictions.of(rows, labels, predict)
-    return [reference_predictions.predictions_of(rows.ids, labels, predict(rows))]
+    return [reference_predictions.predictions_of(rows.ids, labels, predict(rows), rows.labels)]
 
 
 def calibration(

@@ -68,7 +68,7 @@ BATCH_SIZE = 256
 
 
 def read_predictions(run: FinishedRun) -> EvalPredictions | None:
-    """Probabilities as the Trainer left them, the truth as the exported graph reads the label; None without a model.
+    """Probabilities and truth as the Trainer left them; None without a model, or where the truth was not left.
 
     The model served before is asked anew, in a session: it left no predictions for these examples. It is not asked
     where it comes from the same data and code as the new one. Of more than MOST_EXAMPLES, so many are drawn.
@@ -79,33 +79,24 @@ def read_predictions(run: FinishedRun) -> EvalPredictions | None:
     file = f"{model.uri}/{reference_predictions.FILE_NAME}"
     share, count = reference_predictions.share_of(file, MOST_EXAMPLES)
     reference = reference_predictions.read(file, most=MOST_EXAMPLES)
-    row_of = {id_: row for row, id_ in enumerate(reference.ids)}
+    if reference.truth is None:
+        return None
+    usable = np.flatnonzero(reference.truth >= 0)
+    if not len(usable):
+        return None
+    truth, reference = reference.truth[usable], reference.rows(usable.tolist())
     candidate = path_utils.serving_model_path(model.uri)
     labels = read_labels(candidate)
     baseline = run.artifacts.get("baseline_model")
     compared = baseline if baseline and baseline.flag("has_model") and not is_same_model(model, baseline) else None
-
     weight = run.config.get("data", {}).get("weight")
-    weights: list[float] = []
-    truth, rows, ids = [], [], []
-    for records, numbers in _with_truth(candidate, eval_files(run), share):
-        for record, number in zip(records, numbers.tolist(), strict=True):
-            row = row_of.get(id_ := example_id(record))
-            if number >= 0 and row is not None:
-                truth.append(number)
-                rows.append(row)
-                ids.append(id_)
-                if weight:
-                    weights.append(example_weight(tf.train.Example.FromString(record), weight))
-    if not rows:
-        return None
     return EvalPredictions(
-        ids=ids,
+        ids=reference.ids,
         labels=labels,
-        truth=np.array(truth, np.int64),
-        probabilities=reference.probabilities[rows],
-        baseline=_asked(compared, set(ids), eval_files(run), labels) if compared else None,
-        weights=np.array(weights) if weight else None,
+        truth=truth,
+        probabilities=reference.probabilities,
+        baseline=_asked(compared, reference.ids, eval_files(run), labels) if compared else None,
+        weights=_weights(reference.ids, eval_files(run), weight, share) if weight else None,
         decision=read_decision(candidate),
         baseline_decision=read_decision(path_utils.serving_model_path(compared.uri)) if compared else None,
         drawn_of=count if share < 1 else None,
@@ -181,29 +172,31 @@ def _batches(files: Sequence[str], share: float = 1.0) -> Iterator[list[bytes]]:
         yield batch
 
 
-def _with_truth(saved_model: str, files: Sequence[str], share: float) -> Iterator[tuple[list[bytes], np.ndarray]]:
-    model = SessionModel(saved_model)
-    try:
-        for records in _batches(files, share):
-            examples = {"examples": np.array(records, dtype=object)}
-            yield records, model.run(TRANSFORM_FEATURES, examples, [LABEL])[LABEL]
-    finally:
-        model.close()
+def _weights(ids: Sequence[str], files: Sequence[str], column: str, share: float) -> np.ndarray:
+    """float64 [n]: of the examples with these ids."""
+    of_id = {
+        example_id(record): example_weight(tf.train.Example.FromString(record), column)
+        for records in _batches(files, share)
+        for record in records
+    }
+    return np.array([of_id[id_] for id_ in ids])
 
 
-def _asked(baseline: RunArtifact, ids: set[str], files: Sequence[str], labels: Sequence[str]) -> np.ndarray:
-    """The baseline's probabilities of the chosen examples, in the order of the files and of the labels."""
+def _asked(baseline: RunArtifact, ids: Sequence[str], files: Sequence[str], labels: Sequence[str]) -> np.ndarray:
+    """The baseline's probabilities of the examples with these ids, in the order of the labels."""
     path = path_utils.serving_model_path(baseline.uri)
+    wanted = set(ids)
+    of_id: dict[str, np.ndarray] = {}
     model = SessionModel(path)
     try:
-        answers = [
-            model.run(SERVE_EXAMPLES, {"examples": np.array(chosen, dtype=object)})["probabilities"]
-            for records in _batches(files)
-            if (chosen := [record for record in records if example_id(record) in ids])
-        ]
+        for records in _batches(files):
+            chosen = {id_: record for record in records if (id_ := example_id(record)) in wanted}
+            if chosen:
+                examples = {"examples": np.array(list(chosen.values()), dtype=object)}
+                of_id |= dict(zip(chosen, model.run(SERVE_EXAMPLES, examples)["probabilities"], strict=True))
     finally:
         model.close()
-    return aligned(np.concatenate(answers), read_labels(path), labels)
+    return aligned(np.stack([of_id[id_] for id_ in ids]), read_labels(path), labels)
 
 
 THUMBNAIL_PIXELS = 160

@@ -2,6 +2,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tensorflow as tf
 from tfx import types
@@ -58,6 +59,7 @@ def trained(artifact: ArtifactMaker, examples: list[tf.train.Example], tmp_path:
             ids=[example_id(record) for record in records],
             labels=[LABELS[best] for best in probabilities.argmax(axis=1)],
             probabilities=probabilities,
+            truth=np.arange(len(records)) % 3,
         )
         write(f"{model_artifact.uri}/{FILE_NAME}", predictions)
         provenance = {"data_fingerprint": data, "code_fingerprint": "code-1", "trained_rows": 40}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from serving.reference_predictions import ReferencePredictions, example_id
+from serving.reference_predictions import ReferencePredictions, example_id, predictions_of
 from serving.signatures.common import LABEL
 from serving.signatures.image import ERROR, IMAGE
 from trainers.image.models import ImageClassifier
@@ -127,10 +127,10 @@ def image_predictions(classifier: ImageClassifier, photos: Images, labels: Seque
         labels: the label vocabulary.
     """
     ids: list[str] = []
-    rows = [np.zeros([0, len(labels)], np.float32)]
+    rows, truth = [np.zeros([0, len(labels)], np.float32)], [np.zeros([0], np.int64)]
     for batch in photos.batches(BATCH_SIZE):
         good = np.flatnonzero(batch[ERROR].numpy() == b"")
         ids.extend(example_id(batch[RECORD].numpy()[row]) for row in good)
         rows.append(classifier.predict(batch[IMAGE]).numpy()[good])
-    probabilities = np.concatenate(rows)
-    return ReferencePredictions(ids, [labels[best] for best in probabilities.argmax(axis=1)], probabilities)
+        truth.append(batch[LABEL].numpy()[good])
+    return predictions_of(ids, labels, np.concatenate(rows), np.concatenate(truth))

@@ -482,7 +482,7 @@ def wrap(fn_args: FnArgs, options: WrapTableOptions, code_fingerprint: str) -> N
     for split in (train, evaluation):
         columns.append({name: np.asarray(split.features[feature]) for name, feature in features.items()})
         answers.append(model.answers(columns[-1]))
-    predictions = predictions_of(evaluation.ids, labels, answers[-1])
+    predictions = predictions_of(evaluation.ids, labels, answers[-1], evaluation.labels)
     serving = ServingOptions.of(fn_args.custom_config)
     decision, asked = None, serving.decision
     if asked is not None and asked.threshold is not None and preprocessing.label.positive is not None:
