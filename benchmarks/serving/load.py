@@ -384,11 +384,6 @@ class UnfinishedMessage:
                 left = left[size:]
             self._read(wait=not size)
 
-    def wait_until_ended(self) -> None:
-        """Until the server ends the call, or is silent for 30 s."""
-        while not self.ended:
-            self._read(wait=True)
-
     def close(self) -> None:
         """Leave without a word."""
         self._connection.close()
