@@ -216,22 +216,23 @@ class Messages:
     async def _read(self, context: grpc.aio.ServicerContext) -> bytes:
         loop = asyncio.get_running_loop()
         limit = asyncio.timeout(self.seconds)
-        arrival = self.arriving.start(context.peer(), lambda: limit.reschedule(loop.time()))
-        length = 0
+        arrival = self.arriving.start(
+            context.peer(), lambda: None if limit.expired() else limit.reschedule(loop.time())
+        )
+        data: Any = None
         try:
             async with limit:
                 data = await context.read()
-            length = 0 if data is grpc.aio.EOF else len(data)
         except TimeoutError:
-            if arrival.given_up:
-                message = (
-                    "Messages that are still arriving hold too much memory, this one's client most; send it later."
-                )
-                await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, message)
+            pass
+        finally:
+            self.arriving.end(arrival, len(data) if isinstance(data, bytes) else 0)
+        if data is None and arrival.given_up:
+            message = "Messages that are still arriving hold too much memory, this one's client most; send it later."
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, message)
+        if data is None:
             message = f"The request's message did not arrive within {self.seconds:g} s."
             await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, message)
-        finally:
-            self.arriving.end(arrival, length)
         if data is grpc.aio.EOF:
             await context.abort(grpc.StatusCode.INTERNAL, "The call has ended without a message.")
         return bytes(data)

@@ -300,30 +300,28 @@ class _ReceivedBytes:
     _AT = 128  # of tcpi_bytes_received, in linux/tcp.h
 
     def __init__(self) -> None:
-        self._descriptors: dict[str, int | None] = {}
+        self._descriptors: dict[str, int] = {}
 
     def over(self, peer: str) -> int | None:
         """In all, with what encryption and HTTP/2 add; None where the system does not tell."""
-        descriptor = self._descriptors.get(peer, -1)
-        if descriptor is None:
+        if _TCP_INFO is None or not peer.startswith("ipv"):
             return None
         address = _address(peer)
-        received = self._of(descriptor, address) if descriptor >= 0 else None
-        if received is None:
-            descriptor = self._find(peer, address)
-            received = None if descriptor is None else self._of(descriptor, address)
-        return received
+        known = self._descriptors.get(peer)
+        received = None if known is None else self._of(known, address)
+        return self._search(peer, address) if received is None else received
 
-    def _find(self, peer: str, address: tuple[str, int]) -> int | None:
+    def _search(self, peer: str, address: tuple[str, int]) -> int | None:
         if len(self._descriptors) >= self._MOST_KNOWN:
             self._descriptors.clear()
         known = set(self._descriptors.values())
-        there = [int(path.name) for path in Path("/proc/self/fd").iterdir()] if _TCP_INFO is not None else []
         # A descriptor that is known can be that of another connection by now.
-        there.sort(key=known.__contains__)
-        found = next((number for number in there if self._of(number, address) is not None), None)
-        self._descriptors[peer] = found
-        return found
+        for descriptor in sorted((int(path.name) for path in Path("/proc/self/fd").iterdir()), key=known.__contains__):
+            received = self._of(descriptor, address)
+            if received is not None:
+                self._descriptors[peer] = descriptor
+                return received
+        return None
 
     def _of(self, descriptor: int, address: tuple[str, int]) -> int | None:
         assert _TCP_INFO is not None
