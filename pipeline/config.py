@@ -171,7 +171,10 @@ def _sentence(path: str, detail: Any, config_class: type[RunConfig]) -> str:
     if detail["type"] == "extra_forbidden":
         _, section = _place(config_class, detail["loc"][:-1])
         known = list(getattr(section, "model_fields", {}))
-        close = difflib.get_close_matches(str(detail["loc"][-1]), known, n=1)
+        unknown = str(detail["loc"][-1])
+        # Letters that changed places come before letters that are missing.
+        close = [name for name in known if sorted(name) == sorted(unknown)]
+        close += difflib.get_close_matches(unknown, known, n=1)
         advice = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
         return f"{path}: unknown key {key!r}; {advice}"
     if detail["type"] == "union_tag_not_found":

@@ -81,6 +81,7 @@ def test_a_key_of_an_override_stands_once(config_path):
     ("override", "sentence"),
     [
         ("trainer.epoch=3", "unknown key 'trainer.epoch'; did you mean 'epochs'?"),
+        ("trainer.modle=linear", "unknown key 'trainer.modle'; did you mean 'model'?"),
         ("nonsense=3", "unknown key 'nonsense'; known here: name, task, data"),
         ("trainer.epochs=0", "trainer.epochs: Input should be greater than or equal to 1, received 0"),
         ("data.dataset=hearts", "data: give either path (your own file) or dataset"),
