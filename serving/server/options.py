@@ -242,7 +242,10 @@ class ArrivingMessages:
     def start(self, peer: str, give_up: Callable[[], None]) -> Arrival:
         """A message of this connection is waited for."""
         loop = asyncio.get_running_loop()
-        before = (self._received.over(peer) or 0) - self._whole.setdefault(peer, 0)
+        known = self._received.knows(peer)
+        received = self._received.over(peer) or 0
+        # All that has come over a new connection is of this message, even if the event loop gets here late.
+        before = (received if known else 0) - self._whole.setdefault(peer, 0)
         arrival = Arrival(peer, loop.time(), before, give_up)
         self._arrivals[arrival] = None
         self._open[peer] += 1
@@ -296,11 +299,15 @@ _WATCH_SECONDS = 0.25
 class _ReceivedBytes:
     """Bytes that have come over the connections of this process, by the address of the other end."""
 
-    _MOST_KNOWN = 4096
     _AT = 128  # of tcpi_bytes_received, in linux/tcp.h
 
     def __init__(self) -> None:
         self._descriptors: dict[str, int] = {}
+        self._most_known = 4096
+
+    def knows(self, peer: str) -> bool:
+        """Whether this was asked before of this connection, or of one from the same address before it."""
+        return peer in self._descriptors
 
     def over(self, peer: str) -> int | None:
         """In all, with what encryption and HTTP/2 add; None where the system does not tell."""
@@ -312,8 +319,8 @@ class _ReceivedBytes:
         return self._search(peer, address) if received is None else received
 
     def _search(self, peer: str, address: tuple[str, int]) -> int | None:
-        if len(self._descriptors) >= self._MOST_KNOWN:
-            self._descriptors.clear()
+        if len(self._descriptors) >= self._most_known:
+            self._forget_closed()
         known = set(self._descriptors.values())
         # A descriptor that is known can be that of another connection by now.
         for descriptor in sorted((int(path.name) for path in Path("/proc/self/fd").iterdir()), key=known.__contains__):
@@ -322,6 +329,14 @@ class _ReceivedBytes:
                 self._descriptors[peer] = descriptor
                 return received
         return None
+
+    def _forget_closed(self) -> None:
+        self._descriptors = {
+            peer: descriptor
+            for peer, descriptor in self._descriptors.items()
+            if self._of(descriptor, _address(peer)) is not None
+        }
+        self._most_known = max(4096, 2 * len(self._descriptors))
 
     def _of(self, descriptor: int, address: tuple[str, int]) -> int | None:
         assert _TCP_INFO is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import gzip
@@ -23,7 +24,7 @@ from benchmarks.serving.load import UnfinishedMessage
 from benchmarks.serving.servers import RunningServer
 from serving.server import options
 from serving.server.app import EmbeddedServer
-from serving.server.options import ConnectionLimits, MemoryLimits, RequestLimits
+from serving.server.options import ArrivingMessages, ConnectionLimits, MemoryBudget, MemoryLimits, RequestLimits
 from tests.serving.server.conftest import QUICK_OPTIONS, Rest
 
 PATH = "/v1/models/half_plus_two:predict"
@@ -426,10 +427,10 @@ def test_messages_that_stop_halfway_hold_no_more_than_half_of_the_memory_budget(
             stack.enter_context(contextlib.closing(UnfinishedMessage(small_budget.grpc_port, 2**23))) for _ in range(6)
         ]
         small = stack.enter_context(contextlib.closing(UnfinishedMessage(small_budget.grpc_port, 2**23)))
-        small.send(bytes(2**20))
+        small.send(bytes(2**19))
         for message in stalled:
-            message.send(bytes(4 * 2**20))
-        # 25 of 16 MiB: three have to go, and what the others hold is no reason to give up the small one.
+            message.send(bytes(9 * 2**19))
+        # 27.5 of 16 MiB: three have to go, and what the others hold is no reason to give up the small one.
         ends = time.monotonic() + 30
         while sum(message.ended for message in stalled) < 3:
             assert time.monotonic() < ends, caplog.text
@@ -443,6 +444,26 @@ def test_messages_that_stop_halfway_hold_no_more_than_half_of_the_memory_budget(
     assert (sum(message.ended for message in stalled), small.ended) == (3, False)
     assert [answer.json for answer in answers] == [{"predictions": [2.5]}] * 5
     assert "16777216 is the most they may" in caplog.text
+
+
+def test_what_had_come_before_a_message_was_waited_for_counts_unless_it_was_of_one_before():
+    arriving = ArrivingMessages(MemoryBudget(MemoryLimits(all_bytes=2**15, request_bytes=2**14)))
+
+    async def given_up(peer: str) -> list[bool]:
+        events = [asyncio.Event(), asyncio.Event()]
+        for event in events:
+            arrival = arriving.start(peer, event.set)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(event.wait(), 0.7)  # it is looked at four times a second
+            arriving.end(arrival, 0)
+        return [event.is_set() for event in events]
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as client:
+        server, address = listener.accept()
+        with server:
+            client.sendall(bytes(20_000))
+            assert len(server.recv(20_000, socket.MSG_WAITALL)) == 20_000
+            assert asyncio.run(given_up(f"ipv4:{address[0]}:{address[1]}")) == [True, False]
 
 
 def test_messages_that_are_whole_do_not_count_as_arriving(small_budget, caplog):
