@@ -19,8 +19,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.harness.measurement import Kind, Measurement
-from benchmarks.harness.results import RESULTS_FILE, Results, read_results
+from benchmarks.harness.results import RESULTS_FILE, Kind, Measurement, Results, read_results
 from benchmarks.harness.running import run_suite
 from benchmarks.suite import chosen_benchmarks, suite_options
 

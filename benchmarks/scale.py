@@ -34,8 +34,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
-from benchmarks.harness.measurement import Goal
 from benchmarks.harness.pipelines import Scale, first_steps, growth, steps_until
+from benchmarks.harness.results import Goal
 from benchmarks.harness.running import own_process, peak_memory, report
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

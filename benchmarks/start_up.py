@@ -1,4 +1,4 @@
-"""Start-up times: imports, `ingraph --help`, a run in which nothing changed, a server that is ready, its first answer.
+"""Start-up times: imports, `ingraph --help`, `ingraph runs list`, a server that is ready, its first answer.
 
     .venv/bin/python -m benchmarks.start_up [--turns 5]
 
@@ -24,7 +24,7 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from benchmarks.harness.measurement import Measurement
+from benchmarks.harness.results import Measurement
 from benchmarks.harness.running import own_process, report
 from benchmarks.serving.servers import COLUMNS, NAME, write_sum_model
 
@@ -61,7 +61,6 @@ def one_turn(folder: str) -> dict[str, float]:
         "import of the gRPC client": [sys.executable, "-c", "import serving.client.grpc"],
         "ingraph --help": [INGRAPH, "--help"],
         "ingraph runs list": [INGRAPH, "runs", "list", "--workdir", f"{folder}/runs"],
-        "ingraph run of heart, nothing changed": [INGRAPH, "run", HEART, "--workdir", f"{folder}/runs"],
     }
     found = {name: seconds_of(partial(run, command)) for name, command in commands.items()}
     return found | server_start(folder)

@@ -17,6 +17,13 @@ SUITE = (
         short=("--turns", "1"),
     ),
     Benchmark(
+        "edit-loop",
+        "From an edit to an answer, as a person waits for it",
+        "benchmarks.edit_loop",
+        arguments=("--turns", "2"),
+        short=("--turns", "1"),
+    ),
+    Benchmark(
         "tabular-pipelines",
         "Hearts: ingraph, a plain Keras script and TFX's own components",
         "benchmarks.pipelines",

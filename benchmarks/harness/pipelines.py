@@ -16,7 +16,7 @@ import tensorflow_transform as tft
 import tensorflow_transform.beam as tft_beam
 from tfx_bsl.public import tfxio
 
-from benchmarks.harness.measurement import Goal, Measurement
+from benchmarks.harness.results import Goal, Measurement
 from benchmarks.harness.running import forget_peak_memory, peak_memory
 from pipeline.runners.local import BEAM_PIPELINE_ARGS
 from serving.loading import garbage_collection_paused

@@ -20,8 +20,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from rich.console import Console
 
-from benchmarks.harness.measurement import Measurement, measurements_table
-from benchmarks.harness.results import Outcome, Results, this_machine
+from benchmarks.harness.results import Measurement, Outcome, Results, measurements_table, this_machine
 
 TEST_DATA = "INGRAPH_TEST_DATA"
 

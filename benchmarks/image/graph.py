@@ -22,8 +22,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.harness.measurement import Measurement
 from benchmarks.harness.pipelines import transform_graph
+from benchmarks.harness.results import Measurement
 from benchmarks.harness.running import report
 from serving.session_model import SessionModel
 from serving.signatures.common import VOCABULARY, Labels, export, freeze

@@ -25,8 +25,8 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from benchmarks.harness.measurement import Goal, Measurement
 from benchmarks.harness.pipelines import transform_graph
+from benchmarks.harness.results import Goal, Measurement
 from benchmarks.harness.running import report
 from trainers.image.backbones import image_backbone
 from trainers.image.batches import ImageTraining, image_training_batches

@@ -26,8 +26,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from benchmarks.harness.measurement import Goal, Measurement
 from benchmarks.harness.pipelines import CONFIGS, beside_script, timed_run
+from benchmarks.harness.results import Goal, Measurement
 from benchmarks.harness.running import TEST_DATA, report
 from components.image_example_gen.image_files import ImageFile, list_images
 from pipeline import demo_data

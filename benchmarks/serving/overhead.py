@@ -25,7 +25,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-from benchmarks.harness.measurement import Goal, Kind, Measurement
+from benchmarks.harness.results import Goal, Kind, Measurement
 from benchmarks.harness.running import report
 from benchmarks.serving.servers import COLUMNS, NAME, bare_grpc_server, server_process, write_sum_model
 from serving.server.config import BatchingParameters

@@ -24,7 +24,7 @@ import grpc
 import numpy as np
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-from benchmarks.harness.measurement import Goal, Measurement
+from benchmarks.harness.results import Goal, Measurement
 from benchmarks.harness.running import report
 from benchmarks.serving.servers import server_process
 from serving.server.config import BatchingParameters

@@ -39,8 +39,8 @@ from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 
-from benchmarks.harness.measurement import Goal, Measurement
 from benchmarks.harness.pipelines import transform_graph
+from benchmarks.harness.results import Goal, Measurement
 from benchmarks.harness.running import TEST_DATA, report
 from pipeline import demo_data
 from pipeline.data import table_data

@@ -23,7 +23,7 @@ import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet
 
-from benchmarks.harness.measurement import Goal, Measurement
+from benchmarks.harness.results import Goal, Measurement
 from benchmarks.harness.running import own_process, peak_memory, report
 from benchmarks.scale import write_rows
 

@@ -23,8 +23,8 @@ import pandas as pd
 import tensorflow as tf
 from tfx.components.trainer.fn_args_utils import FnArgs
 
-from benchmarks.harness.measurement import Goal, Measurement
 from benchmarks.harness.pipelines import transform_graph
+from benchmarks.harness.results import Goal, Measurement
 from benchmarks.harness.running import TEST_DATA, report
 from components.serving_check.model_server import write_warmup_requests
 from serving.session_model import SessionModel

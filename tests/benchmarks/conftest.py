@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from benchmarks.harness.measurement import Measurement
-from benchmarks.harness.results import Machine, Outcome, Results
+from benchmarks.harness.results import Machine, Measurement, Outcome, Results
 
 MACHINE = Machine("Some processor (avx2)", 2, 23.5, "Linux 6.1", {"python": "3.11.2", "tfx": "1.21.0"})
 

@@ -11,12 +11,13 @@ from click.testing import CliRunner
 
 import benchmarks.__main__ as command
 from benchmarks.compare import NOISE, compare, main
-from benchmarks.harness.measurement import Goal, Measurement
 from benchmarks.harness.pipelines import Scale, growth
 from benchmarks.harness.results import (
     BEGIN,
     END,
     RESULTS_FILE,
+    Goal,
+    Measurement,
     Outcome,
     read_results,
     replaced,
@@ -28,7 +29,7 @@ from benchmarks.suite import SUITE
 
 FINE = """
 import sys
-from benchmarks.harness.measurement import Measurement
+from benchmarks.harness.results import Measurement
 from benchmarks.harness.running import report
 report("fine", [Measurement(f"given {sys.argv[1:]}", 2.0, "s", "time", 0.5, "theirs")])
 """
