@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import sys
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 from urllib.parse import quote
 
 import httpx
-import numpy as np
 import orjson
 from google.protobuf import json_format
 
@@ -287,7 +287,8 @@ def _parse(content: bytes) -> Any:
 def _to_json_value(value: Any) -> Any:
     if isinstance(value, bytes):
         return {"b64": base64.b64encode(value).decode()}
-    if isinstance(value, np.ndarray | np.generic):
+    numpy = sys.modules.get("numpy")  # a third of this module's import; whoever has an array has imported it
+    if numpy is not None and isinstance(value, numpy.ndarray | numpy.generic):
         return value.tolist() if value.dtype.kind not in "OS" else _to_json_value(value.tolist())
     if isinstance(value, list | tuple):
         return [_to_json_value(item) for item in value]

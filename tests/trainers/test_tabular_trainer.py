@@ -427,7 +427,7 @@ def test_a_row_alone_is_answered_as_among_others(session, expected):
         np.testing.assert_allclose(answer["probabilities"][0], np.sort(expected[number])[::-1], atol=1e-6)
 
 
-def test_the_session_transforms_as_transforms_graph_does(session, saved_model, folder):
+def test_the_session_transforms_as_transforms_graph_does(session, folder):
     serialized = np.array([example(row) for row in TABLE], object)
     served = session.run("transform_features", {"examples": serialized})
     transform = TransformGraph(tft.TFTransformOutput(f"{folder}/graph"))
@@ -485,7 +485,7 @@ def test_a_warm_start_begins_with_the_weights_of_the_served_model(saved_model, e
     np.testing.assert_allclose(answers, expected, atol=1e-5)
 
 
-def test_hyperparameters_are_searched_for_such_a_table_too(saved_model, folder, tmp_path):
+def test_hyperparameters_are_searched_for_such_a_table_too(folder, tmp_path):
     search = TunerOptions(space={"learning_rate": [1e-7, 0.05]}, objective="cross_entropy")
     options = TabularTrainerOptions(model="linear", epochs=5)
     config = {"preprocessing": OPTIONS, "trainer": options, "tuner": search}
