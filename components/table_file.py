@@ -14,9 +14,10 @@ import gzip
 import io
 import itertools
 import os
+import re
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +65,7 @@ class TableFile:
         table_format: where None, as format_of says.
         delimiter: between fields; where None, that of the format.
         encoding: as Python names it; one in which ASCII stays as it is.
+        header: the columns of a CSV or TSV file whose first line is a row.
         opened: opens the file for reading bytes; where None, open_file.
     """
 
@@ -74,12 +76,14 @@ class TableFile:
         delimiter: str | None = None,
         encoding: str = "utf-8",
         opened: OpenFile | None = None,
+        header: Sequence[str] = (),
     ) -> None:
         self.path = path
         self._open = opened or open_file
         self.format: TableFormat = table_format or format_of(path)
         self._delimiter = delimiter or DELIMITERS.get(self.format, "")
         self._encoding = encoding
+        self._header = header
 
     def columns(self) -> list[str]:
         """The names of the columns, in the file's order.
@@ -93,9 +97,15 @@ class TableFile:
             columns = next(self._separated_rows(), (0, []))[1]
         if not columns:
             raise BrokenInput(f"{self.path}: the file is empty; expected {_EXPECTED[self.format]}")
+        if self._header and self.format != "jsonl":
+            return list(self._header)
         twice = sorted({name for name in columns if columns.count(name) > 1})
         if twice:
-            raise BrokenInput(f"{self.path}: the header names the column {twice[0]!r} more than once; rename one")
+            no_header = is_row(columns)
+            raise BrokenInput(
+                f"{self.path}: the header names the column {twice[0]!r} more than once; "
+                + (f"{no_header}: {NAME_COLUMNS}" if no_header else "rename one")
+            )
         return columns
 
     def rows(self) -> Iterator[Row]:
@@ -110,11 +120,10 @@ class TableFile:
             for line, found in self._json_objects():
                 yield Row(line, {name: field_text(found.get(name)) for name in columns})
             return
-        for line, values in itertools.islice(self._separated_rows(), 1, None):
+        for line, values in itertools.islice(self._separated_rows(), 0 if self._header else 1, None):
             if len(values) != len(columns):
-                raise BrokenInput(
-                    f"{self.path}: line {line} has {len(values)} fields, the header has {len(columns)}; mend the line"
-                )
+                named = f"data.header names {len(columns)}" if self._header else f"the header has {len(columns)}"
+                raise BrokenInput(f"{self.path}: line {line} has {len(values)} fields, {named}; mend the line")
             yield Row(line, dict(zip(columns, values, strict=True)))
 
     def _separated_rows(self) -> Iterator[tuple[int, list[str]]]:
@@ -127,6 +136,11 @@ class TableFile:
             except StopIteration:
                 return
             except csv.Error as error:
+                if "new-line character" in str(error):
+                    raise BrokenInput(
+                        f"{self.path}: lines from {line} on end with carriage returns alone, as old programs for the "
+                        "Macintosh write them; save the file with line feeds"
+                    ) from error
                 raise BrokenInput(
                     f"{self.path}: the row that begins in line {line} is not valid {self.format.upper()}: {error}; "
                     "a quote that opens a field has to be closed, and one inside of such a field doubled"
@@ -164,6 +178,24 @@ class TableFile:
             ) from None
 
 
+NAME_COLUMNS = (
+    "if the file has no header, name its columns by data.header: [age, income, …] (`ingraph init --header age,income`)"
+)
+
+
+def is_row(header: Sequence[str]) -> str:
+    """Why a header seems to be a row: numbers are among its names that do not count the columns, or are no years."""
+    numbers = [name.strip() for name in header if _NUMBER.fullmatch(name.strip())]
+    if not numbers or (numbers[0].isdigit() and _counts(numbers)):
+        return ""
+    return f"the first line seems to be a row, for it has {numbers[0]!r}"
+
+
+def _counts(numbers: Sequence[str]) -> bool:
+    return list(numbers) == [str(number) for number in range(int(numbers[0]), int(numbers[0]) + len(numbers))]
+
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _OBJECT = '{"text": "...", "label": "..."}'
 _HEADER = "a header line with the column names, then rows"
 _EXPECTED = {"csv": _HEADER, "tsv": _HEADER, "jsonl": f"a JSON object on each line, such as {_OBJECT}"}

@@ -33,6 +33,7 @@ from components.table_example_gen.facts import (
 from components.table_example_gen.options import WHOLE_FOLDER, Ingestion, TableReading
 from components.table_example_gen.serialization import TEXT, example_column, example_type, serialized_examples
 from components.table_example_gen.sources import Shard, exact_reader, format_of, plan_inputs, shard_batches
+from components.table_file import NAME_COLUMNS, is_row
 from pipeline.options import RunConfig, TableRunConfig
 from serving.loading import garbage_collection_paused
 
@@ -149,6 +150,7 @@ def check_table(inputs: Mapping[str, str], config: TableRunConfig) -> TableFindi
         columns=facts.types,
         choices=choices,
         warnings=[
+            *_rows_for_headers(shards, ingestion.reading),
             *left_out,
             *left_out_warnings(choices),
             *_numbers_taken_as_text(
@@ -158,6 +160,11 @@ def check_table(inputs: Mapping[str, str], config: TableRunConfig) -> TableFindi
         files=[path for path in dict.fromkeys(shard.path for shard in shards) if not is_bigquery(path)],
         terms={name: term_choice(shards, ingestion.reading, name) for name in config.open_texts()},
     )
+
+
+def _rows_for_headers(shards: Sequence[Shard], reading: TableReading) -> list[str]:
+    first = {} if reading.header else {shard.path: is_row(shard.columns) for shard in shards}
+    return [f"{path}: {said}; {NAME_COLUMNS}" for path, said in first.items() if said]
 
 
 def _duplicates(shards: Sequence[Shard], facts: TableFacts, ingestion: Ingestion) -> int:

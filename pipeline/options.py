@@ -356,10 +356,9 @@ class TableDataOptions(DataOptions):
         path: one file, a list of files, a pattern, or a folder of files.
         bigquery: a table of BigQuery, or a query, instead.
         format: of the files, where the endings of their names do not say it.
-        delimiter: between the fields of a CSV file.
+        delimiter, header: of a CSV file: between its fields; the columns where its first line does not name them.
         encoding: of text files.
-        decimal: what stands before the decimals of a number, in CSV and TSV.
-        thousands: what stands between groups of three digits, in CSV and TSV.
+        decimal, thousands: what stands before the decimals of a number, and between three digits, in CSV and TSV.
         missing: what stands where there is no value, beside an empty field.
         strip: whether blanks around a value are no part of it; by default true, but of texts.
         split: how rows that are held out are told from others.
@@ -370,6 +369,7 @@ class TableDataOptions(DataOptions):
     bigquery: BigQuerySource | None = None
     format: TableFormat | None = None
     delimiter: str | None = None
+    header: tuple[str, ...] = ()
     encoding: str = "utf-8"
     decimal: Literal[".", ","] = "."
     thousands: Literal[".", ",", " ", "'"] | None = None
@@ -387,7 +387,7 @@ class TableDataOptions(DataOptions):
     @model_validator(mode="after")
     def _check_reading(self) -> TableDataOptions:
         self.reading(as_text=False)
-        of_files = self.model_fields_set & {"format", "delimiter", "encoding", "decimal", "thousands"}
+        of_files = self.model_fields_set & {"format", "delimiter", "header", "encoding", "decimal", "thousands"}
         if self.bigquery and of_files:
             raise ValueError(f"{', '.join(sorted(of_files))}: of files alone; rows of BigQuery have their types")
         if self.eval_share + self.test_share >= 1:

@@ -22,6 +22,7 @@ class TableReading(BaseModel):
     Attributes:
         format: of the files; None where the endings of their names say it, see sources.format_of.
         delimiter: between the fields of a CSV file.
+        header: the names of the columns of CSV and TSV files whose first line is a row; () where it names them.
         encoding: of CSV, TSV and JSON lines, as Python names it.
         decimal: what stands before the decimals of a number, in CSV and TSV.
         thousands: what stands between groups of three digits, in CSV and TSV; None for nothing.
@@ -34,6 +35,7 @@ class TableReading(BaseModel):
 
     format: TableFormat | None = None
     delimiter: str | None = Field(None, min_length=1, max_length=1)
+    header: tuple[str, ...] = ()
     encoding: str = "utf-8"
     decimal: Literal[".", ","] = "."
     thousands: Literal[".", ",", " ", "'"] | None = None
@@ -51,6 +53,14 @@ class TableReading(BaseModel):
         if _ASCII.encode(name) != _ASCII.encode("ascii"):
             raise ValueError(f"files in {name} cannot be divided into rows; convert them to utf-8")
         return name
+
+    @field_validator("header")
+    @classmethod
+    def _different_names(cls, header: tuple[str, ...]) -> tuple[str, ...]:
+        twice = [name for name in header if header.count(name) > 1]
+        if twice:
+            raise ValueError(f"header: names the column {twice[0]!r} more than once")
+        return header
 
     @model_validator(mode="after")
     def _check(self) -> TableReading:

@@ -101,7 +101,7 @@ def exact_reader(path: str, reading: TableReading) -> TableFile:
     """The reader that knows the line of each row, of a file in CSV, TSV or JSON lines."""
     table_format = format_of(path, reading)
     assert table_format in ("csv", "tsv", "jsonl")
-    return TableFile(path, table_format, delimiter=reading.delimiter, encoding=reading.encoding)
+    return TableFile(path, table_format, delimiter=reading.delimiter, encoding=reading.encoding, header=reading.header)
 
 
 @dataclass(frozen=True)
@@ -134,6 +134,8 @@ def plan_shards(
     planned: list[Shard] = []
     for path in paths:
         source = _source(path, reading)
+        if reading.header and source.read is not _separated_batches:
+            raise BrokenInput(f"{path}: data.header names columns of CSV and TSV; leave it out, the file names its own")
         try:
             planned += [replace(shard, split=split) for shard in source.plan(path, reading, block_bytes)]
         except (pa.ArrowException, OSError, EOFError) as error:
@@ -298,7 +300,7 @@ def _text_blocks(shard: Shard, reading: TableReading) -> Iterator[bytes]:
         for number, block in enumerate(blocks):
             if number == 0 and shard.start == 0:
                 block = block.removeprefix(BYTE_ORDER_MARK)
-                if shard.columns:
+                if shard.columns and not reading.header:
                     block = _without_header(block)
             if reading.encoding != "utf-8":
                 block = block.decode(reading.encoding).encode()

@@ -27,7 +27,7 @@ from components.table_example_gen.facts import (
 from components.table_example_gen.options import Ingestion, TableReading
 from components.table_example_gen.serialization import TEXT, WHOLE
 from components.table_example_gen.sources import Shard, format_of, plan_inputs, shard_batches
-from components.table_file import decompressed, open_file
+from components.table_file import NAME_COLUMNS, decompressed, is_row, open_file
 from pipeline.exit_status import ExitStatus
 
 
@@ -37,9 +37,10 @@ from pipeline.exit_status import ExitStatus
 )
 @click.argument("data", metavar="FILE")
 @click.option("--label", help="The column that holds the label; asked for where it is not given.")
+@click.option("--header", metavar="NAMES", help="The columns of a CSV file without a header: age,income,label.")
 @click.option("--name", help="Of the pipeline and its model; by default, after the file.")
 @click.option("--config", metavar="PATH", help="Where the config is written; by default, NAME.yaml here.")
-def init(data: str, label: str | None, name: str | None, config: str | None) -> None:
+def init(data: str, label: str | None, header: str | None, name: str | None, config: str | None) -> None:
     """Look at data, and write a config to begin with.
 
     FILE is a table or a file of texts, in any format that `ingraph run` reads, or a folder of photos in class folders.
@@ -48,11 +49,12 @@ def init(data: str, label: str | None, name: str | None, config: str | None) -> 
     ingraph init customers.csv --label churn
     ingraph run customers.yaml
     """
-    from components.errors import BrokenInput
-
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        written = _write(data, label, name, config)
+        names = [column.strip() for column in next(csv.reader([header or ""]), [])]
+        if len(set(names)) < len(names):
+            raise BrokenInput(f"--header names a column more than once: {header}")
+        written = _write(data, label, names, name, config)
     except BrokenInput as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(ExitStatus.BROKEN_INPUT)
@@ -60,10 +62,7 @@ def init(data: str, label: str | None, name: str | None, config: str | None) -> 
     click.echo(f"written to {written}; next:\n  ingraph run {written}")
 
 
-def _write(data: str, label: str | None, name: str | None, config: str | None) -> Path:
-    from components.errors import BrokenInput
-    from pipeline.commands.init import check_columns, config_name, image_config, look_at_table, table_config
-
+def _write(data: str, label: str | None, header: Sequence[str], name: str | None, config: str | None) -> Path:
     name = name or config_name(data)
     file = Path(config or f"{name}.yaml")
     if file.exists():
@@ -72,7 +71,9 @@ def _write(data: str, label: str | None, name: str | None, config: str | None) -
     if _holds_images(data):
         text = image_config(data, name, place)
     else:
-        looked = look_at_table(data)
+        looked = look_at_table(data, header)
+        for warning in looked.warnings:
+            click.echo(f"warning: {warning}", err=True)
         label = label or _asked(looked.label_candidates())
         check_columns(looked, label)
         text = table_config(looked, name, label, place)
@@ -85,8 +86,6 @@ def _holds_images(data: str) -> bool:
 
 
 def _asked(candidates: Sequence[str]) -> str:
-    from components.errors import BrokenInput
-
     if not candidates:
         raise BrokenInput("no column has few enough values for a label; --label names it")
     if not sys.stdin.isatty():
@@ -115,6 +114,7 @@ class LookedAt:
         choices: column -> what suits it, where its type alone does not say it.
         classes: column -> how many different values it has, where they are few enough for a label.
         texts: columns that nothing but texts can be: hardly a value comes twice, and it has words or characters.
+        warnings: what a person should know, in sentences.
     """
 
     path: str
@@ -123,6 +123,7 @@ class LookedAt:
     choices: Mapping[str, ColumnChoice]
     classes: Mapping[str, int]
     texts: frozenset[str] = frozenset()
+    warnings: tuple[str, ...] = ()
 
     def label_candidates(self) -> list[str]:
         """Columns that may hold the label: those whose names say so, then others, the fewest values first."""
@@ -131,13 +132,19 @@ class LookedAt:
         return [*by_name, *others]
 
 
-def look_at_table(path: str) -> LookedAt:
+def look_at_table(path: str, header: Sequence[str] = ()) -> LookedAt:
     """Find out how a table is written, and what its columns hold.
+
+    Args:
+        path: of its files.
+        header: the columns of a CSV file whose first line is a row.
 
     Raises:
         BrokenInput: it cannot be read.
     """
     reading = _written_as(path)
+    if header:
+        reading["header"] = list(header)
     tokens = _missing_tokens(path, TableReading(**reading))
     if tokens:
         reading["missing"] = tokens
@@ -156,7 +163,9 @@ def look_at_table(path: str) -> LookedAt:
         and (name not in choices or choices[name].kind in ("text", "hash", "ignored"))
         and term_choice(shards, options, name).kind != "words_and_characters"
     }
-    return LookedAt(path, reading, facts, choices, classes, frozenset(texts))
+    said = "" if header else is_row(shards[0].columns)
+    warnings = (f"{path}: {said}; {NAME_COLUMNS}",) if said else ()
+    return LookedAt(path, reading, facts, choices, classes, frozenset(texts), warnings)
 
 
 def _read(path: str, reading: TableReading) -> tuple[list[Shard], TableFacts]:

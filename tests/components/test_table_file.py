@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 
 from components.errors import BrokenInput
-from components.table_file import TableFile, decompressed_lines, json_records, padded_rows, separated_records
+from components.table_file import (
+    TableFile,
+    decompressed_lines,
+    is_row,
+    json_records,
+    padded_rows,
+    separated_records,
+)
 
 HARD_TEXT = 'one\r\ntwo\nthree\tfour, "five" \u2028six\x00 \\n café 👍'
 
@@ -92,6 +99,22 @@ def test_a_text_of_a_megabyte_is_read(tmp_path):
 def test_what_cannot_be_read_is_named_with_its_line(tmp_path, name, content, sentence):
     with pytest.raises(BrokenInput, match=sentence):
         list(table(tmp_path, content, name).rows())
+
+
+@pytest.mark.parametrize(
+    ("header", "is_one"),
+    [
+        (["age", "income"], False),
+        (["", "0", "1", "2", "label"], False),  # as pandas counts
+        (["country", "2023", "2024"], False),
+        (["39", " State-gov", " 77516", " <=50K"], True),
+        (["5.1", "3.5", "Iris-setosa"], True),
+        (["-1"], True),
+        (["id1", "1e", "1.2.3"], False),
+    ],
+)
+def test_a_header_with_numbers_that_do_not_count_seems_to_be_a_row(header, is_one):
+    assert bool(is_row(header)) is is_one
 
 
 def test_a_file_that_is_not_there_is_named():

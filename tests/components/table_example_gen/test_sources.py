@@ -97,12 +97,15 @@ def test_all_that_pandas_writes_gives_the_same_examples(tmp_path, frame):
     frame.to_csv(tmp_path / "tabs.tsv", index=False, sep="\t")
     frame.to_csv(tmp_path / "semicolons.csv", index=False, sep=";", decimal=",", encoding="utf-8-sig")
     frame.to_csv(tmp_path / "windows.csv", index=False, lineterminator="\r\n")
+    frame.to_csv(tmp_path / "rows.csv", index=False, header=False, encoding="utf-8-sig")
+    frame.to_csv(tmp_path / "rows.tsv.gz", index=False, header=False, sep="\t")
     frame.to_parquet(tmp_path / "table.parquet", index=False)
     frame.astype({"when": str, "day": str}).to_json(tmp_path / "lines.jsonl", orient="records", lines=True)
 
     expected = records(tmp_path / "plain.csv")
     assert {split: len(some) for split, some in expected.items()} == {"train": 241, "eval": 59}
-    options = {"semicolons.csv": {"delimiter": ";", "decimal": ","}}
+    header = {"header": list(frame.columns)}
+    options = {"semicolons.csv": {"delimiter": ";", "decimal": ","}, "rows.csv": header, "rows.tsv.gz": header}
     for file in sorted(tmp_path.iterdir()):
         assert records(file, **options.get(file.name, {})) == expected, file.name
 
@@ -290,6 +293,8 @@ def test_a_folder_a_pattern_and_several_files_are_read_in_the_order_of_their_nam
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [
+        ("a.csv", "1.5,2,1.5\n", "the first line seems to be a row, for it has '1.5': .* by data.header"),
+        ("a.csv", "a,b\r1,2\r", "lines from 1 on end with carriage returns alone"),
         ("a.csv.gz", gzip.compress(b"a,b\n" + b"1,2\n" * 9_999, mtime=0)[:-30], "the gzip file is damaged"),
         ("a.csv.zst", pa.compress(b"a,b\n" * 9_999, "zstd", asbytes=True)[:-10], "the compressed file is damaged"),
         ("a.parquet", b"PAR1 and no more", r"cannot be read as parquet: .*make it again"),
@@ -308,6 +313,26 @@ def test_a_broken_file_is_one_sentence(tmp_path, name, content, sentence):
         read(path)
     assert str(path) in str(stopped.value)
     assert "\n" not in str(stopped.value)
+
+
+def test_a_header_that_does_not_fit_the_file_is_named(tmp_path):
+    rows, lines = written(tmp_path, "1,2\n3,4\n5\n"), written(tmp_path, '{"a": 1}', "a.jsonl")
+    for path, header, sentence in (
+        (rows, ["a", "b"], "line 3 has 1 fields, data.header names 2; mend the line"),
+        (rows, ["a"], "line 1 has 2 fields, data.header names 1; mend the line"),
+        (lines, ["a"], "data.header names columns of CSV and TSV; leave it out"),
+    ):
+        with pytest.raises(BrokenInput, match=sentence):
+            read(path, header=header)
+
+
+def test_rows_of_a_file_without_a_header_are_in_its_shards_once(tmp_path):
+    path = written(tmp_path, "".join(f"{number},x\n" for number in range(1000)))
+    reading = TableReading(header=("number", "x"))
+    shards = plan_shards([str(path)], reading, block_bytes=500)
+    batches = [batch for shard in shards for batch in shard_batches(shard, reading)]
+    assert len(shards) > 5
+    assert [row["number"] for batch in batches for row in batch.to_pylist()] == list(range(1000))
 
 
 def test_files_that_do_not_belong_together_are_named(tmp_path):

@@ -127,6 +127,22 @@ def test_what_cannot_be_used_is_one_sentence(tmp_path, arguments, sentence):
     assert not list(tmp_path.glob("*.yaml"))
 
 
+def test_a_file_without_a_header_is_told_and_gets_one(tmp_path):
+    lines = [f"{n},{n / 3:.2f},{'ab'[n % 2]}\n" for n in range(200, 400)]
+    (tmp_path / "a.csv").write_text("".join(lines))
+    told = ingraph_init(tmp_path, "a.csv", "--label", "a")
+    assert told.exit_code == 0
+    assert "warning: a.csv: the first line seems to be a row, for it has '200'; if the file has no" in told.stderr
+    (tmp_path / "a.yaml").unlink()
+
+    named = ingraph_init(tmp_path, "a.csv", "--header", "x, y,label", "--label", "label")
+    assert (named.exit_code, named.stderr) == (0, "")
+    assert "# 200 rows, 3 columns; 2 classes." in named.output
+    assert load_config(str(tmp_path / "a.yaml")).data.header == ("x", "y", "label")
+    twice = ingraph_init(tmp_path, "a.csv", "--header", "x,x,label", "--label", "label", "--name", "b")
+    assert (twice.exit_code, twice.stderr) == (2, "Error: --header names a column more than once: x,x,label\n")
+
+
 def test_a_config_that_is_there_is_not_overwritten(tmp_path):
     (tmp_path / "a.csv").write_text("x,label\n1,a\n2,b\n")
     (tmp_path / "a.yaml").write_text("mine")
