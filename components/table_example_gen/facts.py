@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
@@ -148,6 +149,7 @@ _ROWS_PER_CODE = 20
 _ROWS_OF_AN_ID = 50
 # An id numbers its rows: whole numbers that all differ and lie this densely, or texts of one word that all differ.
 _DENSITY_OF_AN_ID = 0.1
+_NAME_OF_AN_ID = re.compile(r"(^|[^A-Za-z])[iI][dD]$|[a-z]I[dD]$")
 _WORDS_OF_A_SENTENCE = 4.0
 _MOST_CATEGORIES = 5_000
 _SHARE_OF_DATES = 0.95
@@ -237,7 +239,7 @@ def _choice_of_whole_numbers(name: str, numbers: pa.Array) -> ColumnChoice | Non
     if different == len(numbers) >= _ROWS_OF_AN_ID:
         limits = pc.min_max(numbers).as_py()
         dense = len(numbers) >= _DENSITY_OF_AN_ID * (limits["max"] - limits["min"] + 1)
-        if dense or name.lower() == "id" or name.lower().endswith(("_id", " id", "-id")):
+        if dense or _NAME_OF_AN_ID.search(name):
             return ColumnChoice("ignored", "every value is different, as in an identifier")
     if different in _FEW_VALUES and different * _ROWS_PER_CODE <= len(numbers):
         return ColumnChoice("categorical", f"{different} different numbers")

@@ -194,3 +194,17 @@ def test_a_text_far_down_a_column_of_numbers_is_named_with_its_line(tmp_path):
         "the column 'number' is left out: every value is different, as in an identifier; "
         "`preprocessing.columns: {number: …}` takes it in"
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "left_out"),
+    [("id", True), ("Cust.Id", True), ("CustomerId", True), ("patient_ID", True), ("paid", False), ("amount", False)],
+)
+def test_numbers_that_all_differ_are_an_identifier_where_their_name_says_so(tmp_path, name, left_out):
+    lines = [f"{1_000_003 * number},{'ab'[number % 2]}" for number in range(1, 100)]
+    path = written(tmp_path, "\n".join([f"{name},label", *lines]), "people.csv")
+    (tmp_path / "config.yaml").write_text(TABLE_CONFIG)
+    config = load_config(str(tmp_path / "config.yaml"))
+    assert isinstance(config, TableRunConfig)
+    kinds = {column: choice.kind for column, choice in check_table({"all": str(path)}, config).choices.items()}
+    assert kinds.get(name) == ("ignored" if left_out else None)
