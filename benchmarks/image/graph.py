@@ -166,7 +166,7 @@ def _parts(texts: tf.Tensor) -> Calls:
         return decode_image(file, OPTIONS.max_pixels)[0]
 
     def prepare(file: tf.Tensor) -> tf.Tensor:
-        return scale(tf.image.resize(decode(file), SIZE), OPTIONS.scaling)
+        return scale(tf.image.resize(decode(file), SIZE, antialias=OPTIONS.antialias), OPTIONS.scaling)
 
     def each(function: Callable[[tf.Tensor], tf.Tensor], spec: tf.TensorSpec) -> Callable[[tf.Tensor], tf.Tensor]:
         return lambda items: tf.map_fn(function, items, fn_output_signature=spec, parallel_iterations=os.cpu_count())
