@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+import keyword
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
 from tensorflow.core.framework import graph_pb2
+from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+from tensorflow.python.saved_model.fingerprinting_utils import write_fingerprint
 
 from serving.answers import Decision, UnknownRule
 from serving.missing_values import MISSING_FLOAT, MISSING_INTEGER, missing_value
@@ -154,16 +159,70 @@ class ServedModel(tf.Module):
     ) -> None:
         super().__init__(name="served_model")
         self.resources = dict(resources)
+        self.arguments = {name: argument_names(inputs) for name, (_, inputs) in signatures.items()}
         self.concrete_signatures = {
-            # Without autograph, which takes seconds and finds nothing to convert.
-            name: tf.function(function, autograph=False).get_concrete_function(**inputs)
+            name: _concrete(name, function, inputs, self.arguments[name])
             for name, (function, inputs) in signatures.items()
         }
+
+
+def _concrete(
+    name: str,
+    function: Callable[..., Mapping[str, tf.Tensor]],
+    inputs: Mapping[str, tf.TensorSpec],
+    arguments: Mapping[str, str],
+) -> Any:
+    def called(**values: tf.Tensor) -> Mapping[str, tf.Tensor]:
+        return function(**{one: values[argument] for one, argument in arguments.items()})
+
+    called.__name__ = name  # of the graph's functions
+    specs = {arguments[one]: tf.TensorSpec(spec.shape, spec.dtype, arguments[one]) for one, spec in inputs.items()}
+    # Without autograph, which takes seconds and finds nothing to convert.
+    return tf.function(called, autograph=False).get_concrete_function(**specs)
+
+
+def argument_names(inputs: Iterable[str]) -> dict[str, str]:
+    """Name of each input -> the name that the argument of a tf.function may have for it, mostly the same.
+
+    TensorFlow takes ASCII letters, digits and underscores, after a letter; no word of Python's, and no two names that
+    differ in case alone. In a SignatureDef an input may have any name.
+    """
+    found: dict[str, str] = {}
+    taken: set[str] = set()
+    for name in sorted(inputs, key=lambda name: (_ARGUMENT.fullmatch(name) is None, name)):
+        plain = re.sub(r"[^A-Za-z0-9_]", "_", name)
+        if not _ARGUMENT.fullmatch(plain) or keyword.iskeyword(plain) or plain == "self":
+            plain = f"input_{plain}"
+        others = (f"{plain}_{number}" for number in itertools.count(2))
+        found[name] = plain if plain.lower() not in taken else next(one for one in others if one.lower() not in taken)
+        taken.add(found[name].lower())
+    return {name: found[name] for name in inputs}
+
+
+_ARGUMENT = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 
 def export(model: ServedModel, path: str) -> None:
     """Write the SavedModel; TensorFlow Serving's session loader accepts it, for it has no Keras variable."""
     tf.saved_model.save(model, path, signatures=model.concrete_signatures)
+    if any(name != argument for names in model.arguments.values() for name, argument in names.items()):
+        _name_inputs(path, model.arguments)
+
+
+def _name_inputs(path: str, arguments: Mapping[str, Mapping[str, str]]) -> None:
+    """Give the inputs of the signatures of a SavedModel the names that clients use."""
+    file = f"{path}/saved_model.pb"
+    with tf.io.gfile.GFile(file, "rb") as content:
+        saved = saved_model_pb2.SavedModel.FromString(content.read())
+    for signature, names in arguments.items():
+        inputs = saved.meta_graphs[0].signature_def[signature].inputs
+        named = {name: inputs[argument].SerializeToString() for name, argument in names.items()}
+        inputs.clear()
+        for name, info in named.items():
+            inputs[name].ParseFromString(info)
+    with tf.io.gfile.GFile(file, "wb") as content:
+        content.write(saved.SerializeToString(deterministic=True))
+    write_fingerprint(path)
 
 
 def freeze(function: Callable[..., tf.Tensor], *inputs: tf.TensorSpec) -> Callable[..., tf.Tensor]:

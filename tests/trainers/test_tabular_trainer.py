@@ -164,19 +164,20 @@ OPTIONS = TabularOptions(
     columns={
         "joined": "datetime",
         "review": {"kind": "text", "minimum_term_count": 1, "maximum_length": 20},
-        "member": "boolean",
+        "self": "boolean",
         "tags": {"kind": "list", "maximum_length": 6},
         "colours": {"kind": "list", "separator": ";"},
-        "shop": {"kind": "hash", "buckets": 30},
-        "amount": "log",
-        "income": "quantile_normal",
+        "class": {"kind": "hash", "buckets": 30},
+        "A": "log",
+        "a": "quantile_normal",
     },
-    crosses=(("member", "shop"),),
+    crosses=(("self", "class"),),
     minimum_category_count=1,
 )
+# Names that no argument of a Python function could have, two of them the same but for their case.
 DTYPES = {
-    "joined": tf.string, "review": tf.string, "member": tf.string, "tags": tf.string, "colours": tf.string,
-    "shop": tf.int64, "amount": tf.float32, "income": tf.float32, "city": tf.string, "age": tf.int64,
+    "joined": tf.string, "review": tf.string, "self": tf.string, "tags": tf.string, "colours": tf.string,
+    "class": tf.int64, "A": tf.float32, "a": tf.float32, "1st city": tf.string, "age (years)": tf.int64,
 }  # fmt: skip
 SPEC = {name: tf.io.VarLenFeature(dtype) for name, dtype in (DTYPES | {"bought": tf.string}).items()}
 MISSING = {tf.string: "", tf.int64: -(2**31), tf.float32: -1e38}
@@ -195,14 +196,14 @@ def rows(count: int, seed: int = 0) -> list[Row]:
         row: Row = {
             "joined": f"20{chance.integers(10, 26)}-0{2 if yes else 8}-{day} {hour}:00",
             "review": " ".join([*chance.choice(WORDS[2:], size=3), ("fine" if yes else "dull") if said else "film"]),
-            "member": str(chance.choice(["yes", "no", "TRUE", "f"])),
+            "self": str(chance.choice(["yes", "no", "TRUE", "f"])),
             "tags": "|".join(["new", *(["red" if yes else "blue"] if tagged else [])][:: chance.choice([1, -1])]),
             "colours": [str(colour) for colour in chance.choice(["a", "b", "c"], size=chance.integers(0, 4))],
-            "shop": int(chance.integers(100)),
-            "amount": float(np.float32(chance.lognormal(sigma=2))),
-            "income": float(np.float32(chance.lognormal(sigma=2))),
-            "city": str(chance.choice(["Oslo", "Rome ", " Lima"])),
-            "age": int(chance.integers(18, 90)),
+            "class": int(chance.integers(100)),
+            "A": float(np.float32(chance.lognormal(sigma=2))),
+            "a": float(np.float32(chance.lognormal(sigma=2))),
+            "1st city": str(chance.choice(["Oslo", "Rome ", " Lima"])),
+            "age (years)": int(chance.integers(18, 90)),
             "bought": "yes" if yes else "no",
         }
         for name in [name for name in DTYPES if chance.random() < 0.05]:
@@ -444,7 +445,7 @@ def test_odd_rows_have_finite_answers_and_leave_the_others_alone(session):
     (alone,) = session.run("classify", columns_of([plain]))["probabilities"]
     text = [name for name, dtype in DTYPES.items() if dtype == tf.string and name != "colours"]
     odd = [{}, dict.fromkeys(text, "\x00|;\u00ff" * 999)]
-    odd += [{"amount": 1e37, "income": -1e37, "shop": 2**63 - 1, "age": 2**31}, {"colours": ["never", "seen"] * 500}]
+    odd += [{"A": 1e37, "a": -1e37, "class": 2**63 - 1, "age (years)": 2**31}, {"colours": ["never", "seen"] * 500}]
     odd += [{"joined": "2026-02-30"}, {"joined": "9999-12-31T23:59:59.9-23:59"}]
     answers = session.run("classify", columns_of([*odd, plain]))["probabilities"]
     np.testing.assert_allclose(answers.sum(axis=1), 1, atol=1e-5)
