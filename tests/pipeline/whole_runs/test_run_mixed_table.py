@@ -48,14 +48,14 @@ def customers() -> pd.DataFrame:
                 sorted({"new", *(["late"] if is_late else []), f"tag{number % 3}"})
                 for number, is_late in enumerate(late)
             ],
-            "income": chance.lognormal(3, 2.5, ROWS),
+            "Income (k€)": chance.lognormal(3, 2.5, ROWS),
             "visits": chance.poisson(40, ROWS),
-            "plan": chance.integers(1, 5, ROWS),
+            "class": chance.integers(1, 5, ROWS),
             "outcome": np.where(leaves, "leaves", "stays"),
         }
     )
     frame.loc[::50, "joined"] = pd.NaT
-    frame.loc[::40, "income"] = np.nan
+    frame.loc[::40, "Income (k€)"] = np.nan
     frame.loc[::30, "said"] = None
     return frame
 
@@ -110,7 +110,7 @@ def training_labels(mixed_run: MixedRun) -> list[str]:
 @pytest.fixture(scope="module")
 def json_rows(mixed_run: MixedRun) -> list[dict[str, Any]]:
     """The rows as a client sends them: every column but the label and the identifier that nothing is learned from."""
-    missing = {"joined": "", "said": "", "income": MISSING_FLOAT, "visits": MISSING_INTEGER}
+    missing = {"joined": "", "said": "", "Income (k€)": MISSING_FLOAT, "visits": MISSING_INTEGER}
     table = typed_batch(mixed_run).drop_columns(["outcome", "id"])
     rows = table.to_pylist()
     return [{name: as_json(missing[name] if value is None else value) for name, value in row.items()} for row in rows]
@@ -131,7 +131,7 @@ def server(mixed_run: MixedRun) -> Iterator[EmbeddedServer]:
 def test_a_newcomer_is_told_what_the_columns_are_taken_for(mixed_run: MixedRun):
     config = (mixed_run.folder / "customers.yaml").read_text()
     assert (
-        "id: ignored, joined: datetime, said: text, active: boolean, tags: list, income: log, plan: categorical"
+        "id: ignored, joined: datetime, said: text, active: boolean, tags: list, Income (k€): log, class: categorical"
         in config
     )
     assert "data: 500 rows" in mixed_run.finished.output
