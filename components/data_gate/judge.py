@@ -257,6 +257,7 @@ MISSING_COLUMN = {
 MISSING_VALUES = {
     anomalies_pb2.AnomalyInfo.FEATURE_TYPE_LOW_FRACTION_PRESENT,
     anomalies_pb2.AnomalyInfo.FEATURE_TYPE_LOW_NUMBER_PRESENT,
+    anomalies_pb2.AnomalyInfo.FEATURE_TYPE_LOW_NUMBER_VALUES,
     anomalies_pb2.AnomalyInfo.INVALID_FEATURE_SHAPE,
 }
 WRONG_TYPE = {

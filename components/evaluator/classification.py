@@ -14,8 +14,9 @@ from tensorflow_model_analysis.metrics import metric_types, metric_util
 from serving.answers import decided_numbers
 from trainers.roc import wilson_interval
 
-# Average precision comes from a histogram of the positive label's logits: rare labels have small probabilities.
+# Average precision and areas come from histograms of labels' logits: rare labels have small probabilities.
 _SCORES, _LARGEST_LOGIT = 10_000, 16.0
+_SCORES_OF_ALL_LABELS = 200_000
 _CALIBRATION_BINS = 15
 _SMALLEST_PROBABILITY = 1e-7
 _DRAWS = 1000
@@ -30,7 +31,7 @@ Accumulator: TypeAlias = tuple[list[tuple[int, np.ndarray, float]], Sums]
 
 
 class ClassifierMetric(metric_types.Metric):
-    """One of MEASURED, or STATISTICS, an array for intervals. Labels are those that are served.
+    """`auc`, one of MEASURED, or STATISTICS, an array for intervals. Labels are those that are served.
 
     Args:
         name: which one.
@@ -121,7 +122,8 @@ class _SumRows(beam.CombineFn):
         if not rows:
             return accumulator
         labels, probabilities, weights = (np.array(part) for part in zip(*rows, strict=True))
-        return [], _added(sums, sums_of(labels, probabilities, weights, self._positive, self._decision))
+        found = sums_of(labels, probabilities, weights, self._positive, self._decision)
+        return [], _added(sums, found | {"areas": _score_histograms(labels, probabilities, weights)})
 
 
 def _added(first: Sums, second: Sums) -> Sums:
@@ -167,13 +169,36 @@ def sums_of(
         "gaps": np.stack([np.bincount(bins, part, minlength=_CALIBRATION_BINS) for part in (gaps, gaps**2)]),
     }
     if positive >= 0:
-        scores = logit(np.clip(probabilities[:, positive].astype(np.float64), 1e-12, 1 - 1e-12))
-        place = (np.clip(scores / _LARGEST_LOGIT, -1, 1) + 1) / 2 * (_SCORES - 1)
+        place = _places(probabilities[:, positive], _SCORES)
         is_positive = labels == positive
         found["scores"] = np.stack(
-            [np.bincount(place.astype(int)[of], weights[of], minlength=_SCORES) for of in (is_positive, ~is_positive)]
+            [np.bincount(place[of], weights[of], minlength=_SCORES) for of in (is_positive, ~is_positive)]
         )
     return found
+
+
+def _places(probabilities: np.ndarray, bins: int) -> np.ndarray:
+    """int64, of the same shape: the bin of each probability by its logit."""
+    scores = logit(np.clip(probabilities.astype(np.float64), 1e-12, 1 - 1e-12))
+    return ((np.clip(scores / _LARGEST_LOGIT, -1, 1) + 1) / 2 * (bins - 1)).astype(int)
+
+
+def _score_histograms(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """float64 [2, labels, bins]: for each label, how much rows with it weigh and those without, by its probability.
+
+    Of two labels the second alone, for their curves mirror each other.
+    """
+    if probabilities.shape[1] == 2:
+        probabilities, numbers = probabilities[:, 1:], labels - 1
+    else:
+        numbers = labels
+    count = probabilities.shape[1]
+    bins = max(100, min(_SCORES, _SCORES_OF_ALL_LABELS // count))
+    places = _places(probabilities, bins) + bins * np.arange(count)
+    own = np.flatnonzero(numbers >= 0)
+    with_it = np.bincount(places[own, numbers[own]], weights[own], minlength=bins * count)
+    all_rows = np.bincount(places.ravel(), np.repeat(weights, count), minlength=bins * count)
+    return np.stack([with_it, np.maximum(all_rows - with_it, 0.0)]).reshape(2, count, bins)
 
 
 def _ratio(part: float, whole: float) -> float:
@@ -188,6 +213,8 @@ def _value(name: str, sums: Sums) -> float:
     # Of the negative and of the positive label, what is answered to be negative and positive.
     true_negatives, false_positives, false_negatives, true_positives = sums["cells"][:, 0].tolist()
     match name:
+        case "auc":
+            return _mean_area(sums["areas"])
         case "accuracy":
             return float(sums["right"] / total)
         case "cross_entropy":
@@ -204,6 +231,16 @@ def _value(name: str, sums: Sums) -> float:
             return _ratio(2 * true_positives, 2 * true_positives + false_positives + false_negatives)
         case _:
             return _average_precision(sums["scores"])
+
+
+def _mean_area(histograms: np.ndarray) -> float:
+    """The area under the ROC curve of one label against the rest, in the mean of those that some rows have, not all."""
+    with_it, others = histograms
+    below = others.cumsum(axis=1) - others
+    pairs = with_it.sum(axis=1) * others.sum(axis=1)
+    told = pairs > 0
+    areas = (with_it * (below + others / 2)).sum(axis=1)[told] / pairs[told]
+    return float(areas.mean()) if len(areas) else float("nan")
 
 
 def _average_precision(scores: np.ndarray) -> float:

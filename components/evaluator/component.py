@@ -131,7 +131,6 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         labels, positive = read_labels(models[CANDIDATE]), exec_properties["positive"]
         config = eval_config(
             options,
-            classes=len(labels),
             has_baseline=BASELINE in models,
             positive=labels.index(positive) if positive else None,
             weighted=bool(exec_properties["weight"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
@@ -29,16 +30,13 @@ LABEL_KEY = "__label__"
 WEIGHT_KEY = "__weight__"
 PREDICTION_KEY = "__probabilities_of_{model}__"
 
-# Beyond this, a curve for each class costs more than it tells.
-CLASSES_WITH_CURVES = 20
 _ORDER = get_args(Metric)
 # TFMA's own; the others are of ClassifierMetric.
-_CLASS_NAMES: dict[Metric, str] = {"cross_entropy": "SparseCategoricalCrossentropy", "auc": "AUC"}
+_CLASS_NAMES: dict[Metric, str] = {"cross_entropy": "SparseCategoricalCrossentropy"}
 
 
 def eval_config(
     options: EvaluationOptions,
-    classes: int,
     has_baseline: bool,
     positive: int | None = None,
     weighted: bool = False,
@@ -48,7 +46,6 @@ def eval_config(
 
     Args:
         options: thresholds and slices.
-        classes: how many labels there are.
         has_baseline: whether the examples carry those of a model that is served, too.
         positive: the number of the label that OF_POSITIVE are about; None leaves these out.
         decisions: of the models that do not always answer the most probable label.
@@ -57,7 +54,7 @@ def eval_config(
     TFMA: https://www.tensorflow.org/tfx/model_analysis/setup
     """
     models = [CANDIDATE, BASELINE] if has_baseline else [CANDIDATE]
-    measured: list[Metric] = ["accuracy", "cross_entropy", "ece"]
+    measured: list[Metric] = ["accuracy", "auc", "cross_entropy", "ece"]
     if positive is not None:
         measured += sorted(OF_POSITIVE)
     # TFMA names the model only where there are two.
@@ -72,18 +69,6 @@ def eval_config(
         config_pb2.MetricsSpec(metrics=[count], model_names=models, example_weights=unweighted),
         config_pb2.MetricsSpec(metrics=metrics, model_names=models),
     ]
-    if classes <= CLASSES_WITH_CURVES:
-        specs.append(
-            config_pb2.MetricsSpec(
-                metrics=[_metric("auc", options, has_baseline, {})],
-                # The curves of two classes mirror each other: one is enough.
-                binarize=config_pb2.BinarizationOptions(class_ids={"values": range(1 if classes == 2 else 0, classes)}),
-                aggregate=config_pb2.AggregationOptions(
-                    macro_average=True, class_weights=dict.fromkeys(range(1 if classes == 2 else 0, classes), 1.0)
-                ),
-                model_names=models,
-            )
-        )
     return config_pb2.EvalConfig(
         model_specs=[
             config_pb2.ModelSpec(
@@ -163,13 +148,15 @@ def threshold_failures(result: validation_result_pb2.ValidationResult) -> list[s
             "there is nothing to measure for a threshold: no example of the eval split has a label of the model; add "
             "some, or take the threshold out of the config"
         )
-    return list(dict.fromkeys(failures))  # an aggregate and its only class say the same
+    return failures
 
 
 def _sentence(failure: validation_result_pb2.ValidationFailure) -> str:
     metric = failure.metric_key.name
     value = failure.metric_value.double_value.value
     threshold = failure.metric_threshold
+    if math.isnan(value):
+        return f"{metric} cannot be measured: the eval split holds no example of one kind; add some"
     if failure.metric_key.is_diff:
         bound = threshold.change_threshold
         higher_is_better = bound.direction == config_pb2.MetricDirection.HIGHER_IS_BETTER
@@ -313,10 +300,7 @@ def _figure(metrics: metrics_for_slice_pb2.MetricsForSlice, metric: str) -> _Fig
     if len(numbers) == 1:
         return rows, np.nan, np.nan, 0.0
     if metric == "auc":
-        area = values["auc"].double_value.value if "auc" in values else np.nan
-        counts = numbers[1 + NUMBERS_EACH * len(MEASURED) :]
-        # Where all examples are of one label, TFMA says 0.
-        return rows, area if (counts > 0).sum() > 1 else np.nan, np.nan, counts
+        return rows, values["auc"].double_value.value, np.nan, numbers[1 + NUMBERS_EACH * len(MEASURED) :]
     place = 1 + NUMBERS_EACH * MEASURED.index(metric)
     value, spread, further = numbers[place : place + NUMBERS_EACH].tolist()
     return rows, value, spread, further

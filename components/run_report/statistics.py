@@ -15,9 +15,11 @@ from scipy import stats
 
 from components.evaluator.classification import MEASURED, NUMBERS_EACH, slice_statistics, sums_of
 from components.evaluator.classification import interval as metric_interval
-from components.evaluator.eval_config import CLASSES_WITH_CURVES
 from serving.answers import HALF_OF_EVAL, OUT_OF_FOLD, Decision, UnknownRule, calibrates
 from trainers.roc import area_under_roc
+
+# Beyond this, drawing examples again for the area of each class costs more than it tells.
+_CLASSES_WITH_AREAS = 20
 
 
 @dataclass(frozen=True)
@@ -365,10 +367,13 @@ class _Model:
         total = weights.sum(axis=1)
         found = {"accuracy": weights @ self.correct / total, "cross_entropy": weights @ self.loss / total}
         classes = self.probabilities.shape[1]
-        if classes <= CLASSES_WITH_CURVES:
+        if classes <= _CLASSES_WITH_AREAS:
             chosen = [1] if classes == 2 else range(classes)
-            areas = [area_under_roc(self.truth == c, self.probabilities[:, c], weights) for c in chosen]
-            found["auc"] = np.mean(areas, axis=0)
+            areas = np.array([area_under_roc(self.truth == c, self.probabilities[:, c], weights) for c in chosen])
+            # The mean of those that the examples have, as the Evaluator's.
+            told = np.isfinite(areas)
+            with np.errstate(invalid="ignore"):
+                found["auc"] = np.where(told, areas, 0).sum(axis=0) / told.sum(axis=0)
         return found
 
 
@@ -487,8 +492,8 @@ def live_figure(
         ece = Interval(error, *metric_interval("ece", error, spread, 0.95, by_chance))
         classes = probabilities.shape[1]
         counts = np.bincount(truth, minlength=classes).astype(np.float64)
-        if 2 <= classes <= CLASSES_WITH_CURVES and (counts > 0).all():
-            chosen = [1] if classes == 2 else range(classes)
+        if 2 <= classes <= _CLASSES_WITH_AREAS and (counts > 0).sum() > 1:
+            chosen = [1] if classes == 2 else np.flatnonzero(counts)
             area = float(np.mean([area_under_roc(truth == one, probabilities[:, one])[0] for one in chosen]))
             auc = Interval(area, *metric_interval("auc", area, 0.0, 0.95, counts))
     return LiveFigure(version, day, slice_name, len(right), wilson_interval(int(right.sum()), len(right)), auc, ece)

@@ -14,6 +14,7 @@ import scipy.stats
 import sklearn.metrics
 import tensorflow as tf
 import tensorflow_model_analysis as tfma
+from tensorflow_model_analysis.metrics import metric_types
 from tensorflow_model_analysis.proto import config_pb2
 from tfx.types import standard_artifacts
 
@@ -21,6 +22,8 @@ from components.evaluator.classification import (
     MEASURED,
     NUMBERS_EACH,
     STATISTICS,
+    _SumRows,
+    _value,
     interval,
     slice_statistics,
     sums_of,
@@ -280,6 +283,43 @@ def test_metrics_of_the_positive_label_are_scikit_learns(in_groups):
     for name, value in expected.items():
         assert metrics[name] == pytest.approx(value, abs=1e-6), name
     assert STATISTICS not in metrics
+
+
+def test_the_area_is_the_mean_of_the_labels_that_the_eval_split_holds(examples, tmp_path):
+    export_model(tmp_path / "model", ["never", "no", "yes"])
+    options = EvaluationOptions(at_least={"auc": 0.83})
+    model, nothing = model_artifact(tmp_path / "model"), model_artifact(tmp_path, has_model=0)
+    blessing = evaluate(examples, model, nothing, options, tmp_path)
+    # Of "yes" against the rest, and of "no" against the rest.
+    assert overall_metrics(str(tmp_path / "evaluation"))["auc"] == pytest.approx(5 / 6, abs=1e-3)
+    assert blessing.get_int_custom_property("blessed") == 1
+
+    alone = write_examples(tmp_path / "examples", [(0.9, "yes", "a"), (0.2, "yes", "a")])
+    blessing = evaluate(alone, model, nothing, options, tmp_path / "alone")
+    assert blessing.get_string_custom_property("reason").startswith("auc cannot be measured")
+
+
+@pytest.mark.parametrize("classes", [2, 3, 40])
+def test_areas_of_weighted_rows_are_scikit_learns(classes):
+    chance = np.random.default_rng(0)
+    labels = chance.integers(0, max(2, classes - 1), 3000)  # of three and more, no row has the last one
+    scores = chance.normal(size=(3000, classes)) + 2 * np.eye(classes)[labels] - 3 * (np.arange(classes) == 0)
+    probabilities = (np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)).astype(np.float32)
+    weights = chance.exponential(size=3000)
+    expected = np.mean(
+        [
+            sklearn.metrics.roc_auc_score(labels == one, probabilities[:, one], sample_weight=weights)
+            for one in np.unique(labels)
+        ]
+    )
+    summed = _SumRows(metric_types.MetricKey("sums", example_weighted=True), -1, None)
+    accumulator = summed.create_accumulator()
+    for label, row, weight in zip(labels, probabilities, weights, strict=True):
+        accumulator = summed.add_input(
+            accumulator, metric_types.StandardMetricInputs(label=label, prediction=row, example_weight=weight)
+        )
+    (sums,) = summed.extract_output(summed.merge_accumulators([accumulator])).values()
+    assert _value("auc", sums) == pytest.approx(expected, abs=1e-4)
 
 
 def test_labels_are_those_that_are_decided_and_rows_count_as_they_weigh(tmp_path):
