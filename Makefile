@@ -58,7 +58,7 @@ idle: $(READY)  ## five times 10,000 connections to the embedded server that ask
 	.venv/bin/python -m benchmarks.serving.idle
 
 # Photos of INGRAPH_TEST_DATA are measured where that is set.
-bench: $(READY)  ## all benchmarks, up to 40 minutes, into docs/benchmarks.md (SHORT=1: 5 minutes, on the screen)
+bench: $(READY)  ## all benchmarks, up to an hour, into docs/benchmarks.md (SHORT=1: 5 minutes, on the screen)
 	.venv/bin/python -m benchmarks $(if $(SHORT),--short)
 
 bench-compare: $(READY)  ## the same beside the last committed results (RESULTS=file: of an earlier run)

@@ -1,6 +1,6 @@
 """Run the benchmarks, and write what they measured to results.json and to docs/benchmarks.md.
 
-    python -m benchmarks                   # all, up to 40 minutes on two cores
+    python -m benchmarks                   # all, up to an hour on two cores
     python -m benchmarks --short           # up to five minutes
     python -m benchmarks --only start-up
 

@@ -33,7 +33,7 @@ class Benchmark:
         name: what `--only` takes.
         title: what it is about.
         module: run by `python -m`.
-        arguments: of the whole suite, which is to end in 40 minutes on two cores.
+        arguments: of the whole suite, which is to end within an hour on two cores.
         short: of the short form, which is to end in five; None where it is left out of it.
         needs_images: whether it needs the photos in $INGRAPH_TEST_DATA, see CONTRIBUTING.md.
     """

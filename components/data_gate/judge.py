@@ -322,8 +322,9 @@ def _finding(
         if outside:
             return format_counts(outside), "correct the values, or list them"
     missing = split.examples - present_count(column)
-    if reason.type in MISSING_VALUES and missing:
-        return f"none in {missing} of {rows(split.examples)}", "fill in the values, or allow for missing ones"
+    # Features that are there and hold nothing do not count as missing in the statistics.
+    if reason.type in MISSING_VALUES and (missing or reason.type not in WRONG_SHAPE):
+        return f"none in {missing or 'some'} of {rows(split.examples)}", "fill in the values, or allow for missing ones"
     if reason.type in WRONG_TYPE:
         strange = non_numeric_values(column)
         examples = f", such as {format_counts(strange)}" if strange else ""
