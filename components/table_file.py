@@ -122,8 +122,10 @@ class TableFile:
             return
         for line, values in itertools.islice(self._separated_rows(), 0 if self._header else 1, None):
             if len(values) != len(columns):
-                named = f"data.header names {len(columns)}" if self._header else f"the header has {len(columns)}"
-                raise BrokenInput(f"{self.path}: line {line} has {len(values)} fields, {named}; mend the line")
+                said = f"line {line} has {len(values)} fields, the header has {len(columns)}; mend the line"
+                if self._header:
+                    said = said.replace("the header has", "data.header names")
+                raise BrokenInput(f"{self.path}: {said}")
             yield Row(line, dict(zip(columns, values, strict=True)))
 
     def _separated_rows(self) -> Iterator[tuple[int, list[str]]]:
