@@ -66,6 +66,7 @@ class TableFile:
         delimiter: between fields; where None, that of the format.
         encoding: as Python names it; one in which ASCII stays as it is.
         header: the columns of a CSV or TSV file whose first line is a row.
+        strip: whether blanks around the names of columns of CSV and TSV are no part of them.
         opened: opens the file for reading bytes; where None, open_file.
     """
 
@@ -77,6 +78,7 @@ class TableFile:
         encoding: str = "utf-8",
         opened: OpenFile | None = None,
         header: Sequence[str] = (),
+        strip: bool = False,
     ) -> None:
         self.path = path
         self._open = opened or open_file
@@ -84,6 +86,7 @@ class TableFile:
         self._delimiter = delimiter or DELIMITERS.get(self.format, "")
         self._encoding = encoding
         self._header = header
+        self._strip = strip
 
     def columns(self) -> list[str]:
         """The names of the columns, in the file's order.
@@ -94,7 +97,8 @@ class TableFile:
         if self.format == "jsonl":
             columns = list(dict.fromkeys(itertools.chain.from_iterable(fields for _, fields in self._json_objects())))
         else:
-            columns = next(self._separated_rows(), (0, []))[1]
+            first = next(self._separated_rows(), (0, []))[1]
+            columns = [name.strip() for name in first] if self._strip else first
         if not columns:
             raise BrokenInput(f"{self.path}: the file is empty; expected {_EXPECTED[self.format]}")
         if self._header and self.format != "jsonl":
@@ -169,6 +173,9 @@ class TableFile:
                 raise BrokenInput(f"{self.path}: {error}; make it again") from error
 
     def _decoded(self, line: bytes, number: int) -> str:
+        kind = next((kind for start, kind in _NO_TABLES.items() if number == 1 and line.startswith(start)), "")
+        if kind:
+            raise BrokenInput(f"{self.path}: the file is {kind}; save the table as CSV in UTF-8, or as Parquet")
         try:
             return line.decode(self._encoding)
         except UnicodeDecodeError as error:
@@ -180,6 +187,16 @@ class TableFile:
             ) from None
 
 
+# What people give for CSV, by its first bytes.
+_NO_TABLES = {
+    b"PK\x03\x04": "a workbook of a spreadsheet or a zip archive",
+    b"\xd0\xcf\x11\xe0": "a workbook of a spreadsheet",
+    b"PAR1": "Parquet, whatever its name says",
+    b"\xff\xfe": "in UTF-16",
+    b"\xfe\xff": "in UTF-16",
+    b"SQLite format 3": "a database of SQLite",
+    b"%PDF": "a PDF",
+}
 NAME_COLUMNS = (
     "if the file has no header, name its columns by data.header: [age, income, …] (`ingraph init --header age,income`)"
 )
@@ -286,7 +303,8 @@ def padded_rows(content: bytes) -> tuple[list[str], list[dict[str, str]]]:
         UnicodeDecodeError: the content is not UTF-8, with or without a byte order mark.
     """
     reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""), restval="")
-    header = [column for column in reader.fieldnames or [] if column]
+    reader.fieldnames = [column.strip() for column in reader.fieldnames or []]
+    header = [column for column in reader.fieldnames if column]
     return header, [{column: row[column] for column in header} for row in reader]
 
 

@@ -101,7 +101,14 @@ def exact_reader(path: str, reading: TableReading) -> TableFile:
     """The reader that knows the line of each row, of a file in CSV, TSV or JSON lines."""
     table_format = format_of(path, reading)
     assert table_format in ("csv", "tsv", "jsonl")
-    return TableFile(path, table_format, delimiter=reading.delimiter, encoding=reading.encoding, header=reading.header)
+    return TableFile(
+        path,
+        table_format,
+        delimiter=reading.delimiter,
+        encoding=reading.encoding,
+        header=reading.header,
+        strip=reading.strip,
+    )
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,8 @@ def _read(path: str, lines: Iterator[bytes], columns: Mapping[str, str]) -> Iter
 def _separated(
     path: str, records: Iterator[tuple[int, list[str] | str]], columns: Mapping[str, str]
 ) -> Iterator[Item | BadItem]:
-    line, header = next(records, (1, []))
+    line, first = next(records, (1, []))
+    header = first if isinstance(first, str) else [name.strip() for name in first]
     if not header:
         return
     problem = header if isinstance(header, str) else _header_problem(header, columns)

@@ -88,7 +88,12 @@ def test_a_text_of_a_megabyte_is_read(tmp_path):
             r"line 3 is not UTF-8 \(byte 4 is 0xe9\); save the file as UTF-8",
         ),
         ("a.csv", b'text,label\n"one\ntw\xff",x\n', r"line 3 is not UTF-8 \(byte 3 is 0xff\)"),
-        ("a.tsv", "text\tlabel\n".encode("utf-16"), r"line 1 is not UTF-8 \(byte 1 is 0xff\)"),
+        ("a.tsv", "text\tlabel\n".encode("utf-16"), "the file is in UTF-16; save the table as CSV in UTF-8"),
+        (
+            "a.csv",
+            b"PK\x03\x04\x14\x00",
+            "the file is a workbook of a spreadsheet or a zip archive; save the table as CSV",
+        ),
         ("a.jsonl", b'{"text": "a"}\n{"text": "\xe9"}\n', r"line 2 is not UTF-8 \(byte 11 is 0xe9\)"),
         ("a.jsonl", '{"text": "a"}\n{"text": \n', "line 2 is not valid JSON"),
         ("a.jsonl", '{"text": "\\ud800"}\n', "line 1 is not valid JSON"),

@@ -96,6 +96,9 @@ def test_all_that_pandas_writes_gives_the_same_examples(tmp_path, frame):
     frame.to_csv(tmp_path / "zipped.csv.zst", index=False)
     frame.to_csv(tmp_path / "tabs.tsv", index=False, sep="\t")
     frame.to_csv(tmp_path / "semicolons.csv", index=False, sep=";", decimal=",", encoding="utf-8-sig")
+    (tmp_path / "blanks.csv").write_text(
+        (tmp_path / "plain.csv").read_text().replace(",".join(frame.columns), " ,  ".join(frame.columns) + " ", 1)
+    )
     frame.to_csv(tmp_path / "windows.csv", index=False, lineterminator="\r\n")
     frame.to_csv(tmp_path / "rows.csv", index=False, header=False, encoding="utf-8-sig")
     frame.to_csv(tmp_path / "rows.tsv.gz", index=False, header=False, sep="\t")

@@ -148,6 +148,7 @@ def test_the_summary_says_which_model_scored(heart_run: HeartRun, scored_hearts)
     [
         ("a.csv", PATIENTS),
         ("a.CSV", "\ufeff" + PATIENTS.replace("\n", "\r\n")),
+        ("a.csv", PATIENTS.replace("age", " age ", 1)),
         ("a.tsv", PATIENTS.replace(",", "\t")),
         (
             "a.jsonl",
