@@ -164,7 +164,7 @@ def test_of_many_columns_the_strongest_is_that_of_exact_values_on_95_percent_of_
     assert np.sqrt(np.mean((told - exact) ** 2)) < 0.003
 
 
-KEPT = ["tags", "colours", "age", "city"]  # lists, a number and a category, some of them missing
+KEPT = ["tags", "colours", "age (years)", "1st city"]  # lists, a number and a category, some of them missing
 OF_TABLE = TabularOptions(
     label=LabelOptions(column="bought"),
     columns={name: tables.OPTIONS.columns[name] for name in ("tags", "colours")},
