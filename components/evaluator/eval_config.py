@@ -156,7 +156,8 @@ def _sentence(failure: validation_result_pb2.ValidationFailure) -> str:
     value = failure.metric_value.double_value.value
     threshold = failure.metric_threshold
     if math.isnan(value):
-        return f"{metric} cannot be measured: the eval split holds no example of one kind; add some"
+        lacking = "is answered with" if metric == "precision" else "has"
+        return f"{metric} cannot be measured: no example of the eval split {lacking} one of the labels that it is about"
     if failure.metric_key.is_diff:
         bound = threshold.change_threshold
         higher_is_better = bound.direction == config_pb2.MetricDirection.HIGHER_IS_BETTER

@@ -246,7 +246,7 @@ def table_config(looked: LookedAt, name: str, label: str, data_path: str) -> str
     sentences += [column for column in columns if column in looked.texts and column not in sentences]
     data = {"path": data_path, **looked.reading}
     found = f"# {looked.facts.rows:,} rows, {len(looked.facts.types)} columns; {looked.classes[label]} classes."
-    lines = [found, f"#   ingraph run {name}.yaml", f"name: {name}"]
+    lines = [found, f"name: {name}"]
     if len(columns) == 1 and sentences:
         lines += ["task: text", f"data: {_flow(data)}"]
         lines.append(f"preprocessing: {_flow({'column': sentences[0], 'label': {'column': label}})}")
@@ -267,7 +267,6 @@ def image_config(path: str, name: str, data_path: str) -> str:
     classes = len({photo.label for photo in photos})
     return (
         f"# {len(photos):,} photos of {classes} classes.\n"
-        f"#   ingraph run {name}.yaml\n"
         f"name: {name}\n"
         "task: image\n"
         f"data: {_flow({'path': data_path})}\n"
