@@ -1,6 +1,8 @@
 """Gain of each speed-up of Apache Beam: what `ingraph run` does up to Transform, with all of them and with all but one.
 
-    .venv/bin/python -m benchmarks.beam_speedups [--turns 3] [--rows 0 100000]
+    .venv/bin/python -m benchmarks.beam_speedups [--turns 3] [--tables heart long wide]
+
+`heart` has 303 rows of 14 columns, `long` 100,000 of 12, `wide` 600 of 201.
 
 CPU time, user and system, of a process of its own and its children, imports apart: medians of interleaved turns. Those
 totals differ by a tenth from turn to turn where a machine does other work too. The gain is therefore measured within
@@ -22,6 +24,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -55,15 +58,15 @@ def main() -> None:
     """Print a table for each number of rows."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--rows", type=int, nargs="+", default=[0, 100_000], help="0: the 303 of configs/heart.yaml")
+    parser.add_argument("--tables", choices=_TABLES, nargs="+", default=_TABLES)
     arguments = parser.parse_args()
     names = own_process(replaced)
-    for rows in arguments.rows:
+    for table in arguments.tables:
         turns = defaultdict(list)
         for _ in range(arguments.turns):
             for variant in (ALL, *names, NONE):
-                turns[variant].append(own_process(measure, rows, variant))
-        Console().print(_table(f"{rows:,} rows" if rows else "heart", turns))
+                turns[variant].append(own_process(measure, table, variant))
+        Console().print(_table(table, turns))
 
 
 def replaced() -> list[str]:
@@ -73,11 +76,11 @@ def replaced() -> list[str]:
     return [speedup.replaces for speedup in SPEEDUPS]
 
 
-def measure(rows: int, variant: str) -> Turn:
+def measure(table: str, variant: str) -> Turn:
     """Run the steps up to Transform.
 
     Args:
-        rows: of a table that is made up; 0 for the heart demo.
+        table: one of _TABLES.
         variant: ALL, NONE, or what the speed-up that is left out replaces.
     """
     with garbage_collection_paused():
@@ -88,7 +91,7 @@ def measure(rows: int, variant: str) -> Turn:
     within: dict[str, float] = defaultdict(float)
     applied = [] if variant == NONE else [_timed(speedup, variant, within) for speedup in SPEEDUPS]
     with tempfile.TemporaryDirectory() as folder:
-        config = _write_table(Path(folder), rows) if rows else _copy_heart(Path(folder))
+        config = _TABLES[table](Path(folder))
         before = _cpu_seconds()
         first_steps(str(config), applied)
         return Turn(_cpu_seconds() - before, dict(within))
@@ -110,8 +113,17 @@ def _timed(speedup: Speedup, variant: str, within: dict[str, float]) -> Speedup:
     return dataclasses.replace(speedup, replacement=timed) if variant == speedup.replaces else speedup
 
 
-def _write_table(folder: Path, rows: int) -> Path:
-    write_rows(folder / "rows.csv", rows)
+def _write_long(folder: Path) -> Path:
+    write_rows(folder / "rows.csv", 100_000)
+    (folder / "rows.yaml").write_text(ROWS_CONFIG, encoding="utf-8")
+    return folder / "rows.yaml"
+
+
+def _write_wide(folder: Path) -> Path:
+    numbers = np.random.default_rng(0).normal(size=(600, 200)).round(4)
+    lines = [f"{','.join(map(str, row))},{int(row[0] > 0)}" for row in numbers.tolist()]
+    header = ",".join([*(f"c{number}" for number in range(200)), "bought"])
+    (folder / "rows.csv").write_text("\n".join([header, *lines, ""]), encoding="utf-8")
     (folder / "rows.yaml").write_text(ROWS_CONFIG, encoding="utf-8")
     return folder / "rows.yaml"
 
@@ -119,6 +131,9 @@ def _write_table(folder: Path, rows: int) -> Path:
 def _copy_heart(folder: Path) -> Path:
     shutil.copytree(CONFIGS / "schemas", folder / "schemas")
     return Path(shutil.copy(CONFIGS / "heart.yaml", folder))
+
+
+_TABLES = {"heart": _copy_heart, "long": _write_long, "wide": _write_wide}
 
 
 def _cpu_seconds() -> float:

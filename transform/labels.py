@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 import apache_beam as beam
 import numpy as np
@@ -24,17 +24,48 @@ def dense_column(values: tf.Tensor | tf.SparseTensor) -> tf.Tensor:
     Takes a SparseTensor [batch, n] (a column that may be missing; the first value counts) or a Tensor [batch] or
     [batch, 1].
     """
-    if isinstance(values, tf.SparseTensor):
-        # A column that is missing from the whole batch has width 0: it must be one wide all the same. Raw operations:
-        # the graph is traced ten times, and the functions around them make twice as many.
-        values = tf.raw_ops.SparseToDense(
-            sparse_indices=values.indices,
-            output_shape=tf.raw_ops.Maximum(x=values.dense_shape, y=tf.constant([0, 1], tf.int64)),
-            sparse_values=values.values,
-            default_value=tf.constant(missing_value(values.dtype.name), values.dtype),
+    (dense,) = dense_columns({"": values}).values()
+    return dense
+
+
+def dense_columns(columns: Mapping[str, tf.Tensor | tf.SparseTensor]) -> dict[str, tf.Tensor]:
+    """Each column as dense_column has it, in the order in which they are given.
+
+    The sparse ones of a dtype become dense together: Transform traces, copies and looks at the graph some ten times,
+    and its nodes are what that takes, whatever they compute.
+    """
+    of_dtype: dict[tf.DType, dict[str, tf.SparseTensor]] = {}
+    for name, values in columns.items():
+        if isinstance(values, tf.SparseTensor):
+            of_dtype.setdefault(values.dtype, {})[name] = values
+    dense = {
+        name: column
+        for together in of_dtype.values()
+        for name, column in zip(together, tf.unstack(_dense_rows([*together.values()])), strict=True)
+    }
+    return {name: dense[name] if name in dense else tf.reshape(values, [-1]) for name, values in columns.items()}
+
+
+def _dense_rows(columns: Sequence[tf.SparseTensor]) -> tf.Tensor:
+    """[n, batch]: the first values of n columns, [batch, any] each."""
+    # A column that is missing from the whole batch has width 0: it must be one wide all the same.
+    shapes = [*(column.dense_shape for column in columns), tf.constant([0, 1], tf.int64)]
+    shape = tf.raw_ops.Max(input=tf.stack(shapes), axis=0)
+    indices, values = columns[0].indices, columns[0].values
+    if len(columns) > 1:
+        indices, values, shape = tf.raw_ops.SparseConcat(  # one below the other
+            indices=[column.indices for column in columns],
+            values=[column.values for column in columns],
+            shapes=[shape] * len(columns),
+            concat_dim=0,
         )
-        return tf.gather(values, 0, axis=1)
-    return tf.reshape(values, [-1])
+    dense = tf.raw_ops.SparseToDense(
+        sparse_indices=indices,
+        output_shape=shape,
+        sparse_values=values,
+        default_value=tf.constant(missing_value(values.dtype.name), values.dtype),
+    )
+    return tf.reshape(tf.gather(dense, 0, axis=1), [len(columns), -1])
 
 
 def label_ids(values: tf.Tensor | tf.SparseTensor, options: LabelOptions) -> tf.Tensor:

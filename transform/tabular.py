@@ -6,14 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_transform as tft
 
 from serving.signatures.common import LABEL, is_missing
 from transform.columns import CROSSED_KINDS, TEXT_OPTIONS, Column
 from transform.errors import PreprocessingError
-from transform.labels import dense_column, label_ids
-from transform.numbers import boolean_values, number_features
+from transform.labels import dense_columns, label_ids
+from transform.numbers import boolean_values, number_features, together
 from transform.options import TabularOptions, TextOptions
 from transform.text import distinct, weighted_terms, word_terms, words
 from transform.text_normalization import normalized_text, select_values
@@ -57,28 +58,24 @@ def preprocessing_fn(
     """
     options = TabularOptions.model_validate_json(custom_config["preprocessing"])
     if options.raw:
-        features = {f"{RAW}{number}": dense_column(inputs[name]) for number, name in enumerate(options.raw)}
+        raw = dense_columns({name: inputs[name] for name in options.raw})
+        features = {f"{RAW}{number}": raw[name] for number, name in enumerate(options.raw)}
         return features | _label(inputs, options)
     names = [name for name in sorted(inputs) if name != options.label.column]
     plan = {name: column_plan(name, inputs[name].dtype, options) for name in names}
-    columns = {name: dense_column(inputs[name]) for name in names if plan[name].kind != "list"}
+    columns = dense_columns({name: inputs[name] for name in names if plan[name].kind not in ("list", "ignored")})
     of_kind = {kind: [name for name in names if plan[name].kind == kind] for kind in ("hash", "list", "text")}
 
     outputs = {}
     numbers = number_features(columns, plan)
     if numbers is not None:
         outputs[NUMBERS] = numbers
-    texts = {name: category_text(values, plan[name]) for name, values in columns.items() if _is_category(plan[name])}
-    crossed = sorted({name for cross in options.crosses for name in cross} & columns.keys() - texts.keys())
-    only_crossed = {
-        name: category_text(columns[name], plan[name]) for name in crossed if plan[name].kind in CROSSED_KINDS
-    }
-    tokens = category_tokens(texts, options.crosses, only_crossed)
+    tokens = category_tokens(columns, plan, options.crosses)
     lists = [list_tokens(name, inputs[name], plan[name]) for name in of_kind["list"]]
     if lists:
         outputs |= categories_and_lists(tokens, lists, options.minimum_category_count)
-    elif tokens:
-        outputs[CATEGORIES] = category_ids(tf.stack(tokens, axis=1), options.minimum_category_count)
+    elif tokens is not None:
+        outputs[CATEGORIES] = category_ids(tokens, options.minimum_category_count)
     if of_kind["hash"]:
         outputs[HASHES] = hashed_categories([(columns[name], plan[name]) for name in of_kind["hash"]])
     if of_kind["text"]:
@@ -124,7 +121,7 @@ def _is_category(column: Column) -> bool:
 
 
 def category_text(values: tf.Tensor, column: Column) -> tf.Tensor:
-    """string [batch]: the category as text, "" where the value is missing.
+    """string, of the shape of values: the category as text, "" where the value is missing.
 
     Without blanks around it; buckets are numbered from 0, also those of `hash`; a boolean is 1 or 0.
     """
@@ -157,23 +154,41 @@ def _hash_bucket(values: tf.Tensor, column: Column) -> tf.Tensor:
 
 
 def category_tokens(
-    texts: Mapping[str, tf.Tensor], crosses: Sequence[Sequence[str]], only_crossed: Mapping[str, tf.Tensor] = {}
-) -> list[tf.Tensor]:
-    """The tokens `column=value` and, for each cross, `a=1&b=2`: string [batch] each.
+    columns: Mapping[str, tf.Tensor], plan: Mapping[str, Column], crosses: Sequence[Sequence[str]]
+) -> tf.Tensor | None:
+    """string [batch, n]: the tokens `column=value` of the categories, then of each cross `a=1&b=2`; None without any.
 
     Args:
-        texts: the columns that are categories.
+        columns: [batch] each.
+        plan: what happens to each.
         crosses: the columns whose combinations are categories.
-        only_crossed: columns that are categories in combinations only.
+
+    Raises:
+        PreprocessingError: a cross names a column that is no category.
     """
-    single = {name: tf.strings.join([f"{name}=", text]) for name, text in texts.items()}
-    crossed = single | {name: tf.strings.join([f"{name}=", text]) for name, text in only_crossed.items()}
-    for name in (name for cross in crosses for name in cross if name not in crossed):
-        raise PreprocessingError(
-            f"preprocessing.crosses names the column {name!r}, which is no category; "
-            f"give it a kind under preprocessing.columns: {', '.join(CROSSED_KINDS)}"
-        )
-    return [*single.values(), *(tf.strings.join([crossed[name] for name in cross], "&") for cross in crosses)]
+    single = [name for name in columns if _is_category(plan[name])]
+    only_crossed = sorted({name for cross in crosses for name in cross} - set(single))
+    for name in only_crossed:
+        if name not in columns or plan[name].kind not in CROSSED_KINDS:
+            raise PreprocessingError(
+                f"preprocessing.crosses names the column {name!r}, which is no category; "
+                f"give it a kind under preprocessing.columns: {', '.join(CROSSED_KINDS)}"
+            )
+    names = [*single, *only_crossed]
+    if not names:
+        return None
+    # Each column has quantiles of its own.
+    sorts = [(plan[name], name if plan[name].kind == "quantiles" else "") for name in names]
+    texts = together(
+        [(columns[name], sort) for name, sort in zip(names, sorts, strict=True)],
+        lambda values, sort: category_text(values, sort[0]),
+    )
+    tokens = tf.constant([f"{name}=" for name in names]) + texts
+    if not crosses:
+        return tokens
+    token = dict(zip(names, tf.unstack(tokens, axis=1), strict=True))
+    joined = [tf.strings.join([token[name] for name in cross], "&") for cross in crosses]
+    return tf.stack([*(token[name] for name in single), *joined], axis=1)
 
 
 def category_ids(tokens: tf.Tensor, minimum_count: int) -> tf.Tensor:
@@ -234,7 +249,7 @@ def _split_cells(texts: tf.Tensor, rows: tf.Tensor, count: tf.Tensor, separator:
 
 
 def categories_and_lists(
-    tokens: Sequence[tf.Tensor], lists: Sequence[ListTokens], minimum_count: int
+    tokens: tf.Tensor | None, lists: Sequence[ListTokens], minimum_count: int
 ) -> dict[str, tf.Tensor]:
     """The feature CATEGORIES, if there are such tokens, and LIST of each list; all share a vocabulary.
 
@@ -243,11 +258,13 @@ def categories_and_lists(
         lists: of each column of the kind.
         minimum_count: how often a category must occur to be known.
     """
-    parts = [*tokens, *(of_column.tokens for of_column in lists)]
+    parts = [of_column.tokens for of_column in lists]
+    if tokens is not None:
+        parts.append(tf.reshape(tokens, [-1]))
     sizes = tf.stack([tf.size(part) for part in parts])
     ids = tf.split(category_ids(tf.concat(parts, axis=0), minimum_count), sizes, num=len(parts))
-    outputs = {CATEGORIES: tf.stack(ids[: len(tokens)], axis=1)} if tokens else {}
-    for number, (of_column, of_list) in enumerate(zip(lists, ids[len(tokens) :], strict=True)):
+    outputs = {} if tokens is None else {CATEGORIES: tf.reshape(ids.pop(), [-1, tokens.shape[1]])}
+    for number, (of_column, of_list) in enumerate(zip(lists, ids, strict=True)):
         outputs[f"{LIST}{number}"] = _known_in_order(of_column.rows, of_list, of_column.count, of_column.maximum_length)
     return outputs
 
@@ -272,12 +289,13 @@ def hashed_categories(columns: Sequence[tuple[tf.Tensor, Column]]) -> tf.Tensor:
     Args:
         columns: of kind `hash`: values, [batch], and options of each.
     """
-    numbers, first = [], 0
-    for values, column in columns:
-        bucket = _hash_bucket(values, column)
-        numbers.append(first + tf.where(is_missing(values), tf.zeros_like(bucket), bucket + 1))
-        first += hash_numbers(column)
-    return tf.stack(numbers, axis=1)
+    firsts = np.cumsum([0, *(hash_numbers(column) for _, column in columns[:-1])])
+    return together(columns, _hash_number) + tf.constant(firsts, tf.int64)
+
+
+def _hash_number(values: tf.Tensor, column: Column) -> tf.Tensor:
+    bucket = _hash_bucket(values, column)
+    return tf.where(is_missing(values), tf.zeros_like(bucket), bucket + 1)
 
 
 def hash_numbers(column: Column) -> int:

@@ -36,14 +36,35 @@ Features = Mapping[str, Any]
 FeatureSpec = Mapping[str, tf.io.FixedLenFeature | tf.io.VarLenFeature]
 
 
-def raw_feature(values: tf.Tensor, spec: tf.io.FixedLenFeature | tf.io.VarLenFeature) -> tf.Tensor | tf.SparseTensor:
-    """A request's column, [batch] or [batch, 1], in the form in which the schema describes the feature."""
-    values = tf.reshape(values, [-1])
-    if isinstance(spec, tf.io.FixedLenFeature):
-        return tf.reshape(values, [-1, *spec.shape])
-    present = tf.where(~is_missing(values))
-    rows = tf.concat([present, tf.zeros_like(present)], axis=1)
-    return tf.SparseTensor(rows, tf.gather_nd(values, present), [tf.size(values, tf.int64), 1])
+def raw_features(values: Mapping[str, tf.Tensor], spec: FeatureSpec) -> dict[str, tf.Tensor | tf.SparseTensor]:
+    """A request's columns, [batch] or [batch, 1] each, in the forms in which the schema describes the features.
+
+    Args:
+        values: by name; NaN, blank strings and what else is_missing finds are values that are not there.
+        spec: of these features, and maybe of others.
+    """
+    flat = {name: tf.reshape(column, [-1]) for name, column in values.items()}
+    raw = {
+        name: tf.reshape(column, [-1, *spec[name].shape])
+        for name, column in flat.items()
+        if isinstance(spec[name], tf.io.FixedLenFeature)
+    }
+    of_dtype: dict[tf.DType, list[str]] = {}
+    for name in flat.keys() - raw.keys():
+        of_dtype.setdefault(flat[name].dtype, []).append(name)
+    # The columns of a dtype are looked through together, and all have the same rows, a missing value in its one form:
+    # the time of a model's first answer grows with the nodes of its graph.
+    for dtype, names in of_dtype.items():
+        names.sort()
+        together = tf.stack([flat[name] for name in names])
+        known = tf.where(is_missing(together), tf.constant(missing_value(dtype.name), dtype), together)
+        rows = tf.shape(together, tf.int64)[1]
+        indices = tf.stack([tf.range(rows), tf.zeros([rows], tf.int64)], axis=1)
+        shape = tf.stack([rows, 1])
+        raw |= {
+            name: tf.SparseTensor(indices, column, shape) for name, column in zip(names, tf.unstack(known), strict=True)
+        }
+    return {name: raw[name] for name in values}
 
 
 def parse_examples(examples: tf.Tensor, spec: FeatureSpec) -> dict[str, tf.Tensor | tf.SparseTensor]:

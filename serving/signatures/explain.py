@@ -16,7 +16,8 @@ Shapley Value Estimation, JMLR 23 (2022), of antithetic ones.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from math import factorial
 from typing import Any
 
@@ -270,7 +271,7 @@ def explained_table(
     """The outputs of `explain` of rows of a table.
 
     Args:
-        columns: [batch, values] each.
+        columns: [batch, values] each; where it is known that there is one value, the background has one too.
         background: the same of other rows, each [rows, values].
         predict: columns as these -> probabilities, float32 [rows, classes].
         labels: the label vocabulary.
@@ -284,32 +285,80 @@ def explained_table(
     count = background_count(parts, most, samples)
     # Spread over all of them, which are in an order.
     chosen_rows = (np.arange(count) * 2 + 1) * most // (2 * count)
-    asked, others = {}, {}
-    for name in names:
-        values, other = columns[name], tf.constant(background[name][chosen_rows])
+    blocks = []
+    for block in _blocks(columns):
+        values = tf.concat([columns[name] for name in block], axis=1)
+        other = tf.constant(np.concatenate([background[name][chosen_rows] for name in block], axis=1))
         width = tf.maximum(tf.shape(values)[1], tf.shape(other)[1])
-        asked[name], others[name] = (_filled_up(one, width, missing[name]) for one in (values, other))
+        asked, others = (_filled_up(one, width, missing[block[0]]) for one in (values, other))
+        blocks.append(_Block(block, [names.index(name) for name in block], asked, others))
     probabilities = predict(columns)
-    of_background = predict(others)
+    of_background = predict(_columns_of(blocks, [block.others for block in blocks]))
     drawn = orders_drawn(samples, parts)
 
     def explain_row(row: tf.Tensor, number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         def score(members: tf.Tensor, backgrounds: tf.Tensor) -> tf.Tensor:
-            mixed = {
-                name: tf.where(members[:, place, None], asked[name][row], tf.gather(others[name], backgrounds))
-                for place, name in enumerate(names)
-            }
-            return tf.gather(predict(mixed), number, axis=1)
+            mixed = [
+                tf.where(
+                    tf.gather(members, block.places, axis=1), block.asked[row], tf.gather(block.others, backgrounds)
+                )
+                for block in blocks
+            ]
+            return tf.gather(predict(_columns_of(blocks, mixed)), number, axis=1)
 
         if parts <= MOST_EXACT:
             return exact_values(score, parts, count, _TABLE_AT_ONCE)
         empty, full = tf.gather(of_background, number, axis=1), probabilities[row, number]
-        equal = [tf.reduce_all(tf.equal(asked[name][row], others[name]), axis=1) for name in names]
-        return drawn_values(score, parts, empty, full, drawn, _TABLE_AT_ONCE, tf.stack(equal, axis=1))
+        equal = tf.concat([block.same_as(row) for block in blocks], axis=1)
+        in_order = np.argsort([place for block in blocks for place in block.places])
+        return drawn_values(score, parts, empty, full, drawn, _TABLE_AT_ONCE, tf.gather(equal, in_order, axis=1))
 
     found = explained_rows(probabilities, labels, explain_row, parts)
     found[CONTRIBUTIONS].set_shape([None, parts])
     return {**found, PARTS: tf.broadcast_to(tf.constant(names), [tf.size(found[BASE]), parts])}
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Columns of a table beside each other: any number of one dtype with a value each, or one with several.
+
+    Attributes:
+        names: of the columns.
+        places: of each among all columns.
+        asked: [batch, width], of the rows that are explained.
+        others: [rows, width], of the background.
+    """
+
+    names: Sequence[str]
+    places: Sequence[int]
+    asked: tf.Tensor
+    others: tf.Tensor
+
+    def same_as(self, row: tf.Tensor) -> tf.Tensor:
+        """bool [rows, columns]: where the background has what a row has."""
+        same = tf.equal(self.asked[row], self.others)
+        return same if len(self.names) > 1 else tf.reduce_all(same, axis=1, keepdims=True)
+
+
+def _blocks(columns: Mapping[str, tf.Tensor]) -> list[list[str]]:
+    """The names of the columns of each block."""
+    blocks: dict[Any, list[str]] = {}
+    for name, values in columns.items():
+        blocks.setdefault(values.dtype if values.shape[1] == 1 else name, []).append(name)
+    return [*blocks.values()]
+
+
+def _columns_of(blocks: Sequence[_Block], values: Sequence[tf.Tensor]) -> dict[str, tf.Tensor]:
+    """[rows, values] of each column, of [rows, width] of each block."""
+    return {
+        name: column
+        for block, of_block in zip(blocks, values, strict=True)
+        for name, column in zip(
+            block.names,
+            tf.split(of_block, len(block.names), axis=1) if len(block.names) > 1 else [of_block],
+            strict=True,
+        )
+    }
 
 
 def _filled_up(values: tf.Tensor, width: tf.Tensor, missing: float | str) -> tf.Tensor:

@@ -16,7 +16,7 @@ from serving.signatures.common import (
     Labels,
     ServedModel,
     parse_examples,
-    raw_feature,
+    raw_features,
 )
 from serving.signatures.explain import EXPLAIN, explained_photos
 
@@ -165,7 +165,7 @@ def served_model(
         return tf.where(usable[:, None], predict(features), 0.0), features[ERROR]
 
     def as_raw_features(files: tf.Tensor) -> Features:
-        return {IMAGE: raw_feature(files, raw_feature_spec[IMAGE])}
+        return raw_features({IMAGE: files}, raw_feature_spec)
 
     def serving_default(image: tf.Tensor) -> dict[str, tf.Tensor]:
         probabilities, errors = probabilities_and_errors(as_raw_features(image_files(image)))

@@ -20,7 +20,7 @@ from serving.signatures.common import (
     ServedModel,
     is_missing,
     parse_examples,
-    raw_feature,
+    raw_features,
 )
 from serving.signatures.explain import EXPLAIN, explained_table
 
@@ -51,11 +51,14 @@ def dense_rows(feature: tf.Tensor | tf.SparseTensor, spec: tf.io.FixedLenFeature
     return tf.reshape(feature, [-1, math.prod(spec.shape)])
 
 
-def _of_dense_rows(values: tf.Tensor, spec: tf.io.FixedLenFeature | tf.io.VarLenFeature) -> tf.Tensor | tf.SparseTensor:
-    """What dense_rows is made of."""
-    return (
-        tf.reshape(values, [-1, *spec.shape]) if isinstance(spec, tf.io.FixedLenFeature) else raw_list(values, spec, "")
-    )
+def _every_value(feature: tf.Tensor | tf.SparseTensor) -> tf.Tensor:
+    """[batch, 1] of what raw_features gives."""
+    return tf.reshape(feature.values if isinstance(feature, tf.SparseTensor) else feature, [-1, 1])
+
+
+def _first_value(rows: np.ndarray, missing: float | str) -> np.ndarray:
+    """[rows, 1] of [rows, values]."""
+    return rows[:, :1] if rows.shape[1] else np.full([len(rows), 1], missing, rows.dtype)
 
 
 def served_model(
@@ -90,13 +93,16 @@ def served_model(
     # One function for all signatures: a forest takes a third of a second to trace.
     predict = tf.function(predict, autograph=False, reduce_retracing=True)
 
-    def raw_column(name: str, values: tf.Tensor) -> tf.Tensor | tf.SparseTensor:
-        if name in list_separators:
-            return raw_list(values, columns[name], list_separators[name])
-        return raw_feature(values, columns[name])
+    def raw_columns(values: Features, separators: Mapping[str, str] = list_separators) -> Features:
+        one_a_row = raw_features({name: values[name] for name in columns if name not in list_separators}, columns)
+        return one_a_row | {
+            name: raw_list(values[name], columns[name], separator) for name, separator in separators.items()
+        }
 
+    # As one function for all signatures, too.
+    @tf.function(autograph=False, reduce_retracing=True)
     def probabilities_of_columns(values: Features) -> tf.Tensor:
-        return predict(transform({name: raw_column(name, values[name]) for name in columns}))
+        return predict(transform(raw_columns(values)))
 
     def serving_default(**values: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"output_0": labels.answered(probabilities_of_columns(values))}
@@ -116,13 +122,24 @@ def served_model(
     def explained(**values: tf.Tensor) -> dict[str, tf.Tensor]:
         assert explain is not None
         samples, background = explain
-        rows = {name: dense_rows(raw_column(name, values[name]), spec) for name, spec in columns.items()}
+        raw = raw_columns(values)
+        rows = {
+            name: dense_rows(raw[name], spec) if name in list_separators else _every_value(raw[name])
+            for name, spec in columns.items()
+        }
         missing = {name: missing_value(spec.dtype.name) for name, spec in columns.items()}
+        # Of a column that is no list the first value counts.
+        others = {
+            name: rows if name in list_separators else _first_value(rows, missing[name])
+            for name, rows in background.items()
+        }
+        # Rows of lists are apart already.
+        apart = dict.fromkeys(list_separators, "")
 
         def predicted(mixed: Mapping[str, tf.Tensor]) -> tf.Tensor:
-            return predict(transform({name: _of_dense_rows(mixed[name], spec) for name, spec in columns.items()}))
+            return predict(transform(raw_columns(mixed, apart)))
 
-        return explained_table(rows, background, predicted, labels, samples, missing)
+        return explained_table(rows, others, predicted, labels, samples, missing)
 
     return ServedModel(
         signatures={

@@ -17,7 +17,7 @@ from serving.signatures.common import (
     Labels,
     ServedModel,
     parse_examples,
-    raw_feature,
+    raw_features,
 )
 from serving.signatures.explain import EXPLAIN, explained_texts
 
@@ -52,7 +52,7 @@ def served_model(
     examples_input = {"examples": tf.TensorSpec([None], tf.string, name="examples")}
 
     def probabilities_of_text(text: tf.Tensor) -> tf.Tensor:
-        return predict(transform({text_column: raw_feature(text, text_spec[text_column])}))
+        return predict(transform(raw_features({text_column: text}, text_spec)))
 
     def serving_default(text: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"output_0": labels.answered(probabilities_of_text(text))}

@@ -273,19 +273,19 @@ TABLE = rows(300)
 
 
 CORE_OPERATIONS = {
-    "Abs", "AddN", "AddV2", "Any", "ArgMax", "AsString", "AssignVariableOp", "BiasAdd", "BitwiseAnd", "BroadcastTo",
-    "Cast", "ConcatV2", "Const", "Cos", "Cumsum", "DenseBincount", "DivNoNan", "Einsum", "Equal", "ExpandDims",
-    "Fill", "FloorDiv", "FloorMod", "GatherNd", "GatherV2", "Greater", "GreaterEqual", "HashTableV2", "Identity",
-    "InitializeTableFromTextFileV2", "IsFinite", "IsNan", "LeftShift", "Less", "LessEqual", "Log", "Log1p",
+    "Abs", "Add", "AddN", "AddV2", "Any", "ArgMax", "AsString", "AssignVariableOp", "BiasAdd", "BitwiseAnd",
+    "BroadcastTo", "Cast", "ConcatV2", "Const", "Cos", "Cumsum", "DenseBincount", "DivNoNan", "Einsum", "Equal",
+    "ExpandDims", "Fill", "FloorDiv", "FloorMod", "GatherNd", "GatherV2", "Greater", "GreaterEqual", "HashTableV2",
+    "Identity", "InitializeTableFromTextFileV2", "IsFinite", "IsNan", "LeftShift", "Less", "LessEqual", "Log", "Log1p",
     "LogicalAnd", "LogicalNot", "LogicalOr", "LookupTableFindV2", "LowerBound", "MatMul", "Max", "Maximum", "Mean",
     "MergeV2Checkpoints", "Minimum", "Mul", "Ndtri", "Neg", "NoOp", "NotEqual", "OnesLike", "Pack", "Pad", "PadV2",
     "ParseExampleV2", "PartitionedCall", "Placeholder", "PlaceholderWithDefault", "PopulationCount", "Prod",
     "RaggedTensorToTensor", "Range", "ReadVariableOp", "RealDiv", "Relu", "Reshape", "RestoreV2", "RightShift",
     "SaveV2", "Select", "SelectV2", "Shape", "ShardedFilename", "Sigmoid", "Sign", "Sin", "Size", "Softmax",
-    "SparseToDense", "SplitV", "Sqrt", "Squeeze", "StatefulPartitionedCall", "StaticRegexFullMatch",
-    "StaticRegexReplace", "StridedSlice", "StringJoin", "StringLength", "StringLower", "StringNGrams",
-    "StringSplitV2", "StringStrip", "StringToHashBucketFast", "StringToNumber", "Sub", "Substr", "Sum", "Tile",
-    "TopKV2", "Transpose", "UnicodeDecode", "UnicodeEncode", "UnicodeTranscode", "UniqueWithCounts", "Unpack",
+    "SparseConcat", "SparseToDense", "Split", "SplitV", "Sqrt", "Squeeze", "StatefulPartitionedCall",
+    "StaticRegexFullMatch", "StaticRegexReplace", "StridedSlice", "StringJoin", "StringLength", "StringLower",
+    "StringNGrams", "StringSplitV2", "StringStrip", "StringToHashBucketFast", "StringToNumber", "Sub", "Substr", "Sum",
+    "Tile", "TopKV2", "Transpose", "UnicodeDecode", "UnicodeEncode", "UnicodeTranscode", "UniqueWithCounts", "Unpack",
     "UnsortedSegmentMin", "UnsortedSegmentSum", "UpperBound", "VarHandleOp", "VarIsInitializedOp", "Where", "ZerosLike",
 }  # fmt: skip
 LINEAR, NETWORK = {"model": "linear"}, {"model": "network", "hidden_units": (8,)}

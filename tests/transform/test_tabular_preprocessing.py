@@ -25,7 +25,8 @@ from transform.datetimes import (
     seconds_of_texts,
 )
 from transform.errors import PreprocessingError
-from transform.labels import dense_column, label_text
+from transform.labels import dense_column, dense_columns, label_text
+from transform.numbers import together
 from transform.options import LabelOptions, TabularOptions
 from transform.tabular import category_text, category_tokens, column_plan, preprocessing_fn
 
@@ -185,17 +186,49 @@ def test_whole_numbers_and_floats_make_the_category_that_a_person_would_write():
 
 
 def test_a_cross_joins_the_tokens_of_its_columns():
-    texts = {"a": tf.constant(["1", ""]), "b": tf.constant(["x", "y"])}
-    assert [token.numpy().tolist() for token in category_tokens(texts, [("a", "b")])] == [
-        [b"a=1", b"a="],
-        [b"b=x", b"b=y"],
-        [b"a=1&b=x", b"a=&b=y"],
-    ]
+    columns = {"a": tf.constant(["1", ""]), "b": tf.constant(["x", "y"])}
+    plan = dict.fromkeys(columns, Column(kind="categorical"))
+    tokens = category_tokens(columns, plan, [("a", "b")])
+    assert tokens.numpy().tolist() == [[b"a=1", b"b=x", b"a=1&b=x"], [b"a=", b"b=y", b"a=&b=y"]]
 
 
 def test_a_cross_of_a_plain_number_is_refused_by_name():
+    plan = {"sex": Column(kind="categorical"), "age": Column(kind="z_score")}
+    columns = {"sex": tf.constant(["1"]), "age": tf.constant([1.0])}
     with pytest.raises(PreprocessingError, match="'age', which is no category"):
-        category_tokens({"sex": tf.constant(["1"])}, [("sex", "age")])
+        category_tokens(columns, plan, [("sex", "age")])
+
+
+def test_sparse_and_dense_columns_of_all_dtypes_become_dense_in_their_order():
+    columns = {
+        "b": tf.SparseTensor([[0, 0], [0, 1], [2, 0]], [5, 9, 6], [3, 2]),
+        "text": tf.SparseTensor(tf.zeros([0, 2], tf.int64), tf.constant([], tf.string), [3, 0]),
+        "dense": tf.constant([[1.0], [2.0], [3.0]]),
+        "a": tf.SparseTensor([[1, 0]], [7], [3, 1]),
+    }
+    missing = -(2**31)
+    assert {name: column.numpy().tolist() for name, column in dense_columns(columns).items()} == {
+        "b": [5, missing, 6],
+        "text": [b"", b"", b""],
+        "dense": [1.0, 2.0, 3.0],
+        "a": [missing, 7, missing],
+    }
+
+
+def test_columns_that_are_computed_together_keep_their_order():
+    columns = {
+        "a": tf.constant([1, 2]),
+        "b": tf.constant([0.5, 1.5]),
+        "c": tf.constant([3, 4]),
+        "d": tf.constant([5, 6]),
+    }
+    factors = {"a": 10, "b": 10, "c": 100, "d": 10}
+
+    def multiplied(values, factor):
+        return tf.cast(values, tf.float32) * factor
+
+    found = together([(columns[name], factors[name]) for name in columns], multiplied)
+    assert found.numpy().tolist() == [[10, 5, 300, 50], [20, 15, 400, 60]]
 
 
 def test_columns_that_the_config_does_not_mention_follow_their_type():

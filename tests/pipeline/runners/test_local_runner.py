@@ -25,10 +25,12 @@ from apache_beam.testing.util import assert_that, equal_to
 from apache_beam.transforms import userstate
 from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import CombiningValueStateSpec, TimerSpec, on_timer
+from tensorflow_transform import graph_tools, tf2_utils
 from tensorflow_transform.beam import analyzer_cache
 from tensorflow_transform.beam.analysis_graph_builder import get_analysis_cache_entry_keys
 from tfx.orchestration.local.local_dag_runner import LocalDagRunner
 from tfx.proto.orchestration import pipeline_pb2
+from tfx_bsl.coders import batch_util
 
 from pipeline.runners import beam_speedups, local
 from pipeline.runners.beam_speedups import SPEEDUPS, apply_beam_speedups
@@ -39,6 +41,8 @@ from serving.loading import onednn
 # Read before any test puts something of ours in their place.
 SUBMODULES_THAT_BEAM_FINDS = cloudpickle._find_imported_submodules
 SIZE_THAT_BEAM_FINDS = statecache.get_deep_size
+SOURCE_KEYS_THAT_TRANSFORM_FINDS = graph_tools._retrieve_source_keys
+INPUTS_THAT_TRANSFORM_SUPPLIES = tf2_utils.supply_missing_inputs
 
 
 class Doubling(beam.DoFn):
@@ -122,6 +126,53 @@ def test_state_weighs_what_it_holds_and_not_what_modules_hold():
     apply_beam_speedups()
     for state in [b"x" * 1000], {"a": [b"x" * 1000, b"y" * 100_000]}, Doubling(), json.dumps, sys:
         assert statecache.get_deep_size(state) == SIZE_THAT_BEAM_FINDS(state)
+
+
+def test_records_come_in_batches_of_a_thousand_or_of_four_mebibytes():
+    apply_beam_speedups()
+    records = [b"small"] * 1200 + [b"x" * 3 * 2**20] * 3
+    with beam.Pipeline(argv=BEAM_PIPELINE_ARGS) as pipeline:
+        batches = pipeline | beam.Create([records]) | beam.FlatMap(iter) | batch_util.BatchRecords(None, None)
+        assert_that(batches | beam.Map(len), equal_to([1000, 201, 1, 1]))
+        few = pipeline | "few" >> beam.Create(records[:5]) | "of 2" >> batch_util.BatchRecords(2, None)
+        assert_that(few | "counted" >> beam.Map(len), equal_to([2, 2, 1]), label="a size that is asked for")
+
+
+def test_the_sources_of_an_analyzer_are_those_that_transform_finds():
+    apply_beam_speedups()
+    with tf.Graph().as_default():
+        inputs = {name: tf.compat.v1.sparse_placeholder(tf.float32, [None, None]) for name in ("a", "b")}
+        inputs |= {
+            "dense": tf.compat.v1.placeholder(tf.float32, [None]),
+            "unused": tf.raw_ops.Placeholder(dtype="int64"),
+        }
+        of_some = tf.reduce_sum(inputs["a"].values) + tf.reduce_sum(inputs["dense"])
+        for tensors in [of_some], [inputs["b"].dense_shape, of_some], []:
+            expected = SOURCE_KEYS_THAT_TRANSFORM_FINDS(tensors, inputs)
+            assert graph_tools._retrieve_source_keys(tensors, inputs) == expected
+        assert graph_tools._retrieve_source_keys([of_some], inputs) == {"a", "dense"}
+
+
+@pytest.mark.parametrize("keys", [None, ["c", "text"]])
+def test_columns_that_are_not_there_get_what_transform_supplies(keys):
+    apply_beam_speedups()
+    dtypes = {"a": tf.int64, "b": tf.int64, "text": tf.string, "c": tf.int64}
+
+    def columns(supply) -> dict[str, tf.Tensor]:
+        @tf.function(autograph=False)
+        def supplied() -> dict[str, tf.Tensor]:
+            inputs = {name: tf.compat.v1.sparse_placeholder(dtype, [None, None]) for name, dtype in dtypes.items()}
+            inputs["dense"] = tf.raw_ops.Placeholder(dtype=tf.float32, shape=[None, 1])
+            found = supply(inputs, 1, keys)
+            assert all(found[name].shape.as_list() == inputs[name].shape.as_list() for name in found)
+            return found
+
+        return supplied()
+
+    found, expected = columns(tf2_utils.supply_missing_inputs), columns(INPUTS_THAT_TRANSFORM_SUPPLIES)
+    assert list(found) == list(expected)
+    for given, wanted in zip(tf.nest.flatten(found, True), tf.nest.flatten(expected, True), strict=True):
+        assert given.dtype == wanted.dtype and given.numpy().tolist() == wanted.numpy().tolist()
 
 
 def test_a_pipeline_with_state_and_side_inputs_runs_on_the_local_runner():
