@@ -206,7 +206,8 @@ TYPES = {schema_pb2.INT: "whole numbers", schema_pb2.FLOAT: "numbers", schema_pb
 
 def schema_expectation(column: schema_pb2.Feature, schema: schema_pb2.Schema) -> str:
     """For example "text in every row, one of 'fixed', 'normal', 'reversible'"."""
-    words = TYPES.get(column.type, "values")
+    is_flag = column.HasField("bool_domain") and column.type == schema_pb2.INT
+    words = "0 or 1" if is_flag else TYPES.get(column.type, "values")
     if column.presence.min_fraction == 1:
         words += " in every row"
     elif column.presence.min_fraction:
@@ -330,4 +331,7 @@ def _finding(
         examples = f", such as {format_counts(strange)}" if strange else ""
         kind = type(column).Type.Name(column.type).lower()
         return f"{kind}{examples}", "correct the values, or change the type"
+    if reason.type == anomalies_pb2.AnomalyInfo.BOOL_TYPE_BIG_INT:
+        numbers = column.num_stats
+        return f"whole numbers from {numbers.min:g} to {numbers.max:g}", "correct the values, or allow for all of them"
     return (reason.description or reason.short_description).strip().rstrip("."), "correct the data, or the constraint"

@@ -319,19 +319,19 @@ SPEEDUPS = (
         replaces="tensorflow_transform.graph_tools._retrieve_source_keys",
         replacement=_source_keys_at_once,
         why="Each input of an analyzer is compared with each column of the table.",
-        gain="",
+        gain="2 % of 200 columns, 6 % of 800 columns: the time grows with their square",
     ),
     Speedup(
         replaces="tensorflow_transform.tf2_utils.supply_missing_inputs",
         replacement=_shared_defaults,
         why="Of columns that are not there, as the label is in serving, each has ten nodes of its own.",
-        gain="",
+        gain="2 % of heart, 16 % of 200 columns",
     ),
     Speedup(
         replaces="tfx_bsl.coders.batch_util.GetBatchElementsKwargs",
         replacement=_batches_of_bytes,
         why="Batches of one record and some more come before those of a useful size, and each asks for every column.",
-        gain="",
+        gain="Transform of 800 columns and 600 rows 67 s instead of 72 to 293, as it happened to try",
     ),
     Speedup(
         replaces="apache_beam.runners.worker.statesampler.StateSampler.__init__",

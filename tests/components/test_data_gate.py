@@ -83,6 +83,15 @@ def test_a_new_sentence_is_no_anomaly_but_a_new_category_is():
     assert "column 'said'" in warning and "'新38' (1 row)" in warning
 
 
+def test_a_flag_that_is_more_than_0_and_1_elsewhere_is_told_by_its_range():
+    train, new = patients(flag=[0, 1] * 20), patients(flag=[0, 1, 2, 5] * 10)
+    (warning,) = verdict_on(train, new, schema=None).warnings
+    assert warning == (
+        "eval split, column 'flag': the schema expects 0 or 1 in every row, found whole numbers from 0 to 5; "
+        "correct the values, or allow for all of them in the schema, inferred from the train split."
+    )
+
+
 def test_data_that_follows_its_schema_passes_with_counts_and_class_balance():
     verdict = verdict_on(patients(), patients().head(11))
     assert verdict.as_json() == {
