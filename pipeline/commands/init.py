@@ -301,5 +301,6 @@ def check_columns(looked: LookedAt, label: str) -> None:
     if label not in looked.classes:
         raise BrokenInput(
             f"{looked.path}: the column {label!r} is no label: expected 2 to {_MOST_CLASSES} different values; those "
-            f"that have are {', '.join(map(repr, looked.label_candidates())) or 'none'}"
+            f"that have are {', '.join(map(repr, looked.label_candidates())) or 'none'}. A number is told as a range: "
+            "make a column of few values of it, such as low and high"
         )
