@@ -25,6 +25,7 @@ from components.table_example_gen.facts import (
     TableFacts,
     choices_line,
     column_choices,
+    label_warnings,
     left_out_warnings,
     merged_facts,
     shard_facts,
@@ -135,6 +136,7 @@ def check_table(inputs: Mapping[str, str], config: TableRunConfig) -> TableFindi
                 f"{where}: column {name!r} holds {facts.types[name]}, the model of trainer.model takes categories "
                 "there; mend the values"
             )
+    label = config.preprocessing.label.column
     left_out = [
         f"the column {name!r} holds {kind}, which no example can hold, and is left out"
         for name, kind in facts.left_out.items()
@@ -153,6 +155,7 @@ def check_table(inputs: Mapping[str, str], config: TableRunConfig) -> TableFindi
             *_rows_for_headers(shards, ingestion.reading),
             *left_out,
             *left_out_warnings(choices),
+            *(label_warnings(shards, ingestion.reading, facts.types, label) if config.learns else []),
             *_numbers_taken_as_text(
                 [name for name in undecided if facts.types[name] == TEXT], shards, ingestion.reading
             ),

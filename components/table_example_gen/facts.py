@@ -277,6 +277,25 @@ def left_out_warnings(choices: Mapping[str, ColumnChoice]) -> list[str]:
     ]
 
 
+# Of a label that is a measurement or a name, most values are those of a few rows each.
+_LABEL_ROWS, _MANY_LABELS, _ROWS_PER_LABEL = 20_000, 20, 5
+
+
+def label_warnings(
+    shards: Sequence[Shard], reading: TableReading, types: Mapping[str, pa.DataType], label: str
+) -> list[str]:
+    """A sentence where a column has too many values to be a label."""
+    labels = _sample(shards, reading, {label: types[label]}, _LABEL_ROWS)[label].drop_null()
+    different = len(pc.unique(labels))
+    if different <= _MANY_LABELS or different * _ROWS_PER_LABEL <= len(labels):
+        return []
+    return [
+        f"the label column {label!r} has {different:,} different values in {len(labels):,} rows, and a label is "
+        "learned from the rows that share it; of numbers make ranges first, such as low and high, or name another "
+        "column"
+    ]
+
+
 TermKind = Literal["words", "characters", "words_and_characters"]
 # Blocks of Unicode whose scripts put no spaces between words: Thai and Lao, Tibetan, Myanmar, Khmer, kana, Han.
 _WITHOUT_SPACES = (

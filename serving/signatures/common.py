@@ -50,12 +50,12 @@ def raw_features(values: Mapping[str, tf.Tensor], spec: FeatureSpec) -> dict[str
         if isinstance(spec[name], tf.io.FixedLenFeature)
     }
     of_dtype: dict[tf.DType, list[str]] = {}
-    for name in flat.keys() - raw.keys():
-        of_dtype.setdefault(flat[name].dtype, []).append(name)
+    for name, column in flat.items():
+        if name not in raw:
+            of_dtype.setdefault(column.dtype, []).append(name)
     # The columns of a dtype are looked through together, and all have the same rows, a missing value in its one form:
     # the time of a model's first answer grows with the nodes of its graph.
     for dtype, names in of_dtype.items():
-        names.sort()
         together = tf.stack([flat[name] for name in names])
         known = tf.where(is_missing(together), tf.constant(missing_value(dtype.name), dtype), together)
         rows = tf.shape(together, tf.int64)[1]

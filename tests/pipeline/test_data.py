@@ -197,6 +197,26 @@ def test_a_text_far_down_a_column_of_numbers_is_named_with_its_line(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (range(50), ["50 different values in 50 rows"]),
+        ([f"{number / 7:.3f}" for number in range(50)], ["50 different values in 50 rows"]),
+        ([number % 21 for number in range(90)], ["21 different values in 90 rows"]),
+        ([number % 21 for number in range(105)], []),
+        ([number % 20 for number in range(40)], []),
+    ],
+)
+def test_a_label_that_hardly_any_rows_share_is_told(tmp_path, labels, said):
+    path = written(tmp_path, "\n".join(["age,label", *(f"{label},{label}" for label in labels)]), "people.csv")
+    (tmp_path / "config.yaml").write_text(TABLE_CONFIG)
+    config = load_config(str(tmp_path / "config.yaml"))
+    assert isinstance(config, TableRunConfig)
+    warnings = [warning for warning in check_table({"all": str(path)}, config).warnings if "label column" in warning]
+    wanted = [f"the label column 'label' has {one}" for one in said]
+    assert [warning.partition(",")[0] for warning in warnings] == wanted
+
+
+@pytest.mark.parametrize(
     ("name", "left_out"),
     [("id", True), ("Cust.Id", True), ("CustomerId", True), ("patient_ID", True), ("paid", False), ("amount", False)],
 )
