@@ -259,13 +259,20 @@ def _share(matches: pa.Array) -> float:
     return float(pc.mean(pc.cast(matches, pa.float64())).as_py() or 0.0)
 
 
+_SHOWN_NAMES = 12
+
+
 def choices_line(choices: Mapping[str, ColumnChoice]) -> str:
-    """The choices for a person, those of a kind together; "" where there are none."""
+    """The choices for a person, those of a kind together, of many columns the first; "" where there are none."""
     kinds: dict[str, list[str]] = {}
     for name, choice in choices.items():
         if choice.kind != "ignored":
             kinds.setdefault(choice.kind, []).append(name)
-    return "; ".join(f"{kind}: {', '.join(names)}" for kind, names in kinds.items())
+    shown = {
+        kind: names if len(names) <= _SHOWN_NAMES else [*names[:_SHOWN_NAMES], f"{len(names) - _SHOWN_NAMES} more"]
+        for kind, names in kinds.items()
+    }
+    return "; ".join(f"{kind}: {', '.join(names)}" for kind, names in shown.items())
 
 
 def left_out_warnings(choices: Mapping[str, ColumnChoice]) -> list[str]:

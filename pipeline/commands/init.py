@@ -6,6 +6,7 @@ import csv
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -232,6 +233,10 @@ def _missing_tokens(path: str, reading: TableReading) -> list[str]:
     return [token for token in _MISSING if token in found]
 
 
+# Kinds of more columns are left to the run, which finds the same.
+_MOST_LISTED = 50
+
+
 def table_config(looked: LookedAt, name: str, label: str, data_path: str) -> str:
     """The text of a config for a table, or for texts where one of two columns holds sentences.
 
@@ -253,7 +258,12 @@ def table_config(looked: LookedAt, name: str, label: str, data_path: str) -> str
     else:
         lines += ["task: tabular", f"data: {_flow(data)}", "preprocessing:", f"  label: {_flow({'column': label})}"]
         kinds = {name: choice.kind for name, choice in looked.choices.items() if name != label}
-        if kinds:
+        if len(kinds) > _MOST_LISTED:
+            counts = ", ".join(f"{count} {kind}" for kind, count in Counter(kinds.values()).most_common())
+            lines.append(
+                f"  # columns: {counts} as the data show it; name those that shall be otherwise, as NAME: kind"
+            )
+        elif kinds:
             lines.append(f"  columns: {_flow(kinds)}  # all others by their type")
     lines.append("evaluation: {at_least: {auc: 0.6}}  # what a model must reach to be published")
     return "\n".join(lines) + "\n"

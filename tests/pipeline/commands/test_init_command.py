@@ -12,6 +12,7 @@ from PIL import Image
 from pipeline.cli import main
 from pipeline.commands.init import config_name, look_at_table
 from pipeline.config import load_config
+from pipeline.data import check_table
 
 
 def ingraph_init(folder: Path, *arguments: str) -> Result:
@@ -67,6 +68,19 @@ def test_a_table_becomes_a_config_that_says_what_was_found(tmp_path, customers):
         "active": "boolean",
         "note": "text",
     }
+
+
+def test_the_kinds_of_very_many_columns_are_counted_and_left_to_the_run(tmp_path):
+    names = [f"c{number}" for number in range(60)]
+    frame = pd.DataFrame({name: [number % 5 for number in range(200)] for name in names})
+    frame.assign(income=np.geomspace(1, 1e30, 200), label=["a", "b"] * 100).to_csv(tmp_path / "a.csv", index=False)
+    assert ingraph_init(tmp_path, "a.csv", "--label", "label").exit_code == 0
+    text = (tmp_path / "a.yaml").read_text()
+    assert "  # columns: 60 categorical, 1 log as the data show it; name those that shall be otherwise" in text
+    config = load_config(str(tmp_path / "a.yaml"))
+    findings = check_table({"all": str(tmp_path / "a.csv")}, config)
+    assert [choice.kind for choice in findings.choices.values()] == ["categorical"] * 60 + ["log"]
+    assert f"taken as categorical: {', '.join(names[:12])}, 48 more; log: income" in str(findings)
 
 
 def test_other_encodings_are_found(tmp_path):
