@@ -53,17 +53,17 @@ def raw_features(values: Mapping[str, tf.Tensor], spec: FeatureSpec) -> dict[str
     for name, column in flat.items():
         if name not in raw:
             of_dtype.setdefault(column.dtype, []).append(name)
-    # The columns of a dtype are looked through together, and all have the same rows, a missing value in its one form:
-    # the time of a model's first answer grows with the nodes of its graph.
-    for dtype, names in of_dtype.items():
+    # The columns of a dtype are looked through together: the time of a model's first answer grows with its nodes.
+    for names in of_dtype.values():
         together = tf.stack([flat[name] for name in names])
-        known = tf.where(is_missing(together), tf.constant(missing_value(dtype.name), dtype), together)
-        rows = tf.shape(together, tf.int64)[1]
-        indices = tf.stack([tf.range(rows), tf.zeros([rows], tf.int64)], axis=1)
-        shape = tf.stack([rows, 1])
-        raw |= {
-            name: tf.SparseTensor(indices, column, shape) for name, column in zip(names, tf.unstack(known), strict=True)
-        }
+        known = ~is_missing(together)
+        present = tf.where(known)  # column by column
+        rows = tf.stack([present[:, 1], tf.zeros_like(present[:, 1])], axis=1)
+        counts = tf.math.count_nonzero(known, axis=1)
+        shape = tf.stack([tf.shape(together, tf.int64)[1], 1])
+        indices = tf.split(rows, counts, num=len(names))
+        found = tf.split(tf.gather_nd(together, present), counts, num=len(names))
+        raw |= {name: tf.SparseTensor(*parts, shape) for name, *parts in zip(names, indices, found, strict=True)}
     return {name: raw[name] for name in values}
 
 

@@ -51,11 +51,6 @@ def dense_rows(feature: tf.Tensor | tf.SparseTensor, spec: tf.io.FixedLenFeature
     return tf.reshape(feature, [-1, math.prod(spec.shape)])
 
 
-def _every_value(feature: tf.Tensor | tf.SparseTensor) -> tf.Tensor:
-    """[batch, 1] of what raw_features gives."""
-    return tf.reshape(feature.values if isinstance(feature, tf.SparseTensor) else feature, [-1, 1])
-
-
 def _first_value(rows: np.ndarray, missing: float | str) -> np.ndarray:
     """[rows, 1] of [rows, values]."""
     return rows[:, :1] if rows.shape[1] else np.full([len(rows), 1], missing, rows.dtype)
@@ -124,8 +119,8 @@ def served_model(
         samples, background = explain
         raw = raw_columns(values)
         rows = {
-            name: dense_rows(raw[name], spec) if name in list_separators else _every_value(raw[name])
-            for name, spec in columns.items()
+            name: rows if name in list_separators else tf.reshape(rows, [-1, 1])
+            for name, rows in ((name, dense_rows(raw[name], spec)) for name, spec in columns.items())
         }
         missing = {name: missing_value(spec.dtype.name) for name, spec in columns.items()}
         # Of a column that is no list the first value counts.
