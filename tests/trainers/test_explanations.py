@@ -138,14 +138,16 @@ def test_of_many_columns_the_strongest_is_that_of_exact_values_on_95_percent_of_
 
     def predict(columns: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """The mean of a logistic regression and of a tree of four leaves, as a blend has it."""
-        values = tf.concat([columns[name] for name in names], axis=1)
+        values = tf.concat([tf.cast(columns[name], tf.float32) for name in names], axis=1)
         leaf = tf.where(values[:, 4] > 0, tf.where(values[:, 5] > 0.5, 0.9, 0.4), tf.where(values[:, 0] > 0, 0.6, 0.1))
         positive = (tf.sigmoid(tf.matmul(values, weights)[:, 0]) + leaf) / 2
         return tf.stack([1 - positive, positive], axis=1)
 
     (tmp_path / VOCABULARY).write_text("no\nyes\n")
     asked, background = ({n: of[:, [place]] for place, n in enumerate(names)} for of in (rows, others))
-    labels, missing = Labels(str(tmp_path / VOCABULARY)), dict.fromkeys(names, -1e38)
+    for of in (asked, background):  # dtypes that change from column to column
+        of.update({name: of[name].astype(np.int64) for name in ("c1", "c3")})
+    labels, missing = Labels(str(tmp_path / VOCABULARY)), dict.fromkeys(names, -1e38) | {"c1": -1, "c3": -1}
     columns = {name: tf.constant(values) for name, values in asked.items()}
     explain = tf.function(lambda: explained_table(columns, background, predict, labels, TABLE_SAMPLES, missing))
     found = explain()

@@ -20,6 +20,7 @@ from benchmarks.harness.pipelines import transform_graph
 from serving import reference_predictions
 from serving.reference_predictions import FILE_NAME
 from serving.session_model import SessionModel
+from serving.signatures.common import raw_features
 from serving.signatures.tabular import raw_list
 from tests.pipeline.conftest import answers_over_both
 from tests.trainers.test_fitting import killed_after
@@ -568,6 +569,30 @@ def test_a_row_without_any_term_gets_the_frequent_class():
     fit(model, split, options)
     nothing = {"terms0": np.zeros([1, 1], np.int32), "terms0_weights": np.zeros([1, 1], np.float32)}
     assert model.predict(nothing, verbose=0)[0, 0] > 0.8
+
+
+def test_what_a_request_leaves_empty_is_in_no_raw_feature():
+    columns = {
+        "age": tf.constant([[41], [-(2**31)], [7]], tf.int64),
+        "pulse": tf.constant([float("nan"), 1.5, -1e38]),
+        "city": tf.constant([" ", "Rome", ""]),
+        "visits": tf.constant([-(2**31), 3, 0], tf.int64),
+        "nothing": tf.constant([-(2**31)] * 3, tf.int64),
+        "dense": tf.constant([1.0, -1e38, 2.0]),
+    }
+    spec = {name: tf.io.VarLenFeature(values.dtype) for name, values in columns.items()}
+    raw = raw_features(columns, spec | {"dense": tf.io.FixedLenFeature([1], tf.float32)})
+    assert list(raw) == list(columns)
+    np.testing.assert_array_equal(raw.pop("dense"), np.float32([[1], [-1e38], [2]]))
+    found = {name: (part.indices.numpy().tolist(), part.values.numpy().tolist()) for name, part in raw.items()}
+    assert found == {
+        "age": ([[0, 0], [2, 0]], [41, 7]),
+        "pulse": ([[1, 0]], [1.5]),
+        "city": ([[1, 0]], [b"Rome"]),
+        "visits": ([[1, 0], [2, 0]], [3, 0]),
+        "nothing": ([], []),
+    }
+    assert all(part.dense_shape.numpy().tolist() == [3, 1] for part in raw.values())
 
 
 @pytest.mark.parametrize(
