@@ -20,8 +20,6 @@ from benchmarks.harness.pipelines import transform_graph
 from serving import reference_predictions
 from serving.reference_predictions import FILE_NAME
 from serving.session_model import SessionModel
-from serving.signatures.common import raw_features
-from serving.signatures.tabular import raw_list
 from tests.pipeline.conftest import answers_over_both
 from tests.trainers.test_fitting import killed_after
 from trainers import row_store
@@ -569,41 +567,3 @@ def test_a_row_without_any_term_gets_the_frequent_class():
     fit(model, split, options)
     nothing = {"terms0": np.zeros([1, 1], np.int32), "terms0_weights": np.zeros([1, 1], np.float32)}
     assert model.predict(nothing, verbose=0)[0, 0] > 0.8
-
-
-def test_what_a_request_leaves_empty_is_in_no_raw_feature():
-    columns = {
-        "age": tf.constant([[41], [-(2**31)], [7]], tf.int64),
-        "pulse": tf.constant([float("nan"), 1.5, -1e38]),
-        "city": tf.constant([" ", "Rome", ""]),
-        "visits": tf.constant([-(2**31), 3, 0], tf.int64),
-        "nothing": tf.constant([-(2**31)] * 3, tf.int64),
-        "dense": tf.constant([1.0, -1e38, 2.0]),
-    }
-    spec = {name: tf.io.VarLenFeature(values.dtype) for name, values in columns.items()}
-    raw = raw_features(columns, spec | {"dense": tf.io.FixedLenFeature([1], tf.float32)})
-    assert list(raw) == list(columns)
-    np.testing.assert_array_equal(raw.pop("dense"), np.float32([[1], [-1e38], [2]]))
-    found = {name: (part.indices.numpy().tolist(), part.values.numpy().tolist()) for name, part in raw.items()}
-    assert found == {
-        "age": ([[0, 0], [2, 0]], [41, 7]),
-        "pulse": ([[1, 0]], [1.5]),
-        "city": ([[1, 0]], [b"Rome"]),
-        "visits": ([[1, 0], [2, 0]], [3, 0]),
-        "nothing": ([], []),
-    }
-    assert all(part.dense_shape.numpy().tolist() == [3, 1] for part in raw.values())
-
-
-@pytest.mark.parametrize(
-    "values", [["a|b", ""], [["a|b"], [""]], [["a", "b"], ["", ""]], [["", "a", "", "b"], [""] * 4]]
-)
-def test_a_list_reaches_the_form_that_the_schema_has(values):
-    sparse = raw_list(tf.constant(values), tf.io.VarLenFeature(tf.string), "|")
-    assert int(sparse.dense_shape[0]) == 2 and (sparse.indices[:, 0] == 0).numpy().all()
-    assert "|".join(value.decode() for value in sparse.values.numpy()) == "a|b"
-    for shape in ([], [1]):
-        one = raw_list(tf.constant(values), tf.io.FixedLenFeature(shape, tf.string), "|")
-        assert one.shape == [2, *shape]
-        parts = tf.strings.split(tf.reshape(one, [-1]), "|").to_list()
-        assert [[part for part in row if part] for row in parts] == [[b"a", b"b"], []]

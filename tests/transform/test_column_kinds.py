@@ -1,4 +1,4 @@
-"""Each kind of column by its values: in Transform's graph, reloaded from disk, and by its functions eagerly."""
+"""Each kind of column by its values: in the reloaded graph of Transform, by its functions, and as requests give it."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.preprocessing import QuantileTransformer
 
 from benchmarks.harness.pipelines import transform_graph
+from serving.signatures.common import raw_features
+from serving.signatures.tabular import raw_list
 from transform.columns import Column
 from transform.errors import PreprocessingError
 from transform.numbers import boolean_values, number_features, ranks_among, signed_log
@@ -416,3 +418,41 @@ def test_booleans_are_read_in_all_their_spellings(values, expected):
     true, known = (flags.numpy().tolist() for flags in boolean_values(values))
     assert [int(one) if sure else None for one, sure in zip(true, known, strict=True)] == expected
     assert not any(one and not sure for one, sure in zip(true, known, strict=True))
+
+
+def test_what_a_request_leaves_empty_is_in_no_raw_feature():
+    columns = {
+        "age": tf.constant([[41], [-(2**31)], [7]], tf.int64),
+        "pulse": tf.constant([float("nan"), 1.5, -1e38]),
+        "city": tf.constant([" ", "Rome", ""]),
+        "visits": tf.constant([-(2**31), 3, 0], tf.int64),
+        "nothing": tf.constant([-(2**31)] * 3, tf.int64),
+        "dense": tf.constant([1.0, -1e38, 2.0]),
+    }
+    spec = {name: tf.io.VarLenFeature(values.dtype) for name, values in columns.items()}
+    raw = raw_features(columns, spec | {"dense": tf.io.FixedLenFeature([1], tf.float32)})
+    assert list(raw) == list(columns)
+    np.testing.assert_array_equal(raw.pop("dense"), np.float32([[1], [-1e38], [2]]))
+    found = {name: (part.indices.numpy().tolist(), part.values.numpy().tolist()) for name, part in raw.items()}
+    assert found == {
+        "age": ([[0, 0], [2, 0]], [41, 7]),
+        "pulse": ([[1, 0]], [1.5]),
+        "city": ([[1, 0]], [b"Rome"]),
+        "visits": ([[1, 0], [2, 0]], [3, 0]),
+        "nothing": ([], []),
+    }
+    assert all(part.dense_shape.numpy().tolist() == [3, 1] for part in raw.values())
+
+
+@pytest.mark.parametrize(
+    "values", [["a|b", ""], [["a|b"], [""]], [["a", "b"], ["", ""]], [["", "a", "", "b"], [""] * 4]]
+)
+def test_a_list_reaches_the_form_that_the_schema_has(values):
+    sparse = raw_list(tf.constant(values), tf.io.VarLenFeature(tf.string), "|")
+    assert int(sparse.dense_shape[0]) == 2 and (sparse.indices[:, 0] == 0).numpy().all()
+    assert "|".join(value.decode() for value in sparse.values.numpy()) == "a|b"
+    for shape in ([], [1]):
+        one = raw_list(tf.constant(values), tf.io.FixedLenFeature(shape, tf.string), "|")
+        assert one.shape == [2, *shape]
+        parts = tf.strings.split(tf.reshape(one, [-1]), "|").to_list()
+        assert [[part for part in row if part] for row in parts] == [[b"a", b"b"], []]
