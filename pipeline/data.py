@@ -27,6 +27,7 @@ from components.table_example_gen.facts import (
     column_choices,
     label_warnings,
     left_out_warnings,
+    listed,
     merged_facts,
     shard_facts,
     term_choice,
@@ -113,8 +114,7 @@ def check_table(inputs: Mapping[str, str], config: TableRunConfig) -> TableFindi
     for name, key in (sliced | keys).items():
         if name not in facts.types:
             raise BrokenInput(
-                f"{where}: there is no column {name!r}, which {key} in the config names; "
-                f"the columns are {', '.join(map(repr, facts.types))}"
+                f"{where}: there is no column {name!r}, which {key} in the config names; {listed(name, facts.types)}"
             )
     for name, kind in config.preprocessing.numeric_columns().items():
         if facts.types[name] == TEXT:
@@ -310,7 +310,7 @@ class RawData:
     path: str
     findings: str
     fingerprint: str = ""
-    kinds: Mapping[str, str] = field(default_factory=dict)
+    kinds: Mapping[str, str | Mapping[str, str]] = field(default_factory=dict)
     warnings: Sequence[str] = ()
     files: Sequence[str] = ()
 
@@ -369,7 +369,7 @@ def table_data(config: RunConfig, path: str) -> RawData:
         rows = current_rows(config.data.bigquery)
         path, fingerprint = rows.path, rows.fingerprint
     findings = check_table(table_inputs(config, path), config)
-    kinds = {name: choice.kind for name, choice in (*findings.choices.items(), *findings.terms.items())}
+    kinds = {name: choice.options for name, choice in (*findings.choices.items(), *findings.terms.items())}
     return RawData(path, str(findings), fingerprint, kinds, findings.warnings, findings.files)
 
 

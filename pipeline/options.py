@@ -518,7 +518,7 @@ class RunConfig(_Section):
     schedule: ScheduleOptions = ScheduleOptions()
     skew: SkewOptions = SkewOptions()
 
-    def with_kinds(self, kinds: Mapping[str, str]) -> RunConfig:
+    def with_kinds(self, kinds: Mapping[str, str | Mapping[str, str]]) -> RunConfig:
         """The config with kinds of columns of which it says nothing."""
         return self
 

@@ -105,10 +105,11 @@ class TabularRunConfig(TableRunConfig):
     def model_columns(self) -> Mapping[str, str]:
         return self.preprocessing.raw
 
-    def with_kinds(self, kinds: Mapping[str, str]) -> RunConfig:
+    def with_kinds(self, kinds: Mapping[str, str | Mapping[str, str]]) -> RunConfig:
         if not self.learns:
             return self
-        columns = {name: Column.model_validate({"kind": kind}) for name, kind in kinds.items()}
+        found = {name: {"kind": kind} if isinstance(kind, str) else dict(kind) for name, kind in kinds.items()}
+        columns = {name: Column.model_validate(options) for name, options in found.items()}
         preprocessing = self.preprocessing.model_copy(update={"columns": columns | self.preprocessing.columns})
         return self.model_copy(update={"preprocessing": preprocessing})
 
@@ -151,10 +152,11 @@ class TextRunConfig(TableRunConfig):
     def open_texts(self) -> Sequence[str]:
         return (self.preprocessing.column,) if self.preprocessing.leaves_terms_open else ()
 
-    def with_kinds(self, kinds: Mapping[str, str]) -> RunConfig:
-        if self.preprocessing.column not in kinds:
+    def with_kinds(self, kinds: Mapping[str, str | Mapping[str, str]]) -> RunConfig:
+        terms = kinds.get(self.preprocessing.column)
+        if not isinstance(terms, str):
             return self
-        preprocessing = self.preprocessing.with_terms(kinds[self.preprocessing.column])
+        preprocessing = self.preprocessing.with_terms(terms)
         return self.model_copy(update={"preprocessing": preprocessing})
 
     @model_validator(mode="after")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -155,6 +156,10 @@ _MOST_CATEGORIES = 5_000
 _SHARE_OF_DATES = 0.95
 _SKEWNESS = 5.0
 _ISO_DATE = r"^\s*\d{4}-\d{2}-\d{2}([ T]\d{2}:\d{2}.*)?\s*$"
+# A list: parts that come again and again, in many more combinations than there are parts.
+_SEPARATORS = ("|", ";", ",")
+_DEFAULT_SEPARATOR = "|"
+_SHARE_OF_LISTS, _FEWEST_COMBINATIONS, _CELLS_PER_PART, _WORDS_OF_A_PART = 0.2, 20, 5, 3.0
 _TRUTH_VALUES = {frozenset(pair) for pair in (("true", "false"), ("yes", "no"), ("y", "n"), ("t", "f"), ("on", "off"))}
 
 
@@ -165,10 +170,17 @@ class ColumnChoice:
     Attributes:
         kind: of preprocessing.columns.
         reason: why, for a person; "" where it is what its type has by default.
+        separator: of a `list`, where it is not the usual one.
     """
 
     kind: str
     reason: str = ""
+    separator: str = ""
+
+    @property
+    def options(self) -> str | dict[str, str]:
+        """The column as preprocessing.columns in a config has it."""
+        return {"kind": self.kind, "separator": self.separator} if self.separator else self.kind
 
 
 def column_choices(
@@ -223,6 +235,10 @@ def _choice_of_texts(texts: pa.Array) -> ColumnChoice | None:
         return ColumnChoice("boolean", f"{' and '.join(sorted(few))}")
     if _share(pc.match_substring_regex(texts, _ISO_DATE)) >= _SHARE_OF_DATES:
         return ColumnChoice("datetime", "dates")
+    for separator in _SEPARATORS:
+        found = _list_of_parts(texts, different, separator)
+        if found:
+            return found
     words = pc.mean(pc.add(pc.count_substring(pc.utf8_trim_whitespace(texts), " "), 1)).as_py()
     mostly_different = len(different) > len(texts) / 2
     if mostly_different and words >= _WORDS_OF_A_SENTENCE:
@@ -232,6 +248,22 @@ def _choice_of_texts(texts: pa.Array) -> ColumnChoice | None:
     if len(different) > _MOST_CATEGORIES:
         return ColumnChoice("hash", f"{len(different):,} different values")
     return None
+
+
+def _list_of_parts(texts: pa.Array, different: pa.Array, separator: str) -> ColumnChoice | None:
+    if len(different) < _FEWEST_COMBINATIONS or _share(pc.match_substring(texts, separator)) < _SHARE_OF_LISTS:
+        return None
+    all_parts = pc.utf8_trim_whitespace(pc.list_flatten(pc.split_pattern(texts, separator)))
+    all_parts = pc.filter(all_parts, pc.not_equal(all_parts, ""))
+    parts = pc.unique(all_parts)
+    come_again = 2 * len(parts) <= len(different) and _CELLS_PER_PART * len(parts) <= len(all_parts)
+    short = (pc.mean(pc.add(pc.count_substring(parts, " "), 1)).as_py() or 0) <= _WORDS_OF_A_PART
+    # 12,50 is a number where the comma is the decimal point.
+    amounts = separator == "," and _share(pc.match_substring_regex(parts, r"^[-+]?\d+$")) > 0.5
+    if not (come_again and short) or amounts:
+        return None
+    reason = f"{len(parts):,} different parts, with {separator!r} between them"
+    return ColumnChoice("list", reason, "" if separator == _DEFAULT_SEPARATOR else separator)
 
 
 def _choice_of_whole_numbers(name: str, numbers: pa.Array) -> ColumnChoice | None:
@@ -273,6 +305,17 @@ def choices_line(choices: Mapping[str, ColumnChoice]) -> str:
         for kind, names in kinds.items()
     }
     return "; ".join(f"{kind}: {', '.join(names)}" for kind, names in shown.items())
+
+
+def listed(name: str, columns: Iterable[str]) -> str:
+    """The columns that there are, for who named one that is not there; of many, those with similar names."""
+    names = list(columns)
+    if len(names) <= _SHOWN_NAMES * 2:
+        return f"the columns are {', '.join(map(repr, names))}"
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    shown = close or [*names[:_SHOWN_NAMES], names[-1]]
+    said = "the ones with similar names are" if close else "from the first to the last they are"
+    return f"of the {len(names):,} columns, {said} {', '.join(map(repr, shown))}"
 
 
 def left_out_warnings(choices: Mapping[str, ColumnChoice]) -> list[str]:

@@ -21,6 +21,7 @@ from components.table_example_gen.facts import (
     ColumnChoice,
     TableFacts,
     column_choices,
+    listed,
     merged_facts,
     shard_facts,
     term_choice,
@@ -257,9 +258,10 @@ def table_config(looked: LookedAt, name: str, label: str, data_path: str) -> str
         lines.append(f"preprocessing: {_flow({'column': sentences[0], 'label': {'column': label}})}")
     else:
         lines += ["task: tabular", f"data: {_flow(data)}", "preprocessing:", f"  label: {_flow({'column': label})}"]
-        kinds = {name: choice.kind for name, choice in looked.choices.items() if name != label}
+        kinds = {name: choice.options for name, choice in looked.choices.items() if name != label}
         if len(kinds) > _MOST_LISTED:
-            counts = ", ".join(f"{count} {kind}" for kind, count in Counter(kinds.values()).most_common())
+            counted = Counter(looked.choices[name].kind for name in kinds).most_common()
+            counts = ", ".join(f"{count} {kind}" for kind, count in counted)
             lines.append(
                 f"  # columns: {counts} as the data show it; name those that shall be otherwise, as NAME: kind"
             )
@@ -305,9 +307,7 @@ def check_columns(looked: LookedAt, label: str) -> None:
         BrokenInput: there is no such column, or it has too many values or one only.
     """
     if label not in looked.facts.types:
-        raise BrokenInput(
-            f"{looked.path}: there is no column {label!r}; the columns are {', '.join(map(repr, looked.facts.types))}"
-        )
+        raise BrokenInput(f"{looked.path}: there is no column {label!r}; {listed(label, looked.facts.types)}")
     if label not in looked.classes:
         raise BrokenInput(
             f"{looked.path}: the column {label!r} is no label: expected 2 to {_MOST_CLASSES} different values; those "

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from components.errors import BrokenInput
-from components.table_example_gen.facts import choice_of_terms
+from components.table_example_gen.facts import choice_of_terms, listed
 from pipeline.config import load_config
 from pipeline.data import check_table, first_row, input_patterns, table_data, table_inputs
 from pipeline.options import TableRunConfig
@@ -228,3 +228,13 @@ def test_numbers_that_all_differ_are_an_identifier_where_their_name_says_so(tmp_
     assert isinstance(config, TableRunConfig)
     kinds = {column: choice.kind for column, choice in check_table({"all": str(path)}, config).choices.items()}
     assert kinds.get(name) == ("ignored" if left_out else None)
+
+
+def test_of_many_columns_those_with_similar_names_are_told():
+    assert listed("lable", ["label", "age"]) == "the columns are 'label', 'age'"
+    many = ["label", *(f"pixel{number}" for number in range(99))]
+    assert listed("Label", many) == "of the 100 columns, the ones with similar names are 'label'"
+    assert listed("?", many).endswith(
+        "from the first to the last they are "
+        + ", ".join(map(repr, ["label", *(f"pixel{number}" for number in range(11)), "pixel98"]))
+    )

@@ -12,7 +12,7 @@ from PIL import Image
 from pipeline.cli import main
 from pipeline.commands.init import config_name, look_at_table
 from pipeline.config import load_config
-from pipeline.data import check_table
+from pipeline.data import check_table, table_data
 
 
 def ingraph_init(folder: Path, *arguments: str) -> Result:
@@ -68,6 +68,45 @@ def test_a_table_becomes_a_config_that_says_what_was_found(tmp_path, customers):
         "active": "boolean",
         "note": "text",
     }
+
+
+def test_cells_of_several_categories_are_lists_with_their_separator_and_others_are_not(tmp_path):
+    chance = np.random.default_rng(0)
+    words = ["red", "blue", "dark green", "grey", "black", "white", "pink"]
+
+    def cells(separator: str) -> list[str]:
+        return [separator.join(chance.permutation(words)[: chance.integers(1, 5)]) for _ in range(400)]
+
+    first, last = (chance.permutation([f"{part}{number}" for number in range(400)]) for part in ("Anna", "Smith"))
+    pd.DataFrame(
+        {
+            "pipes": cells("|"),
+            "semicolons": cells(";"),
+            "commas": cells(", "),
+            "names": [f"{a}, {b}" for a, b in zip(last, first, strict=True)],
+            "amounts": [f"{whole},{part:02d}" for whole, part in chance.integers(0, 20, [400, 2])],
+            "pairs": chance.choice(["a|b", "b|c", "c"], 400),
+            "label": chance.choice(["a", "b"], 400),
+        }
+    ).to_csv(tmp_path / "shop.csv", index=False)
+    assert ingraph_init(tmp_path, "shop.csv", "--label", "label").exit_code == 0
+    config = load_config(str(tmp_path / "shop.yaml"))
+    columns = config.preprocessing.columns
+    assert {name: column.separator for name, column in columns.items() if column.kind == "list"} == {
+        "pipes": "|",
+        "semicolons": ";",
+        "commas": ",",
+    }
+    assert not {"names", "amounts", "pairs"} & {name for name, column in columns.items() if column.kind != "ignored"}
+    # A run that is not told finds the same.
+    bare = tmp_path / "bare.yaml"
+    bare.write_text(
+        "name: shop\ntask: tabular\ndata: {path: shop.csv}\npreprocessing: {label: {column: label}}\n"
+        "evaluation: {at_least: {auc: 0.6}}\n"
+    )
+    plain = load_config(str(bare))
+    found = plain.with_kinds(table_data(plain, str(tmp_path / "shop.csv")).kinds).preprocessing.columns
+    assert found["commas"] == columns["commas"] and found["commas"].separator == ","
 
 
 def test_the_kinds_of_very_many_columns_are_counted_and_left_to_the_run(tmp_path):
