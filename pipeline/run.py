@@ -397,14 +397,16 @@ def _run_pipeline(prepared: PreparedRun, published: bool = True) -> tuple[RunOut
     record = RunRecord(described, _steps(pipeline), data_spans=names, fingerprint=prepared.fingerprint)
     write_run_record(folder, run_id, record)
 
-    def node_ended(node: str, seconds: float) -> None:
-        cached = node in cached_nodes(metadata, run_id)
-        screen.node_ended(node, seconds, cached)
-        if node == "Trainer" and not cached:
+    def node_started(node: str) -> None:
+        screen.node_started(node)
+        if node == "Trainer":  # ServingCheck's process imports TensorFlow meanwhile
             start_ahead()
 
+    def node_ended(node: str, seconds: float) -> None:
+        screen.node_ended(node, seconds, cached=node in cached_nodes(metadata, run_id))
+
     try:
-        LocalRunner(run_id, screen.node_started, node_ended).run(pipeline)
+        LocalRunner(run_id, node_started, node_ended).run(pipeline)
     finally:
         end_ahead()
     outcome = read_outcome(metadata, run_id)

@@ -14,7 +14,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import cache, reduce
 from typing import Any, TypeAlias
 
 import google_crc32c
@@ -54,7 +54,7 @@ def framed_examples(batch: pa.RecordBatch) -> pa.BinaryArray:
         features = _features_header(length)
         return _frame_header(len(features) + length) + features
 
-    return _joined(_headers(lengths, header), *parts, _NO_CHECKSUM, rows=len(batch))
+    return _joined(_headers(lengths, header), *parts, _no_checksum(), rows=len(batch))
 
 
 def _features_header(length: int) -> bytes:
@@ -261,7 +261,6 @@ def record_digests(records: Sequence[bytes]) -> np.ndarray:
 # interpreter all along. Here a batch becomes one buffer, which is compressed in whatever thread made it.
 
 _FRAME_HEADER, _CHECKSUM = 12, 4
-_NO_CHECKSUM = pa.scalar(bytes(_CHECKSUM), pa.binary())
 # tensorflow/core/lib/hash/crc32c.h, Mask.
 _MASK_DELTA = 0xA282EAD8
 
@@ -273,9 +272,15 @@ def framed(records: Sequence[bytes]) -> pa.BinaryArray:
     """
     array = pa.array(records, pa.binary())
     headers = _headers(_lengths(array), _frame_header)
-    frames = _joined(headers, array, _NO_CHECKSUM, rows=len(array))
+    frames = _joined(headers, array, _no_checksum(), rows=len(array))
     put_checksums(frames, record_checksums(records))
     return frames
+
+
+@cache
+def _no_checksum() -> pa.BinaryScalar:
+    # Not when this is imported: with its first value pyarrow imports pandas, which a run without changes never needs.
+    return pa.scalar(bytes(_CHECKSUM), pa.binary())
 
 
 def _frame_header(length: int) -> bytes:

@@ -18,7 +18,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from components.serving_check import model_process
 from pipeline import cli
+from serving import check_process
 from serving.client.grpc import GrpcClient
 from serving.client.rest import RestClient
 from serving.server.app import EmbeddedServer
@@ -99,7 +101,25 @@ def run_main(arguments: Sequence[str], environment: Mapping[str, str], output: P
     os.environ.update(environment)
     os.chdir(PROJECT)
     sys.argv = ["ingraph", *arguments]
+    if arguments[0] == "run":
+        model_process._ahead.append(_forked_model_process())
     cli.main()
+
+
+def _forked_model_process() -> model_process.StartedProcess:
+    """ServingCheck's process, as a fork that has loaded TensorFlow already; a fresh run starts its own."""
+
+    def serve() -> None:
+        os.closerange(3, 256)  # among them the pipe that tells Popen of an exec, which there will be none of
+        sys.stdin = os.fdopen(0)
+        check_process.main()
+        os._exit(0)
+
+    errors = tempfile.TemporaryFile()
+    process = subprocess.Popen(
+        ["python"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, preexec_fn=serve
+    )
+    return model_process.StartedProcess(process, errors)
 
 
 @pytest.fixture(scope="module", params=["REST", "gRPC"])

@@ -199,10 +199,15 @@ def test_the_report_and_the_provenance_say_what_was_tried_and_what_is_kept(heart
 
 
 def test_the_next_run_repeats_nothing_and_publishes_nothing_twice_until_the_base_path_is_wiped(
-    heart_run: HeartRun,
+    heart_run: HeartRun, monkeypatch
 ):
+    monkeypatch.setenv("PYTHONPROFILEIMPORTTIME", "1")
     again = ingraph("run", "configs/heart.yaml", "--workdir", str(heart_run.workdir), fresh=True)
+    monkeypatch.delenv("PYTHONPROFILEIMPORTTIME")
     assert again.status == 0, again.output
+    imported = {line.rpartition("|")[2].strip() for line in again.errors.splitlines()}
+    assert {"pyarrow", "pipeline.run"} <= imported
+    assert not {"tensorflow", "tfx", "apache_beam", "pandas", "sklearn", "scipy"} & imported
     first = heart_run.finished.output
     first_id, run_id = (re.search(r"heart: run (\S+)", output)[1] for output in (first, again.output))
     assert f"nothing has changed since run {first_id}" in again.output and "loading TFX" not in again.output
