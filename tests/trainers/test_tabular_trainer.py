@@ -308,8 +308,18 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def saved_model(folder, trainer, tmp_path_factory) -> str:
-    return train(folder, tmp_path_factory.mktemp("model"), serving=COVERAGE, **trainer, epochs=20, batch_size=32)
+def trained_before() -> dict[str, str]:
+    """Model -> where it is: pytest makes a fixture anew each time its parameter changes."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def saved_model(folder, trainer, trained_before, tmp_path_factory) -> str:
+    name = trainer["model"]
+    if name not in trained_before:
+        where = tmp_path_factory.mktemp("model")
+        trained_before[name] = train(folder, where, serving=COVERAGE, **trainer, epochs=20, batch_size=32)
+    return trained_before[name]
 
 
 @pytest.fixture(scope="module")
