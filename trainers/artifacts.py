@@ -147,7 +147,8 @@ def predict_columns(model: keras.Model, columns: Mapping[str, Column], batch_siz
     lengths = [column.row_lengths() for column in columns.values() if isinstance(column, tf.RaggedTensor)]
     order = np.argsort(tf.add_n(lengths), kind="stable") if lengths else np.arange(count)
     batches = tf.data.Dataset.from_tensor_slices(order).batch(batch_size or _ROWS_AT_ONCE)
-    found = model.predict(batches.map(lambda rows: dense_batch(columns, rows)), verbose=0)
+    plain = tf.autograph.experimental.do_not_convert(lambda rows: dense_batch(columns, rows))
+    found = model.predict(batches.map(plain), verbose=0)
     return np.asarray(found[np.argsort(order)])
 
 

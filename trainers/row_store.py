@@ -186,9 +186,13 @@ class RowStore:
                     given = self.training_weights(part.split, balanced)
                     yield part.split.features, part.split.labels, *([] if given is None else [given.astype(np.float32)])
 
+        plain = tf.autograph.experimental.do_not_convert
+
+        @plain
         def of_part(features: Mapping[str, Column], *others: tf.Tensor) -> tf.data.Dataset:
             chosen = tf.data.Dataset.range(tf.size(others[0], tf.int64)).batch(batch_size)
-            return chosen.map(lambda rows: (dense_batch(features, rows), *(tf.gather(other, rows) for other in others)))
+            taken = plain(lambda rows: (dense_batch(features, rows), *(tf.gather(other, rows) for other in others)))
+            return chosen.map(taken)
 
         signature = (self.spec(), tf.TensorSpec([None], tf.int64), *([tf.TensorSpec([None], tf.float32)] * weighed))
         dataset = tf.data.Dataset.from_generator(parts, output_signature=signature).prefetch(1)

@@ -101,7 +101,7 @@ def run_main(arguments: Sequence[str], environment: Mapping[str, str], output: P
     os.environ.update(environment)
     os.chdir(PROJECT)
     sys.argv = ["ingraph", *arguments]
-    if arguments[0] == "run":
+    if arguments[0] in ("run", "retrain"):
         model_process._ahead.append(_forked_model_process())
     cli.main()
 
@@ -115,7 +115,7 @@ def _forked_model_process() -> model_process.StartedProcess:
         check_process.main()
         os._exit(0)
 
-    errors = tempfile.TemporaryFile()
+    errors = tempfile.TemporaryFile()  # noqa: SIM115 (StartedProcess.end closes it)
     process = subprocess.Popen(
         ["python"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, preexec_fn=serve
     )

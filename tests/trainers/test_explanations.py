@@ -149,7 +149,9 @@ def test_of_many_columns_the_strongest_is_that_of_exact_values_on_95_percent_of_
         of.update({name: of[name].astype(np.int64) for name in ("c1", "c3")})
     labels, missing = Labels(str(tmp_path / VOCABULARY)), dict.fromkeys(names, -1e38) | {"c1": -1, "c3": -1}
     columns = {name: tf.constant(values) for name, values in asked.items()}
-    explain = tf.function(lambda: explained_table(columns, background, predict, labels, TABLE_SAMPLES, missing))
+    explain = tf.function(
+        lambda: explained_table(columns, background, predict, labels, TABLE_SAMPLES, missing), autograph=False
+    )
     found = explain()
 
     members = (np.arange(2**11)[:, None] >> np.arange(11)) % 2 == 1

@@ -326,4 +326,5 @@ def _dataset(
 ) -> tf.data.Dataset:
     specs = {name: tf.TensorSpec([None, *values.shape[1:]], tf.float32) for name, values in features.values.items()}
     dataset = tf.data.Dataset.from_generator(batches, output_signature=(specs, tf.TensorSpec([None], tf.int64)))
-    return dataset.map(lambda values, labels: (values, *targets(labels, class_weights))).prefetch(1)
+    weighed = tf.autograph.experimental.do_not_convert(lambda values, labels: (values, *targets(labels, class_weights)))
+    return dataset.map(weighed).prefetch(1)

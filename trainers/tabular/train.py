@@ -284,7 +284,11 @@ def _validation(split: TransformedSplit, rows: np.ndarray, weights: np.ndarray |
     }
     others = [tf.constant(labels)] if weights is None else [tf.constant(labels), tf.constant(weights[rows], tf.float32)]
     batches = tf.data.Dataset.range(len(rows)).batch(32)
-    return batches.map(lambda chosen: (dense_batch(columns, chosen), *(tf.gather(other, chosen) for other in others)))
+    return batches.map(
+        tf.autograph.experimental.do_not_convert(
+            lambda chosen: (dense_batch(columns, chosen), *(tf.gather(other, chosen) for other in others))
+        )
+    )
 
 
 def _keras_model(table: Table) -> keras.Model:
