@@ -28,7 +28,13 @@ import orjson
 from components.errors import BrokenInput
 
 TableFormat = Literal["csv", "tsv", "jsonl"]
-FORMAT_OF_SUFFIX: Mapping[str, TableFormat] = {".tsv": "tsv", ".tab": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+FORMAT_OF_SUFFIX: Mapping[str, TableFormat] = {
+    ".tsv": "tsv",
+    ".tab": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+}
 COMPRESSION_SUFFIXES = (".gz", ".zst", ".zstd")
 _GZIP_MAGIC, _ZSTD_MAGIC = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -129,6 +135,11 @@ class TableFile:
                 said = f"line {line} has {len(values)} fields, the header has {len(columns)}; mend the line"
                 if self._header:
                     said = said.replace("the header has", "data.header names")
+                elif line == 2 and len(values) == len(columns) + 1:
+                    said += (
+                        "; or, where every line begins with the name of its row, as R writes tables, put a name for "
+                        "that column before the others of the header"
+                    )
                 raise BrokenInput(f"{self.path}: {said}")
             yield Row(line, dict(zip(columns, values, strict=True)))
 
@@ -156,7 +167,15 @@ class TableFile:
             line = rows.line_num + 1
 
     def _json_objects(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        for number, found in json_records(line.encode() for line in self._lines()):
+        lines = self._lines()
+        first = next(lines, "")
+        if first.lstrip().startswith("[") or first.strip() == "{":
+            raise BrokenInput(
+                f"{self.path}: line 1 holds no JSON object; expected one on each line, such as {_OBJECT}. A file that "
+                "is an array or a document as a whole becomes such lines by pandas' "
+                "to_json(orient='records', lines=True), or by jq -c '.[]'"
+            )
+        for number, found in json_records(line.encode() for line in itertools.chain([first], lines)):
             if isinstance(found, orjson.JSONDecodeError):
                 raise BrokenInput(f"{self.path}: line {number} is not valid JSON: {found}; mend the line") from found
             if not isinstance(found, dict):
@@ -221,7 +240,7 @@ _EXPECTED = {"csv": _HEADER, "tsv": _HEADER, "jsonl": f"a JSON object on each li
 
 
 def format_of(path: str) -> TableFormat:
-    """The format by the ending of the name (before .gz or .zst): .tsv and .tab, .jsonl and .ndjson, else CSV."""
+    """The format by the ending of the name (before .gz or .zst): .tsv and .tab, .jsonl, .ndjson and .json, else CSV."""
     return FORMAT_OF_SUFFIX.get(Path(uncompressed_name(path)).suffix, "csv")
 
 

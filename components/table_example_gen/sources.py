@@ -37,6 +37,7 @@ _FORMATS: Mapping[str, TableFormat] = {
     ".tab": "tsv",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
+    ".json": "jsonl",
     ".parquet": "parquet",
     ".pq": "parquet",
     ".tfrecord": "tfrecord",
@@ -83,9 +84,11 @@ def _table_files(path: str) -> list[str]:
         if not found:
             raise BrokenInput(f"{path}: no file matches; `data.path` in the config names the files to learn from")
         return found
-    tables = [file for file in found if PurePosixPath(uncompressed_name(file)).suffix in _FORMATS]
+    # A .json beside tables tells of them, more often than not; a folder is named for its tables.
+    endings = [ending for ending in _FORMATS if ending != ".json"]
+    tables = [file for file in found if PurePosixPath(uncompressed_name(file)).suffix in endings]
     if not tables:
-        raise BrokenInput(f"{path}: no table is in this folder; expected files ending in {', '.join(_FORMATS)}")
+        raise BrokenInput(f"{path}: no table is in this folder; expected files ending in {', '.join(endings)}")
     return tables
 
 

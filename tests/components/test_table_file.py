@@ -80,6 +80,7 @@ def test_a_text_of_a_megabyte_is_read(tmp_path):
         ("a.jsonl", "\n", "the file is empty; expected a JSON object on each line"),
         ("a.csv", "text,text\na,b\n", "names the column 'text' more than once"),
         ("a.csv", "text,label\na\n", "line 2 has 1 fields, the header has 2"),
+        ("a.csv", "text,label\n1,a,b\n", "line 2 has 3 fields, the header has 2; .* as R writes tables, put a name"),
         ("a.csv", 'text,label\n"a,b\nc,d\n', "row that begins in line 2 is not valid CSV: unexpected end of data"),
         ("a.tsv", 'text\tlabel\na\tb\n"a" b\tc\n', "the row that begins in line 3 is not valid TSV"),
         (
@@ -96,6 +97,8 @@ def test_a_text_of_a_megabyte_is_read(tmp_path):
         ),
         ("a.jsonl", b'{"text": "a"}\n{"text": "\xe9"}\n', r"line 2 is not UTF-8 \(byte 11 is 0xe9\)"),
         ("a.jsonl", '{"text": "a"}\n{"text": \n', "line 2 is not valid JSON"),
+        ("a.json", '[{"text": "a"}, {"text": "b"}]', "line 1 holds no JSON object; .* by jq"),
+        ("a.json", '[\n  {"text": "a"}\n]', "line 1 holds no JSON object; .* lines=True"),
         ("a.jsonl", '{"text": "\\ud800"}\n', "line 1 is not valid JSON"),
         ("a.jsonl", '["a"]\n', "line 1 holds no JSON object"),
         ("a.csv.gz", gzip.compress(b"text,label\n" + b"a,b\n" * 1000, mtime=0)[:-20], "the gzip file is damaged"),
