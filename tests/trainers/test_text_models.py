@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
-import apache_beam as beam
 import numpy as np
 import pytest
 import tensorflow as tf
-import tensorflow_transform as tft
-import tensorflow_transform.beam as tft_beam
 from pydantic import TypeAdapter
 from tfx.components.trainer.fn_args_utils import FnArgs
-from tfx_bsl.public import tfxio
 
+from benchmarks.harness.pipelines import transform_graph
 from benchmarks.text.languages import character_ngrams, sentences
 from components.table_example_gen.facts import choice_of_terms
-from pipeline.runners.local import BEAM_PIPELINE_ARGS
 from serving import reference_predictions
 from serving.reference_predictions import FILE_NAME
 from serving.session_model import SessionModel
@@ -89,6 +87,15 @@ def records(tmp_path_factory) -> str:
     return path
 
 
+@cache
+def graph_of(records: str, preprocessing: str) -> str:
+    """Transform's graph of the records, beside them; the same for all trainers that take the same features."""
+    tf.compat.v1.reset_default_graph()  # other tests leave annotations there, which tft would read
+    folder = tempfile.mkdtemp(prefix="transform", dir=Path(records).parent)
+    transform_graph(preprocessing_fn, {"preprocessing": preprocessing}, SPEC, records, folder)
+    return f"{folder}/graph"
+
+
 def exported(
     folder: Path,
     records: str,
@@ -98,7 +105,6 @@ def exported(
     text_options: TextOptions | None = None,
 ) -> str:
     """The SavedModel that Transform and run_fn make of the records, where `base_model` is served."""
-    tf.compat.v1.reset_default_graph()  # other tests leave annotations there, which tft would read
     options = TypeAdapter(TextTrainerOptions).validate_python(trainer)
     if text_options is None:
         text_options = TextOptions(label=LabelOptions(column="label"), minimum_term_count=1).completed(options.features)
@@ -108,19 +114,12 @@ def exported(
         "code_fingerprint": "code",
         "serving": serving,
     }
-    metadata = tft.DatasetMetadata.from_feature_spec(SPEC)
-    source = tfxio.TFExampleRecord(records, schema=metadata.schema, telemetry_descriptors=["test"])
-    with beam.Pipeline(argv=BEAM_PIPELINE_ARGS) as pipeline, tft_beam.Context(temp_dir=f"{folder}/temporary"):
-        data = (pipeline | source.BeamSource(), source.TensorAdapterConfig())
-        function = data | tft_beam.AnalyzeDataset(lambda inputs: preprocessing_fn(inputs, custom_config))
-        _ = function | tft_beam.WriteTransformFn(f"{folder}/graph")
-        _ = metadata | tft_beam.WriteMetadata(f"{folder}/graph/{tft.TFTransformOutput.RAW_METADATA_DIR}", pipeline)
     run_fn(
         FnArgs(
             train_files=[records],
             model_run_dir=f"{folder}/model_run",
             eval_files=[records],
-            transform_output=f"{folder}/graph",
+            transform_output=graph_of(records, custom_config["preprocessing"]),
             serving_model_dir=f"{folder}/model/Format-Serving",
             base_model=base_model,
             custom_config=custom_config,
