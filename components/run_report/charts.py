@@ -148,8 +148,9 @@ def column_chart(column: ColumnSummary) -> str:
         drawn = {split: _bars(one, values) for split, one in column.statistics.items()}
     else:
         return ""
-    figure = new_figure(2.2, 0.6)
-    axes = figure.subplots()
+    # Nothing stands beside the values: there is no layout to be found, which would take half of the time.
+    figure = Figure(figsize=(2.2, 0.6))
+    axes = figure.add_axes((0.02, 0.07, 0.96, 0.86))
     for (split, (edges, shares)), colour in zip(drawn.items(), (FIRST, SECOND), strict=False):
         axes.stairs(
             shares,
