@@ -40,13 +40,14 @@ from benchmarks.serving.servers import serve_command
 from components.evaluator.options import ReplayOptions
 from components.replay_gate.replay import beyond, replay_requests
 from components.request_logs import find_logs
-from components.serving_check.candidate import read_examples, request_inputs, without_label
+from components.serving_check.candidate import request_inputs, without_label
 from pipeline import demo_data
 from pipeline.config import load_config
 from pipeline.scoring.truth import join_truth
 from serving.client.grpc import GrpcClient
 from serving.client.rest import RestClient
 from serving.client.tensors import to_proto
+from serving.reference_predictions import read_examples
 from serving.session_model import SessionModel
 from serving.signatures.explain import EXPLAIN
 

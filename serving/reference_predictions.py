@@ -1,10 +1,15 @@
-"""What the training graph predicts for the eval split: the truth that a served answer is compared with."""
+"""What the training graph predicts for the eval split: the truth that a served answer is compared with.
+
+And the ids of examples, by which the two find each other, and by which some of very many are chosen.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import heapq
+import itertools
 import tempfile
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -96,6 +101,41 @@ def with_answers(
 def example_id(serialized_example: bytes) -> str:
     """The id of an example: SHA-256 of its serialized tf.Example, as hexadecimal digits."""
     return hashlib.sha256(serialized_example).hexdigest()
+
+
+def read_examples(files: Sequence[str]) -> Iterator[bytes]:
+    """Serialized tf.Examples of TFRecord files, compressed where the name ends in .gz."""
+    for records in _record_batches(files):
+        yield from records
+
+
+_RECORDS_AT_ONCE, _BYTES_AT_ONCE = 1024, 4 * 2**20
+
+
+def _record_batches(files: Sequence[str]) -> Iterator[Sequence[bytes]]:
+    """Records, as many together as are some MiB by the size of a file's first one: photos are large, rows are not."""
+    for file in files:
+        records = tf.data.TFRecordDataset(file, "GZIP" if file.endswith(".gz") else "")
+        for first in records.take(1).as_numpy_iterator():
+            at_once = min(_RECORDS_AT_ONCE, max(1, _BYTES_AT_ONCE // max(1, len(first))))
+            yield from records.batch(at_once).as_numpy_iterator()
+
+
+def choose_examples(files: Sequence[str], maximum: int) -> tuple[list[tuple[str, bytes]], int]:
+    """Id and record of up to `maximum` examples, and how many there are in all.
+
+    Those with the smallest ids: a choice at random, and the same one in each run.
+    """
+    count = 0
+    chosen: list[tuple[str, bytes]] = []
+    for records in _record_batches(files):
+        count += len(records)
+        identified: Iterable[tuple[str, bytes]] = zip(map(example_id, records), records, strict=True)
+        if chosen and len(chosen) == maximum:  # of many rows, hardly any comes before these
+            identified = (found for found in identified if found < chosen[-1])
+        # Twins have one id and one record.
+        chosen = heapq.nsmallest(maximum, itertools.chain(chosen, identified))
+    return chosen, count
 
 
 def write(path: str, predictions: ReferencePredictions | Iterable[ReferencePredictions]) -> None:

@@ -18,12 +18,11 @@ from tfx.utils import io_utils, path_utils
 from components.evaluator.eval_config import BASELINE, CANDIDATE, aligned, example_weight, slice_name
 from components.run_report.finished_run import FinishedRun, RunArtifact
 from components.run_report.statistics import EvalPredictions
-from components.serving_check.candidate import read_examples
 from serving import reference_predictions
 from serving.answers import read_decision
 from serving.model_store import PROVENANCE_FILE as PUBLISHED_PROVENANCE_FILE
 from serving.model_store import fingerprints
-from serving.reference_predictions import example_id
+from serving.reference_predictions import example_id, read_examples
 from serving.session_model import SessionModel
 from serving.signatures.common import LABEL, SERVE_EXAMPLES, TRANSFORM_FEATURES, read_labels
 from trainers.artifacts import PROVENANCE_FILE

@@ -14,8 +14,8 @@ from tfx.utils import path_utils
 from components.errors import printable
 from components.run_report.evaluation import ShownExample, eval_files
 from components.run_report.finished_run import FinishedRun
-from components.serving_check.candidate import choose_examples, read_examples, request_inputs, without_label
-from serving.reference_predictions import example_id
+from components.serving_check.candidate import request_inputs, without_label
+from serving.reference_predictions import choose_examples, example_id, read_examples
 from serving.session_model import SessionModel
 from serving.signatures.explain import BASE, CONTRIBUTIONS, ERROR, EXPLAIN, LABEL, PARTS, PROBABILITY
 

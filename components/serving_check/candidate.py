@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,7 +14,7 @@ from components.errors import ModelUnavailable, RequestRefused
 from serving import reference_predictions
 from serving.answers import Decision, UnknownRule, read_decision
 from serving.missing_values import missing_value
-from serving.reference_predictions import ReferencePredictions, example_id
+from serving.reference_predictions import ReferencePredictions, choose_examples
 from serving.signatures.common import SERVING_DEFAULT, read_labels
 
 
@@ -35,30 +34,6 @@ def read_signatures(path: str) -> Mapping[str, meta_graph_pb2.SignatureDef]:
         if set(meta_graph.meta_info_def.tags) == {"serve"}:
             return dict(meta_graph.signature_def)
     raise ModelUnavailable(f"{file} holds no graph tagged 'serve'; export the model with tf.saved_model.save")
-
-
-def read_examples(files: Sequence[str]) -> Iterator[bytes]:
-    """Serialized tf.Examples of TFRecord files, compressed where the name ends in .gz."""
-    for file in files:
-        yield from tf.data.TFRecordDataset(file, "GZIP" if file.endswith(".gz") else "").as_numpy_iterator()
-
-
-def choose_examples(files: Sequence[str], maximum: int) -> tuple[list[tuple[str, bytes]], int]:
-    """Id and record of up to `maximum` examples, and how many there are in all.
-
-    Those with the smallest ids: a choice at random, and the same one in each run.
-    """
-    count = 0
-
-    def identified() -> Iterator[tuple[str, bytes]]:
-        nonlocal count
-        for record in read_examples(files):
-            count += 1
-            yield example_id(record), record
-
-    # Twins have one id and one record; a file of photos is never in memory whole.
-    chosen = heapq.nsmallest(maximum, identified())
-    return chosen, count
 
 
 SERIALIZED_EXAMPLES = "examples"

@@ -53,6 +53,7 @@ from components.table_example_gen.splits import (
     text_hashes,
     times_from,
 )
+from serving.reference_predictions import read_examples
 
 REPORT_FILE = "ingestion.json"
 _NO_ROWS = "the files hold no rows; expected at least one for each class"
@@ -505,7 +506,7 @@ def _keep_sample(split: str, folder: str, most: int, label: str) -> int:
     files = sorted(fileio.glob(f"{folder}/*"))
     counts: Counter[str] = Counter()
     of_label: dict[str, list[tuple[bytes, bytes]]] = {}
-    for record in tf.data.TFRecordDataset(files, "GZIP").as_numpy_iterator():
+    for record in read_examples(files):
         value = str(tf.train.Example.FromString(record).features.feature[label])
         counts[value] += 1
         found = of_label.setdefault(value, [])

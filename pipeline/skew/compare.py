@@ -33,6 +33,7 @@ from pipeline.runners.local import BEAM_PIPELINE_ARGS, LocalRunner
 from pipeline.spans import unignored_columns
 from pipeline.tasks import TASKS
 from serving.model_store import ModelStoreError, ModelVersion, served_version
+from serving.reference_predictions import read_examples
 from serving.signatures.common import is_missing
 
 
@@ -429,9 +430,7 @@ def _nothing_read(config: RunConfig, logs: Sequence[str], logged: LoggedRequests
 def _training_rows(examples: RunArtifact, compared: Comparison) -> Iterator[Columns]:
     """The feature that is measured, of each example."""
     (feature,) = set(compared.feature_of_input.values())
-    for record in tf.data.TFRecordDataset(
-        sorted(fileio.glob(f"{examples.uri}/Split-{TRAINING}/*")), "GZIP"
-    ).as_numpy_iterator():
+    for record in read_examples(sorted(fileio.glob(f"{examples.uri}/Split-{TRAINING}/*"))):
         values = tf.train.Example.FromString(record).features.feature[feature].bytes_list.value
         yield {feature: [values[0] if values else None]}
 

@@ -28,11 +28,10 @@ from components.run_report.charts import importance_chart
 from components.run_report.evaluation import ShownExample, ShownInput
 from components.run_report.finished_run import FinishedRun, RunArtifact
 from components.run_report.reasons import explained_run
-from components.serving_check.candidate import read_examples
 from pipeline.cli import main
 from serving.client.grpc import GrpcClient
 from serving.client.rest import RestClient
-from serving.reference_predictions import example_id
+from serving.reference_predictions import example_id, read_examples
 from serving.server.app import EmbeddedServer
 from serving.server.options import ServerOptions
 from serving.session_model import SessionModel

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
 
-from serving.reference_predictions import example_id
+from serving.reference_predictions import choose_examples
 from serving.signatures.common import Features, FeatureSpec, parse_examples
 from serving.signatures.explain import MOST_BACKGROUND, TABLE_SAMPLES
 from serving.signatures.tabular import dense_rows
@@ -58,21 +57,17 @@ def background_rows(
         predict: raw features to probabilities, float32 [batch, classes].
         most: how many rows.
     """
-    records = heapq.nsmallest(_DRAWN, _records(train_files), key=example_id)
+    files = sorted(path for pattern in train_files for path in tf.io.gfile.glob(pattern))
+    drawn, _ = choose_examples(files, _DRAWN)
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
     def answered(serialized: tf.Tensor) -> tuple[tf.Tensor, Mapping[str, tf.Tensor]]:
         raw = parse_examples(serialized, columns)
         return predict(raw), {name: dense_rows(raw[name], spec) for name, spec in columns.items()}
 
-    found, rows = answered(tf.constant(records))
+    found, rows = answered(tf.constant([record for _, record in drawn]))
     probabilities = found.numpy()
     order = np.lexsort((probabilities.max(axis=1), probabilities.argmax(axis=1)))
     count = min(most, len(order))
     chosen = order[(np.arange(count) * 2 + 1) * len(order) // (2 * count)]
     return {name: values.numpy()[chosen] for name, values in rows.items()}
-
-
-def _records(patterns: Sequence[str]) -> Iterator[bytes]:
-    files = sorted(path for pattern in patterns for path in tf.io.gfile.glob(pattern))
-    return tf.data.TFRecordDataset(files, compression_type="GZIP").as_numpy_iterator()
