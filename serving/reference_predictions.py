@@ -113,9 +113,9 @@ _RECORDS_AT_ONCE, _BYTES_AT_ONCE = 1024, 4 * 2**20
 
 
 def _record_batches(files: Sequence[str]) -> Iterator[Sequence[bytes]]:
-    """Records, as many together as are some MiB by the size of a file's first one: photos are large, rows are not."""
-    for file in files:
-        records = tf.data.TFRecordDataset(file, "GZIP" if file.endswith(".gz") else "")
+    """Records, as many together as are some MiB by the size of the first one: photos are large, rows are not."""
+    for compression, alike in itertools.groupby(files, lambda file: "GZIP" if file.endswith(".gz") else ""):
+        records = tf.data.TFRecordDataset(list(alike), compression)
         for first in records.take(1).as_numpy_iterator():
             at_once = min(_RECORDS_AT_ONCE, max(1, _BYTES_AT_ONCE // max(1, len(first))))
             yield from records.batch(at_once).as_numpy_iterator()
