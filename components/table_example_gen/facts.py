@@ -299,7 +299,8 @@ def choices_line(choices: Mapping[str, ColumnChoice]) -> str:
     kinds: dict[str, list[str]] = {}
     for name, choice in choices.items():
         if choice.kind != "ignored":
-            kinds.setdefault(choice.kind, []).append(name)
+            kind = f"{choice.kind} with {choice.separator!r}" if choice.separator else choice.kind
+            kinds.setdefault(kind, []).append(name)
     shown = {
         kind: names if len(names) <= _SHOWN_NAMES else [*names[:_SHOWN_NAMES], f"{len(names) - _SHOWN_NAMES} more"]
         for kind, names in kinds.items()

@@ -105,7 +105,9 @@ def test_cells_of_several_categories_are_lists_with_their_separator_and_others_a
         "evaluation: {at_least: {auc: 0.6}}\n"
     )
     plain = load_config(str(bare))
-    found = plain.with_kinds(table_data(plain, str(tmp_path / "shop.csv")).kinds).preprocessing.columns
+    data = table_data(plain, str(tmp_path / "shop.csv"))
+    assert "list: pipes; list with ';': semicolons; list with ',': commas" in data.findings
+    found = plain.with_kinds(data.kinds).preprocessing.columns
     assert found["commas"] == columns["commas"] and found["commas"].separator == ","
 
 
