@@ -11,9 +11,11 @@ from serving.answers import UnknownRule
 from serving.reference_predictions import (
     FILE_NAME,
     ReferencePredictions,
+    choose_examples,
     example_id,
     is_drawn,
     read,
+    read_examples,
     share_of,
     with_answers,
     write,
@@ -309,3 +311,16 @@ def test_reference_predictions_written_in_parts_are_read_whole_by_ids_or_as_a_dr
     assert (share, count) == (0.3, 1000) and 255 < len(drawn.ids) < 345
     assert drawn.ids == [id_ for id_ in ids if is_drawn(id_, share)]
     assert set(read(path, most=100).ids) < set(drawn.ids)
+
+
+def test_examples_are_chosen_by_the_smallest_ids_from_files_of_many_batches(tmp_path):
+    records = [f"record {number % 2500}".encode() for number in range(4000)]  # many of them twice
+    files = [f"{tmp_path}/a.gz", f"{tmp_path}/b.gz", f"{tmp_path}/plain", f"{tmp_path}/empty.gz"]
+    for file, part in zip(files, (records[:1400], records[1400:2600], records[2600:], []), strict=True):
+        with tf.io.TFRecordWriter(file, "GZIP" if file.endswith(".gz") else "") as writer:
+            for record in part:
+                writer.write(record)
+    assert list(read_examples(files)) == records
+    by_id = sorted((example_id(record), record) for record in records)
+    for most in (1, 77, 1200, 5000):
+        assert choose_examples(files, most) == (by_id[:most], 4000)

@@ -110,7 +110,7 @@ def _forked_model_process() -> model_process.StartedProcess:
     """ServingCheck's process, as a fork that has loaded TensorFlow already; a fresh run starts its own."""
 
     def serve() -> None:
-        os.closerange(3, 256)  # among them the pipe that tells Popen of an exec, which there will be none of
+        os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # the pipe among them that would tell Popen of an exec
         sys.stdin = os.fdopen(0)
         check_process.main()
         os._exit(0)

@@ -37,6 +37,12 @@ def written(folder: Path, content: str | bytes, name: str = "reviews.csv") -> Pa
 @pytest.mark.parametrize(
     ("name", "content"),
     [
+        (
+            "a.json",
+            '{"review": "good, really", "opinion": "fresh"}\n{"opinion": "rotten"}\n'
+            '{"review": "  ", "opinion": "rotten"}\n'
+            '{"review": "good, really", "opinion": "fresh"}\n{"review": "bad"}\n',
+        ),
         ("a.csv", 'review,opinion\n"good, really",fresh\n,rotten\n  ,rotten\n"good, really",fresh\nbad,\n'),
         ("a.tsv", "review\topinion\ngood, really\tfresh\n\trotten\n  \trotten\ngood, really\tfresh\nbad\t\n"),
         (

@@ -362,6 +362,7 @@ def test_what_is_no_file_is_refused_without_being_opened(tmp_path):
         with pytest.raises(BrokenInput, match=sentence):
             read(path)
     (tmp_path / "empty").mkdir()
+    (tmp_path / "empty/about.json").write_text("{}")  # tells of tables rather than being one
     with pytest.raises(BrokenInput, match="no table is in this folder"):
         read(tmp_path / "empty")
 
