@@ -59,6 +59,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish() -> None:
     """Beam as it runs in `ingraph run`, also for tests that build a pipeline of their own."""
     gc.freeze()
+    gc.set_threshold(10_000, 10, 20)  # graphs are many objects and few cycles: a twenty-fifth of the time of the tests
     gc.enable()
     if "apache_beam" in sys.modules:
         from pipeline.runners.beam_speedups import apply_beam_speedups

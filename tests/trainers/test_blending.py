@@ -28,6 +28,7 @@ from serving.server.app import EmbeddedServer
 from serving.server.options import ServerOptions
 from serving.session_model import SessionModel
 from tests.trainers.test_tabular_trainer import accuracy, split
+from trainers import blending
 from trainers.artifacts import unknown_rule
 from trainers.blending import (
     best_temperature,
@@ -42,11 +43,13 @@ from trainers.errors import TrainingError
 from trainers.options import DecisionOptions, ServingOptions, UnknownOptions
 from trainers.roc import Scores, best_threshold
 from trainers.splits import TransformedSplit, check_weights, training_weights
+from trainers.tabular import members
 from trainers.tabular.members import Deadline, Table, _LinearModel, _networks, _Trees, train_members
 from trainers.tabular.models import Classifier, build_model
 from trainers.tabular.options import TabularTrainerOptions, TreeOptions
 from trainers.tabular.train import _decision, fit, run_fn
-from trainers.tabular.trees import TreeTable, train_boosted, tree_probabilities
+from trainers.tabular.trees import TreeTable, train_boosted, tree_count, tree_probabilities
+from trainers.tuning import rows_of
 from transform.options import LabelOptions, TabularOptions
 from transform.tabular import preprocessing_fn
 
@@ -288,6 +291,19 @@ def test_members_are_weighed_by_rows_that_they_did_not_see_and_the_same_seed_giv
     asked = turned(seed=1)
     np.testing.assert_allclose(first.predict(asked), second.predict(asked), atol=1e-5)
     assert (first.predict(asked).argmax(axis=1) == asked.labels).mean() > 0.95
+
+
+def test_of_many_rows_the_models_that_chose_the_blend_are_those_that_are_kept(monkeypatch):
+    monkeypatch.setattr(blending, "_ROWS_OF_ALL_FOLDS", 100)
+    monkeypatch.setattr(members, "_ROWS_OF_FLATTERY", 100)
+    grown = []
+    monkeypatch.setattr(members, "train_boosted", lambda *given: grown.append(train_boosted(*given)) or grown[-1])
+    rows = turned()
+    kept = members_of(rows, model="blend")
+    held_out, of_blend = kept.out_of_fold
+    assert kept.report["folds"] == 1 and len(held_out) == len(rows.labels) // 10
+    np.testing.assert_allclose(kept.predict(rows_of(rows, held_out)), of_blend, atol=1e-5)
+    assert [tree_count(model) for model in grown] == [kept.report["members"]["trees"]["chosen"]["trees"]]
 
 
 def test_trees_alone_answer_as_ydf_does_also_of_categories_that_no_training_met():

@@ -94,12 +94,12 @@ class Table:
     @property
     def finished(self) -> FinishedParts:
         """What a training that was killed has done: of a stream with one fold, where each part takes long."""
-        return self.stream.finished if self.stream is not None and self.keeps_models_of_folds else FinishedParts()
+        return self.stream.finished if self.stream is not None and self.keeps_models_of_fold else FinishedParts()
 
     @property
-    def keeps_models_of_folds(self) -> bool:
-        """Whether the model trained without the fold is the one that is kept: of many rows it gains nothing by more."""
-        return self.stream is not None and len(self.folds) == 1
+    def keeps_models_of_fold(self) -> bool:
+        """Whether models trained without the only fold are kept: of many rows they gain next to nothing by more."""
+        return len(self.folds) == 1
 
     def seen(self, fold: np.ndarray) -> np.ndarray:
         """The rows that are not in a fold."""
@@ -157,7 +157,7 @@ def train_members(table: Table) -> Classifier:
     for name, attempt in _members(table).items():
         started = time.monotonic()
         # What is kept is trained once more on all rows.
-        reserved = sum(seconds.values()) / len(table.folds)
+        reserved = 0.0 if table.keeps_models_of_fold else sum(seconds.values()) / len(table.folds)
         try:
             if tried and not deadline.leaves(reserved):
                 raise OutOfTime
@@ -258,7 +258,8 @@ def _on_folds(
         for answer in threads.map(lambda fold: predict(table.seen(fold), fold), table.folds):
             found.append(answer)
             each = (time.monotonic() - started) / len(found)
-            if not deadline.leaves(each * (len(table.folds) - len(found) + 1) + reserved):
+            to_come = len(table.folds) - len(found) + (not table.keeps_models_of_fold)
+            if not deadline.leaves(each * to_come + reserved):
                 threads.shutdown(cancel_futures=True)
                 raise OutOfTime
     return found
@@ -286,23 +287,29 @@ class _LinearModel:
     def tried(self, deadline: Deadline, reserved: float) -> Tried:
         rows = len(self._table.labels)
         penalties = _PENALTIES if rows <= _ROWS_OF_ALL_PENALTIES else (_SMALL_PENALTY,)
+        fitted: list[np.ndarray] = []
 
         def predict(seen: np.ndarray, fold: np.ndarray) -> list[np.ndarray]:
             found, weights = [], None
             for penalty in penalties:
                 weights = self._fit(seen, penalty / rows, weights)
                 found.append(_softmax(self._logits(weights, fold)))
+                fitted.append(weights)
             return found
+
+        def refit() -> Classifier:
+            if self._table.keeps_models_of_fold:
+                return keras_classifier(self._as_keras(fitted[best]))
+            return self.refit(penalties[best])
 
         by_fold = _on_folds(self._table, deadline, reserved, predict)
         by_penalty = [np.concatenate(parts) for parts in zip(*by_fold, strict=True)]
         best = int(np.argmin([self._table.loss(probabilities) for probabilities in by_penalty]))
-        return Tried(by_penalty[best], {"l2": penalties[best] / rows}, lambda: self.refit(penalties[best]))
+        return Tried(by_penalty[best], {"l2": penalties[best] / rows}, refit)
 
     def refit(self, penalty: float) -> Classifier:
         rows = np.arange(len(self._table.labels))
-        learned = self._table.seen(self._table.folds[0]) if self._table.keeps_models_of_folds else rows
-        return keras_classifier(self._as_keras(self._fit(learned, penalty / len(rows), None)))
+        return keras_classifier(self._as_keras(self._fit(rows, penalty / len(rows), None)))
 
     def _fit(self, rows: np.ndarray, penalty: float, start: np.ndarray | None) -> np.ndarray:
         """float64 [columns + 1, classes], the biases last."""
@@ -450,11 +457,12 @@ class _Trees:
             held_out = None if fold is None else self._labelled(fold)
             return train_boosted(*self._labelled(rows), options.trees, options.seed, count, held_out)
 
-        def of_fold(seen: np.ndarray, fold: np.ndarray) -> Any:
-            return table.finished.result(TREES, lambda: grown(seen, None, fold), save_trees, load_trees)
+        kept: list[Any] = []
 
         def stopped(seen: np.ndarray, fold: np.ndarray) -> tuple[np.ndarray, int]:
-            model = of_fold(seen, fold)
+            model = table.finished.result(TREES, lambda: grown(seen, None, fold), save_trees, load_trees)
+            if table.keeps_models_of_fold:
+                kept.append(model)
             return tree_probabilities(model, self._rows.rows(fold), table.classes), tree_count(model)
 
         def counted(seen: np.ndarray, fold: np.ndarray) -> np.ndarray:
@@ -467,9 +475,7 @@ class _Trees:
             probabilities = _on_folds(table, deadline, reserved, counted, self._parallel)
 
         def refit() -> Classifier:
-            if table.keeps_models_of_folds:
-                return self._classifier(of_fold(table.seen(table.folds[0]), table.folds[0]))
-            return self._classifier(grown(slice(None), count))
+            return self._classifier(kept[0] if kept else grown(slice(None), count))
 
         return Tried(np.concatenate(probabilities), {"trees": count}, refit)
 
