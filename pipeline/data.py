@@ -437,7 +437,7 @@ class SampleRequest:
 
 
 def sample_row(config: RunConfig, data: str, inputs: Mapping[str, TensorDescription]) -> SampleRequest:
-    """The first row of a table, as a request.
+    """A row of a table, as a request, see first_row.
 
     Args:
         config: of the run that published the model.
@@ -454,23 +454,29 @@ def sample_row(config: RunConfig, data: str, inputs: Mapping[str, TensorDescript
     return SampleRequest(columns, columns, shown, [f"{name}={value}" for name, value in shown.items()])
 
 
+# So many rows are looked at for one without gaps.
+_ROWS_TO_CHOOSE_FROM = 100
+
+
 def first_row(inputs: Mapping[str, str], ingestion: Ingestion) -> dict[str, str]:
-    """The first row of a table, as people write it: "" where a value is missing."""
+    """The first of the rows of a table that have the most values, as people write it: "" where a value is missing."""
     reading = ingestion.reading
     batches = (batch for shard in plan_inputs(inputs, ingestion) for batch in shard_batches(shard, reading))
-    batch = next(batch for batch in batches if len(batch)).slice(0, 1)
+    batch = next(batch for batch in batches if len(batch)).slice(0, _ROWS_TO_CHOOSE_FROM)
     columns = zip(batch.schema.names, batch.columns, strict=True)
     kinds = {name: (column, example_type(column.type)) for name, column in columns}
-    return {name: _cell(column, kind, reading) for name, (column, kind) in kinds.items() if kind is not None}
+    found = {name: _cells(column, kind, reading) for name, (column, kind) in kinds.items() if kind is not None}
+    fullest = max(range(len(batch)), key=lambda row: sum(cells[row] != "" for cells in found.values()))
+    return {name: cells[fullest] for name, cells in found.items()}
 
 
-def _cell(column: pa.Array, kind: pa.DataType, reading: TableReading) -> str:
-    """The only value of a column as text; those of a list with "|" between them, as `list` takes them by default."""
+def _cells(column: pa.Array, kind: pa.DataType, reading: TableReading) -> list[str]:
+    """The values of a column as texts; those of a list with "|" between them, as `list` takes them by default."""
     if pa.types.is_list(kind):
-        values = example_column(column, pa.list_(TEXT), reading)[0].as_py() or []
+        lists = example_column(column, pa.list_(TEXT), reading).to_pylist()
     else:
-        values = [example_column(column, TEXT, reading)[0].as_py()]
-    return "|".join((value or b"").decode() for value in values)
+        lists = [[value] for value in example_column(column, TEXT, reading).to_pylist()]
+    return ["|".join((value or b"").decode() for value in values or ()) for values in lists]
 
 
 def sample_image(config: RunConfig, data: str, inputs: Mapping[str, TensorDescription]) -> SampleRequest:

@@ -117,11 +117,12 @@ def test_a_slice_of_a_column_that_is_not_there_is_named(tmp_path):
         check_table({"all": str(path)}, config_of(path, "evaluation.slices=[[opinion], [country]]"))
 
 
-def test_the_first_row_is_as_people_write_it(tmp_path):
-    path = written(tmp_path, '\ufeffreview,opinion,stars\r\n"one\r\ntwo ""three""\nfour",,05\r\nfive,rotten,1\r\n')
+def test_the_first_row_without_gaps_is_as_people_write_it(tmp_path):
+    rows = 'zero,,3,\r\n"one\r\ntwo ""three""\nfour",rotten,05,\r\nfive,rotten,1,\r\n'
+    path = written(tmp_path, f"\ufeffreview,opinion,stars,note\r\n{rows}")
     config = config_of(path)
     row = first_row(table_inputs(config, str(path)), config.ingestion())
-    assert row == {"review": 'one\r\ntwo "three"\nfour', "opinion": "", "stars": "05"}
+    assert row == {"review": 'one\r\ntwo "three"\nfour', "opinion": "rotten", "stars": "05", "note": ""}
 
 
 @pytest.mark.parametrize(
