@@ -100,7 +100,7 @@ _HEAD_BYTES = 2**18
 _DELIMITERS = ",;\t|"
 _ENCODINGS = ("utf-8", "cp1252", "latin-1")
 # What people write where there is no value.
-_MISSING = ("?", "NA", "N/A", "n/a", "NULL", "null", "None", "-", "--", "unknown", "#N/A")
+_MISSING = ("?", "NA", "N/A", "n/a", "NULL", "null", "None", "-", "--", ".", "unknown", "Unknown", "#N/A")
 _LABEL_NAMES = ("label", "target", "class", "y", "outcome", "category", "sentiment")
 _MOST_CLASSES = 100
 

@@ -39,7 +39,7 @@ def customers() -> pd.DataFrame:
             "active": chance.choice(["yes", "no"], count),
             "note": [f"they wrote {number} letters about the price of {number * 7}" for number in range(count)],
             "city": chance.choice(["Rome", "Oslo", "?"], count),
-            "age": chance.choice(["41", "35", "?"], count),
+            "age": chance.choice(["41", "35", "?", "Unknown"], count),
             "churn": chance.choice(["stays", "leaves"], count),
         }
     )
@@ -58,7 +58,7 @@ def test_a_table_becomes_a_config_that_says_what_was_found(tmp_path, customers):
     config = load_config(str(file))
     assert config.task == "tabular"
     assert config.preprocessing.label.column == "churn"
-    assert (config.data.delimiter, config.data.decimal, config.data.missing) == (";", ",", ("?",))
+    assert (config.data.delimiter, config.data.decimal, config.data.missing) == (";", ",", ("?", "Unknown"))
     assert {name: column.kind for name, column in config.preprocessing.columns.items()} == {
         "customer_id": "ignored",
         "row": "ignored",
