@@ -114,7 +114,7 @@ class TableFile:
             no_header = is_row(columns)
             if twice == [""]:
                 blank = f"{columns.count('')} of the header's {len(columns)} columns have no name"
-                raise BrokenInput(f"{self.path}: {blank}; give them names, or say all names in `data.header`")
+                raise BrokenInput(f"{self.path}: {blank}; give them names")
             raise BrokenInput(
                 f"{self.path}: the header names the column {twice[0]!r} more than once; "
                 + (f"{no_header}: {NAME_COLUMNS}" if no_header else "rename one")

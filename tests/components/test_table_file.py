@@ -79,7 +79,7 @@ def test_a_text_of_a_megabyte_is_read(tmp_path):
         ("a.csv", "", "the file is empty; expected a header line"),
         ("a.jsonl", "\n", "the file is empty; expected a JSON object on each line"),
         ("a.csv", "text,text\na,b\n", "names the column 'text' more than once"),
-        ("a.csv", "films,,,label\na,b,c,d\n", "2 of the header's 4 columns have no name; give them names, or say all"),
+        ("a.csv", "films,,,label\na,b,c,d\n", "2 of the header's 4 columns have no name; give them names"),
         ("a.csv", "text,label\na\n", "line 2 has 1 fields, the header has 2"),
         ("a.csv", "text,label\n1,a,b\n", "line 2 has 3 fields, the header has 2; .* as R writes tables, put a name"),
         ("a.csv", 'text,label\n"a,b\nc,d\n', "row that begins in line 2 is not valid CSV: unexpected end of data"),
