@@ -43,7 +43,6 @@ from trainers.errors import TrainingError
 from trainers.options import DecisionOptions, ServingOptions, UnknownOptions
 from trainers.roc import Scores, best_threshold
 from trainers.splits import TransformedSplit, check_weights, training_weights
-from trainers.tabular import members
 from trainers.tabular.members import Deadline, Table, _LinearModel, _networks, _Trees, train_members
 from trainers.tabular.models import Classifier, build_model
 from trainers.tabular.options import TabularTrainerOptions, TreeOptions
@@ -295,9 +294,14 @@ def test_members_are_weighed_by_rows_that_they_did_not_see_and_the_same_seed_giv
 
 def test_of_many_rows_the_models_that_chose_the_blend_are_those_that_are_kept(monkeypatch):
     monkeypatch.setattr(blending, "_ROWS_OF_ALL_FOLDS", 100)
-    monkeypatch.setattr(members, "_ROWS_OF_FLATTERY", 100)
+    monkeypatch.setattr("trainers.tabular.members._ROWS_OF_FLATTERY", 100)
     grown = []
-    monkeypatch.setattr(members, "train_boosted", lambda *given: grown.append(train_boosted(*given)) or grown[-1])
+
+    def counted(*given: Any) -> Any:
+        grown.append(train_boosted(*given))
+        return grown[-1]
+
+    monkeypatch.setattr("trainers.tabular.members.train_boosted", counted)
     rows = turned()
     kept = members_of(rows, model="blend")
     held_out, of_blend = kept.out_of_fold
@@ -384,10 +388,29 @@ def test_weights_that_weigh_nothing_are_refused(weights, said):
 def test_trees_that_never_met_a_label_give_it_no_probability():
     rows = split()
     three = Table(rows, 3, 2, {}, TabularTrainerOptions(model="trees", trees={"count": 20}))
-    trees = train_members(three)
-    answers = trees.predict(rows)
+    never_met = train_members(three)
+    answers = never_met.predict(rows)
     assert answers.shape == (400, 3) and (answers[:, 2] < 1e-6).all()
-    np.testing.assert_allclose(tf.function(trees.answer, autograph=False)(rows.features), answers, atol=1e-6)
+    np.testing.assert_allclose(tf.function(never_met.answer, autograph=False)(rows.features), answers, atol=1e-6)
+
+
+def test_of_many_rows_boosting_takes_fewer_and_larger_steps_unless_it_is_told_how_many(monkeypatch):
+    numbers = np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32)
+    table, labels = TreeTable(numbers, np.zeros([200, 0], np.int64)), (numbers[:, 0] > 0).astype(np.int64)
+
+    def grown(**options: Any) -> Any:
+        return train_boosted(table, labels, None, TreeOptions(**options), seed=0)
+
+    few = grown()
+    monkeypatch.setattr("trainers.tabular.trees._ROWS_OF_EXACT_SPLITS", 100)
+    many = grown()
+    assert (tree_count(few), tree_count(many), tree_count(grown(count=7))) == (600, 300, 7)
+    # A first tree that counts for more is surer.
+    small, large, default = (
+        float(np.ptp(tree_probabilities(grown(count=1, **step), table, 2)))
+        for step in ({"learning_rate": 0.05}, {"learning_rate": 0.1}, {})
+    )
+    assert default == pytest.approx(large) and large > 1.2 * small
 
 
 def test_few_rows_get_a_linear_model_and_a_sentence():

@@ -148,6 +148,9 @@ def _quiet() -> Iterator[None]:
 _ROWS_OF_ONE_THREAD, _THREADS = 20_000, 4
 # Of more rows a split is chosen among 255 quantiles of a number: it takes half the time, and is no worse.
 _ROWS_OF_EXACT_SPLITS = 100_000
+# At most so many trees, and how much of each counts; of many rows, for which splits are not exact, fewer and larger
+# steps are as good in half the time.
+_STEPS, _STEPS_OF_MANY = (600, 0.05), (300, 0.1)
 # Of few rows, trees that see parts of them, and of the columns, are better together than those that see all.
 _SHARE_OF_FEW_ROWS, _SHARE_OF_FEW_COLUMNS = 0.8, 0.5
 LABEL_COLUMN, _WEIGHT_COLUMN = "label", "weight"
@@ -178,11 +181,12 @@ def train_boosted(
 
     stops = held_out is not None
     few = has_few_rows(table)
+    most_trees, step_size = _STEPS if _is_exact(table) else _STEPS_OF_MANY
     learner = ydf.GradientBoostedTreesLearner(
         **_common(table, seed, weights is not None),
-        num_trees=count or options.count,
+        num_trees=count or options.count or most_trees,
         max_depth=options.max_depth,
-        shrinkage=options.learning_rate,
+        shrinkage=options.learning_rate or step_size,
         min_examples=options.min_examples,
         subsample=options.subsample or (_SHARE_OF_FEW_ROWS if few else 1.0),
         num_candidate_attributes_ratio=options.feature_share or (_SHARE_OF_FEW_COLUMNS if few else 1.0),
@@ -229,11 +233,14 @@ def has_few_rows(table: TreeTable) -> bool:
     return len(table.numbers) <= _ROWS_OF_ONE_THREAD
 
 
+def _is_exact(table: TreeTable) -> bool:
+    return len(table.numbers) <= _ROWS_OF_EXACT_SPLITS
+
+
 def _common(table: TreeTable, seed: int, weighted: bool) -> dict[str, Any]:
     import ydf
 
-    is_exact = len(table.numbers) <= _ROWS_OF_EXACT_SPLITS
-    number = ydf.Semantic.NUMERICAL if is_exact else ydf.Semantic.DISCRETIZED_NUMERICAL
+    number = ydf.Semantic.NUMERICAL if _is_exact(table) else ydf.Semantic.DISCRETIZED_NUMERICAL
     numbers = [(f"{_NUMBER}{place}", number) for place in range(table.numbers.shape[1])]
     categories = [(f"{_CATEGORY}{place}", ydf.Semantic.CATEGORICAL) for place in range(table.categories.shape[1])]
     return {
