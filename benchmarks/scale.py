@@ -2,6 +2,7 @@
 
     .venv/bin/python -m benchmarks.scale rows [10000 100000 1000000]
     .venv/bin/python -m benchmarks.scale runs [100000 500000]
+    .venv/bin/python -m benchmarks.scale trees [100000 1000000]
     .venv/bin/python -m benchmarks.scale texts [10000 100000]
     .venv/bin/python -m benchmarks.scale photos [500 5000]
 
@@ -11,6 +12,7 @@ Every size runs in a process of its own.
   its components, its runner and its Beam options.
 - Whole runs go from 26 numbers and 3 categories to a published model, within `trainer.memory` of 128 MiB, with few
   trees and epochs; what each step takes of time and memory is printed beside.
+- Trees are boosted of the same columns in memory, as `trainer.model: trees` does by its defaults.
 - Texts are made of the film reviews' own words: each keeps a review's first half and takes another's second half, of
   the same label, so that the number of different terms grows as it does with real ones. They are read, analysed and
   learned from with the options of configs/reviews.yaml.
@@ -152,15 +154,43 @@ def write_wide_rows(path: Path, rows: int) -> None:
     with path.open("wb") as file:
         file.write((",".join(names) + "\n").encode())
         for start in range(0, rows, ROWS_AT_ONCE):
-            count = min(ROWS_AT_ONCE, rows - start)
-            numbers = chance.normal(0, 1, [count, NUMBERS]).round(5)
-            categories = chance.integers(0, VALUES, [count, CATEGORIES])
-            logits = numbers[:, :6] @ np.linspace(-0.6, 0.6, 6) + numbers[:, 6] * numbers[:, 7]
-            logits += np.sin(2 * numbers[:, 8]) + effects[categories].sum(axis=1) / 2
-            bought = logits + chance.logistic(0, 1, count) > 0
-            columns = [*numbers.T, *(np.char.add("v", part.astype(str)) for part in categories.T), bought.astype(int)]
+            numbers, categories, bought = wide_rows(chance, effects, min(ROWS_AT_ONCE, rows - start))
+            columns = [*numbers.T, *(np.char.add("v", part.astype(str)) for part in categories.T), bought]
             table = pa.table([pa.array(column) for column in columns], names=names)
             pa_csv.write_csv(table, file, pa_csv.WriteOptions(include_header=False, quoting_style="none"))
+
+
+def wide_rows(
+    chance: np.random.Generator, effects: np.ndarray, count: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Numbers, float64 [count, NUMBERS], categories, int64 [count, CATEGORIES], and labels, int64 [count]."""
+    numbers = chance.normal(0, 1, [count, NUMBERS]).round(5)
+    categories = chance.integers(0, VALUES, [count, CATEGORIES])
+    logits = numbers[:, :6] @ np.linspace(-0.6, 0.6, 6) + numbers[:, 6] * numbers[:, 7]
+    logits += np.sin(2 * numbers[:, 8]) + effects[categories].sum(axis=1) / 2
+    return numbers, categories, (logits + chance.logistic(0, 1, count) > 0).astype(np.int64)
+
+
+def measure_trees(rows: int) -> Scale:
+    """Make wide rows up in memory, and boost trees on them."""
+    from trainers.splits import TransformedSplit
+    from trainers.tabular.members import Table, train_members
+    from trainers.tabular.options import TabularTrainerOptions
+    from transform.tabular import CATEGORIES as CATEGORY_NUMBERS
+    from transform.tabular import NUMBERS as NUMBER_VALUES
+
+    chance = np.random.default_rng(0)
+    numbers, categories, labels = wide_rows(chance, chance.normal(0, 1, VALUES), rows)
+    features = {
+        NUMBER_VALUES: numbers.astype(np.float32),
+        CATEGORY_NUMBERS: categories + np.arange(CATEGORIES) * VALUES,  # one vocabulary for all columns
+    }
+    split = TransformedSplit([], features, labels, left_out=0, fingerprint="")
+    options = TabularTrainerOptions(model="trees")
+    trained, seconds = timed(lambda: train_members(Table(split, 2, CATEGORIES * VALUES, {}, options)))
+    (figures,) = trained.report["members"].values()
+    print(f"{rows:>12,} rows  cross entropy {figures['cross_entropy'][0]:.4f}  {figures['chosen']}", flush=True)
+    return Scale(rows, {"training": seconds}, peak_memory())
 
 
 TEXTS_CONFIG = Path(__file__).resolve().parents[1] / "configs/reviews.yaml"
@@ -279,6 +309,7 @@ KINDS: Mapping[str, Kind] = {
     "runs": Kind(
         measure_runs, (100_000, 500_000), "whole runs by their rows", goals=(Goal(1.15), Goal(MEMORY_LIMIT, of="value"))
     ),
+    "trees": Kind(measure_trees, (100_000, 1_000_000), "boosted trees by the rows that they learn from"),
     "texts": Kind(measure_texts, (10_000, 100_000), "texts by their number"),
     "photos": Kind(measure_photos, (500, 5000), "photos by their number", goals=(None, FLAT), fewest=(FEWEST,)),
 }
