@@ -437,7 +437,7 @@ class SampleRequest:
 
 
 def sample_row(config: RunConfig, data: str, inputs: Mapping[str, TensorDescription]) -> SampleRequest:
-    """A row of a table, as a request, see first_row.
+    """A row of a table, as a request, see fullest_row.
 
     Args:
         config: of the run that published the model.
@@ -447,7 +447,7 @@ def sample_row(config: RunConfig, data: str, inputs: Mapping[str, TensorDescript
     from serving.client.table_columns import table_columns
 
     assert isinstance(config, TableRunConfig)
-    row = first_row(table_inputs(config, data), config.ingestion())
+    row = fullest_row(table_inputs(config, data), config.ingestion())
     row |= {name: row[column] for name, column in config.preprocessing.renamed_inputs().items()}
     columns = table_columns([row], inputs, data)
     shown = {column: row[column] for column in inputs}
@@ -458,7 +458,7 @@ def sample_row(config: RunConfig, data: str, inputs: Mapping[str, TensorDescript
 _ROWS_TO_CHOOSE_FROM = 100
 
 
-def first_row(inputs: Mapping[str, str], ingestion: Ingestion) -> dict[str, str]:
+def fullest_row(inputs: Mapping[str, str], ingestion: Ingestion) -> dict[str, str]:
     """The first of the rows of a table that have the most values, as people write it: "" where a value is missing."""
     reading = ingestion.reading
     batches = (batch for shard in plan_inputs(inputs, ingestion) for batch in shard_batches(shard, reading))

@@ -8,7 +8,7 @@ import pytest
 from components.errors import BrokenInput
 from components.table_example_gen.facts import choice_of_terms, listed
 from pipeline.config import load_config
-from pipeline.data import check_table, first_row, input_patterns, table_data, table_inputs
+from pipeline.data import check_table, fullest_row, input_patterns, table_data, table_inputs
 from pipeline.options import TableRunConfig
 
 CONFIG = """
@@ -117,11 +117,11 @@ def test_a_slice_of_a_column_that_is_not_there_is_named(tmp_path):
         check_table({"all": str(path)}, config_of(path, "evaluation.slices=[[opinion], [country]]"))
 
 
-def test_the_first_row_without_gaps_is_as_people_write_it(tmp_path):
+def test_the_first_row_without_gaps_is_taken_as_people_write_it(tmp_path):
     rows = 'zero,,3,\r\n"one\r\ntwo ""three""\nfour",rotten,05,\r\nfive,rotten,1,\r\n'
     path = written(tmp_path, f"\ufeffreview,opinion,stars,note\r\n{rows}")
     config = config_of(path)
-    row = first_row(table_inputs(config, str(path)), config.ingestion())
+    row = fullest_row(table_inputs(config, str(path)), config.ingestion())
     assert row == {"review": 'one\r\ntwo "three"\nfour', "opinion": "rotten", "stars": "05", "note": ""}
 
 

@@ -18,7 +18,7 @@ from components.table_example_gen.executor import REPORT_FILE
 from components.table_example_gen.serialization import NUMBER, TEXT
 from pipeline import demo_data
 from pipeline.config import load_config
-from pipeline.data import first_row, table_inputs
+from pipeline.data import fullest_row, table_inputs
 from pipeline.options import ClusterOptions, TableRunConfig
 from pipeline.runners.compile import cluster_pipeline, compile_job, write_job
 from pipeline.runners.rehearsal import rehearse_spec
@@ -80,10 +80,10 @@ def test_texts_come_from_bigquery_too(server, tmp_path):
     )
 
 
-def test_the_first_row_is_as_people_write_it(server, tmp_path):
+def test_a_row_is_taken_as_people_write_it(server, tmp_path):
     server.tables[TABLE] = StoredTable(rows(tags=pa.array([["a"]] * 3)).slice(0, 1))
     config = config_of(tmp_path)
-    found = first_row(table_inputs(config, f"bigquery:{TABLE}"), config.ingestion())
+    found = fullest_row(table_inputs(config, f"bigquery:{TABLE}"), config.ingestion())
     assert found == {"sum": "1.5", "bought": "yes", "tags": "a"}
 
 
