@@ -303,11 +303,12 @@ def test_of_many_rows_the_models_that_chose_the_blend_are_those_that_are_kept(mo
 
     monkeypatch.setattr("trainers.tabular.members.train_boosted", counted)
     rows = turned()
-    kept = members_of(rows, model="blend")
+    kept = members_of(rows, model="blend", trees={"count": 80, "forest": 0})  # of many rows there is no forest
     held_out, of_blend = kept.out_of_fold
     assert kept.report["folds"] == 1 and len(held_out) == len(rows.labels) // 10
     np.testing.assert_allclose(kept.predict(rows_of(rows, held_out)), of_blend, atol=1e-5)
     assert [tree_count(model) for model in grown] == [kept.report["members"]["trees"]["chosen"]["trees"]]
+    assert kept.report["members"]["linear"]["weight"] > 0.1
 
 
 def test_trees_alone_answer_as_ydf_does_also_of_categories_that_no_training_met():

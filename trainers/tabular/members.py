@@ -113,7 +113,7 @@ class Tried:
     Attributes:
         probabilities: float [held out rows, classes], of models that did not see them.
         chosen: what the folds decided, name -> value.
-        refit: trains on all rows.
+        refit: what is kept: trained on all rows, or as it is, see Table.keeps_models_of_fold.
     """
 
     probabilities: np.ndarray
@@ -140,7 +140,7 @@ FEWEST_ROWS, _FEWEST_OF_A_LABEL = 20, 5
 
 
 def train_members(table: Table) -> Classifier:
-    """Try the members that the options have, weigh them, and train those that are kept on all rows."""
+    """Try the members that the options have, weigh them, and train those that are kept, see Tried.refit."""
     options = table.options
     counts = np.bincount(table.labels, minlength=table.classes)
     if len(table.labels) < FEWEST_ROWS or np.sort(counts)[-2] < _FEWEST_OF_A_LABEL:
