@@ -105,21 +105,38 @@ def example_id(serialized_example: bytes) -> str:
 
 def read_examples(files: Sequence[str]) -> Iterator[bytes]:
     """Serialized tf.Examples of TFRecord files, compressed where the name ends in .gz."""
-    for records in _record_batches(files):
+    for records in read_record_batches(files):
         yield from records
 
 
 # One by one, records take forty times as long; but photos are not to be in memory by the thousand.
-_RECORDS_AT_ONCE, _BYTES_AT_ONCE, _LOOKED_AT = 1024, 4 * 2**20, 32
+_RECORDS_AT_ONCE, _BYTES_AT_ONCE = 1024, 4 * 2**20
+# Read together: so many records, or as many as are a part of those bytes, were all as large as the first ones.
+_READ_TOGETHER, _PARTS, _LOOKED_AT = 128, 32, 32
 
 
-def _record_batches(files: Sequence[str]) -> Iterator[Sequence[bytes]]:
-    """Records, as many together as are some MiB, were they all as large as the largest of the first ones."""
+def read_record_batches(files: Sequence[str], most: int = _RECORDS_AT_ONCE) -> Iterator[np.ndarray]:
+    """object [n]: records of TFRecord files, some MiB of them at a time.
+
+    Args:
+        files: compressed where the name ends in .gz.
+        most: how many there are in a batch, however small they are.
+    """
     for compression, alike in itertools.groupby(files, lambda file: "GZIP" if file.endswith(".gz") else ""):
         records = tf.data.TFRecordDataset(list(alike), compression)
         largest = max(map(len, records.take(_LOOKED_AT).as_numpy_iterator()), default=1)
-        at_once = min(_RECORDS_AT_ONCE, max(1, _BYTES_AT_ONCE // max(1, largest)))
-        yield from records.batch(at_once).as_numpy_iterator()
+        together = min(_READ_TOGETHER, max(1, _BYTES_AT_ONCE // _PARTS // max(1, largest)))
+        waiting: list[np.ndarray] = []
+        count = size = 0
+        for part in records.batch(together).as_numpy_iterator():
+            waiting.append(part)
+            count += len(part)
+            size += sum(map(len, part))
+            if count + together > most or size >= _BYTES_AT_ONCE:
+                yield np.concatenate(waiting)
+                waiting, count, size = [], 0, 0
+        if waiting:
+            yield np.concatenate(waiting)
 
 
 def choose_examples(files: Sequence[str], maximum: int) -> tuple[list[tuple[str, bytes]], int]:
@@ -129,7 +146,7 @@ def choose_examples(files: Sequence[str], maximum: int) -> tuple[list[tuple[str,
     """
     count = 0
     chosen: list[tuple[str, bytes]] = []
-    for records in _record_batches(files):
+    for records in read_record_batches(files):
         count += len(records)
         identified: Iterable[tuple[str, bytes]] = zip(map(example_id, records), records, strict=True)
         if chosen and len(chosen) == maximum:  # of many rows, hardly any comes before these

@@ -10,15 +10,17 @@ from typing import Any
 
 import apache_beam as beam
 import numpy as np
+import pyarrow as pa
 import tensorflow as tf
 import tensorflow_model_analysis as tfma
+from apache_beam.io import fileio
 from tfx import types
 from tfx.components.evaluator import constants
 from tfx.dsl.components.base import base_beam_component, base_beam_executor, executor_spec
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 from tfx.utils import io_utils, path_utils
-from tfx_bsl.public import tfxio
+from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 
 from components.evaluator.eval_config import (
     BASELINE,
@@ -35,6 +37,7 @@ from components.evaluator.eval_config import (
 )
 from components.evaluator.options import EvaluationOptions
 from serving.answers import read_decision
+from serving.reference_predictions import read_record_batches
 from serving.session_model import SessionModel
 from serving.signatures.common import (
     LABEL,
@@ -42,24 +45,27 @@ from serving.signatures.common import (
     TRANSFORM_FEATURES,
     read_labels,
 )
-from serving.signatures.image import ERROR, IMAGE
+from serving.signatures.image import ERROR
 
 IMAGES_AT_ONCE = 32
 
 
 class PredictExamples(beam.DoFn):
-    """Batches of serialized tf.Examples -> those with a usable label and photo, one by one, their predictions added.
+    """Batches of serialized tf.Examples -> what is measured of those with a usable label and photo, for TFMA.
 
-    Runs the signatures of the SavedModels in sessions, as TensorFlow Serving does.
+    Runs the signatures of the SavedModels in sessions, as TensorFlow Serving does. TFMA takes every column of a batch
+    apart, row by row: so there are only those of labels, probabilities, weights and slices.
 
     Args:
         paths: SavedModel directories, by model name; the label numbers are those of CANDIDATE.
         weight: the column of the examples' weights; "" where all count the same.
+        columns: those that slices are made by.
     """
 
-    def __init__(self, paths: Mapping[str, str], weight: str = "") -> None:
+    def __init__(self, paths: Mapping[str, str], weight: str = "", columns: Sequence[str] = ()) -> None:
         super().__init__()
         self._weight = weight
+        self._columns = list(columns)
         self._paths = dict(paths)
         self._left_out = beam.metrics.Metrics.counter("evaluator", "examples_left_out")
 
@@ -68,33 +74,36 @@ class PredictExamples(beam.DoFn):
         self._labels = read_labels(self._paths[CANDIDATE])
         self._has_errors = ERROR in self._models[CANDIDATE].signatures[TRANSFORM_FEATURES].outputs
         self._baseline_labels = read_labels(self._paths[BASELINE]) if BASELINE in self._paths else self._labels
+        self._decoder = ExamplesToRecordBatchDecoder()
 
-    def process(self, batch: Sequence[bytes]) -> Iterator[bytes]:
+    def process(self, batch: np.ndarray) -> Iterator[pa.RecordBatch]:
         # Photos are decoded in the model: a few at a time, or they would fill the memory.
         at_once = IMAGES_AT_ONCE if self._has_errors else len(batch)
         for start in range(0, len(batch), at_once):
-            yield from self._predict(batch[start : start + at_once])
+            found = self._predicted(batch[start : start + at_once])
+            if found.num_rows:
+                yield found
 
-    def _predict(self, batch: Sequence[bytes]) -> Iterator[bytes]:
-        examples = np.asarray(batch, dtype=object)
+    def _predicted(self, examples: np.ndarray) -> pa.RecordBatch:
         labels, usable = self._labels_of(examples)
-        self._left_out.inc(len(batch) - len(usable))
+        self._left_out.inc(len(examples) - len(usable))
         probabilities = {
             name: model.run(SERVE_EXAMPLES, {"examples": examples})["probabilities"]
             for name, model in self._models.items()
         }
         if BASELINE in probabilities:
             probabilities[BASELINE] = aligned(probabilities[BASELINE], self._baseline_labels, self._labels)
-        for row in usable.tolist():
-            example = tf.train.Example.FromString(batch[row])
-            # Nothing is measured by the bytes of a photo.
-            example.features.feature.pop(IMAGE, None)
-            example.features.feature[LABEL_KEY].int64_list.value.append(int(labels[row]))
-            if self._weight:
-                example.features.feature[WEIGHT_KEY].float_list.value.append(example_weight(example, self._weight))
-            for name, values in probabilities.items():
-                example.features.feature[PREDICTION_KEY.format(model=name)].float_list.value.extend(values[row])
-            yield example.SerializeToString()
+        kept = examples[usable].tolist()
+        columns = {LABEL_KEY: _lists(labels[usable].astype(np.int64)[:, None])}
+        for name, values in probabilities.items():
+            columns[PREDICTION_KEY.format(model=name)] = _lists(values[usable].astype(np.float32))
+        if self._weight:
+            weights = [example_weight(tf.train.Example.FromString(record), self._weight) for record in kept]
+            columns[WEIGHT_KEY] = _lists(np.array(weights, np.float32)[:, None])
+        if self._columns and kept:
+            decoded = self._decoder.DecodeBatch(kept)
+            columns |= {name: decoded.column(name) for name in self._columns if name in decoded.schema.names}
+        return pa.RecordBatch.from_pydict(columns)
 
     def _labels_of(self, examples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The number of each label, and the rows that can be measured by it."""
@@ -108,6 +117,12 @@ class PredictExamples(beam.DoFn):
     def teardown(self) -> None:
         for model in self._models.values():
             model.close()
+
+
+def _lists(rows: np.ndarray) -> pa.Array:
+    """A column of lists, one of each row of numbers [n, width]."""
+    starts = np.arange(len(rows) + 1, dtype=np.int64) * rows.shape[1]
+    return pa.LargeListArray.from_arrays(starts, rows.ravel())
 
 
 class Executor(base_beam_executor.BaseBeamExecutor):
@@ -137,8 +152,10 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             decisions={name: made for name, path in models.items() if (made := _decision(path, labels))},
         )
         examples = artifact_utils.get_split_uris(input_dict["examples"], exec_properties["split"])
+        sliced_by = dict.fromkeys(column for one in options.slices for column in one.columns)
+        predict = PredictExamples(models, exec_properties["weight"], [*sliced_by])
         with self._make_beam_pipeline() as pipeline:
-            _evaluate(pipeline, examples, PredictExamples(models, exec_properties["weight"]), config, evaluation)
+            _evaluate(pipeline, examples, predict, config, evaluation)
 
         # Without a threshold there may be nothing to measure either, which TFMA takes for a failure.
         failures = threshold_failures(tfma.load_validation_result(evaluation)) if options.has_thresholds else []
@@ -161,20 +178,13 @@ def _decision(saved_model: str, labels: list[str]) -> tuple[int, float] | None:
 def _evaluate(
     pipeline: beam.Pipeline, examples: list[str], predict: PredictExamples, config: tfma.EvalConfig, output: str
 ) -> None:
-    with_predictions = tfxio.TFExampleBeamRecord(
-        physical_format="inmem",
-        telemetry_descriptors=["ingraph", "Evaluator"],
-        raw_record_column_name=tfma.constants.ARROW_INPUT_COLUMN,
-    )
     (
-        [
-            pipeline | f"Read[{index}]" >> beam.io.ReadFromTFRecord(io_utils.all_files_pattern(uri))
-            for index, uri in enumerate(examples)
-        ]
-        | "Flatten" >> beam.Flatten()
-        | "Batch" >> beam.BatchElements(min_batch_size=32, max_batch_size=1024)
-        | "Predict" >> beam.ParDo(predict)
-        | "Arrow" >> with_predictions.BeamSource()
+        pipeline
+        | "FilePatterns" >> beam.Create([io_utils.all_files_pattern(uri) for uri in examples])
+        | "Files" >> fileio.MatchAll()
+        | "Reshuffle" >> beam.Reshuffle()
+        | "Read" >> beam.FlatMap(lambda file: read_record_batches([file.path]))
+        | "Predict" >> beam.ParDo(predict).with_output_types(pa.RecordBatch)
         | "Evaluate"
         >> tfma.ExtractEvaluateAndWriteResults(
             eval_shared_model=[

@@ -31,8 +31,6 @@ WEIGHT_KEY = "__weight__"
 PREDICTION_KEY = "__probabilities_of_{model}__"
 
 _ORDER = get_args(Metric)
-# TFMA's own; the others are of ClassifierMetric.
-_CLASS_NAMES: dict[Metric, str] = {"cross_entropy": "SparseCategoricalCrossentropy"}
 
 
 def eval_config(
@@ -91,11 +89,8 @@ def eval_config(
 def _metric(
     metric: Metric, options: EvaluationOptions, has_baseline: bool, arguments: Mapping[str, Any]
 ) -> config_pb2.MetricConfig:
-    """Of ClassifierMetric with these arguments, or of TFMA."""
-    if metric in _CLASS_NAMES:
-        config = config_pb2.MetricConfig(class_name=_CLASS_NAMES[metric], config=json.dumps({"name": metric}))
-    else:
-        config = _own_metric(metric, arguments)
+    """Of ClassifierMetric with these arguments, and the thresholds."""
+    config = _own_metric(metric, arguments)
     # Of all examples; `config.threshold` would hold for every slice as well.
     threshold = config_pb2.MetricThreshold()
     if metric in options.at_least:
