@@ -47,7 +47,7 @@ from trainers.tabular.members import Deadline, Table, _LinearModel, _networks, _
 from trainers.tabular.models import Classifier, build_model
 from trainers.tabular.options import TabularTrainerOptions, TreeOptions
 from trainers.tabular.train import _decision, fit, run_fn
-from trainers.tabular.trees import TreeTable, train_boosted, tree_count, tree_probabilities
+from trainers.tabular.trees import BY_LEVEL, GROWTHS, TreeTable, train_boosted, tree_count, tree_probabilities
 from trainers.tuning import rows_of
 from transform.options import LabelOptions, TabularOptions
 from transform.tabular import preprocessing_fn
@@ -322,6 +322,20 @@ def test_trees_alone_answer_as_ydf_does_also_of_categories_that_no_training_met(
     np.testing.assert_allclose(served, trees.predict(asked), atol=1e-6)
 
 
+def test_trees_grow_level_by_level_or_where_they_gain_most_as_folds_of_so_many_rows_tell(monkeypatch):
+    table, asked = Table(turned(), 2, 3, {}, TabularTrainerOptions(trees={"count": 80})), turned(seed=1)
+    trees, deadline = _Trees.of(table), Deadline(None)
+    found = {growth: trees._grown(growth, deadline, 0.0) for growth in GROWTHS}
+    losses = {growth: table.loss(one.probabilities) for growth, one in found.items()}
+    assert losses["level by level"] != losses["best first"]
+    assert trees.boosted(deadline, 0.0).chosen == found["level by level"].chosen
+    monkeypatch.setattr("trainers.tabular.trees._ROWS_OF_BOTH", (0, 1000))
+    assert trees.boosted(deadline, 0.0).chosen == found[min(losses, key=losses.__getitem__)].chosen
+    best_first = found["best first"].refit()
+    served = tf.function(best_first.answer, autograph=False)(asked.features)
+    np.testing.assert_allclose(served, best_first.predict(asked), atol=1e-6)
+
+
 def misled(rows: int = 600) -> TransformedSplit:
     """Two thirds of the labels are the wrong ones, and these rows have hardly any weight."""
     wrong = np.arange(rows) % 3 > 0
@@ -345,7 +359,7 @@ def test_trees_are_as_good_where_rows_have_weights_that_say_nothing():
     answers = {}
     drawn = chance.lognormal(size=2000)
     for name, weights in (("plain", None), ("weighed", drawn / drawn.mean())):
-        model = train_boosted(rows.rows(slice(2000)), labels[:2000], weights, TreeOptions(count=80), 0)
+        model = train_boosted(rows.rows(slice(2000)), labels[:2000], weights, TreeOptions(count=80), 0, BY_LEVEL)
         answers[name] = tree_probabilities(model, rows.rows(slice(2000, None)), 2)[:, 1]
     areas = {name: roc_auc_score(labels[2000:], found) for name, found in answers.items()}
     assert areas["weighed"] > areas["plain"] - 0.03
@@ -400,7 +414,7 @@ def test_of_many_rows_boosting_takes_fewer_and_larger_steps_unless_it_is_told_ho
     table, labels = TreeTable(numbers, np.zeros([200, 0], np.int64)), (numbers[:, 0] > 0).astype(np.int64)
 
     def grown(**options: Any) -> Any:
-        return train_boosted(table, labels, None, TreeOptions(**options), seed=0)
+        return train_boosted(table, labels, None, TreeOptions(**options), 0, BY_LEVEL)
 
     few = grown()
     monkeypatch.setattr("trainers.tabular.trees._ROWS_OF_EXACT_SPLITS", 100)

@@ -18,9 +18,19 @@ from serving.session_model import SessionModel
 from tests.pipeline.conftest import answers_over_both
 from tests.trainers.test_text_models import exported, record
 from trainers.errors import TrainingError
+from trainers.splits import TransformedSplit
 from trainers.text.encoders import PIECES, PretrainedEncoder, in_chunks, pooled, read_safetensors
 from trainers.text.options import AutoOptions, NgramOptions, TransformerOptions, with_model
-from trainers.text.static import StaticVectors, averaged, principal_components, rarity
+from trainers.text.static import (
+    StaticVectors,
+    averaged,
+    evened,
+    principal_components,
+    rarity,
+    sums_in_context,
+    upper_layers,
+    vectors_of_pieces,
+)
 from trainers.text.train import best_candidate, kept_of
 from transform.errors import PreprocessingError
 from transform.wordpiece import WordPieceTokenizer, read_wordpiece
@@ -386,7 +396,51 @@ def static_options(folder: str, **options: object) -> dict:
 def test_static_vectors_beside_ngrams_are_served_as_they_were_trained(encoder_folder, records, tmp_path):
     left = assert_served_as_trained(static_options(encoder_folder, vector_width=8), records, tmp_path, 1e-5)
     kept = keras.models.load_model(left / "model.keras").get_layer("piece_vectors").get_weights()[0]
-    np.testing.assert_array_equal(kept, StaticVectors(encoder_folder, 8).vectors)
+    assert kept.shape == (len(VOCABULARY), 8) and not np.allclose(kept, alone(encoder_folder), atol=1e-3)
+
+
+def test_without_context_pieces_a_vector_is_that_of_a_text_of_one_piece(encoder_folder, records, tmp_path):
+    trainer = static_options(encoder_folder, vector_width=8, context_pieces=0)
+    left = assert_served_as_trained(trainer, records, tmp_path, 1e-5)
+    kept = keras.models.load_model(left / "model.keras").get_layer("piece_vectors").get_weights()[0]
+    np.testing.assert_array_equal(kept, alone(encoder_folder))
+
+
+def alone(folder: str) -> np.ndarray:
+    return StaticVectors(folder, 8).of(pieces_of(folder, ["fine"]), 0)
+
+
+def pieces_of(folder: str, texts: list[str]) -> TransformedSplit:
+    pieces = StaticVectors(folder, 8).pieces(tf.constant(texts), 100)
+    return TransformedSplit([], {PIECES: pieces}, np.zeros(len(texts), np.int64), left_out=0, fingerprint="")
+
+
+def test_a_piece_has_the_mean_vector_of_where_it_stands_and_of_itself_alone(encoder_folder):
+    texts = ["the fine film", "dull", "", "fine the fine"]
+    encoder = PretrainedEncoder(encoder_folder)
+    network = upper_layers(encoder)
+    around = np.array(encoder.tokenizer.around, np.int32) + 1
+    found, counts = sums_in_context(network, around, pieces_of(encoder_folder, texts).features[PIECES], len(VOCABULARY))
+    expected = np.zeros_like(found)
+    for text in texts:
+        numbers = [VOCABULARY.index(word) for word in text.split()]
+        given = np.array([[around[0], *(number + 1 for number in numbers), around[1]]], np.int32)
+        for number, vector in zip(numbers, network.predict({PIECES: given}, verbose=0)[0, 1:-1], strict=True):
+            expected[number] += vector
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert counts[VOCABULARY.index("fine")] == 3 and counts.sum() == 7
+    mean = (found + vectors_of_pieces(network, around)) / (1 + counts[:, None])
+    whole = StaticVectors(encoder_folder, 8).of(pieces_of(encoder_folder, texts), 1000)
+    np.testing.assert_allclose(whole, evened(principal_components(mean, 8)) * rarity(len(mean))[:, None], atol=1e-5)
+
+
+def test_of_many_texts_the_encoder_reads_evenly_spread_ones_with_about_the_pieces_asked_for(encoder_folder):
+    split = pieces_of(encoder_folder, ["the"] * 600 + ["dull"] * 600)
+    vectors = StaticVectors(encoder_folder, 8)
+    few = vectors.of(split, 2)
+    both = (few - alone(encoder_folder))[[VOCABULARY.index(word) for word in ("the", "dull")]]
+    assert (np.abs(both).max(axis=1) > 1e-4).all()
+    np.testing.assert_allclose(few, vectors.of(pieces_of(encoder_folder, ["the", "dull"]), 1000), atol=1e-6)
 
 
 def test_vectors_that_a_folder_holds_are_trained_where_that_is_asked_for(tmp_path, records):
@@ -395,7 +449,7 @@ def test_vectors_that_a_folder_holds_are_trained_where_that_is_asked_for(tmp_pat
     folder.mkdir()
     (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n", encoding="utf-8")
     write_safetensors(folder / "model.safetensors", {"embeddings": given})
-    np.testing.assert_array_equal(StaticVectors(str(folder), 256).vectors, given)
+    np.testing.assert_array_equal(StaticVectors(str(folder), 256).of(pieces_of(str(folder), ["dull"]), 1000), given)
     trainer = static_options(str(folder), trained_vectors=True, ngrams=False)
     left = assert_served_as_trained(trainer, records, tmp_path, 1e-5)
     moved = np.abs(keras.models.load_model(left / "model.keras").get_layer("piece_vectors").get_weights()[0] - given)
@@ -404,11 +458,12 @@ def test_vectors_that_a_folder_holds_are_trained_where_that_is_asked_for(tmp_pat
 
 
 def test_a_text_is_the_mean_of_the_vectors_of_its_pieces(encoder_folder):
-    vectors = StaticVectors(encoder_folder, 8)
+    vectors = alone(encoder_folder)
     taken = keras.Input([None], dtype="int32")
     mean = keras.Model(taken, averaged(taken, vectors, is_trained=False))
-    found = mean.predict(vectors.pieces(tf.constant(["the fine film", "dull", ""]), 100).to_tensor(), verbose=0)
-    known = {word: vectors.vectors[VOCABULARY.index(word)] for word in ("the", "fine", "film", "dull")}
+    pieces = pieces_of(encoder_folder, ["the fine film", "dull", ""]).features[PIECES]
+    found = mean.predict(pieces.to_tensor(), verbose=0)
+    known = {word: vectors[VOCABULARY.index(word)] for word in ("the", "fine", "film", "dull")}
     expected = [sum(known[word] for word in ("the", "fine", "film")), known["dull"]]
     for vector, sums in zip(found, expected, strict=False):
         np.testing.assert_allclose(vector, sums / np.linalg.norm(sums), atol=1e-6)
@@ -422,6 +477,19 @@ def test_vectors_are_reduced_to_the_directions_in_which_they_differ_most():
     _, strengths, directions = np.linalg.svd(centred, full_matrices=False)
     np.testing.assert_allclose(np.abs(reduced), np.abs(centred @ directions[:3].T), atol=1e-4)
     np.testing.assert_allclose(np.linalg.norm(reduced, axis=0), strengths[:3], rtol=1e-5)
+
+
+def test_components_are_divided_by_the_root_of_their_spread_and_one_without_any_stays_finite():
+    components = np.random.default_rng(0).normal(size=[1000, 3]) * [4.0, 1.0, 0.0]
+    np.testing.assert_allclose(evened(components).std(axis=0) / [2, 1, 1], [1, 1, 0], atol=0.05)
+
+
+def test_of_an_encoder_the_mean_of_the_upper_half_of_its_layers_is_taken(encoder_folder):
+    network, pieces = PretrainedEncoder(encoder_folder).network(), np.array([[3, 60, 61, 4]], np.int32)
+    last = keras.Model(network.input, network.get_layer(f"layer_{LAYERS - 1}_norm").output)
+    upper = upper_layers(PretrainedEncoder(encoder_folder))
+    assert LAYERS == 2
+    np.testing.assert_allclose(upper.predict({PIECES: pieces}), last.predict({PIECES: pieces}), atol=1e-6)
 
 
 def test_pieces_that_are_frequent_weigh_less():

@@ -28,6 +28,7 @@ from trainers.tabular.options import TabularTrainerOptions
 from trainers.tabular.trees import (
     TreeInputs,
     TreeTable,
+    growths_to_try,
     has_few_rows,
     load_trees,
     save_trees,
@@ -451,11 +452,22 @@ class _Trees:
         return self._rows.rows(rows), self._table.labels[rows], self._table.weights_of(rows)
 
     def boosted(self, deadline: Deadline, reserved: float) -> Tried:
+        """The better of growths_to_try; one that there is no time for is not tried."""
+        tried = []
+        for growth in growths_to_try(self._rows):
+            try:
+                tried.append(self._grown(growth, deadline, reserved))
+            except OutOfTime:
+                if not tried:
+                    raise
+        return min(tried, key=lambda one: self._table.loss(one.probabilities))
+
+    def _grown(self, growth: str, deadline: Deadline, reserved: float) -> Tried:
         table, options = self._table, self._table.options
 
         def grown(rows: Any, count: int | None, fold: np.ndarray | None = None) -> Any:
             held_out = None if fold is None else self._labelled(fold)
-            return train_boosted(*self._labelled(rows), options.trees, options.seed, count, held_out)
+            return train_boosted(*self._labelled(rows), options.trees, options.seed, growth, count, held_out)
 
         kept: list[Any] = []
 
@@ -477,7 +489,7 @@ class _Trees:
         def refit() -> Classifier:
             return self._classifier(kept[0] if kept else grown(slice(None), count))
 
-        return Tried(np.concatenate(probabilities), {"trees": count}, refit)
+        return Tried(np.concatenate(probabilities), {"trees": count, "growth": growth}, refit)
 
     def forest_size(self) -> int:
         """How many trees a random forest of these rows has; 0 for none."""

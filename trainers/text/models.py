@@ -370,13 +370,13 @@ def static_classifier(
 
     Args:
         vectors: of the pieces.
-        train: the features of the n-grams, see ngram_classifier.
+        train: the pieces, and the features of the n-grams, see ngram_classifier.
         vocabulary_sizes: the same.
         classes: how many labels there are.
-        options: whether the vectors are trained, and the network.
+        options: where the vectors come from, whether they are trained, and the network.
     """
     pieces = keras.Input([None], name=PIECES, dtype="int32")
-    hidden = averaged(pieces, vectors, options.trained_vectors)
+    hidden = averaged(pieces, vectors.of(train, options.context_pieces), options.trained_vectors)
     # Of length 1: numbers of about 1 / sqrt(width), which a network of usual initial weights learns from slowly.
     hidden = keras.layers.Dropout(options.dropout)(hidden * hidden.shape[1] ** 0.5)
     if options.hidden_units:

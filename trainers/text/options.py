@@ -243,7 +243,9 @@ class StaticOptions(_Training):
     Attributes:
         model: what tells these options from the others.
         encoder: a folder in Hugging Face's layout, relative to the config file: of an encoder of the BERT family, whose
-            vectors of single pieces are taken, or with the vectors themselves, as model2vec writes them.
+            vectors of pieces are taken, or with the vectors themselves, as model2vec writes them.
+        context_pieces: of the training texts the encoder reads about so many pieces: a piece's vector is the mean of
+            what the encoder makes of it there and by itself; 0 for by itself alone.
         vector_width: how many numbers a vector is reduced to.
         trained_vectors: whether the vectors are trained with the network, or stay as they are.
         maximum_length: how many pieces of a text count.
@@ -254,6 +256,7 @@ class StaticOptions(_Training):
 
     model: Literal["static"]
     encoder: PathBesideConfig
+    context_pieces: int = Field(250_000, ge=0)
     vector_width: int = Field(256, ge=1)
     trained_vectors: bool = False
     maximum_length: int = Field(512, ge=1)
