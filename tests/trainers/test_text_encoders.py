@@ -24,11 +24,9 @@ from trainers.text.options import AutoOptions, NgramOptions, TransformerOptions,
 from trainers.text.static import (
     StaticVectors,
     averaged,
-    evened,
     principal_components,
     rarity,
     sums_in_context,
-    upper_layers,
     vectors_of_pieces,
 )
 from trainers.text.train import best_candidate, kept_of
@@ -418,7 +416,7 @@ def pieces_of(folder: str, texts: list[str]) -> TransformedSplit:
 def test_a_piece_has_the_mean_vector_of_where_it_stands_and_of_itself_alone(encoder_folder):
     texts = ["the fine film", "dull", "", "fine the fine"]
     encoder = PretrainedEncoder(encoder_folder)
-    network = upper_layers(encoder)
+    network = encoder.network()
     around = np.array(encoder.tokenizer.around, np.int32) + 1
     found, counts = sums_in_context(network, around, pieces_of(encoder_folder, texts).features[PIECES], len(VOCABULARY))
     expected = np.zeros_like(found)
@@ -431,7 +429,7 @@ def test_a_piece_has_the_mean_vector_of_where_it_stands_and_of_itself_alone(enco
     assert counts[VOCABULARY.index("fine")] == 3 and counts.sum() == 7
     mean = (found + vectors_of_pieces(network, around)) / (1 + counts[:, None])
     whole = StaticVectors(encoder_folder, 8).of(pieces_of(encoder_folder, texts), 1000)
-    np.testing.assert_allclose(whole, evened(principal_components(mean, 8)) * rarity(len(mean))[:, None], atol=1e-5)
+    np.testing.assert_allclose(whole, principal_components(mean, 8) * rarity(len(mean))[:, None], atol=1e-5)
 
 
 def test_of_many_texts_the_encoder_reads_evenly_spread_ones_with_about_the_pieces_asked_for(encoder_folder):
@@ -477,19 +475,6 @@ def test_vectors_are_reduced_to_the_directions_in_which_they_differ_most():
     _, strengths, directions = np.linalg.svd(centred, full_matrices=False)
     np.testing.assert_allclose(np.abs(reduced), np.abs(centred @ directions[:3].T), atol=1e-4)
     np.testing.assert_allclose(np.linalg.norm(reduced, axis=0), strengths[:3], rtol=1e-5)
-
-
-def test_components_are_divided_by_the_root_of_their_spread_and_one_without_any_stays_finite():
-    components = np.random.default_rng(0).normal(size=[1000, 3]) * [4.0, 1.0, 0.0]
-    np.testing.assert_allclose(evened(components).std(axis=0) / [2, 1, 1], [1, 1, 0], atol=0.05)
-
-
-def test_of_an_encoder_the_mean_of_the_upper_half_of_its_layers_is_taken(encoder_folder):
-    network, pieces = PretrainedEncoder(encoder_folder).network(), np.array([[3, 60, 61, 4]], np.int32)
-    last = keras.Model(network.input, network.get_layer(f"layer_{LAYERS - 1}_norm").output)
-    upper = upper_layers(PretrainedEncoder(encoder_folder))
-    assert LAYERS == 2
-    np.testing.assert_allclose(upper.predict({PIECES: pieces}), last.predict({PIECES: pieces}), atol=1e-6)
 
 
 def test_pieces_that_are_frequent_weigh_less():

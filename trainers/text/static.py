@@ -76,21 +76,14 @@ class StaticVectors(tf.Module):
     def _of_encoder(
         self, encoder: PretrainedEncoder, train: TransformedSplit | RowStore, most_pieces: int
     ) -> np.ndarray:
-        network = upper_layers(encoder)
+        network = encoder.network()
         around = np.array(encoder.tokenizer.around, np.int32) + 1
         vectors = vectors_of_pieces(network, around)
         if most_pieces:
             sums, counts = sums_in_context(network, around, _some_texts(train, most_pieces), len(vectors))
             vectors = (vectors + sums) / (1 + counts[:, None])
-        vectors = evened(principal_components(vectors, self._width))
+        vectors = principal_components(vectors, self._width)
         return vectors * rarity(len(vectors))[:, None]
-
-
-def upper_layers(encoder: PretrainedEncoder) -> keras.Model:
-    """Pieces to float32 [batch, n, width]: the mean of the upper half of the layers, which tell more than the last."""
-    network, layers = encoder.network(), encoder.architecture.layers
-    states = [network.get_layer(f"layer_{number}_norm").output for number in range(layers // 2, layers)]
-    return keras.Model(network.input, sum(states[1:], states[0]) / len(states))
 
 
 # What stands further behind in a text is read in no context: attention takes time by the square of the length.
@@ -126,7 +119,7 @@ def sums_in_context(
     """float32 [size, width] and [size]: the sum of the vectors of each piece in texts, and how often it stands there.
 
     Args:
-        network: see upper_layers.
+        network: of the encoder.
         around: int32 [2], what it is given before and behind a text.
         texts: int32 [n, m], see StaticVectors.pieces.
         size: how many pieces there are.
@@ -152,7 +145,7 @@ def sums_in_context(
 
 
 def vectors_of_pieces(network: keras.Model, around: np.ndarray) -> np.ndarray:
-    """float32 [pieces, width]: what upper_layers makes of each piece as a text of its own, between those around it."""
+    """float32 [pieces, width]: what the encoder makes of each piece as a text of its own, between those around it."""
     given = network.input[PIECES]
     model = keras.Model(network.input, pooled(network.output, given, "mean"))
     alone = np.arange(1, network.get_layer("piece_vectors").input_dim + 1, dtype=np.int32)
@@ -166,12 +159,6 @@ def principal_components(vectors: np.ndarray, width: int) -> np.ndarray:
     centred = vectors.astype(np.float64) - vectors.mean(axis=0, dtype=np.float64)
     _, directions = np.linalg.eigh(centred.T @ centred)
     return (centred @ directions[:, ::-1][:, :width]).astype(np.float32)
-
-
-def evened(components: np.ndarray) -> np.ndarray:
-    """float32 [n, width]: each component divided by the root of its standard deviation, so that all count."""
-    spread = components.std(axis=0)
-    return components / np.sqrt(np.maximum(spread, 1e-6 * spread.max()))
 
 
 def rarity(count: int) -> np.ndarray:

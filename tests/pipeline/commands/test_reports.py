@@ -256,8 +256,11 @@ def test_data_latency_and_lineage_are_those_of_the_artifacts(heart_run: HeartRun
     assert f"serve_examples, 32 examples {measured['p50']:.2f} and {measured['p99']:.2f}" in picture.get("aria-label")
     assert lineage["spans of the data"] == ["none: the data did not come in spans"]
     tried = published["members"]["members"]
-    weights = {name: cells[0] for name, cells in table(page, "Members of the blend").items() if name in tried}
-    assert weights == {name: f"{one['weight']:.2f}" for name, one in tried.items()}
+    shown = {name: (cells[0], cells[5]) for name, cells in table(page, "Members of the blend").items() if name in tried}
+    assert {name: weight for name, (weight, _) in shown.items()} == {
+        name: f"{one['weight']:.2f}" for name, one in tried.items()
+    }
+    assert shown["trees"][1] == f"trees {tried['trees']['chosen']['trees']}, growth level by level"
 
 
 def test_a_run_that_a_gate_stopped_gets_a_report_that_says_why(heart_run: HeartRun, stopped):
