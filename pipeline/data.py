@@ -305,7 +305,6 @@ class RawData:
             table_example_gen.facts.
         warnings: what a person should know, in sentences.
         files: those of rows.
-        rows: how many there are; 0 of photos.
     """
 
     path: str
@@ -314,7 +313,6 @@ class RawData:
     kinds: Mapping[str, str | Mapping[str, str]] = field(default_factory=dict)
     warnings: Sequence[str] = ()
     files: Sequence[str] = ()
-    rows: int = 0
 
 
 def table_inputs(config: TableRunConfig, path: str) -> dict[str, str]:
@@ -372,7 +370,7 @@ def table_data(config: RunConfig, path: str) -> RawData:
         path, fingerprint = rows.path, rows.fingerprint
     findings = check_table(table_inputs(config, path), config)
     kinds = {name: choice.options for name, choice in (*findings.choices.items(), *findings.terms.items())}
-    return RawData(path, str(findings), fingerprint, kinds, findings.warnings, findings.files, findings.rows)
+    return RawData(path, str(findings), fingerprint, kinds, findings.warnings, findings.files)
 
 
 def image_data(config: RunConfig, path: str) -> RawData:

@@ -362,10 +362,8 @@ def _prepared(
     with garbage_collection_paused():
         from pipeline.dag import Locations
         from pipeline.runners.beam_speedups import apply_beam_speedups
-        from pipeline.runners.local import process_arguments
 
     apply_beam_speedups()
-    beam_arguments += process_arguments(config.beam, data.rows)
     begin_metadata(folder)
     close_abandoned_executions(folder)
     metadata = str(folder / METADATA)

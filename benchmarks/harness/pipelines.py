@@ -106,7 +106,7 @@ def steps_until(
     from pipeline.config import load_config
     from pipeline.dag import Locations, create_pipeline
     from pipeline.runners.beam_speedups import apply_beam_speedups
-    from pipeline.runners.local import BEAM_PIPELINE_ARGS, LocalRunner, process_arguments
+    from pipeline.runners.local import BEAM_PIPELINE_ARGS, LocalRunner
     from pipeline.tasks import raw_data, schema_file
 
     apply_beam_speedups(speedups)
@@ -130,8 +130,7 @@ def steps_until(
         if step == last:
             raise _Enough
 
-    arguments = [*BEAM_PIPELINE_ARGS, *process_arguments(config.beam, data.rows)]
-    pipeline = create_pipeline(config, locations, "first-steps", arguments)
+    pipeline = create_pipeline(config, locations, "first-steps", BEAM_PIPELINE_ARGS)
     with contextlib.suppress(_Enough):
         LocalRunner("first-steps", lambda step: forget_peak_memory(), ended).run(pipeline)
     return found

@@ -48,11 +48,6 @@ class Speedup:
 _applied: set[Speedup] = set()
 
 
-def is_tested(package: str) -> bool:
-    """Whether the release of a package is among TESTED_RELEASES."""
-    return ".".join(version(package).split(".")[:2]) in TESTED_RELEASES[package]
-
-
 def apply_beam_speedups(speedups: Sequence[Speedup] | None = None) -> None:
     """Patch what is in this process; a release beside TESTED_RELEASES is left as it is, with a line in the log.
 
@@ -66,13 +61,14 @@ def apply_beam_speedups(speedups: Sequence[Speedup] | None = None) -> None:
     """
     patched = set()
     for package, releases in TESTED_RELEASES.items():
-        if is_tested(package):
+        found = version(package)
+        if ".".join(found.split(".")[:2]) in releases:
             patched.add(package)
         else:
             logging.getLogger(__name__).warning(
                 "%s %s is not patched: the speed-ups were tested on %s.x; small data take longer",
                 package,
-                version(package),
+                found,
                 ".x, ".join(releases),
             )
     for speedup in SPEEDUPS if speedups is None else speedups:
@@ -306,20 +302,6 @@ def _read_many_at_once(beam_source: Callable[..., Any]) -> Callable[..., Any]:
     return source
 
 
-def _listening_here(grpc: ModuleType) -> ModuleType:
-    """The module grpc, as far as Beam's processes take it, whose servers listen to this machine alone."""
-    local = ModuleType("grpc")
-
-    def server(*arguments: Any, **named: Any) -> Any:
-        made = grpc.server(*arguments, **named)
-        listen = made.add_insecure_port
-        made.add_insecure_port = lambda address: listen(address.replace("[::]", "localhost"))
-        return made
-
-    vars(local).update({**getattr(grpc, "__dict__", {}), "server": server})
-    return local
-
-
 SPEEDUPS = (
     Speedup(
         replaces="apache_beam.transforms.userstate.get_dofn_specs",
@@ -374,11 +356,5 @@ SPEEDUPS = (
         replacement=_sampled_often,
         why="Each bundle ends with waiting for a thread that sleeps up to 200 ms.",
         gain="4 % of heart by the clock (103 bundles: 0.12 instead of 0.48 s), no CPU time",
-    ),
-    Speedup(
-        replaces="apache_beam.runners.portability.fn_api_runner.worker_handlers.grpc",
-        replacement=_listening_here,
-        why="Where Beam has several processes, it lets the whole network talk to them, without asking who it is.",
-        gain="none: without it, many rows would get one process, see local.py",
     ),
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,36 +12,11 @@ from tfx.orchestration.local.local_dag_runner import LocalDagRunner
 from tfx.orchestration.portable import runtime_parameter_utils
 from tfx.proto.orchestration import pipeline_pb2
 
-from pipeline.options import IN_MEMORY_RUNNER, BeamOptions
-from serving.loading import machine_memory
+from pipeline.options import BeamOptions
 
 BEAM_PIPELINE_ARGS = BeamOptions().pipeline_args()
 
 _TRAINING = ("Tuner", "Trainer")
-
-# Starting processes takes each of Beam's steps some 12 s more.
-ROWS_OF_PROCESSES = 5_000_000
-# What a process of TensorFlow takes, with the batches it works on.
-_PROCESS_BYTES = 2 * 2**30
-_DIRECT_OPTIONS = {"direct_num_workers", "direct_running_mode"}
-
-
-def process_arguments(beam: BeamOptions, rows: int) -> list[str]:
-    """Beam's arguments for a process on each core, as far as memory allows, where that is faster.
-
-    Args:
-        beam: with another runner, or where it says how many workers there are, none are added.
-        rows: of the data, as far as that is known: of few, the one process that is there is faster.
-    """
-    count = min(len(os.sched_getaffinity(0)), int(machine_memory() // _PROCESS_BYTES))
-    if (
-        rows < ROWS_OF_PROCESSES
-        or count < 2
-        or beam.runner != IN_MEMORY_RUNNER
-        or set(_DIRECT_OPTIONS) & set(beam.options)
-    ):
-        return []
-    return ["--direct_running_mode=multi_processing", f"--direct_num_workers={count}"]
 
 
 class LocalRunner(LocalDagRunner):

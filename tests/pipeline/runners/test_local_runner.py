@@ -12,9 +12,7 @@ import subprocess
 import sys
 import types
 import xml.dom
-from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
-from pathlib import Path
 
 import apache_beam as beam
 import pyarrow as pa
@@ -23,7 +21,6 @@ import tensorflow as tf
 import tensorflow_transform as tft
 from apache_beam.internal.cloudpickle import cloudpickle
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, SetupOptions, StandardOptions
-from apache_beam.runners.portability.fn_api_runner import worker_handlers
 from apache_beam.runners.worker import statecache
 from apache_beam.testing.util import assert_that, equal_to
 from apache_beam.transforms import userstate
@@ -36,7 +33,6 @@ from tfx.orchestration.local.local_dag_runner import LocalDagRunner
 from tfx.proto.orchestration import pipeline_pb2
 from tfx_bsl.tfxio import tf_example_record
 
-from pipeline.options import BeamOptions
 from pipeline.runners import beam_speedups, local
 from pipeline.runners.beam_speedups import SPEEDUPS, apply_beam_speedups
 from pipeline.runners.local import BEAM_PIPELINE_ARGS, LocalRunner
@@ -168,62 +164,6 @@ def test_examples_of_files_are_those_that_tfx_reads_in_batches_of_four_mebibytes
     assert max(batch.num_rows for batch in found["of 2"]) == 2
     rows = {name: sorted(str(row) for batch in batches for row in batch.to_pylist()) for name, batches in found.items()}
     assert len(rows["ours"]) == 9004 and rows["ours"] == rows["theirs"] == rows["of 2"]
-
-
-MANY = local.ROWS_OF_PROCESSES
-
-
-@pytest.mark.parametrize(
-    ("options", "rows", "cores", "memory", "expected"),
-    [
-        ({}, MANY, 8, 2**40, 8),
-        ({}, MANY, 8, 7 * 2**30, 3),
-        ({}, MANY - 1, 8, 2**40, 0),
-        ({}, MANY, 1, 2**40, 0),
-        ({}, MANY, 8, 2**31, 0),
-        ({"options": {"direct_num_workers": 1}}, MANY, 8, 2**40, 0),
-        ({"runner": "PortableRunner", "options": {"job_endpoint": "host:1"}}, MANY, 8, 2**40, 0),
-    ],
-)
-def test_many_rows_get_a_process_for_each_core_that_there_is_memory_for(
-    options, rows, cores, memory, expected, monkeypatch
-):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
-    monkeypatch.setattr(local, "machine_memory", lambda: memory)
-    found = local.process_arguments(BeamOptions(**options), rows)
-    arguments = ["--direct_running_mode=multi_processing", f"--direct_num_workers={expected}"]
-    assert found == (arguments if expected else [])
-
-
-def test_examples_are_read_by_as_many_processes_as_there_are_and_each_example_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-    apply_beam_speedups()
-    for name in "abcd":
-        with tf.io.TFRecordWriter(f"{tmp_path}/{name}.gz", "GZIP") as writer:
-            for number in range(1000):
-                example = tf.train.Example()
-                example.features.feature[name].int64_list.value.append(number)
-                writer.write(example.SerializeToString())
-    source = tf_example_record.TFExampleRecord(f"{tmp_path}/*.gz", telemetry_descriptors=["test"])
-    arguments = [*BEAM_PIPELINE_ARGS, *local.process_arguments(BeamOptions(), MANY)]
-    with beam.Pipeline(argv=arguments) as pipeline:
-        batches = pipeline | source.BeamSource()
-        written = batches | beam.Map(lambda batch: f"{os.getpid()} {batch.schema.names[0]} {batch.num_rows}")
-        _ = written | beam.io.WriteToText(f"{tmp_path}/batches")
-    lines = [line.split() for file in tmp_path.glob("batches*") for line in file.read_text().splitlines()]
-    assert sorted((name, rows) for _, name, rows in lines) == [(name, "1000") for name in "abcd"]
-    processes = {process for process, _, _ in lines}
-    assert len(processes) == 2 and str(os.getpid()) not in processes
-
-
-def test_servers_for_processes_of_beam_listen_to_this_machine_alone():
-    apply_beam_speedups()
-    server = worker_handlers.grpc.server(ThreadPoolExecutor())
-    port = server.add_insecure_port("[::]:0")
-    sockets = [line.split() for kind in ("tcp", "tcp6") for line in Path(f"/proc/net/{kind}").read_text().splitlines()]
-    listening = {found[1].partition(":")[0] for found in sockets if found[1].endswith(f":{port:04X}")}
-    assert listening and listening <= {"0100007F", f"{'0' * 24}01000000", "0000000000000000FFFF00000100007F"}
-    server.stop(None)
 
 
 def test_the_sources_of_an_analyzer_are_those_that_transform_finds():
