@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 import tensorflow as tf
 import tensorflow_model_analysis as tfma
-from apache_beam.io import fileio
 from tfx import types
 from tfx.components.evaluator import constants
 from tfx.dsl.components.base import base_beam_component, base_beam_executor, executor_spec
@@ -37,7 +36,6 @@ from components.evaluator.eval_config import (
 )
 from components.evaluator.options import EvaluationOptions
 from serving.answers import read_decision
-from serving.reference_predictions import read_record_batches
 from serving.session_model import SessionModel
 from serving.signatures.common import (
     LABEL,
@@ -76,11 +74,12 @@ class PredictExamples(beam.DoFn):
         self._baseline_labels = read_labels(self._paths[BASELINE]) if BASELINE in self._paths else self._labels
         self._decoder = ExamplesToRecordBatchDecoder()
 
-    def process(self, batch: np.ndarray) -> Iterator[pa.RecordBatch]:
+    def process(self, batch: Sequence[bytes]) -> Iterator[pa.RecordBatch]:
+        examples = np.asarray(batch, dtype=object)
         # Photos are decoded in the model: a few at a time, or they would fill the memory.
         at_once = IMAGES_AT_ONCE if self._has_errors else len(batch)
         for start in range(0, len(batch), at_once):
-            found = self._predicted(batch[start : start + at_once])
+            found = self._predicted(examples[start : start + at_once])
             if found.num_rows:
                 yield found
 
@@ -179,11 +178,12 @@ def _evaluate(
     pipeline: beam.Pipeline, examples: list[str], predict: PredictExamples, config: tfma.EvalConfig, output: str
 ) -> None:
     (
-        pipeline
-        | "FilePatterns" >> beam.Create([io_utils.all_files_pattern(uri) for uri in examples])
-        | "Files" >> fileio.MatchAll()
-        | "Reshuffle" >> beam.Reshuffle()
-        | "Read" >> beam.FlatMap(lambda file: read_record_batches([file.path]))
+        [
+            pipeline | f"Read[{index}]" >> beam.io.ReadFromTFRecord(io_utils.all_files_pattern(uri))
+            for index, uri in enumerate(examples)
+        ]
+        | "Flatten" >> beam.Flatten()
+        | "Batch" >> beam.BatchElements(min_batch_size=32, max_batch_size=1024)
         | "Predict" >> beam.ParDo(predict).with_output_types(pa.RecordBatch)
         | "Evaluate"
         >> tfma.ExtractEvaluateAndWriteResults(

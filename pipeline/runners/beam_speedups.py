@@ -266,10 +266,14 @@ _MOST_RECORDS = 8192
 
 
 def _read_many_at_once(beam_source: Callable[..., Any]) -> Callable[..., Any]:
-    """TFExampleRecord.BeamSource that reads the records of a file some MiB at a time, where no size is asked for."""
+    """TFExampleRecord.BeamSource that reads the records of a file some MiB at a time, where no size is asked for.
+
+    Other runners than the one in memory get what TFX has.
+    """
     import apache_beam as beam
     import pyarrow as pa
     from apache_beam.io import fileio
+    from apache_beam.runners.portability.fn_api_runner import FnApiRunner
     from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
     from tfx_bsl.tfxio.record_based_tfxio import AppendRawRecordColumn
 
@@ -288,9 +292,11 @@ def _read_many_at_once(beam_source: Callable[..., Any]) -> Callable[..., Any]:
                 decoded = decoder.DecodeBatch(examples)
                 yield decoded if raw_column is None else AppendRawRecordColumn(decoded, raw_column, examples)
 
-        def read(pipeline: Any) -> Any:
+        def read(begin: Any) -> Any:
+            if not isinstance(begin.pipeline.runner, FnApiRunner):
+                return begin | beam_source(self)
             return (
-                pipeline
+                begin
                 | "FilePatterns" >> beam.Create(patterns)
                 | "Files" >> fileio.MatchAll()
                 | "Reshuffle" >> beam.Reshuffle()
