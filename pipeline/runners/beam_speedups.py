@@ -261,7 +261,7 @@ def _sampled_often(init: Callable[..., None]) -> Callable[..., None]:
     return initialized
 
 
-# Each batch costs some 2 ms for each column, however many records it has.
+# Each batch costs every column some time, however many records it has: TFDV 0.4 ms.
 _MOST_RECORDS = 8192
 
 

@@ -28,8 +28,16 @@ from components.evaluator.classification import (
     slice_statistics,
     sums_of,
 )
-from components.evaluator.component import Executor
-from components.evaluator.eval_config import aligned, overall_metrics, slice_bounds
+from components.evaluator.component import Executor, PredictExamples
+from components.evaluator.eval_config import (
+    CANDIDATE,
+    LABEL_KEY,
+    PREDICTION_KEY,
+    WEIGHT_KEY,
+    aligned,
+    overall_metrics,
+    slice_bounds,
+)
 from components.evaluator.options import EvaluationOptions
 from pipeline.runners.local import BEAM_PIPELINE_ARGS
 from serving.answers import Decision, write_decision
@@ -179,6 +187,20 @@ def test_metrics_are_those_of_the_rows_with_a_label(examples, candidate, tmp_pat
     assert blessing.get_int_custom_property("blessed") == 1
     assert blessing.get_string_custom_property("reason") == ""
     assert (tmp_path / "blessing/BLESSED").exists()
+
+
+def test_tfma_gets_labels_probabilities_weights_and_columns_of_slices_alone_of_rows_with_a_label(candidate, tmp_path):
+    rows = [(0.9, "yes", "a"), (0.2, None, "b"), (0.4, "no", "c")]
+    write_examples(tmp_path, rows, weights=[2.0, 1.0, 0.5])
+    records = list(tf.data.TFRecordDataset(f"{tmp_path}/Split-eval/data.gz", "GZIP").as_numpy_iterator())
+    predict = PredictExamples({CANDIDATE: f"{candidate.uri}/Format-Serving"}, "w", ["group", "nowhere"])
+    predict.setup()
+    (batch,) = predict.process(records)
+    assert list(predict.process(records[1:2])) == []  # nothing to measure
+    predict.teardown()
+    found = batch.to_pydict()
+    assert found.pop(PREDICTION_KEY.format(model=CANDIDATE)) == [pytest.approx([0.1, 0.9]), pytest.approx([0.6, 0.4])]
+    assert found == {LABEL_KEY: [[1], [0]], WEIGHT_KEY: [[2.0], [0.5]], "group": [[b"a"], [b"c"]]}
 
 
 def test_a_missed_threshold_is_named_with_its_value(examples, candidate, tmp_path):
