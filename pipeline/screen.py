@@ -214,20 +214,30 @@ class SamplePrediction:
 
 
 def _tried_models(base_path: str) -> list[str]:
-    """What `trainer.model: auto` of texts tried for the model that is served, a line each; [] where nothing was."""
+    """What `auto` tried for the served model of texts or photos, a line each; [] where nothing was."""
     from serving.model_store import served_version
 
     served = served_version(base_path)
-    tried = served.provenance.get("texts", {}).get("tried") if served is not None else None
-    if not tried:
+    provenance = served.provenance if served is not None else {}
+    if tried := provenance.get("texts", {}).get("tried"):
+        first = f"{'model':<10} {tried['kept']}, for {tried['why']}; on {tried['rows']:,} rows that it did not see:"
+        unit = "text"
+    elif tried := provenance.get("backbones"):
+        photos = tried["members"][tried["kept"]]["photos"]
+        first = f"{'backbone':<10} {tried['kept']}, for {tried['why']}; by {photos:,} photos, each left out:"
+        unit = "photo"
+    else:
         return []
-    lines = [f"{'model':<10} {tried['kept']}, for {tried['why']}; on {tried['rows']:,} rows that it did not see:"]
+    lines = [first]
     for name, one in tried["members"].items():
         accuracy, low, high = one["accuracy"]
+        loss = f"cross_entropy {one['cross_entropy'][0]:.3f}, " if "cross_entropy" in one else ""
         lines.append(
-            f"{'':<10} {name}: accuracy {accuracy:.3f} ({low:.3f} to {high:.3f}), cross_entropy "
-            f"{one['cross_entropy'][0]:.3f}, {one['milliseconds']:.2f} ms a text"
+            f"{'':<10} {name}: accuracy {accuracy:.3f} ({low:.3f} to {high:.3f}), {loss}"
+            f"{one['milliseconds']:.2f} ms a {unit}"
         )
+    if tried.get("left_out"):
+        lines.append(f"{'':<10} there are no weights of {', '.join(tried['left_out'])}")
     return lines
 
 

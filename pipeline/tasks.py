@@ -189,7 +189,9 @@ class ImageRunConfig(RunConfig):
     """A run on photos; the model decides about the pixels, and about its labels, where the config does not."""
 
     objective: ClassVar[Objective] = "accuracy"
-    not_tuned: ClassVar[frozenset[str]] = frozenset({"mode", "backbone", "weights", "warm_start", "precision"})
+    not_tuned: ClassVar[frozenset[str]] = frozenset(
+        {"mode", "backbone", "prefer", "weights", "warm_start", "precision"}
+    )
 
     data: ImageDataOptions
     preprocessing: ImageOptions = ImageOptions()
@@ -208,6 +210,16 @@ class ImageRunConfig(RunConfig):
             raise ValueError("preprocessing.label.order: trainer.labels lists the labels of a classifier; give one")
         completed = self.preprocessing.completed(self.trainer.pixel_format(), labels)
         object.__setattr__(self, "preprocessing", completed)
+        if self.trainer.mode == "fine_tune" and self.trainer.backbone == "auto":
+            if self.tuner is not None:
+                raise ValueError(
+                    "tuner: trainer.backbone: auto tries backbones as they are; name one, or take tuner out"
+                )
+            if completed.scaling != "raw":
+                raise ValueError(
+                    f"preprocessing.scaling: {completed.scaling}: trainer.backbone: auto tries backbones that take "
+                    "different ranges, and makes each of raw pixels; take scaling out"
+                )
         return self
 
     @model_validator(mode="after")

@@ -296,7 +296,7 @@ def write_artifacts(
     code_fingerprint: str,
     left_out: int,
     hyperparameters: Mapping[str, Any],
-    precision: Mapping[str, Any] | None = None,
+    details: Mapping[str, Any] = {},
     warm_start: str = "",
     curves: Mapping[str, Sequence[float]] | None = None,
     members: Mapping[str, Any] = {},
@@ -320,7 +320,8 @@ def write_artifacts(
         code_fingerprint: of the config and the code that made the model.
         left_out: how many examples of both splits had no usable label.
         hyperparameters: the options that a search found, by name; {} where none was made.
-        precision: what the provenance says of the numbers that the export computes with, if anything.
+        details: what else the provenance says, by its own keys: of the numbers that the export computes with, and of
+            what was wrapped or chosen.
         warm_start: from where the training began, see trainers/warm_start.py, if it was to begin with a served model.
         curves: name -> a value an epoch, where it is not what Keras recorded of the model.
         members: what was tried on folds, by which figures, and what was kept of it; {} where nothing was.
@@ -341,7 +342,7 @@ def write_artifacts(
         "data_fingerprint": data_fingerprint,
         "code_fingerprint": code_fingerprint,
         "examples_left_out": left_out,
-        **(precision or {}),
+        **details,
         **({"warm_start": warm_start} if warm_start else {}),
         **({"streamed": streamed} if streamed else {}),
         **({"texts": texts} if texts else {}),

@@ -239,6 +239,18 @@ def test_models_of_texts_that_were_tried_are_shown_with_their_intervals_and_mill
     assert page.count('<td class="number">1.25</td><td class="number">3.5</td>') == 2
 
 
+def test_backbones_that_were_tried_are_shown_with_their_photos_intervals_and_blocks():
+    one = {"accuracy": [0.8, 0.75, 0.85], "photos": 400, "milliseconds": 44.5, "seconds": 50.2, "blocks": ["mixed3"]}
+    worse = {**one, "accuracy": [0.5, 0.45, 0.55], "photos": 150, "blocks": ["add_1", "add_2"]}
+    tried = {"kept": "InceptionV3", "why": "it tells most photos", "left_out": ["ConvNeXtTiny"]}
+    page = render("tried_backbones.html", tried={**tried, "members": {"InceptionV3": one, "MobileNet": worse}})
+    assert "Kept: <strong>InceptionV3</strong>, for it tells most photos." in page
+    assert "There are no weights of ConvNeXtTiny." in page
+    assert '<td class="number">400</td><td class="number">0.8000 (0.7500 to 0.8500)</td>' in page
+    assert '<td class="number">150</td><td class="number">0.5000 (0.4500 to 0.5500)</td>' in page
+    assert "<td>mixed3</td>" in page and "<td>add_1, add_2</td>" in page
+
+
 def test_only_the_keys_that_differ_are_named():
     before = {"name": "a", "trainer": {"epochs": 3, "l2": 0.1}}
     after = {"name": "a", "trainer": {"epochs": 5, "l2": 0.1, "seed": 0}}

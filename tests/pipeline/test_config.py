@@ -302,3 +302,26 @@ def test_a_quick_run_has_few_examples_and_epochs_that_its_trainer_takes_and_a_fo
 def test_a_sample_that_is_smaller_than_a_quick_runs_stays():
     config = load_config(f"{CONFIGS}/heart.yaml", ["data.sample=50", "trainer.epochs=1"])
     assert (quick_config(config).data.sample, quick_config(config).trainer.epochs) == (50, 1)
+
+
+def test_a_choice_of_backbones_takes_the_largest_size_of_those_in_the_folder_and_raw_pixels(tmp_path):
+    def load(*settings: str):
+        every = ["trainer.backbone=auto", "data.path=flowers", *settings]
+        return load_config(f"{CONFIGS}/flowers.yaml", every)
+
+    (tmp_path / "InceptionV3.weights.h5").touch()
+    (tmp_path / "MobileNetV2.weights.h5").touch()
+    config = load(f"trainer.weights={tmp_path}")
+    assert (config.preprocessing.height, config.preprocessing.scaling) == (299, "raw")
+    assert list(config.trainer.candidates()) == ["InceptionV3", "MobileNetV2"]
+    assert load().preprocessing.width == 384  # EfficientNetV2S is among those that Keras downloads
+    with pytest.raises(BrokenInput, match="makes each of raw pixels; take scaling out"):
+        load(f"trainer.weights={tmp_path}", "preprocessing.scaling=zero_to_one")
+    with pytest.raises(BrokenInput, match="auto tries backbones as they are"):
+        load(f"trainer.weights={tmp_path}", "tuner={space: {label_smoothing: [0, 0.1]}}", "trainer.trained_blocks=1")
+    (tmp_path / "inceptionv4.weights.h5").touch()
+    with pytest.raises(BrokenInput, match=r"called 'inceptionv4'; .* InceptionV3.weights.h5 for example"):
+        load(f"trainer.weights={tmp_path}")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BrokenInput, match="empty has none"):
+        load(f"trainer.weights={tmp_path}/empty")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 import subprocess
 import sys
+from base64 import b64encode
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,18 +16,25 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 from pydantic import ValidationError
+from tfx.components.trainer.fn_args_utils import FnArgs
 
+from benchmarks.harness.pipelines import transform_graph
+from pipeline.runners.beam_speedups import apply_beam_speedups
 from serving.reference_predictions import example_id
+from tests.pipeline.conftest import answers_over_both
 from trainers.errors import TrainingError
 from trainers.fitting import training_folder
-from trainers.image.backbones import backbone_blocks, image_backbone
+from trainers.image.backbones import backbone_blocks, image_backbone, kept_backbone
 from trainers.image.batches import FrozenFeatures, ImageTraining, augmented, frozen_features, greyed
 from trainers.image.fine_tuning import compile_classifier, fine_tuned
 from trainers.image.heads import chosen_blocks, ridge_head
 from trainers.image.models import ImageClassifier
 from trainers.image.options import BACKBONES, AugmentationOptions, FineTuneOptions
 from trainers.image.splits import Images, image_predictions, read_image_split
+from trainers.image.train import run_fn
+from transform.image import preprocessing_fn
 from transform.options import ImageOptions
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -73,6 +83,50 @@ def predictions(classifier: ImageClassifier, of: Images | None = None) -> np.nda
 
 def accuracy(classifier: ImageClassifier) -> float:
     return float((predictions(classifier).argmax(axis=1) == np.arange(60) % CLASSES).mean())
+
+
+class Trainer:
+    """run_fn on photos of one colour each, one execution after another."""
+
+    def __init__(self, folder: Path, preprocessing: ImageOptions = PIXELS) -> None:
+        self.folder = folder
+        self.config = {"preprocessing": preprocessing.model_dump_json(), "code_fingerprint": "code"}
+        colours = {"red": (220, 20, 20), "green": (20, 220, 20), "blue": (20, 20, 220)}
+        self.examples = f"{folder}/examples.gz"
+        with tf.io.TFRecordWriter(self.examples, "GZIP") as file:
+            for number in range(24):
+                label, colour = [*colours.items()][number % 3]
+                photo = io.BytesIO()
+                Image.new("RGB", (32, 32), tuple(max(0, value - number) for value in colour)).save(photo, "PNG")
+                values = {"image": photo.getvalue(), "label": label.encode()}
+                features = {
+                    name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+                    for name, value in values.items()
+                }
+                file.write(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString())
+        apply_beam_speedups()
+        spec = dict.fromkeys(["image", "label"], tf.io.FixedLenFeature([], tf.string))
+        transform_graph(preprocessing_fn, self.config, spec, self.examples, str(folder))
+
+    def run(self, execution: int, base_model: str | None, **options) -> tuple[str, dict]:
+        """The export's directory, and the provenance."""
+        chosen = FineTuneOptions(mode="fine_tune", **{"backbone": "MobileNet", **options})
+        model = self.folder / f"Trainer/model/{execution}"
+        run_fn(
+            FnArgs(
+                train_files=[self.examples],
+                eval_files=[self.examples],
+                transform_output=f"{self.folder}/graph",
+                serving_model_dir=f"{model}/Format-Serving",
+                model_run_dir=f"{self.folder}/Trainer/model_run/{execution}",
+                base_model=base_model,
+                custom_config={**self.config, "trainer": chosen.model_dump_json()},
+            )
+        )
+        return f"{model}/Format-Serving", json.loads((model / "provenance.json").read_text())
+
+    def unfinished(self) -> int:
+        return len([*(self.folder / "Trainer/unfinished").iterdir()])
 
 
 @pytest.fixture(scope="module")
@@ -428,11 +482,14 @@ def test_weights_that_cannot_be_had_end_in_a_sentence(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"backbone": "Inception"}, "expected one of ConvNeXtBase"),
+        ({"backbone": "Inception"}, "expected auto, or one of ConvNeXtBase"),
         ({"epochs": 3}, "epochs is for blocks that are trained"),
         ({"weights": "none", "trained_blocks": 2}, "with weights: none, all layers are trained"),
         ({"batch_norm_momentum": 0.5}, "batch_norm_momentum is for weights: none"),
         ({"blocks": []}, "expected auto or the names of blocks"),
+        ({"prefer": "speed"}, "prefer is for backbone: auto"),
+        ({"backbone": "auto", "blocks": ["mixed5"]}, "blocks are those of one backbone, and backbone is auto"),
+        ({"backbone": "auto", "weights": "none"}, "or a folder of files such as InceptionV3.weights.h5"),
     ],
 )
 def test_options_that_would_do_nothing_are_refused(options, sentence):
@@ -444,3 +501,89 @@ def test_options_survive_their_json():
     options = FineTuneOptions(mode="fine_tune", trained_blocks=2, epochs=3, blocks=["mixed5"])
     assert FineTuneOptions.model_validate_json(options.model_dump_json()) == options
     assert json.loads(options.model_dump_json())["blocks"] == ["mixed5"]
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory) -> Path:
+    """A folder of weights that were not trained: of one network that tells colours, and of one that is all zeros."""
+    folder = tmp_path_factory.mktemp("several")
+    for name in ("MobileNet", "MobileNetV2"):
+        keras.utils.set_random_seed(1)
+        backbone = image_backbone(name, "none", PIXELS)
+        if name == "MobileNetV2":
+            backbone.set_weights([np.zeros_like(weight) for weight in backbone.get_weights()])
+        backbone.save_weights(folder / f"{name}.weights.h5")
+    return folder
+
+
+def test_the_backbone_that_tells_most_photos_is_kept_is_served_and_is_not_chosen_again_after_a_kill(
+    tmp_path, several, monkeypatch
+):
+    pixels = ImageOptions(height=40, width=32, scaling="raw")
+    trainer = Trainer(tmp_path, pixels)
+    options = {"backbone": "auto", "weights": str(several), "trained_blocks": 1, "epochs": 1}
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("trainers.image.fine_tuning.train_from_features", interrupted)
+        trainer.run(1, None, **options)
+    (choice,) = (tmp_path / "Trainer/unfinished").rglob("backbone.json")
+    chosen = json.loads(choice.read_text())
+    export, provenance = trainer.run(2, None, **options)
+    assert provenance["backbones"] == chosen
+    assert (chosen["kept"], chosen["why"], chosen["left_out"]) == ("MobileNet", "it tells most photos", [])
+    assert list(chosen["members"]) == ["MobileNet", "MobileNetV2"]
+    assert chosen["members"]["MobileNet"]["accuracy"][0] == 1.0
+    assert chosen["members"]["MobileNetV2"]["accuracy"][0] < 0.5
+
+    model = keras.models.load_model(f"{Path(export).parent}/model.keras")
+    assert model.get_layer("conv_dw_1") is not None
+    colours = np.array([[220, 20, 20], [20, 220, 20], [20, 20, 220]], np.float32)
+    answers = model.predict(np.tile(colours[:, None, None], (1, 40, 32, 1)), verbose=0).argmax(axis=1)
+    files = []
+    for colour in colours:
+        file = io.BytesIO()
+        Image.new("RGB", (50, 50), tuple(map(int, colour))).save(file, "PNG")
+        files.append(file.getvalue())
+    grpc = {"image": np.array(files, object)}
+    served = answers_over_both(export, {"image": [{"b64": b64encode(file).decode()} for file in files]}, grpc, tmp_path)
+    assert served == [["blue", "green", "red"][answer] for answer in answers] == ["red", "green", "blue"]
+
+
+def interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_what_tells_clearly_fewer_photos_sees_no_more_of_them(tmp_path, several, monkeypatch):
+    monkeypatch.setattr("trainers.image.backbones._ROUNDS", (30, 45))
+    task = training(tmp_path, backbone="auto", weights=str(several))
+    classifier = fine_tuned(replace(task, scaling="raw"), ImageOptions(height=32, width=32, scaling="raw"))
+    seen = {name: one["photos"] for name, one in classifier.tried["members"].items()}
+    assert seen == {"MobileNet": 48, "MobileNetV2": 30}  # 16 of each of three classes
+
+
+def test_each_of_several_backbones_gets_its_own_pixels(several):
+    raw = np.random.default_rng(0).uniform(0, 255, [2, 240, 250, 3]).astype(np.float32)
+    own = image_backbone("MobileNet", f"{several}/MobileNet.weights.h5", ImageOptions(height=224, width=224))
+    as_own = tf.image.resize(raw, (224, 224), antialias=True) / 127.5 - 1
+    for_several = ImageOptions(height=240, width=250, scaling="raw")
+    model = image_backbone("MobileNet", f"{several}/MobileNet.weights.h5", for_several, for_several=True)
+    np.testing.assert_allclose(model(raw, training=False), own(as_own, training=False), atol=1e-5)
+
+
+def test_accuracy_takes_the_best_and_speed_the_fastest_that_is_not_worse_by_more_than_chance():
+    number = np.arange(100)
+    photos = number != 50
+    right = {"large": photos, "middle": number > 1, "small": number > 9, "as large": photos}
+    milliseconds = {"large": 40.0, "middle": 20.0, "small": 5.0, "as large": 30.0}
+    assert kept_backbone(right, milliseconds, "accuracy") == ("as large", "it tells most photos")
+    kept, why = kept_backbone(right, milliseconds, "speed")
+    assert (kept, why[:8]) == ("middle", "as large")  # two that it loses and one that it gains are chance
+    assert kept_backbone({"large": photos, "small": number > 9}, milliseconds, "speed")[0] == "large"
+
+
+def test_where_no_weights_can_be_downloaded_each_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nobody listens
+    monkeypatch.setattr("keras.src.backend.config._KERAS_DIR", str(tmp_path))
+    monkeypatch.setattr("trainers.image.options.IMAGENET_CANDIDATES", ("MobileNetV2", "MobileNetV3Small"))
+    task = replace(training(tmp_path / "t", backbone="auto"), scaling="raw")
+    with pytest.raises(TrainingError, match=r"nothing to choose from: .*MobileNetV2 cannot.*MobileNetV3Small cannot"):
+        fine_tuned(task, ImageOptions(height=96, width=96, scaling="raw"))

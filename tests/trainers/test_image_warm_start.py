@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import io
-import json
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
-from PIL import Image
 from pydantic import ValidationError
-from tfx.components.trainer.fn_args_utils import FnArgs
 
-from benchmarks.harness.pipelines import transform_graph
 from components.errors import BrokenInput
 from pipeline.config import load_config
-from pipeline.runners.beam_speedups import apply_beam_speedups
-from tests.trainers.test_image_trainer import PIXELS, PROJECT, accuracy, predictions, training
+from tests.trainers.test_image_trainer import PIXELS, PROJECT, Trainer, accuracy, predictions, training
 from trainers.fitting import _Memory
 from trainers.image.backbones import image_backbone
 from trainers.image.fine_tuning import ImageWarmStart, fine_tuned
 from trainers.image.models import ImageClassifier
 from trainers.image.options import FineTuneOptions
-from trainers.image.train import run_fn
 from trainers.warm_start import MeaningOfWeights, copy_weights, write_warm_start
-from transform.image import preprocessing_fn
 
 LABELS = ["red", "green", "blue"]
 NOTHING_SERVED = "cold: the served model, if there is one, was not trained with warm_start"
@@ -186,55 +177,11 @@ def test_normalization_computes_with_the_weights_it_was_given():
     np.testing.assert_allclose(outer(values), [[-1, 1]], atol=1e-6)
 
 
-class Trainer:
-    """run_fn on photos of one colour each, one execution after another."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.config = {"preprocessing": PIXELS.model_dump_json(), "code_fingerprint": "code"}
-        colours = {"red": (220, 20, 20), "green": (20, 220, 20), "blue": (20, 20, 220)}
-        self.examples = f"{folder}/examples.gz"
-        with tf.io.TFRecordWriter(self.examples, "GZIP") as file:
-            for number in range(24):
-                label, colour = [*colours.items()][number % 3]
-                photo = io.BytesIO()
-                Image.new("RGB", (32, 32), tuple(max(0, value - number) for value in colour)).save(photo, "PNG")
-                values = {"image": photo.getvalue(), "label": label.encode()}
-                features = {
-                    name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
-                    for name, value in values.items()
-                }
-                file.write(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString())
-        apply_beam_speedups()
-        spec = dict.fromkeys(["image", "label"], tf.io.FixedLenFeature([], tf.string))
-        transform_graph(preprocessing_fn, self.config, spec, self.examples, str(folder))
-
-    def run(self, execution: int, base_model: str | None, **options) -> tuple[str, dict]:
-        """The export's directory, and the provenance."""
-        chosen = FineTuneOptions(mode="fine_tune", backbone="MobileNet", warm_start=True, **options)
-        model = self.folder / f"Trainer/model/{execution}"
-        run_fn(
-            FnArgs(
-                train_files=[self.examples],
-                eval_files=[self.examples],
-                transform_output=f"{self.folder}/graph",
-                serving_model_dir=f"{model}/Format-Serving",
-                model_run_dir=f"{self.folder}/Trainer/model_run/{execution}",
-                base_model=base_model,
-                custom_config={**self.config, "trainer": chosen.model_dump_json()},
-            )
-        )
-        return f"{model}/Format-Serving", json.loads((model / "provenance.json").read_text())
-
-    def unfinished(self) -> int:
-        return len([*(self.folder / "Trainer/unfinished").iterdir()])
-
-
 def test_an_export_carries_what_the_next_training_begins_with_and_another_start_is_another_training(
     tmp_path, monkeypatch
 ):
     trainer = Trainer(tmp_path)
-    options = {"weights": "none", "blocks": ["conv_dw_1"], "epochs": 2, "batch_size": 8}
+    options = {"weights": "none", "blocks": ["conv_dw_1"], "epochs": 2, "batch_size": 8, "warm_start": True}
     first, said = trainer.run(1, None, **options, precision="bfloat16")
     assert (said["warm_start"], said["precision"]) == (NOTHING_SERVED, "bfloat16")
     carried = keras.models.load_model(f"{first}/assets.extra/warm_start.keras")

@@ -1,13 +1,26 @@
-"""Backbones without their heads: their pixels, their weights, and the blocks where they are cut."""
+"""Backbones without their heads: their pixels, their weights, the blocks where they are cut, and the choice of one."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import keras
+import numpy as np
+import tensorflow as tf
+from scipy.stats import binomtest
 
+from serving.signatures.common import LABEL
+from serving.signatures.image import IMAGE
+from trainers.blending import mean_and_error
 from trainers.errors import TrainingError, first_line
-from trainers.image.options import BLUE_GREEN_RED, IMAGENET, NO_WEIGHTS, STANDARDISED
+from trainers.image.batches import BATCH_SIZE, ImageTraining, kept_photos
+from trainers.image.bfloat16 import float32_function
+from trainers.image.heads import chosen_blocks, ridge_head
+from trainers.image.options import BACKBONES, BLUE_GREEN_RED, IMAGENET, NO_WEIGHTS, STANDARDISED, FineTuneOptions
 from trainers.warm_start import copy_weights
 from transform.options import ImageOptions
 
@@ -107,7 +120,7 @@ def joined(features: Sequence[keras.KerasTensor]) -> keras.KerasTensor:
 Shape = tuple[int, int, int]
 
 
-def image_backbone(name: str, weights: str, preprocessing: ImageOptions) -> keras.Model:
+def image_backbone(name: str, weights: str, preprocessing: ImageOptions, for_several: bool = False) -> keras.Model:
     """A Keras model from pixels as `preprocessing` makes them to what the last block makes of them.
 
     Args:
@@ -115,13 +128,22 @@ def image_backbone(name: str, weights: str, preprocessing: ImageOptions) -> kera
         weights: `imagenet`, `none`, the path of a .weights.h5 file of the backbone or of a .keras file, or the
             directory or handle of a TF-Hub model.
         preprocessing: size and scaling of the pixels.
+        for_several: whether they were made for several backbones, from 0 to 255 and large enough for each: then the
+            model begins by making of them what its own was trained on.
 
     Raises:
         TrainingError: the weights cannot be had, or do not fit.
     """
     shape = (preprocessing.height, preprocessing.width, 3)
-    pixels = keras.Input(shape, name="pixels")
-    as_trained = pixels_as_trained(name, pixels) if preprocessing.scaling == "raw" else pixels
+    pixels = as_trained = keras.Input(shape, name="pixels")
+    if for_several:
+        own = BACKBONES[name]
+        shape = (min(own.height, preprocessing.height), min(own.width, preprocessing.width), 3)
+        if shape != pixels.shape[1:]:
+            as_trained = keras.layers.Resizing(*shape[:2], antialias=preprocessing.antialias)(as_trained)
+        if own.scaling == "minus_one_to_one":
+            as_trained = keras.layers.Rescaling(1 / 127.5, -1.0)(as_trained)
+    as_trained = pixels_as_trained(name, as_trained) if preprocessing.scaling == "raw" else as_trained
     if weights == IMAGENET:
         return _with_imagenet_weights(name, shape, as_trained)
     if weights.endswith(".keras"):
@@ -137,7 +159,7 @@ def image_backbone(name: str, weights: str, preprocessing: ImageOptions) -> kera
 
 def _construct(name: str, shape: Shape, pixels: keras.KerasTensor, weights: str | None = None) -> keras.Model:
     try:
-        return getattr(keras.applications, name)(
+        backbone = getattr(keras.applications, name)(
             include_top=False, weights=weights, input_shape=shape, input_tensor=pixels
         )
     except ValueError as error:
@@ -145,6 +167,8 @@ def _construct(name: str, shape: Shape, pixels: keras.KerasTensor, weights: str 
             f"{name} cannot take photos of {shape[0]}x{shape[1]} pixels: {first_line(error)}; give other "
             "preprocessing.height and preprocessing.width, or leave them out"
         ) from error
+    # Of pixels behind other layers it makes a list of one input.
+    return keras.Model(backbone.inputs[0], backbone.output) if isinstance(backbone.input, list) else backbone
 
 
 def _with_imagenet_weights(name: str, shape: Shape, pixels: keras.KerasTensor) -> keras.Model:
@@ -180,7 +204,7 @@ def _from_keras_file(path: str, shape: Shape) -> keras.Model:
         model = keras.models.load_model(path, compile=False)
     except (OSError, ValueError, TypeError) as error:
         raise TrainingError(f"{path}: the model cannot be loaded: {first_line(error)}; save it by Keras 3") from error
-    expected = tuple(model.inputs[0].shape[1:])
+    expected = tuple(model.input.shape[1:])
     if len(model.inputs) != 1 or any(size not in (None, given) for size, given in zip(expected, shape, strict=False)):
         raise TrainingError(
             f"{path}: the model takes {expected}, preprocessing makes {shape}; set preprocessing.height and "
@@ -204,3 +228,181 @@ def _from_saved_model(path: str, pixels: keras.KerasTensor) -> keras.Model:
             f"{path}: no TF-Hub model can be loaded from there: {first_line(error)}; set trainer.weights to the "
             "directory of a downloaded one, to a .weights.h5 or .keras file, or to none"
         ) from error
+
+
+# Candidates are compared by so many photos, or so many of each class; those that are clearly worse by the first ones do
+# not see the others. The standard error of an accuracy of 0.95 is then a hundredth.
+_ROUNDS, _ROUNDS_OF_EACH_CLASS = (150, 400), (6, 16)
+_CLEARLY = 3  # standard errors of the difference
+_CHOICE_FILE = "backbone.json"
+_TIMED_TURNS = 9
+
+
+def with_chosen_backbone(
+    training: ImageTraining, preprocessing: ImageOptions
+) -> tuple[FineTuneOptions, dict[str, Any]]:
+    """The options with the candidate that is kept by name, and what the provenance says of all.
+
+    Each candidate's blocks are chosen, and its head solved, on features of the first photos of the split; it is judged
+    by those photos, each left out of its head, and by the time that it takes for one photo. A training that was killed
+    goes on with what it had chosen.
+
+    Args:
+        training: the photos, and the options with `backbone: auto`.
+        preprocessing: size and scaling of the pixels.
+
+    Raises:
+        TrainingError: no candidate's weights can be had.
+    """
+    options, file = training.options, training.folder / _CHOICE_FILE
+    candidates = options.candidates()
+    if file.exists():
+        report = json.loads(file.read_text(encoding="utf-8"))
+    else:
+        report = _compared(candidates, training, preprocessing)
+        unfinished = file.with_suffix(".unfinished")
+        unfinished.write_text(json.dumps(report), encoding="utf-8")
+        unfinished.rename(file)
+    kept = report["kept"]
+    # Not validated again: `prefer` has done its work, and stays in the options for who reads them.
+    return options.model_copy(update={"backbone": kept, "weights": candidates[kept]}), report
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """How a candidate does.
+
+    Attributes:
+        backbone: the network.
+        labels: int64 [photos], the number of each one's label.
+        values: block -> its pooled features, float32 [photos, channels].
+        blocks: that the head sees.
+        right: bool [photos], which ones it tells.
+        seconds: that the trial took.
+    """
+
+    backbone: keras.Model
+    labels: np.ndarray
+    values: Mapping[str, np.ndarray]
+    blocks: Sequence[str] = ()
+    right: np.ndarray = field(default_factory=lambda: np.zeros([0], bool))
+    seconds: float = 0.0
+
+    def as_provenance(self, milliseconds: float) -> dict[str, Any]:
+        found = binomtest(int(self.right.sum()), len(self.right))
+        low, high = found.proportion_ci(method="wilson")
+        return {
+            "accuracy": [found.statistic, low, high],
+            "photos": len(self.right),
+            "milliseconds": milliseconds,
+            "seconds": round(self.seconds, 2),
+            "blocks": list(self.blocks),
+        }
+
+
+def _compared(candidates: Mapping[str, str], training: ImageTraining, preprocessing: ImageOptions) -> dict[str, Any]:
+    trials: dict[str, _Trial] = {}
+    left_out: dict[str, str] = {}
+    for name, weights in candidates.items():
+        keras.utils.set_random_seed(training.options.seed)
+        try:
+            backbone = image_backbone(name, weights, preprocessing, for_several=True)
+        except TrainingError as error:
+            if weights != IMAGENET:
+                raise  # a file that somebody has put there
+            left_out[name] = str(error)
+        else:
+            nothing = {block: np.zeros([0, 0], np.float32) for block in backbone_blocks(backbone)}
+            trials[name] = _Trial(backbone, np.zeros([0], np.int64), nothing)
+    if not trials:
+        raise TrainingError(
+            f"backbone: auto has nothing to choose from: {'; '.join(left_out.values())}; or set trainer.weights to a "
+            "folder of files such as InceptionV3.weights.h5"
+        )
+    begin, compared = 0, list(trials)
+    for photos, of_each_class in zip(_ROUNDS, _ROUNDS_OF_EACH_CLASS, strict=True):
+        end = max(photos, of_each_class * training.classes)
+        records = training.photos.records.skip(begin).take(end - begin)
+        trials |= {name: _continued(trials[name], records, training) for name in compared}
+        best = max((trials[name].right for name in compared), key=np.sum)
+        compared = [name for name in compared if not _is_worse(trials[name].right, best, _CLEARLY)]
+        begin = end
+    milliseconds = {name: _milliseconds(_cut_off(trial)) for name, trial in trials.items()}
+    kept, why = kept_backbone({name: trials[name].right for name in compared}, milliseconds, training.options.prefer)
+    return {
+        "kept": kept,
+        "why": why,
+        "members": {name: trial.as_provenance(milliseconds[name]) for name, trial in trials.items()},
+        "left_out": sorted(left_out),
+    }
+
+
+def _continued(trial: _Trial, records: tf.data.Dataset, training: ImageTraining) -> _Trial:
+    """The trial with more photos."""
+    started = time.monotonic()
+    pooled = keras.Model(trial.backbone.input, pooled_blocks(trial.backbone, list(trial.values)))
+
+    @tf.function(autograph=False, reduce_retracing=True)
+    def features(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
+        outputs: dict[str, tf.Tensor] = pooled(pixels, training=False)
+        return outputs
+
+    labels = [trial.labels]
+    parts = {block: [values] if len(values) else [] for block, values in trial.values.items()}
+    # The files hold photos in an order that has nothing to do with their classes.
+    for batch in training.photos.batches(BATCH_SIZE, records).map(kept_photos(training.options)):
+        labels.append(batch[LABEL].numpy())
+        for block, values in features(batch[IMAGE]).items():
+            parts[block].append(values.numpy())
+    if len(labels) == 1:  # there are no more
+        return trial
+    told, values = np.concatenate(labels), {block: np.concatenate(of_block) for block, of_block in parts.items()}
+    judging = told, training.classes, training.class_weights[told], np.arange(len(told))
+    blocks = chosen_blocks(values, *judging)
+    head = ridge_head(np.concatenate([values[block] for block in blocks], axis=1), *judging)
+    seconds = trial.seconds + time.monotonic() - started
+    return _Trial(trial.backbone, told, values, blocks, head.right, seconds)
+
+
+def _cut_off(trial: _Trial) -> keras.Model:
+    """The network up to the last block that its head sees."""
+    backbone = trial.backbone
+    return keras.Model(backbone.input, joined(list(pooled_blocks(backbone, trial.blocks).values())))
+
+
+def _milliseconds(model: keras.Model) -> float:
+    """What a model takes for a photo, as it is served; the median of some turns."""
+    pixels = tf.TensorSpec([None, *model.input.shape[1:]], tf.float32)
+    served = float32_function(lambda batch: model(batch, training=False), pixels)
+    photo = tf.random.stateless_uniform([1, *model.input.shape[1:]], [0, 0], 0, 255)
+    turns = []
+    for _ in range(_TIMED_TURNS + 1):
+        started = time.perf_counter()
+        served(photo).numpy()
+        turns.append(time.perf_counter() - started)
+    return round(1000 * float(np.median(turns[1:])), 2)  # in the first one TensorFlow optimises the graph
+
+
+def kept_backbone(right: Mapping[str, np.ndarray], milliseconds: Mapping[str, float], prefer: str) -> tuple[str, str]:
+    """The candidate that is kept, by name, and why, for a person.
+
+    Args:
+        right: bool [photos], which of the same photos each candidate tells, by their names.
+        milliseconds: for a photo.
+        prefer: `accuracy`: the candidate that tells most photos, of equals the fastest; `speed`: the fastest of those
+            that tell fewer by no more than the standard error of the difference.
+    """
+    most = max(int(told.sum()) for told in right.values())
+    best = min((name for name, told in right.items() if told.sum() == most), key=lambda name: milliseconds[name])
+    if prefer == "accuracy":
+        return best, "it tells most photos"
+    kept = min((name for name in right if not _is_worse(right[name], right[best])), key=lambda name: milliseconds[name])
+    if kept == best:
+        return best, "none that is faster tells as many photos within the standard error"
+    return kept, f"{best}, which tells most photos, tells more by no more than the standard error, and is slower"
+
+
+def _is_worse(right: np.ndarray, best: np.ndarray, errors: float = 1) -> bool:
+    """Whether it tells fewer of the same photos than the best by more than so many standard errors."""
+    fewer, error = mean_and_error(best.astype(float) - right)
+    return fewer > errors * error

@@ -131,7 +131,7 @@ def image_training_batches(training: ImageTraining) -> Callable[[int], tf.data.D
             return pixels, *targets(batch[LABEL], weights)
 
         records = photos.records.shuffle(SHUFFLED, seed=seed, reshuffle_each_iteration=True).repeat()
-        kept = photos.batches(options.batch_size, records).map(_kept(options))
+        kept = photos.batches(options.batch_size, records).map(kept_photos(options))
         return kept.unbatch().batch(options.batch_size).enumerate().map(changed).prefetch(1)
 
     return batches
@@ -154,7 +154,9 @@ def targets(labels: tf.Tensor, class_weights: np.ndarray) -> tuple[tf.Tensor, tf
     return tf.one_hot(labels, len(class_weights)), tf.gather(tf.constant(class_weights, tf.float32), labels)
 
 
-def _kept(options: FineTuneOptions) -> Callable[[Batch], Batch]:
+def kept_photos(options: FineTuneOptions) -> Callable[[Batch], Batch]:
+    """A batch -> `image` and `label` of the photos that are trained on."""
+
     @tf.autograph.experimental.do_not_convert
     def kept(batch: Batch) -> Batch:
         chosen = is_usable(batch)

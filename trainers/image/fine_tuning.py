@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,7 +13,14 @@ import tensorflow as tf
 
 from trainers.devices import ONE_DEVICE, Devices, training_devices
 from trainers.fitting import FusedAdam, resumable_fit
-from trainers.image.backbones import backbone_blocks, check_blocks, image_backbone, joined, pooled_blocks
+from trainers.image.backbones import (
+    backbone_blocks,
+    check_blocks,
+    image_backbone,
+    joined,
+    pooled_blocks,
+    with_chosen_backbone,
+)
 from trainers.image.batches import (
     FrozenFeatures,
     ImageTraining,
@@ -24,7 +32,7 @@ from trainers.image.batches import (
 )
 from trainers.image.heads import RidgeHead, chosen_blocks, ridge_head
 from trainers.image.models import ImageClassifier
-from trainers.image.options import FineTuneOptions
+from trainers.image.options import AUTO, FineTuneOptions
 from trainers.warm_start import MeaningOfWeights, meaning_of_served, start_warm
 from transform.options import ImageOptions
 
@@ -290,15 +298,20 @@ def fine_tuned(
         warm_start: what to begin with, if it is to be the served model.
 
     Raises:
-        TrainingError: the backbone's weights cannot be had, or a block is named that there is not.
+        TrainingError: the weights of the backbone, or of all that `auto` tries, cannot be had, or a block is named that
+            there is not.
     """
     options = training.options
+    chooses, tried = options.backbone == AUTO, dict[str, Any]()
+    if chooses:
+        options, tried = with_chosen_backbone(training, preprocessing)
+        training = replace(training, options=options)
     keras.utils.set_random_seed(options.seed)
-    backbone = image_backbone(options.backbone, options.weights, preprocessing)
+    backbone = image_backbone(options.backbone, options.weights, preprocessing, for_several=chooses)
     if warm_start is not None:
         warm_start = warm_start.of_backbone(backbone, options)
     train = train_from_scratch if options.from_scratch else train_from_features
     trained = train(backbone, training, warm_start)
     model = trained.model
     meaning = None if warm_start is None else warm_start.meaning_with(trained.blocks)
-    return ImageClassifier(lambda pixels: model(pixels, training=False), model, trained.start, meaning)
+    return ImageClassifier(lambda pixels: model(pixels, training=False), model, trained.start, meaning, tried)

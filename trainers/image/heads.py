@@ -23,14 +23,19 @@ class RidgeHead:
         deviation: float32 [features].
         kernel: float32 [features, classes].
         bias: float32 [classes].
-        accuracy: how many of the photos that it was judged by it gets right, each left out of its own training.
+        right: bool [judged], which of the photos that it was judged by it tells, each left out of its own training.
     """
 
     mean: np.ndarray
     deviation: np.ndarray
     kernel: np.ndarray
     bias: np.ndarray
-    accuracy: float
+    right: np.ndarray
+
+    @property
+    def accuracy(self) -> float:
+        """The share of these photos that it tells."""
+        return float(self.right.mean())
 
 
 def ridge_head(
@@ -59,22 +64,22 @@ def ridge_head(
     left, singular, right = np.linalg.svd(root * (rows - row_mean), full_matrices=False)
     projected = left.T @ (root * (targets - target_mean))
 
-    best: tuple[float, np.ndarray, np.ndarray] | None = None
-    for penalty in PENALTIES * (singular**2).mean():
+    best: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+    for penalty in PENALTIES * max((singular**2).mean(), np.finfo(float).tiny):
         shrunk = singular**2 / (singular**2 + penalty)
         scores = _left_out_scores(left, shrunk, projected, root, targets, target_mean)[judged]
-        accuracy = float((scores.argmax(axis=1) == labels[judged]).mean())
-        if best is None or accuracy >= best[0]:
-            best = accuracy, scores, right.T @ ((singular / (singular**2 + penalty))[:, None] * projected)
+        told = scores.argmax(axis=1) == labels[judged]
+        if best is None or told.sum() >= best[0].sum():
+            best = told, scores, right.T @ ((singular / (singular**2 + penalty))[:, None] * projected)
     assert best is not None
-    accuracy, scores, kernel = best
+    told, scores, kernel = best
     temperature = min(_TEMPERATURES, key=lambda scale: _cross_entropy(scale * scores, labels[judged]))
     return RidgeHead(
         mean=mean.astype(np.float32),
         deviation=deviation.astype(np.float32),
         kernel=(temperature * kernel).astype(np.float32),
         bias=(temperature * (target_mean - row_mean @ kernel)).astype(np.float32),
-        accuracy=accuracy,
+        right=told,
     )
 
 

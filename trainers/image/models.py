@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
@@ -25,12 +25,14 @@ class ImageClassifier:
         model: the Keras model behind it, or None where there is none.
         start: from where its training began, if it was to begin with the served model.
         meaning: of the model's weights, for the next training to begin with them; None where none is to.
+        tried: the backbones among which its own was chosen, for the provenance; {} where it was given.
     """
 
     predict: Callable[[tf.Tensor], tf.Tensor]
     model: keras.Model | None
     start: str = ""
     meaning: MeaningOfWeights | None = None
+    tried: Mapping[str, Any] = field(default_factory=dict)
 
     def traced(self, height: int, width: int) -> ImageClassifier:
         """The same as one graph for photos of this size: traced once, which takes seconds, however often it is used."""

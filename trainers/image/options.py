@@ -119,6 +119,10 @@ BACKBONES = {name: PixelFormat(size, size, "minus_one_to_one") for name, size in
     name: PixelFormat(size, size, "raw") for name, size in _RAW.items()
 }
 
+AUTO = "auto"
+# What `backbone: auto` tries with `weights: imagenet`: small ones and large ones of several families.
+IMAGENET_CANDIDATES = ("MobileNetV3Large", "EfficientNetV2B0", "InceptionV3", "ConvNeXtTiny", "EfficientNetV2S")
+
 # Trained on 0 to 255 less the mean of each colour in the order blue, green, red; or on 0 to 1, standardised.
 BLUE_GREEN_RED = ("ResNet50", "ResNet101", "ResNet152", "VGG16", "VGG19")
 STANDARDISED = ("DenseNet121", "DenseNet169", "DenseNet201")
@@ -292,7 +296,9 @@ class AugmentationOptions(BaseModel):
 
 
 NO_WEIGHTS = "none"
-_KERAS_FILES = (".h5", ".keras")
+KERAS_FILE = ".keras"
+WEIGHTS_FILE = ".weights.h5"
+_KERAS_FILES = (".h5", KERAS_FILE)
 
 
 class FineTuneOptions(BaseModel):
@@ -303,10 +309,13 @@ class FineTuneOptions(BaseModel):
 
     Attributes:
         mode: what tells these options from WrapOptions.
-        backbone: the name of a model in keras.applications; the size and the scaling of the pixels follow it.
+        backbone: the name of a model in keras.applications; the size and the scaling of the pixels follow it. `auto`
+            tries those that there are weights for, and keeps one by `prefer`.
+        prefer: what `auto` goes by: `accuracy`, of photos that are left out; or `speed`, among those whose accuracy is
+            no worse than the best one's by more than chance does.
         weights: `imagenet`, which Keras downloads; the path of a .weights.h5 file of the backbone, of a .keras file, or
             of the directory of a SavedModel, relative to the config file; a TF-Hub handle; or `none`, to train from
-            scratch.
+            scratch. For `backbone: auto`: `imagenet`, or a folder of files NAME.weights.h5.
         blocks: the names of the blocks whose pooled features the head sees; the backbone is cut off behind the last of
             them. `auto` takes the block whose features tell the classes best, and its neighbours as long as they help;
             from scratch, the last block.
@@ -335,6 +344,7 @@ class FineTuneOptions(BaseModel):
 
     mode: Literal["fine_tune"]
     backbone: str = DEFAULT_BACKBONE
+    prefer: Literal["accuracy", "speed"] = "accuracy"
     weights: str = IMAGENET
     blocks: Literal["auto"] | tuple[str, ...] = "auto"
     trained_blocks: int = Field(0, ge=0)
@@ -355,8 +365,8 @@ class FineTuneOptions(BaseModel):
     @field_validator("backbone")
     @classmethod
     def _known_backbone(cls, name: str) -> str:
-        if name not in BACKBONES:
-            raise ValueError(f"expected one of {', '.join(sorted(BACKBONES))}")
+        if name not in BACKBONES and name != AUTO:
+            raise ValueError(f"expected {AUTO}, or one of {', '.join(sorted(BACKBONES))}")
         return name
 
     @field_validator("weights")
@@ -373,6 +383,7 @@ class FineTuneOptions(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> FineTuneOptions:
+        self._check_auto()
         fields = type(self).model_fields
         # Not model_fields_set: options that come out of JSON name every field.
         changed = {name for name in fields if getattr(self, name) != fields[name].default}
@@ -385,7 +396,8 @@ class FineTuneOptions(BaseModel):
             raise ValueError("trained_blocks is for pretrained weights; with weights: none, all layers are trained")
         if "batch_norm_momentum" in changed and not self.from_scratch:
             raise ValueError("batch_norm_momentum is for weights: none; running means of pretrained weights stay")
-        if self.warm_start and self.weights not in (IMAGENET, NO_WEIGHTS) and not self.weights.endswith(_KERAS_FILES):
+        own_weights = self.backbone != AUTO and self.weights not in (IMAGENET, NO_WEIGHTS)
+        if self.warm_start and own_weights and not self.weights.endswith(_KERAS_FILES):
             raise ValueError("warm_start is for backbones of Keras; what a SavedModel learns cannot be taken over")
         return self
 
@@ -399,9 +411,44 @@ class FineTuneOptions(BaseModel):
         """Whether there are no weights to start from."""
         return self.weights == NO_WEIGHTS
 
+    def _check_auto(self) -> None:
+        if self.backbone != AUTO:
+            if self.prefer != "accuracy":
+                raise ValueError(f"prefer is for backbone: {AUTO}, which chooses; {self.backbone} is given")
+            return
+        if self.blocks != "auto":
+            raise ValueError(f"blocks are those of one backbone, and backbone is {AUTO}; name one, or leave blocks out")
+        self.candidates()
+
+    def candidates(self) -> dict[str, str]:
+        """What `auto` tries: the names of backbones -> their weights, `imagenet` or a file.
+
+        Raises:
+            ValueError: there is no folder of weights, or a file in it is named after no backbone.
+        """
+        if self.weights == IMAGENET:
+            return dict.fromkeys(IMAGENET_CANDIDATES, IMAGENET)
+        wanted = f"backbone: {AUTO} takes weights: {IMAGENET}, or a folder of files such as InceptionV3{WEIGHTS_FILE}"
+        if self.weights == NO_WEIGHTS or not Path(self.weights).is_dir():
+            raise ValueError(f"{wanted}, of models without their heads; {self.weights} is no folder")
+        files = {file.name.removesuffix(WEIGHTS_FILE): file for file in Path(self.weights).glob(f"*{WEIGHTS_FILE}")}
+        for name in sorted(files.keys() - BACKBONES.keys()):
+            alike = {known.lower(): known for known in BACKBONES}
+            close = difflib.get_close_matches(name.lower(), alike, n=1) or [DEFAULT_BACKBONE.lower()]
+            raise ValueError(
+                f"{files[name]}: no model of keras.applications is called {name!r}; the files are named after them, "
+                f"{alike[close[0]]}{WEIGHTS_FILE} for example"
+            )
+        if not files:
+            raise ValueError(f"{wanted}; {self.weights} has none")
+        return {name: str(files[name]) for name in BACKBONES if name in files}
+
     def pixel_format(self) -> PixelFormat:
-        """What the backbone takes."""
-        return BACKBONES[self.backbone]
+        """What the backbone takes; the largest of those that `auto` tries, which scale the pixels themselves."""
+        if self.backbone != AUTO:
+            return BACKBONES[self.backbone]
+        size = max(BACKBONES[name].height for name in self.candidates())
+        return PixelFormat(size, size, "raw")
 
     def label_order(self) -> tuple[str, ...]:
         """The labels, where the model decides about them; here the data do."""
@@ -410,8 +457,6 @@ class FineTuneOptions(BaseModel):
 
 # TensorFlow's name of the signature that is called where none is named.
 SERVING_DEFAULT = "serving_default"
-KERAS_FILE = ".keras"
-WEIGHTS_FILE = ".weights.h5"
 
 
 class WrapOptions(BaseModel):

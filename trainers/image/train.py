@@ -18,11 +18,12 @@ from serving.signatures.explain import PHOTO_SAMPLES
 from serving.signatures.image import IMAGE, served_model
 from trainers.artifacts import learning_curves, unknown_rule, write_artifacts
 from trainers.devices import ONE_DEVICE, training_devices, worker_places
+from trainers.errors import TrainingError
 from trainers.fitting import training_folder
 from trainers.image.batches import ImageTraining
 from trainers.image.fine_tuning import ImageWarmStart, fine_tuned
 from trainers.image.models import ImageClassifier, frozen_classifier
-from trainers.image.options import FineTuneOptions, WrapOptions, read_trainer_options
+from trainers.image.options import AUTO, FineTuneOptions, WrapOptions, read_trainer_options
 from trainers.image.splits import BATCH_SIZE, Images, image_predictions, is_usable, read_image_split, read_images
 from trainers.image.wrap import check_scaling, tried_scalings, wrapped_classifier
 from trainers.options import ServingOptions, TunerOptions, tuned_options
@@ -48,6 +49,11 @@ def run_fn(fn_args: FnArgs) -> None:
     best = BestHyperparameters.of(fn_args)
     options = tuned_options(read_trainer_options(fn_args.custom_config["trainer"]), best.values)
     devices = training_devices(options) if options.mode == "fine_tune" else ONE_DEVICE
+    if options.mode == "fine_tune" and options.backbone == AUTO and devices.workers.count > 1:
+        raise TrainingError(
+            "trainer.backbone is auto, which weighs accuracy against time, and each of several workers measures its "
+            "own; let one process choose, and name the backbone that it kept"
+        )
     with worker_places(fn_args, devices) as own_args:
         _train(own_args, options, best)
 
@@ -76,11 +82,11 @@ def _train(fn_args: FnArgs, options: FineTuneOptions | WrapOptions, best: BestHy
         else:
             classifier = wrapped_classifier(options, preprocessing, len(labels))
         classifier = classifier.traced(preprocessing.height, preprocessing.width)
-        scalings: dict[str, Any] = {}
+        chosen: dict[str, Any] = {"backbones": classifier.tried} if classifier.tried else {}
         if options.mode == "wrap":
             trials = tried_scalings(classifier, preprocessing, eval_images)
             check_scaling(trials, preprocessing.scaling)
-            scalings = trials.as_provenance()
+            chosen = trials.as_provenance()
         frozen = frozen_classifier(classifier, preprocessing.height, preprocessing.width, options.precision)
         predictions = image_predictions(classifier, eval_images, labels)
         serving = ServingOptions.of(fn_args.custom_config)
@@ -109,7 +115,7 @@ def _train(fn_args: FnArgs, options: FineTuneOptions | WrapOptions, best: BestHy
             code_fingerprint=best.code_fingerprint,
             left_out=train.left_out + evaluation.left_out,
             hyperparameters=best.values,
-            precision=frozen.provenance | scalings,
+            details=frozen.provenance | chosen,
             warm_start=classifier.start,
             unknown=unknown,
         )

@@ -519,7 +519,7 @@ def wrap(fn_args: FnArgs, options: WrapTableOptions, code_fingerprint: str) -> N
         code_fingerprint=code_fingerprint,
         left_out=train.left_out + evaluation.left_out,
         hyperparameters={},
-        precision={"wrapped": _whole(agreements)},
+        details={"wrapped": _whole(agreements)},
         unknown=unknown,
     )
 

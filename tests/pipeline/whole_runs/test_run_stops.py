@@ -267,17 +267,35 @@ def test_what_the_screen_shows_is_data_and_no_markup() -> None:
     assert shown.count(r"/a:x:/[b]c[/b]\x1b[2J") == 10
 
 
-def test_the_screen_shows_each_model_of_texts_that_was_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    one = {"accuracy": [0.8, 0.75, 0.85], "cross_entropy": [0.4, 0.35, 0.45], "milliseconds": 1.25}
-    tried = {"kept": "static", "why": "it is best", "rows": 1200, "members": {"ngrams": one, "static": one}}
-    served = SimpleNamespace(provenance={"texts": {"tried": tried}})
+def shown_of(provenance: dict, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What the screen says of a served version with its sample prediction."""
+    served = SimpleNamespace(provenance=provenance)
     monkeypatch.setattr("serving.model_store.served_version", lambda base_path: served)
     printed = io.StringIO()
     RunScreen(printed, None).sample("mine", "models/mine", SamplePrediction({"text": "a"}, "good", "good", []))
-    shown = printed.getvalue()
+    return printed.getvalue()
+
+
+def test_the_screen_shows_each_model_of_texts_that_was_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = {"accuracy": [0.8, 0.75, 0.85], "cross_entropy": [0.4, 0.35, 0.45], "milliseconds": 1.25}
+    tried = {"kept": "static", "why": "it is best", "rows": 1200, "members": {"ngrams": one, "static": one}}
+    shown = shown_of({"texts": {"tried": tried}}, monkeypatch)
     assert "model      static, for it is best; on 1,200 rows that it did not see:" in shown
     for name in ("ngrams", "static"):
         assert f"{name}: accuracy 0.800 (0.750 to 0.850), cross_entropy 0.400, 1.25 ms a text" in shown
+
+
+def test_the_screen_shows_each_backbone_that_was_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    members = {
+        "MobileNet": {"accuracy": [0.5, 0.45, 0.55], "photos": 150, "milliseconds": 9.5},
+        "Xception": {"accuracy": [0.8, 0.75, 0.85], "photos": 400, "milliseconds": 44.5},
+    }
+    tried = {"kept": "Xception", "why": "it tells most photos", "members": members, "left_out": ["VGG16", "VGG19"]}
+    shown = shown_of({"backbones": tried}, monkeypatch)
+    assert "backbone   Xception, for it tells most photos; by 400 photos, each left out:" in shown
+    assert "           MobileNet: accuracy 0.500 (0.450 to 0.550), 9.50 ms a photo" in shown
+    assert "           Xception: accuracy 0.800 (0.750 to 0.850), 44.50 ms a photo" in shown
+    assert "           there are no weights of VGG16, VGG19" in shown
 
 
 @pytest.mark.parametrize(
