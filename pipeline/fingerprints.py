@@ -7,6 +7,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 _BLOCK = 1 << 20
@@ -140,9 +141,26 @@ def _source(name: str) -> Path | None:
     return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
 
 
-def _imported_names(file: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from (name.name for name in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield from (f"{node.module}.{name.name}" for name in node.names)
+def _imported_names(file: Path) -> tuple[str, ...]:
+    state = file.stat()
+    return _names_in(file, state.st_size, state.st_mtime_ns)
+
+
+# Packages have modules in common; and a process that runs many times reads each once.
+@cache
+def _names_in(file: Path, size: int, changed: int) -> tuple[str, ...]:
+    names: list[str] = []
+    for statement in _statements(ast.parse(file.read_text(encoding="utf-8")).body):
+        if isinstance(statement, ast.Import):
+            names += [name.name for name in statement.names]
+        elif isinstance(statement, ast.ImportFrom) and statement.module:
+            names += [f"{statement.module}.{name.name}" for name in statement.names]
+    return tuple(names)
+
+
+def _statements(body: Iterable[ast.AST]) -> Iterator[ast.AST]:
+    """Statements and those in them, without their expressions, of which there are many more."""
+    for statement in body:
+        yield statement
+        for block in ("body", "orelse", "finalbody", "handlers", "cases"):
+            yield from _statements(getattr(statement, block, ()))

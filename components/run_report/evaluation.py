@@ -66,11 +66,15 @@ EVAL_SPLIT, TEST_SPLIT = "eval", "test"
 BATCH_SIZE = 256
 
 
-def read_predictions(run: FinishedRun) -> EvalPredictions | None:
+def read_predictions(run: FinishedRun, with_baseline: bool = True) -> EvalPredictions | None:
     """Probabilities and truth as the Trainer left them; None without a model, or where the truth was not left.
 
     The model served before is asked anew, in a session: it left no predictions for these examples. It is not asked
     where it comes from the same data and code as the new one. Of more than MOST_EXAMPLES, so many are drawn.
+
+    Args:
+        run: whose Trainer.
+        with_baseline: whether the model served before is asked.
     """
     if not {"model", "examples"} <= set(run.artifacts):
         return None
@@ -86,7 +90,7 @@ def read_predictions(run: FinishedRun) -> EvalPredictions | None:
     truth, reference = reference.truth[usable], reference.rows(usable.tolist())
     candidate = path_utils.serving_model_path(model.uri)
     labels = read_labels(candidate)
-    baseline = run.artifacts.get("baseline_model")
+    baseline = run.artifacts.get("baseline_model") if with_baseline else None
     compared = baseline if baseline and baseline.flag("has_model") and not is_same_model(model, baseline) else None
     weight = run.config.get("data", {}).get("weight")
     return EvalPredictions(

@@ -167,7 +167,7 @@ def comparison_page(before: FinishedRun, after: FinishedRun) -> str:
     Where both measured the same examples, the change of each metric has a confidence interval of its own.
     """
     runs = (before, after)
-    first, second = predictions = [read_predictions(run) for run in runs]
+    first, second = predictions = [read_predictions(run, with_baseline=False) for run in runs]
     common = common_examples(first, second) if first and second else None
     gates = [_gates(run) for run in runs]
     return render(
@@ -193,7 +193,7 @@ def metric_changes(before: FinishedRun, after: FinishedRun) -> dict[str, Interva
     Returns:
         what can be told: nothing where the runs have no example in common, or one has no model.
     """
-    first, second = (read_predictions(run) for run in (before, after))
+    first, second = (read_predictions(run, with_baseline=False) for run in (before, after))
     common = common_examples(first, second) if first and second else None
     return {one.name: one.change for one in metric_estimates(common) if one.change} if common else {}
 

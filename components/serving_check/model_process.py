@@ -95,6 +95,13 @@ def _this_code() -> str:
 
 
 SHOWN_LINES = 5
+_running: list[ModelProcess] = []
+
+
+def interrupt_running() -> None:
+    """End what checks of other threads run: KeyboardInterrupt is raised there, so that nothing is said of a model."""
+    for process in list(_running):
+        process.interrupt()
 
 
 class ModelProcess:
@@ -107,16 +114,24 @@ class ModelProcess:
     def __init__(self, timeout_seconds: float) -> None:
         self._timeout_seconds = timeout_seconds
         self._timed_out = False
+        self._interrupted = False
 
     def __enter__(self) -> ModelProcess:
         self._started = take_process()
         self._process = self._started.process
+        _running.append(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        _running.remove(self)
         self._started.end()
+
+    def interrupt(self) -> None:
+        """End it; whoever waits for an answer gets a KeyboardInterrupt."""
+        self._interrupted = True
+        self._started.kill()
 
     def load(self, path: str) -> float:
         """Load a SavedModel; how many seconds that took.
@@ -154,6 +169,8 @@ class ModelProcess:
             self._process.stdin.flush()
             kind, value = pickle.load(self._process.stdout)
         except (EOFError, OSError, pickle.UnpicklingError) as ended:
+            if self._interrupted:
+                raise KeyboardInterrupt from ended
             raise ModelUnavailable(self._how_it_ended()) from ended
         finally:
             deadline.cancel()

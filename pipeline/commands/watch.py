@@ -18,7 +18,7 @@ import click
 from components.errors import BrokenInput, printable
 from components.serving_check.model_process import end_ahead, hand_over, start_ahead
 from pipeline.exit_status import ExitStatus
-from pipeline.fingerprints import file_states, project_files
+from pipeline.fingerprints import file_states, imported_files, project_files
 from pipeline.history import read_run_record
 from pipeline.options import RunConfig
 from pipeline.run import interruptible, runs_folder
@@ -39,10 +39,12 @@ _IMPORTED = (
     "pipeline.runners.beam_speedups",
     "pipeline.runners.local",
     "transform.{task}",
-    "trainers.{task}",
+    "trainers.{task}.train",
     "serving.server.app",
     "serving.client.grpc",
     "serving.client.rest",
+    "httpcore",  # which httpx imports with its first client
+    "matplotlib.backends.backend_svg",
     "pipeline.reports",
 )
 
@@ -140,6 +142,8 @@ def _import(config: RunConfig) -> None:
     with quiet_output(Path(os.devnull)), onednn(TASKS[config.task].uses_onednn), garbage_collection_paused():
         for name in names:
             importlib.import_module(name)
+        for package in ("transform", "trainers"):
+            imported_files(f"{package}.{config.task}")  # which each run's fingerprints of its code ask for
 
 
 def _run_in_fork(config: RunConfig, run: Run, folder: Path) -> ExitStatus:

@@ -8,8 +8,11 @@ import json
 import logging
 import os
 import pkgutil
+import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import types
 import xml.dom
 from importlib import metadata
@@ -29,10 +32,10 @@ from apache_beam.transforms.userstate import CombiningValueStateSpec, TimerSpec,
 from tensorflow_transform import graph_tools, tf2_utils
 from tensorflow_transform.beam import analyzer_cache
 from tensorflow_transform.beam.analysis_graph_builder import get_analysis_cache_entry_keys
-from tfx.orchestration.local.local_dag_runner import LocalDagRunner
 from tfx.proto.orchestration import pipeline_pb2
 from tfx_bsl.tfxio import tf_example_record
 
+from components.serving_check import model_process
 from pipeline.runners import beam_speedups, local
 from pipeline.runners.beam_speedups import SPEEDUPS, apply_beam_speedups
 from pipeline.runners.local import BEAM_PIPELINE_ARGS, LocalRunner
@@ -336,12 +339,96 @@ def test_freed_memory_returns_while_photos_are_read_and_not_while_they_are_train
     done = []
     monkeypatch.setattr(local, "return_freed_memory", lambda: done.append("return"))
     monkeypatch.setattr(local, "keep_freed_memory", lambda: done.append("keep"))
-    monkeypatch.setattr(LocalDagRunner, "run_with_ir", lambda self, pipeline, run_options: None)
-    pipeline = pipeline_pb2.Pipeline()
-    for name in (example_gen, "Tuner", "Trainer", "Evaluator"):
-        pipeline.nodes.add().pipeline_node.node_info.id = name
+    monkeypatch.setattr(local, "_launch", lambda node, pipeline: 0.0)
+    pipeline = pipeline_of(example_gen, "Tuner", "Trainer", "Evaluator")
     LocalRunner("run", done.append, lambda node, seconds: None).run_with_ir(pipeline)
     assert " ".join(done) == expected
+
+
+def pipeline_of(*names: str) -> pipeline_pb2.Pipeline:
+    """Nodes of these names; the serving check waits for the Trainer."""
+    pipeline = pipeline_pb2.Pipeline()
+    for name in names:
+        pipeline.nodes.add().pipeline_node.node_info.id = name
+        if name == "ServingCheck":
+            pipeline.nodes[-1].pipeline_node.upstream_nodes.append("Trainer")
+    return pipeline
+
+
+def test_the_serving_check_runs_beside_the_evaluator_and_is_told_in_its_turn(monkeypatch):
+    checking, told = threading.Event(), []
+
+    def launch(node, pipeline, recorded=lambda: None):
+        if node.node_info.id == "ServingCheck":
+            checking.set()
+        if node.node_info.id == "Evaluator":
+            assert not checking.wait(0.1)
+            recorded()
+            assert checking.wait(60)  # it has begun, and the Evaluator has not ended
+        return {"Evaluator": 2.0, "ServingCheck": 1.5}.get(node.node_info.id, 0.0)
+
+    monkeypatch.setattr(local, "_launch", launch)
+    steps = pipeline_of("TableExampleGen", "Trainer", "Evaluator", "ServingCheck", "ServingPusher")
+    LocalRunner("run", told.append, lambda node, seconds: told.append((node, seconds))).run_with_ir(steps)
+    names = ["TableExampleGen", "Trainer", "Evaluator", "ServingCheck", "ServingPusher"]
+    assert told[::2] == names
+    assert dict(told[1::2]) == dict(zip(names, [0.0, 0.0, 2.0, 1.5, 0.0], strict=True))
+
+
+def test_a_serving_check_of_photos_waits_until_the_evaluator_has_ended(monkeypatch):
+    launched = []
+    monkeypatch.setattr(local, "_launch", lambda node, pipeline: launched.append(node.node_info.id) or 0.0)
+    monkeypatch.setattr(local, "return_freed_memory", lambda: None)
+    monkeypatch.setattr(local, "keep_freed_memory", lambda: None)
+    steps = ["ImageExampleGen", "Trainer", "Evaluator", "ServingCheck"]
+    LocalRunner("run", lambda node: None, lambda node, seconds: None).run_with_ir(pipeline_of(*steps))
+    assert launched == steps
+
+
+def test_where_the_evaluator_fails_the_check_beside_it_is_interrupted_and_says_nothing(monkeypatch):
+    sleeping = subprocess.Popen(["sleep", "60"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    asking, ended = threading.Event(), []
+
+    def launch(node, pipeline, recorded=lambda: None):
+        recorded()
+        if node.node_info.id == "Evaluator":
+            assert asking.wait(60)
+            raise ZeroDivisionError
+        if node.node_info.id == "ServingCheck":
+            with model_process.ModelProcess(60) as process:
+                asking.set()
+                try:
+                    process.load("nothing")
+                except BaseException as error:
+                    ended.append(type(error))
+                    raise
+        return 0.0
+
+    monkeypatch.setattr(local, "_launch", launch)
+    errors = tempfile.TemporaryFile()  # noqa: SIM115 (the check closes it)
+    monkeypatch.setattr(model_process, "_ahead", [model_process.StartedProcess(sleeping, errors)])
+    with pytest.raises(ZeroDivisionError):
+        LocalRunner("run", lambda node: None, lambda node, seconds: None).run_with_ir(
+            pipeline_of("Trainer", "Evaluator", "ServingCheck")
+        )
+    assert ended == [KeyboardInterrupt]
+    assert sleeping.returncode == -signal.SIGKILL
+
+
+def test_what_the_check_found_wrong_is_raised_when_its_turn_has_come(monkeypatch):
+    def launch(node, pipeline, recorded=lambda: None):
+        recorded()
+        if node.node_info.id == "ServingCheck":
+            raise FileNotFoundError
+        return 0.0
+
+    told = []
+    monkeypatch.setattr(local, "_launch", launch)
+    with pytest.raises(FileNotFoundError):
+        LocalRunner("run", told.append, lambda node, seconds: None).run_with_ir(
+            pipeline_of("Trainer", "Evaluator", "ServingCheck", "ServingPusher")
+        )
+    assert told == ["Trainer", "Evaluator", "ServingCheck"]
 
 
 SWITCH = "TF_ENABLE_ONEDNN_OPTS"
