@@ -521,7 +521,7 @@ def test_the_backbone_that_tells_most_photos_is_kept_is_served_and_is_not_chosen
 ):
     pixels = ImageOptions(height=40, width=32, scaling="raw")
     trainer = Trainer(tmp_path, pixels)
-    options = {"backbone": "auto", "weights": str(several), "trained_blocks": 1, "epochs": 1}
+    options = {"backbone": "auto", "weights": str(several)}
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr("trainers.image.fine_tuning.train_from_features", interrupted)
         trainer.run(1, None, **options)
