@@ -15,6 +15,7 @@ __all__ = [
     "run_report",
     "serving_check",
     "serving_pusher",
+    "statistics_gen",
     "table_example_gen",
     "table_file",
     "tuner",

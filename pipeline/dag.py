@@ -12,7 +12,6 @@ from tfx.components import (
     DistributionValidator,
     ExampleValidator,
     SchemaGen,
-    StatisticsGen,
     Trainer,
     Transform,
 )
@@ -33,6 +32,7 @@ from components.evaluator.component import Evaluator
 from components.replay_gate.component import ReplayGate
 from components.serving_check.component import ServingCheck
 from components.serving_pusher import ServingPusher
+from components.statistics_gen import StatisticsGen
 from components.table_example_gen.component import TableExampleGen
 from components.tuner import Tuner
 from pipeline.fingerprints import code_fingerprint, content_fingerprint

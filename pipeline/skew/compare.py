@@ -11,7 +11,7 @@ from pathlib import Path
 
 import tensorflow as tf
 from tensorflow_metadata.proto.v0 import anomalies_pb2, statistics_pb2
-from tfx.components import DistributionValidator, StatisticsGen
+from tfx.components import DistributionValidator
 from tfx.dsl.components.common.importer import Importer
 from tfx.dsl.io import fileio
 from tfx.orchestration.metadata import sqlite_metadata_connection_config
@@ -24,6 +24,7 @@ from components.errors import BrokenInput
 from components.request_logs import Columns, LoggedRequests, Value, find_logs
 from components.run_report.dataset import ColumnSummary, column_summaries, read_statistics
 from components.run_report.finished_run import RunArtifact
+from components.statistics_gen import StatisticsGen
 from pipeline.dag import distribution_comparators
 from pipeline.history import open_metadata_store, read_recorded_run
 from pipeline.options import RunConfig

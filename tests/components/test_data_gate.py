@@ -1,9 +1,10 @@
-"""DataGate and DriftGate: which data stop a run, and in which words."""
+"""StatisticsGen, DataGate and DriftGate: figures of data, which of them stop a run, and in which words."""
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +15,16 @@ import tensorflow as tf
 import tensorflow_data_validation as tfdv
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import path_pb2, schema_pb2
+from tfx import types
 from tfx.components.distribution_validator.executor import Executor as DistributionValidatorExecutor
 from tfx.components.example_validator.executor import Executor as ExampleValidatorExecutor
+from tfx.components.statistics_gen import executor as tfx_statistics_gen
 from tfx.proto.distribution_validator_pb2 import DistributionValidatorConfig
 from tfx.types import artifact_utils, channel_utils, standard_artifacts
 from tfx.utils import io_utils, json_utils
 
-from components.data_gate.component import DataGate
-from components.data_gate.executor import Executor, read_rows
+from components import statistics_gen
+from components.data_gate.component import DataGate, Executor, read_rows
 from components.data_gate.judge import judge
 from components.data_gate.leaks import LeakSearch
 from components.data_gate.splits import SplitFindings, joined
@@ -496,3 +499,86 @@ def test_a_column_that_cannot_be_compared_stops_the_run_too(compare_spans, incom
     today = sales(income=income) if income else sales().drop(columns="income")
     with pytest.raises(AnomaliesFound, match=f"column 'income' holds {what}, and numbers in span 2026-01-01"):
         compare_spans({"income": 0.1}, previous=sales(), today=today)
+
+
+def examples_of(folder: Path, rows: Mapping[str, list[dict[str, list]]]) -> types.Artifact:
+    """Splits of rows: column -> its values in the row."""
+    for split, of_split in rows.items():
+        (folder / f"Split-{split}").mkdir(parents=True)
+        with tf.io.TFRecordWriter(str(folder / f"Split-{split}/data.gz"), "GZIP") as file:
+            for row in of_split:
+                features = {name: feature_of(values) for name, values in row.items()}
+                file.write(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString())
+    examples = standard_artifacts.Examples()
+    examples.uri, examples.span = str(folder), 7
+    examples.split_names = artifact_utils.encode_split_names(list(rows))
+    return examples
+
+
+def feature_of(values: list) -> tf.train.Feature:
+    if values and isinstance(values[0], str):
+        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value.encode() for value in values]))
+    if values and isinstance(values[0], int):
+        return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
+    return tf.train.Feature(float_list=tf.train.FloatList(value=values)) if values else tf.train.Feature()
+
+
+def statistics_of(
+    made_by: type, examples: types.Artifact, folder: Path, runner: str = "DirectRunner"
+) -> types.Artifact:
+    statistics = standard_artifacts.ExampleStatistics()
+    statistics.uri = str(folder)
+    arguments = [f"--runner={runner}"]
+    context = made_by.Context(beam_pipeline_args=arguments, tmp_dir=f"{folder}-tmp", unique_id="1")
+    made_by(context).Do({"examples": [examples]}, {"statistics": [statistics]}, {"exclude_splits": "[]"})
+    return statistics
+
+
+def column_values(row: int, text: str = "") -> dict[str, list]:
+    return {
+        "many": [f"value {row}"],
+        "few": [] if row % 7 == 0 else ["a", "b", "", "ü"][row % 4 : row % 4 + 1],
+        "whole": [row % 13 - 5],
+        "number": [] if row % 5 == 0 else [row / 3, float("nan"), -float(row)][row % 3 : row % 3 + 1],
+        "list": ["x", "y", "z"][: row % 4],
+        "nothing": [],
+        **({"text": [text]} if text else {}),
+    }
+
+
+def test_statistics_of_small_data_are_those_that_a_beam_pipeline_computes(tmp_path, monkeypatch):
+    rows = [column_values(row) for row in range(900)]
+    examples = examples_of(tmp_path / "examples", {"train": rows, "eval": rows[:40]})
+    theirs = statistics_of(tfx_statistics_gen.Executor, examples, tmp_path / "theirs")
+    monkeypatch.setattr(tfx_statistics_gen.Executor, "Do", lambda *_: pytest.fail("a pipeline was made"))
+    ours = statistics_of(statistics_gen.Executor, examples, tmp_path / "ours")
+    assert (ours.split_names, ours.span) == (theirs.split_names, theirs.span) == ('["train", "eval"]', 7)
+    for split in ("train", "eval"):
+        found = [tfdv.load_stats_binary(f"{one.uri}/Split-{split}/FeatureStats.pb") for one in (ours, theirs)]
+        assert found[0] == found[1]
+    assert len(found[0].datasets[0].features) == 6
+
+
+@pytest.mark.parametrize(
+    ("rows", "runner"),
+    [
+        ([column_values(row) for row in range(1100)], "DirectRunner"),  # more values than are counted one by one
+        ([column_values(row, "long " * 300) for row in range(3)], "DirectRunner"),
+        ([column_values(row) for row in range(3)], "FlinkRunner"),
+    ],
+)
+def test_what_sketches_do_not_count_exactly_and_what_other_runners_do_is_left_to_a_pipeline(
+    rows, runner, tmp_path, monkeypatch
+):
+    examples, taken = examples_of(tmp_path / "examples", {"train": rows}), []
+    monkeypatch.setattr(tfx_statistics_gen.Executor, "Do", lambda *_: taken.append(True))
+    statistics_of(statistics_gen.Executor, examples, tmp_path / "statistics", runner)
+    assert taken == [True]
+
+
+def test_statistics_of_large_data_are_left_to_a_pipeline(tmp_path, monkeypatch):
+    examples, taken = examples_of(tmp_path / "examples", {"train": [column_values(row) for row in range(9)]}), []
+    monkeypatch.setattr(tfx_statistics_gen.Executor, "Do", lambda *_: taken.append(True))
+    monkeypatch.setattr(statistics_gen, "_SMALL", 100)
+    statistics_of(statistics_gen.Executor, examples, tmp_path / "statistics")
+    assert taken == [True]
