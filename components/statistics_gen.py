@@ -23,8 +23,8 @@ from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 
 from serving.reference_predictions import read_record_batches
 
-# Of all splits together, as they lie compressed on the disk: some tens of MiB of examples.
-_SMALL = 8 << 20
+# Bytes: of all splits together, as they lie compressed on the disk; and of the examples of a split.
+_SMALL, _SMALL_SPLIT = 8 << 20, 64 << 20
 # What TFDV's sketches, which it uses in memory, count exactly: so many values of a column, and none that is longer.
 _VALUES, _LONGEST_VALUE = 1000, 1024
 _IN_MEMORY_RUNNERS = ("", "DirectRunner", "FnApiRunner")
@@ -46,9 +46,15 @@ class Executor(executor.Executor):
         """Compute the statistics of each split; see TFX's executor for arguments and errors."""
         runner = PipelineOptions(self._beam_pipeline_args or []).view_as(StandardOptions).runner or ""
         in_memory = runner.rpartition(".")[2] in _IN_MEMORY_RUNNERS
-        files, options = _small_splits(input_dict, exec_properties) if in_memory else {}, _options(exec_properties)
-        examples = {split: _decoded(of_split) for split, of_split in files.items()}
-        if not files or not all(_is_counted_exactly(batch, options) for batch in examples.values()):
+        options = _options(exec_properties)
+        files = _small_splits(input_dict, exec_properties) if in_memory else {}
+        examples: dict[str, pa.RecordBatch] = {}
+        for split, of_split in files.items():
+            batch = _decoded(of_split)
+            if batch is None or not _is_counted_exactly(batch, options):
+                break
+            examples[split] = batch
+        if not files or examples.keys() != files.keys():
             super().Do(input_dict, output_dict, exec_properties)
             return
         self._log_startup(input_dict, output_dict, exec_properties)
@@ -61,8 +67,15 @@ class Executor(executor.Executor):
             io_utils.write_bytes_file(f"{uri}/{executor.DEFAULT_FILE_NAME}", found.SerializeToString())
 
 
-def _decoded(files: Sequence[str]) -> pa.RecordBatch:
-    records = [record for batch in read_record_batches(files) for record in batch]
+def _decoded(files: Sequence[str]) -> pa.RecordBatch | None:
+    """All examples; None where they are many more bytes than their files."""
+    records: list[bytes] = []
+    size = 0
+    for batch in read_record_batches(files):
+        size += sum(map(len, batch))
+        if size > _SMALL_SPLIT:
+            return None
+        records.extend(batch)
     return ExamplesToRecordBatchDecoder().DecodeBatch(records)
 
 

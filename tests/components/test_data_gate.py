@@ -576,9 +576,10 @@ def test_what_sketches_do_not_count_exactly_and_what_other_runners_do_is_left_to
     assert taken == [True]
 
 
-def test_statistics_of_large_data_are_left_to_a_pipeline(tmp_path, monkeypatch):
+@pytest.mark.parametrize("bound", ["_SMALL", "_SMALL_SPLIT"])
+def test_statistics_of_large_data_are_left_to_a_pipeline(bound, tmp_path, monkeypatch):
     examples, taken = examples_of(tmp_path / "examples", {"train": [column_values(row) for row in range(9)]}), []
     monkeypatch.setattr(tfx_statistics_gen.Executor, "Do", lambda *_: taken.append(True))
-    monkeypatch.setattr(statistics_gen, "_SMALL", 100)
+    monkeypatch.setattr(statistics_gen, bound, 100)
     statistics_of(statistics_gen.Executor, examples, tmp_path / "statistics")
     assert taken == [True]
