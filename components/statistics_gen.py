@@ -112,6 +112,7 @@ def _small_splits(
         or json_utils.loads(exec_properties.get("sample_rate_by_split") or "null")
         or examples.has_custom_property(examples_utils.CUSTOM_SPLIT_PATTERN_PROPERTY_NAME)
         or options.sample_rate
+        or options.label_feature
         or options.experimental_filter_read_paths
     ):
         return {}

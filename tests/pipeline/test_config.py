@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import yaml
 from components.errors import BrokenInput
 from pipeline.config import load_config, quick_config
 from pipeline.options import BeamOptions
+from trainers.image.options import FineTuneOptions
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
@@ -325,3 +327,9 @@ def test_a_choice_of_backbones_takes_the_largest_size_of_those_in_the_folder_and
     (tmp_path / "empty").mkdir()
     with pytest.raises(BrokenInput, match="empty has none"):
         load(f"trainer.weights={tmp_path}/empty")
+
+
+def test_options_of_photos_survive_their_json():
+    options = FineTuneOptions(mode="fine_tune", trained_blocks=2, epochs=3, blocks=["mixed5"])
+    assert FineTuneOptions.model_validate_json(options.model_dump_json()) == options
+    assert json.loads(options.model_dump_json())["blocks"] == ["mixed5"]

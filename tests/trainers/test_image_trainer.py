@@ -8,9 +8,11 @@ import signal
 import subprocess
 import sys
 from base64 import b64encode
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
 import keras
 import numpy as np
@@ -26,6 +28,7 @@ from serving.reference_predictions import example_id
 from tests.pipeline.conftest import answers_over_both
 from trainers.errors import TrainingError
 from trainers.fitting import training_folder
+from trainers.image import backbones
 from trainers.image.backbones import backbone_blocks, image_backbone, kept_backbone
 from trainers.image.batches import FrozenFeatures, ImageTraining, augmented, frozen_features, greyed
 from trainers.image.fine_tuning import compile_classifier, fine_tuned
@@ -85,6 +88,12 @@ def accuracy(classifier: ImageClassifier) -> float:
     return float((predictions(classifier).argmax(axis=1) == np.arange(60) % CLASSES).mean())
 
 
+def png(colour: Iterable[float], size: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (size, size), tuple(map(int, colour))).save(file, "PNG")
+    return file.getvalue()
+
+
 class Trainer:
     """run_fn on photos of one colour each, one execution after another."""
 
@@ -96,9 +105,8 @@ class Trainer:
         with tf.io.TFRecordWriter(self.examples, "GZIP") as file:
             for number in range(24):
                 label, colour = [*colours.items()][number % 3]
-                photo = io.BytesIO()
-                Image.new("RGB", (32, 32), tuple(max(0, value - number) for value in colour)).save(photo, "PNG")
-                values = {"image": photo.getvalue(), "label": label.encode()}
+                darker = [max(0, value - number) for value in colour]
+                values = {"image": png(darker, 32), "label": label.encode()}
                 features = {
                     name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
                     for name, value in values.items()
@@ -475,6 +483,10 @@ def test_weights_that_cannot_be_had_end_in_a_sentence(tmp_path, monkeypatch):
         image_backbone("MobileNet", str(tmp_path), PIXELS)
     with pytest.raises(TrainingError, match="InceptionV3 cannot take photos of 32x32 pixels"):
         image_backbone("InceptionV3", "none", PIXELS)
+    two = [keras.Input([32, 32, 3]), keras.Input([32, 32, 3])]
+    keras.Model(two, keras.layers.Add()(two)).save(tmp_path / "two.keras")
+    with pytest.raises(TrainingError, match=r"two\.keras: the model takes \(32, 32, 3\), preprocessing makes"):
+        image_backbone("MobileNet", str(tmp_path / "two.keras"), PIXELS)
     with pytest.raises(TrainingError, match=r"names 'mixed5'.*its blocks are conv_dw_1, conv_dw_2"):
         fine_tuned(training(tmp_path / "t", weights="none", blocks=["mixed5"]), PIXELS)
 
@@ -497,12 +509,6 @@ def test_options_that_would_do_nothing_are_refused(options, sentence):
         FineTuneOptions(mode="fine_tune", **options)
 
 
-def test_options_survive_their_json():
-    options = FineTuneOptions(mode="fine_tune", trained_blocks=2, epochs=3, blocks=["mixed5"])
-    assert FineTuneOptions.model_validate_json(options.model_dump_json()) == options
-    assert json.loads(options.model_dump_json())["blocks"] == ["mixed5"]
-
-
 @pytest.fixture(scope="module")
 def several(tmp_path_factory) -> Path:
     """A folder of weights that were not trained: of one network that tells colours, and of one that is all zeros."""
@@ -523,7 +529,7 @@ def test_the_backbone_that_tells_most_photos_is_kept_is_served_and_is_not_chosen
     trainer = Trainer(tmp_path, pixels)
     options = {"backbone": "auto", "weights": str(several)}
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("trainers.image.fine_tuning.train_from_features", interrupted)
+        patch.setattr("trainers.image.fine_tuning.train_from_features", Mock(side_effect=KeyboardInterrupt))
         trainer.run(1, None, **options)
     (choice,) = (tmp_path / "Trainer/unfinished").rglob("backbone.json")
     chosen = json.loads(choice.read_text())
@@ -538,18 +544,10 @@ def test_the_backbone_that_tells_most_photos_is_kept_is_served_and_is_not_chosen
     assert model.get_layer("conv_dw_1") is not None
     colours = np.array([[220, 20, 20], [20, 220, 20], [20, 20, 220]], np.float32)
     answers = model.predict(np.tile(colours[:, None, None], (1, 40, 32, 1)), verbose=0).argmax(axis=1)
-    files = []
-    for colour in colours:
-        file = io.BytesIO()
-        Image.new("RGB", (50, 50), tuple(map(int, colour))).save(file, "PNG")
-        files.append(file.getvalue())
+    files = [png(colour, 50) for colour in colours]
     grpc = {"image": np.array(files, object)}
     served = answers_over_both(export, {"image": [{"b64": b64encode(file).decode()} for file in files]}, grpc, tmp_path)
     assert served == [["blue", "green", "red"][answer] for answer in answers] == ["red", "green", "blue"]
-
-
-def interrupted(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 def test_what_tells_clearly_fewer_photos_sees_no_more_of_them(tmp_path, several, monkeypatch):
@@ -580,10 +578,22 @@ def test_accuracy_takes_the_best_and_speed_the_fastest_that_is_not_worse_by_more
     assert kept_backbone({"large": photos, "small": number > 9}, milliseconds, "speed")[0] == "large"
 
 
-def test_where_no_weights_can_be_downloaded_each_is_named(tmp_path, monkeypatch):
+def test_backbones_without_weights_are_left_out_and_named(tmp_path, monkeypatch):
+    download = backbones._with_imagenet_weights
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nobody listens
     monkeypatch.setattr("keras.src.backend.config._KERAS_DIR", str(tmp_path))
-    monkeypatch.setattr("trainers.image.options.IMAGENET_CANDIDATES", ("MobileNetV2", "MobileNetV3Small"))
+    monkeypatch.setattr("trainers.image.options.IMAGENET_CANDIDATES", ("MobileNetV2", "MobileNet"))
+    raw = ImageOptions(height=32, width=32, scaling="raw")
     task = replace(training(tmp_path / "t", backbone="auto"), scaling="raw")
-    with pytest.raises(TrainingError, match=r"nothing to choose from: .*MobileNetV2 cannot.*MobileNetV3Small cannot"):
-        fine_tuned(task, ImageOptions(height=96, width=96, scaling="raw"))
+    with pytest.raises(
+        TrainingError, match=r"no weights of MobileNetV2, MobileNet: the ImageNet weights of MobileNetV2"
+    ):
+        fine_tuned(task, raw)
+    drawn = {"MobileNet": backbones._construct}  # as if it could be downloaded
+    monkeypatch.setattr(backbones, "_with_imagenet_weights", lambda name, *to: drawn.get(name, download)(name, *to))
+    tried = fine_tuned(task, raw).tried
+    assert (tried["kept"], tried["left_out"], list(tried["members"])) == ("MobileNet", ["MobileNetV2"], ["MobileNet"])
+    # Photos that are too small for one of them are no lack of weights.
+    monkeypatch.setattr("trainers.image.options.IMAGENET_CANDIDATES", ("MobileNet", "InceptionV3"))
+    with pytest.raises(TrainingError, match="InceptionV3 cannot take photos of 32x32 pixels"):
+        fine_tuned(replace(task, folder=tmp_path), raw)

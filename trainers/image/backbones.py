@@ -171,6 +171,10 @@ def _construct(name: str, shape: Shape, pixels: keras.KerasTensor, weights: str 
     return keras.Model(backbone.inputs[0], backbone.output) if isinstance(backbone.input, list) else backbone
 
 
+class _NotDownloaded(TrainingError):
+    """There are no weights of one backbone; where several are tried, the others may have theirs."""
+
+
 def _with_imagenet_weights(name: str, shape: Shape, pixels: keras.KerasTensor) -> keras.Model:
     try:
         return _construct(name, shape, pixels, IMAGENET)
@@ -178,7 +182,7 @@ def _with_imagenet_weights(name: str, shape: Shape, pixels: keras.KerasTensor) -
         # Keras raises a bare Exception where a download fails.
         if isinstance(error, TrainingError) or "URL fetch failure" not in str(error):
             raise
-        raise TrainingError(
+        raise _NotDownloaded(
             f"the ImageNet weights of {name} cannot be downloaded ({first_line(error)}); set trainer.weights to a "
             ".weights.h5 file without the head, a .keras file or the directory of a TF-Hub model, or to none"
         ) from error
@@ -204,7 +208,7 @@ def _from_keras_file(path: str, shape: Shape) -> keras.Model:
         model = keras.models.load_model(path, compile=False)
     except (OSError, ValueError, TypeError) as error:
         raise TrainingError(f"{path}: the model cannot be loaded: {first_line(error)}; save it by Keras 3") from error
-    expected = tuple(model.input.shape[1:])
+    expected = tuple(model.inputs[0].shape[1:])
     if len(model.inputs) != 1 or any(size not in (None, given) for size, given in zip(expected, shape, strict=False)):
         raise TrainingError(
             f"{path}: the model takes {expected}, preprocessing makes {shape}; set preprocessing.height and "
@@ -307,17 +311,15 @@ def _compared(candidates: Mapping[str, str], training: ImageTraining, preprocess
         keras.utils.set_random_seed(training.options.seed)
         try:
             backbone = image_backbone(name, weights, preprocessing, for_several=True)
-        except TrainingError as error:
-            if weights != IMAGENET:
-                raise  # a file that somebody has put there
+        except _NotDownloaded as error:
             left_out[name] = str(error)
         else:
             nothing = {block: np.zeros([0, 0], np.float32) for block in backbone_blocks(backbone)}
             trials[name] = _Trial(backbone, np.zeros([0], np.int64), nothing)
     if not trials:
         raise TrainingError(
-            f"backbone: auto has nothing to choose from: {'; '.join(left_out.values())}; or set trainer.weights to a "
-            "folder of files such as InceptionV3.weights.h5"
+            f"trainer.backbone: auto has nothing to choose from, since there are no weights of {', '.join(left_out)}: "
+            f"{next(iter(left_out.values()))}; or to a folder of files such as InceptionV3.weights.h5"
         )
     begin, compared = 0, list(trials)
     for photos, of_each_class in zip(_ROUNDS, _ROUNDS_OF_EACH_CLASS, strict=True):
