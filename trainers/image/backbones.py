@@ -312,14 +312,15 @@ def _compared(candidates: Mapping[str, str], training: ImageTraining, preprocess
         try:
             backbone = image_backbone(name, weights, preprocessing, for_several=True)
         except _NotDownloaded as error:
-            left_out[name] = str(error)
+            left_out[name] = str(error.__cause__).splitlines()[0]
         else:
             nothing = {block: np.zeros([0, 0], np.float32) for block in backbone_blocks(backbone)}
             trials[name] = _Trial(backbone, np.zeros([0], np.int64), nothing)
     if not trials:
         raise TrainingError(
-            f"trainer.backbone: auto has nothing to choose from, since there are no weights of {', '.join(left_out)}: "
-            f"{next(iter(left_out.values()))}; or to a folder of files such as InceptionV3.weights.h5"
+            "trainer.backbone: auto has nothing to choose from: the ImageNet weights of "
+            f"{', '.join(left_out)} cannot be downloaded ({next(iter(left_out.values()))}); set trainer.weights to a "
+            "folder of files such as InceptionV3.weights.h5"
         )
     begin, compared = 0, list(trials)
     for photos, of_each_class in zip(_ROUNDS, _ROUNDS_OF_EACH_CLASS, strict=True):
