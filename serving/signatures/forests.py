@@ -104,7 +104,7 @@ def forest_scores(forest: Forest, numbers: tf.Tensor, categories: tf.Tensor) -> 
     if blocks is None:
         sums = _walk(forest, numbers, categories)
     else:
-        sums = tf.add_n([block.sums(numbers, categories, len(forest.bias)) for block in blocks])
+        sums = tf.add_n([block.sums(numbers, categories, len(forest.bias)) for block in blocks]) + _lone_leaves(forest)
     return tf.cast(sums + tf.constant(forest.bias, tf.float64), tf.float32)
 
 
@@ -117,22 +117,22 @@ _MASKS_A_STEP = 12
 
 @dataclass(frozen=True)
 class _Columns:
-    """The values that conditions can tell apart, numbered: rows, those of one column after those of the other.
+    """The values that conditions can tell apart, each column's numbered from 0.
 
     Attributes:
         numbers: which columns of numbers there are conditions of.
         thresholds: [len(numbers), n], ascending in each row, filled up with infinity.
-        counts: int32 [len(numbers)], how many thresholds each has. Row r of a column of numbers stands for those with r
-            thresholds at or below them; the last row, for a missing one.
-        categories: which columns of categories there are conditions of; the last row of each is for a missing one.
-        first: int32 [columns + 1], the first row of each, and how many there are.
+        counts: int32 [len(numbers)], how many thresholds each has. Value v of a column of numbers stands for those with
+            v thresholds at or below them; the last one, for a missing one.
+        categories: which columns of categories there are conditions of; the last value of each is a missing one.
+        sizes: int32 [columns], how many values each has, numbers first.
     """
 
     numbers: np.ndarray
     thresholds: np.ndarray
     counts: np.ndarray
     categories: np.ndarray
-    first: np.ndarray
+    sizes: np.ndarray
 
     @classmethod
     def of(cls, forest: Forest, dtype: type, nodes: np.ndarray) -> _Columns:
@@ -146,43 +146,41 @@ class _Columns:
         for row, values in zip(thresholds, of_column, strict=True):
             row[: len(values)] = values
         categories = np.unique(forest.column[nodes[forest.condition[nodes] == IN_SET]])
-        sizes = [*(counts + 2), *(forest.category_counts[categories] + 1)]
-        return cls(numbers, thresholds, counts, categories, np.cumsum([0, *sizes]).astype(np.int32))
+        sizes = np.concatenate([counts + 2, forest.category_counts[categories] + 1]).astype(np.int32)
+        return cls(numbers, thresholds, counts, categories, sizes)
 
-    def rows(self, numbers: tf.Tensor, categories: tf.Tensor) -> tf.Tensor:
-        """int32 [columns, batch]: the row of each value."""
+    def values(self, numbers: tf.Tensor, categories: tf.Tensor) -> tf.Tensor:
+        """int32 [columns, batch]: the number of each value."""
         parts = []
         count = len(self.numbers)
         if count:
             values = tf.transpose(tf.gather(numbers, self.numbers, axis=1))
             passed = tf.searchsorted(tf.constant(self.thresholds), values, side="right")
             counts = self.counts[:, None]
-            rows = tf.where(tf.math.is_nan(values), counts + 1, tf.minimum(passed, counts))
-            parts.append(rows + self.first[:count, None])
+            parts.append(tf.where(tf.math.is_nan(values), counts + 1, tf.minimum(passed, counts)))
         if len(self.categories):
             values = tf.transpose(tf.gather(categories, self.categories, axis=1))
-            sizes = (np.diff(self.first)[count:, None] - 1).astype(np.int64)
-            known = tf.logical_and(values >= 0, values < sizes)
-            parts.append(tf.cast(tf.where(known, values, sizes), tf.int32) + self.first[count:-1, None])
+            known_values = (self.sizes[count:, None] - 1).astype(np.int64)
+            known = tf.logical_and(values >= 0, values < known_values)
+            parts.append(tf.cast(tf.where(known, values, known_values), tf.int32))
         return tf.concat(parts, axis=0)
 
-    def split(self, forest: Forest, node: int) -> tuple[np.ndarray, np.ndarray]:
-        """The rows of a node's column for which its condition holds, and those for which it does not."""
+    def split(self, forest: Forest, node: int) -> tuple[int, np.ndarray]:
+        """The column of a node, and for which of its values the node's condition holds, bool [values]."""
         numeric = forest.condition[node] == AT_LEAST
         known = self.numbers if numeric else self.categories
         place = int(np.searchsorted(known, forest.column[node]))
         column = place if numeric else place + len(self.numbers)
-        rows = np.arange(self.first[column], self.first[column + 1])
+        holds = np.zeros(self.sizes[column], bool)
         if numeric:
             thresholds = self.thresholds[place]
             threshold = _comparable(forest.threshold[node : node + 1], thresholds.dtype.type)
-            holds = np.arange(len(rows)) > np.searchsorted(thresholds, threshold[0])
+            holds[np.searchsorted(thresholds, threshold[0]) + 1 :] = True
         else:
             bits = np.unpackbits(forest.sets[forest.members[node]], bitorder="little")
-            holds = np.zeros(len(rows), bool)
-            holds[: len(bits)] = bits[: len(rows)]
+            holds[: len(bits)] = bits[: len(holds)]
         holds[-1] = forest.missing[node]
-        return rows[holds], rows[~holds]
+        return column, holds
 
 
 @dataclass(frozen=True)
@@ -191,20 +189,27 @@ class _Block:
 
     Attributes:
         columns: the values that these trees tell apart.
-        table: int32 or int64 [rows, words]: the leaves that a value leaves over.
+        table: int32 or int64 [rows, words]: the leaves that some values leave over, a row for each choice of a value of
+            each column of a group, one group after the other.
+        strides: int32 [groups, columns]: how many rows are from a value of a column of a group to the next; 0 for
+            columns of other groups.
+        first: int32 [groups], the first row of each group.
         slots: float64 [words, bits + 1, n]: the values of the leaf of each bit, and 0 where no bit is left.
         outputs: int32 [words]: the output that the leaves of each word add to.
     """
 
     columns: _Columns
     table: np.ndarray
+    strides: np.ndarray
+    first: np.ndarray
     slots: np.ndarray
     outputs: np.ndarray
 
     def sums(self, numbers: tf.Tensor, categories: tf.Tensor, outputs: int) -> tf.Tensor:
         """float64 [batch, outputs]: the leaves of each row, added up by output."""
         table = tf.constant(self.table)
-        first, *others = tf.unstack(self.columns.rows(numbers, categories))
+        rows = tf.linalg.matmul(self.strides, self.columns.values(numbers, categories)) + self.first[:, None]
+        first, *others = tf.unstack(rows)
         left = tf.gather(table, first)
         for rows in others:
             left = tf.bitwise.bitwise_and(left, tf.gather(table, rows))
@@ -250,25 +255,50 @@ def _block(forest: Forest, trees: Sequence[int], dtype: type) -> _Block:
     words = [-(-count // bits) for count in leaves]
     first_word = np.cumsum([0, *words])
     columns = _Columns.of(forest, dtype, np.concatenate([[*of_tree] for of_tree in ranges]))
-    table = np.full((columns.first[-1], first_word[-1]), np.iinfo(unsigned).max, unsigned)
+    tables = [np.full((size, first_word[-1]), np.iinfo(unsigned).max, unsigned) for size in columns.sizes]
     slots = np.zeros((first_word[-1], bits + 1, forest.leaf_values.shape[1]))
 
-    def rule_out(rows: np.ndarray | slice, word: int, start: int, end: int) -> None:
+    def rule_out(table: np.ndarray, values: np.ndarray, word: int, start: int, end: int) -> None:
         for number in range(start // bits, -(-end // bits)):
             low, high = max(start - number * bits, 0), min(end - number * bits, bits)
-            table[rows, word + number] &= unsigned(~(((1 << high) - 1) ^ ((1 << low) - 1)) & ((1 << bits) - 1))
+            table[values, word + number] &= unsigned(~(((1 << high) - 1) ^ ((1 << low) - 1)) & ((1 << bits) - 1))
 
     for word, count, of_tree in zip(first_word, leaves, ranges, strict=False):
-        table[:, word : word + -(-count // bits)] &= _ones(count, bits, unsigned)
+        tables[0][:, word : word + -(-count // bits)] &= _ones(count, bits, unsigned)
         for node, (start, end) in of_tree.items():
             if forest.condition[node] == LEAF:
                 slots[word + start // bits, start % bits] = forest.leaf_values[forest.leaf[node]]
                 continue
             middle = of_tree[int(forest.no[node])][1]
-            yes, no = columns.split(forest, node)
-            rule_out(yes, word, start, middle)
-            rule_out(no, word, middle, end)
-    return _Block(columns, table.view(signed), slots, np.repeat(forest.tree_outputs[[*trees]], words))
+            column, holds = columns.split(forest, node)
+            rule_out(tables[column], holds, word, start, middle)
+            rule_out(tables[column], ~holds, word, middle, end)
+    joined, strides = _joined_tables(tables)
+    first = np.cumsum([0, *map(len, joined[:-1])]).astype(np.int32)
+    outputs = np.repeat(forest.tree_outputs[[*trees]], words)
+    return _Block(columns, np.concatenate(joined).view(signed), strides, first, slots, outputs)
+
+
+# A look-up passes over all trees, so that columns of few values share one, in tables that a core's cache holds.
+_JOINED_BYTES = 1 << 18
+
+
+def _joined_tables(tables: Sequence[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
+    """The tables of columns joined to those of groups of them, and _Block.strides."""
+    joined: list[np.ndarray] = []
+    strides: list[np.ndarray] = []
+    for column in sorted(range(len(tables)), key=lambda column: -len(tables[column])):
+        own = tables[column]
+        own_stride = np.arange(len(tables)) == column
+        for group, table in enumerate(joined):
+            if table.nbytes * len(own) <= _JOINED_BYTES:
+                joined[group] = (table[:, None] & own).reshape(-1, own.shape[1])
+                strides[group] = strides[group] * len(own) + own_stride
+                break
+        else:
+            joined.append(own)
+            strides.append(own_stride.astype(np.int32))
+    return joined, np.stack(strides).astype(np.int32)
 
 
 def _ones(count: int, bits: int, dtype: type) -> np.ndarray:
@@ -283,15 +313,25 @@ def _blocks(forest: Forest, dtype: type) -> list[_Block] | None:
     columns = len({*zip(forest.condition[inner].tolist(), forest.column[inner].tolist(), strict=True)})
     leaves = len(forest.leaf) - int(inner.sum())
     words = max(leaves / 32, len(forest.roots))
+    trees = np.flatnonzero(forest.condition[forest.roots] != LEAF)
     if not columns or forest.is_oblique or columns * words > _MASKS_A_STEP * len(forest.roots) * len(forest.levels):
         return None
     made: list[_Block] = []
     size = 1 + int(_BLOCK_LEAVES / max(1.0, leaves / len(forest.roots)))
-    for start in range(0, len(forest.roots), size):
-        made.append(_block(forest, range(start, min(start + size, len(forest.roots))), dtype))
+    for start in range(0, len(trees), size):
+        made.append(_block(forest, trees[start : start + size].tolist(), dtype))
         if sum(block.table.nbytes + block.slots.nbytes for block in made) > _MOST_BYTES:
             return None
     return made
+
+
+def _lone_leaves(forest: Forest) -> np.ndarray:
+    """float64 [outputs]: the sums of the trees that are nothing but a leaf, which _blocks leaves out."""
+    lone = np.flatnonzero(forest.condition[forest.roots] == LEAF)
+    values = forest.leaf_values[forest.leaf[forest.roots[lone]]]
+    if values.shape[1] == len(forest.bias):
+        return values.sum(axis=0)
+    return np.bincount(forest.tree_outputs[lone], values[:, 0], len(forest.bias))
 
 
 def _walk(forest: Forest, numbers: tf.Tensor, categories: tf.Tensor) -> tf.Tensor:

@@ -267,6 +267,26 @@ def test_a_forest_adds_the_leaves_that_each_row_comes_to(raw_rows, depth, obliqu
     assert len(np.unique(scores[:, 0])) > 20
 
 
+@pytest.mark.parametrize("joined_bytes", [0, 1 << 10, 1 << 30], ids=["apart", "some of them", "all together"])
+def test_columns_whose_values_are_looked_up_together_rule_out_the_same_leaves(raw_rows, joined_bytes, monkeypatch):
+    monkeypatch.setattr(forests, "_JOINED_BYTES", joined_bytes)
+    trees = grown(np.random.default_rng(8), trees=7, depth=5, outputs=1, oblique=False)
+    np.testing.assert_allclose(forest_scores(trees, *map(tf.constant, raw_rows)), by_hand(trees, *raw_rows), atol=1e-6)
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_trees_that_are_nothing_but_a_leaf_add_it_to_each_row(raw_rows, outputs, monkeypatch):
+    monkeypatch.setattr(forests, "_BLOCK_LEAVES", 1)
+    growing = _Growing()
+    growing.tree(growing.at_least(0, 0.5, False, growing.leaf([1.0]), growing.leaf([2.0])))
+    growing.tree(growing.leaf([4.0]), 1 % outputs)
+    growing.tree(growing.leaf([8.0]), 2 % outputs)
+    scores = forest_scores(growing.forest([0.25] * outputs, [5, 40]), *map(tf.constant, raw_rows)).numpy()
+    first = np.where(raw_rows[0][:, 0] >= 0.5, 1.25, 2.25)
+    expected = [first + 12] if outputs == 1 else [first, np.full(60, 4.25), np.full(60, 8.25)]
+    np.testing.assert_array_equal(scores, np.stack(expected, axis=1))
+
+
 def test_trees_of_several_outputs_each_add_to_their_own(raw_rows):
     forest = grown(np.random.default_rng(5), trees=6, depth=3, outputs=1, oblique=False)
     of_three = replace(forest, tree_outputs=np.array([0, 1, 2, 0, 1, 2], np.int32), bias=np.array([0.5, 0.0, -0.5]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, count, islice
+from itertools import chain, count, groupby, islice
 from typing import Any, NamedTuple
 
 import keras
@@ -66,8 +66,13 @@ def _hats(numbers: keras.KerasTensor, values: np.ndarray) -> keras.KerasTensor |
     hats = keras.ops.pad(ramps, [[0, 0], [0, 0], [1, 0]], constant_values=1.0) - keras.ops.pad(
         ramps, [[0, 0], [0, 0], [0, 1]]
     )
-    used = [place * most + knot for place, found in enumerate(of_columns.values()) for knot in range(len(found))]
-    return keras.ops.take(keras.layers.Flatten()(hats), used, axis=1)
+    # Sliced, as taking each by its number costs a tenth of what a whole blend takes to answer.
+    parts, first = [], 0
+    for width, alike in groupby(map(len, of_columns.values())):
+        last = first + sum(1 for _ in alike)
+        parts.append(keras.layers.Flatten()(hats[:, first:last, :width]))
+        first = last
+    return _joined(parts)
 
 
 @dataclass
