@@ -62,6 +62,8 @@ PathBesideConfig = Annotated[str, AfterValidator(beside_config)]
 Memory = Annotated[ByteSize, Field(gt=0)]
 
 Precision = Literal["float32", "bfloat16"]
+# Of what is exported of photos' networks; see trainers/image/precision.py.
+ImagePrecision = Precision | Literal["int8"]
 
 # See trainers/devices.py. `auto`: all GPUs, or the processor where there are none.
 DeviceChoice = Literal["auto", "cpu"] | Annotated[int, Field(ge=1, strict=True)]
@@ -71,8 +73,9 @@ MixedPrecision = bool | Literal["auto", "bfloat16"]
 # How far a probability of a served model of photos may be from the trained model's, where a config does not say it.
 # float32: the sums of a network's many layers are rounded in another order in batches of other sizes, and batch
 # normalization is folded into the convolutions. bfloat16: each number is kept to eight bits, layer after layer, which
-# moves the probabilities of two labels that are close by some hundredths.
-TOLERANCES: dict[Precision, float] = {"float32": 1e-4, "bfloat16": 5e-2}
+# moves the probabilities of two labels that are close by some hundredths. int8: a number that is rounded to the next
+# whole one in a batch of another size moves the layers behind it.
+TOLERANCES: dict[ImagePrecision, float] = {"float32": 1e-4, "bfloat16": 5e-2, "int8": 5e-2}
 
 
 OfLabel = Literal["precision", "recall", "specificity"]

@@ -28,9 +28,9 @@ from benchmarks.harness.running import report
 from serving.session_model import SessionModel
 from serving.signatures.common import VOCABULARY, Labels, export, freeze
 from serving.signatures.image import image_files, served_model
-from trainers.image.bfloat16 import bfloat16_function
 from trainers.image.models import ImageClassifier, frozen_classifier
 from trainers.image.options import IMAGENET, read_label_file
+from trainers.image.precision import bfloat16_function
 from trainers.options import Precision
 from trainers.splits import TransformGraph
 from transform.image import preprocessing_fn, scale, usable_pixels

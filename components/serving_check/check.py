@@ -85,14 +85,31 @@ def remark(provenance: Mapping[str, Any]) -> str:
 
 
 def _precision_remark(provenance: Mapping[str, Any]) -> str:
+    refused = provenance.get("int8_refused")
+    if refused:
+        return f"exported in float32, for int8 is refused: {refused.get('reason') or _too_little_of(refused)}"
     gain = provenance.get("time_of_float32")
     if not gain:
         return ""
-    shares = ", ".join(f"{share:.2f} at batch {batch}" for batch, share in gain.items())
-    remark = f"{provenance['precision']}: the network takes {shares} of its time in float32"
+    remark = f"{provenance['precision']}: the network {_gain_of(provenance)}"
     if min(gain.values()) >= 1:
         remark += ", so nothing is gained on this machine; it is for CPUs with AVX512-BF16 or AMX"
     return remark
+
+
+def _too_little_of(refused: Mapping[str, Any]) -> str:
+    limits = refused["limits"]
+    return (
+        f"the network {_gain_of(refused)}; expected at most {limits['time_of_float32']} of the time, and at most "
+        f"{limits['fewer_told']} fewer"
+    )
+
+
+def _gain_of(figures: Mapping[str, Any]) -> str:
+    shares = ", ".join(f"{share:.2f} at batch {batch}" for batch, share in figures["time_of_float32"].items())
+    told = figures.get("told")
+    photos = f", and tells {told['int8']:.4f} of the photos for {told['float32']:.4f}" if told else ""
+    return f"takes {shares} of its time in float32{photos}"
 
 
 def mismatches(

@@ -106,6 +106,20 @@ def test_no_gain_is_said_with_what_would_gain():
     )
 
 
+def test_what_int8_tells_is_said_and_why_it_is_refused():
+    figures = {"time_of_float32": {"1": 0.394, "8": 0.31}, "told": {"float32": 0.966, "int8": 0.9524}}
+    share = "takes 0.39 at batch 1, 0.31 at batch 8 of its time in float32"
+    gained = f"the network {share}, and tells 0.9524 of the photos for 0.9660"
+    assert remark({"precision": "int8", **figures}) == f"int8: {gained}"
+    limits = {"time_of_float32": 0.6, "fewer_told": 0.005}
+    assert remark({"precision": "float32", "int8_refused": figures | {"limits": limits}}) == (
+        f"exported in float32, for int8 is refused: {gained}; expected at most 0.6 of the time, and at most 0.005 fewer"
+    )
+    assert remark({"precision": "float32", "int8_refused": {"reason": "it has none"}}) == (
+        "exported in float32, for int8 is refused: it has none"
+    )
+
+
 def test_how_a_wrapped_table_agrees_with_its_library_is_said_of_all_rows():
     assert remark({"wrapped": {"rows": 48842, "labels_equal": 48842, "greatest_difference": 2.4e-7}}) == (
         "of all 48,842 rows of the data, 48,842 labels are the library's; probabilities are 2e-07 apart at most"

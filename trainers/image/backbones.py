@@ -18,9 +18,9 @@ from serving.signatures.image import IMAGE
 from trainers.blending import mean_and_error
 from trainers.errors import TrainingError, first_line
 from trainers.image.batches import BATCH_SIZE, ImageTraining, kept_photos
-from trainers.image.bfloat16 import float32_function
 from trainers.image.heads import chosen_blocks, ridge_head
 from trainers.image.options import BACKBONES, BLUE_GREEN_RED, IMAGENET, NO_WEIGHTS, STANDARDISED, FineTuneOptions
+from trainers.image.precision import float32_function
 from trainers.warm_start import copy_weights
 from transform.options import ImageOptions
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from serving.signatures.common import Features
 from serving.signatures.image import IMAGE
-from trainers.image.bfloat16 import bfloat16_function, float32_function, precision_gain
-from trainers.options import Precision
+from trainers.image.precision import bfloat16_function, float32_function, int8_function, precision_gain
+from trainers.options import ImagePrecision
 from trainers.warm_start import MeaningOfWeights
 
 
@@ -53,7 +53,13 @@ class FrozenClassifier:
     provenance: dict[str, Any]
 
 
-def frozen_classifier(classifier: ImageClassifier, height: int, width: int, precision: Precision) -> FrozenClassifier:
+def frozen_classifier(
+    classifier: ImageClassifier,
+    height: int,
+    width: int,
+    precision: ImagePrecision,
+    photos: Iterable[tf.Tensor] = (),
+) -> FrozenClassifier:
     """Freeze a classifier.
 
     Args:
@@ -61,12 +67,17 @@ def frozen_classifier(classifier: ImageClassifier, height: int, width: int, prec
         height: of the pixels, which are the feature `image`.
         width: likewise.
         precision: what the constants and the arithmetic are in.
+        photos: batches of pixels, for int8, see int8_function.
     """
     pixels = tf.TensorSpec([None, height, width, 3], tf.float32)
     frozen = float32_function(classifier.predict, pixels)
     provenance: dict[str, Any] = {"precision": precision}
-    if precision == "bfloat16":
-        in_float32, frozen = frozen, bfloat16_function(classifier.predict, pixels)
+    if precision != "float32":
+        in_float32 = frozen
+        if precision == "int8":
+            frozen = int8_function(classifier.predict, pixels, photos)
+        else:
+            frozen = bfloat16_function(classifier.predict, pixels)
         provenance["time_of_float32"] = precision_gain(frozen, in_float32, height, width)
 
     def predict(features: Features) -> tf.Tensor:

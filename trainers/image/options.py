@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationInfo, field_validator, model_validator
 
-from trainers.options import DeviceChoice, MixedPrecision, Precision, beside_config
+from trainers.options import DeviceChoice, ImagePrecision, MixedPrecision, beside_config
 from transform.options import PixelFormat, Scaling
 
 if TYPE_CHECKING:
@@ -331,7 +331,7 @@ class FineTuneOptions(BaseModel):
         warm_start: begin with the weights of the served model, where they mean the same. Blocks that `auto` chose
             for it stay then, and its head is trained further with them.
         batch_norm_momentum: of the running means of a training from scratch; lower values suit short ones.
-        precision: of the served model.
+        precision: of the served model; int8 only where that is worth it, see trainers/image/train.py.
         devices: `auto`: all GPUs that are here, or the processor where there are none; `cpu`; or how many GPUs. They
             share the batch.
         mixed_precision: whether training computes in float16 where GPUs have units for it, with weights in float32;
@@ -357,7 +357,7 @@ class FineTuneOptions(BaseModel):
     augmentation: AugmentationOptions = AugmentationOptions()
     warm_start: bool = False
     batch_norm_momentum: float = Field(0.99, ge=0, lt=1)
-    precision: Precision = "float32"
+    precision: ImagePrecision = "float32"
     devices: DeviceChoice = "auto"
     mixed_precision: MixedPrecision = False
     seed: int = 0
@@ -473,7 +473,7 @@ class WrapOptions(BaseModel):
         background_first: the first output is no class and is left out, as TF-Hub's ImageNet models have it.
         signature: which signature of a SavedModel is called.
         output: which of the signature's outputs is taken; needed where there are several.
-        precision: of the served model.
+        precision: of the served model; int8 only where that is worth it, see trainers/image/train.py.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -486,7 +486,7 @@ class WrapOptions(BaseModel):
     background_first: bool = False
     signature: str = SERVING_DEFAULT
     output: str | None = None
-    precision: Precision = "float32"
+    precision: ImagePrecision = "float32"
 
     def shortened(self) -> Self:
         """The same: nothing is trained."""

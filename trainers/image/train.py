@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,17 @@ import tensorflow_transform as tft
 from tfx.components.trainer.fn_args_utils import FnArgs
 from tfx.components.tuner.component import TunerFnResult
 
-from serving.reference_predictions import with_answers
+from serving.reference_predictions import ReferencePredictions, with_answers
 from serving.signatures.common import VOCABULARY, Labels, export
 from serving.signatures.explain import PHOTO_SAMPLES
-from serving.signatures.image import IMAGE, served_model
+from serving.signatures.image import ERROR, IMAGE, served_model
 from trainers.artifacts import learning_curves, unknown_rule, write_artifacts
 from trainers.devices import ONE_DEVICE, training_devices, worker_places
 from trainers.errors import TrainingError
 from trainers.fitting import training_folder
 from trainers.image.batches import ImageTraining
 from trainers.image.fine_tuning import ImageWarmStart, fine_tuned
-from trainers.image.models import ImageClassifier, frozen_classifier
+from trainers.image.models import FrozenClassifier, ImageClassifier, frozen_classifier
 from trainers.image.options import AUTO, FineTuneOptions, WrapOptions, read_trainer_options
 from trainers.image.splits import BATCH_SIZE, Images, image_predictions, is_usable, read_image_split, read_images
 from trainers.image.wrap import check_scaling, tried_scalings, wrapped_classifier
@@ -87,8 +88,11 @@ def _train(fn_args: FnArgs, options: FineTuneOptions | WrapOptions, best: BestHy
             trials = tried_scalings(classifier, preprocessing, eval_images)
             check_scaling(trials, preprocessing.scaling)
             chosen = trials.as_provenance()
-        frozen = frozen_classifier(classifier, preprocessing.height, preprocessing.width, options.precision)
         predictions = image_predictions(classifier, eval_images, labels)
+        if options.precision == "int8":
+            frozen, predictions = _in_int8(classifier, preprocessing, train_images, eval_images, predictions, labels)
+        else:
+            frozen = frozen_classifier(classifier, preprocessing.height, preprocessing.width, options.precision)
         serving = ServingOptions.of(fn_args.custom_config)
         unknown = unknown_rule(serving, labels, predictions, evaluation.truth)
         vocabulary = Labels(transform_output.vocabulary_file_by_name(VOCABULARY), unknown=unknown)
@@ -119,6 +123,56 @@ def _train(fn_args: FnArgs, options: FineTuneOptions | WrapOptions, best: BestHy
             warm_start=classifier.start,
             unknown=unknown,
         )
+
+
+# int8 is exported where the network takes at most so much of its time in float32, and tells at most so much less.
+_INT8_TIME, _INT8_LOSS = 0.6, 0.005
+# So many batches of the train split tell how large the numbers in a network get.
+_CALIBRATION_BATCHES = 4
+
+
+def _in_int8(
+    classifier: ImageClassifier,
+    preprocessing: ImageOptions,
+    train_images: Images,
+    eval_images: Images,
+    in_float32: ReferencePredictions,
+    labels: Sequence[str],
+) -> tuple[FrozenClassifier, ReferencePredictions]:
+    """The classifier in int8, and its own predictions of the eval split; in float32 where int8 is not worth it.
+
+    What is served is compared with the predictions in int8, as those in float32 say which photos it costs. Where there
+    is no photo whose label is known, the labels in float32 count as such.
+    """
+    size = preprocessing.height, preprocessing.width
+    try:
+        frozen = frozen_classifier(classifier, *size, "int8", _usable_pixels(train_images))
+        as_served = replace(classifier, predict=lambda pixels: frozen.predict({IMAGE: pixels}))
+        in_int8 = image_predictions(as_served.traced(*size), eval_images, labels)
+        time = frozen.provenance["time_of_float32"]
+        told = {"float32": _told(in_float32, in_float32, labels), "int8": _told(in_int8, in_float32, labels)}
+        if max(time.values()) <= _INT8_TIME and told["float32"] - told["int8"] <= _INT8_LOSS:
+            return replace(frozen, provenance=frozen.provenance | {"told": told}), in_int8
+        limits = {"time_of_float32": _INT8_TIME, "fewer_told": _INT8_LOSS}
+        refused: dict[str, Any] = {"time_of_float32": time, "told": told, "limits": limits}
+    except TrainingError as error:
+        refused = {"reason": str(error)}
+    frozen = frozen_classifier(classifier, *size, "float32")
+    return replace(frozen, provenance=frozen.provenance | {"int8_refused": refused}), in_float32
+
+
+def _usable_pixels(images: Images) -> Iterator[tf.Tensor]:
+    for batch in images.batches(BATCH_SIZE).take(_CALIBRATION_BATCHES):
+        yield tf.boolean_mask(batch[IMAGE], tf.equal(batch[ERROR], ""))
+
+
+def _told(predictions: ReferencePredictions, in_float32: ReferencePredictions, labels: Sequence[str]) -> float:
+    """The share of the photos with a known label that are told; where there is none, of all that of float32."""
+    truth = predictions.truth
+    if truth is None or not (truth >= 0).any():
+        return float(np.mean([one == other for one, other in zip(predictions.labels, in_float32.labels, strict=True)]))
+    known = np.flatnonzero(truth >= 0)
+    return float(np.mean([predictions.labels[row] == labels[truth[row]] for row in known]))
 
 
 def tuner_fn(fn_args: FnArgs) -> TunerFnResult:
