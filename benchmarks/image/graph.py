@@ -30,8 +30,8 @@ from serving.signatures.common import VOCABULARY, Labels, export, freeze
 from serving.signatures.image import image_files, served_model
 from trainers.image.models import ImageClassifier, frozen_classifier
 from trainers.image.options import IMAGENET, read_label_file
-from trainers.image.precision import bfloat16_function
-from trainers.options import Precision
+from trainers.image.precision import bfloat16_function, int8_function
+from trainers.options import ImagePrecision
 from trainers.splits import TransformGraph
 from transform.image import preprocessing_fn, scale, usable_pixels
 from transform.image_decoding import decode_image
@@ -54,7 +54,7 @@ def example_image() -> bytes:
     return bytes(tf.io.encode_jpeg(pixels, quality=90).numpy())
 
 
-def image_export(model: keras.Model, precision: Precision, photo: bytes, folder: str) -> str:
+def image_export(model: keras.Model, precision: ImagePrecision, photo: bytes, folder: str) -> str:
     """The directory of the SavedModel, below `folder`."""
     values = {"image": photo, "label": LABELS[0].encode(), "path": b"photo.jpg", "checksum": b""}
     features = {name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value])) for name, value in values.items()}
@@ -66,7 +66,7 @@ def image_export(model: keras.Model, precision: Precision, photo: bytes, folder:
     classifier = ImageClassifier(lambda pixels: model(pixels, training=False), model)
     exported = served_model(
         transform=TransformGraph(transform),
-        predict=frozen_classifier(classifier, *SIZE, precision).predict,
+        predict=frozen_classifier(classifier, *SIZE, precision, [some_pixels(4)]).predict,
         labels=Labels(transform.vocabulary_file_by_name(VOCABULARY)),
         raw_feature_spec=feature_spec,
         label_column="label",
@@ -76,10 +76,15 @@ def image_export(model: keras.Model, precision: Precision, photo: bytes, folder:
     return f"{folder}/{precision}/export"
 
 
+def some_pixels(batch: int) -> tf.Tensor:
+    """float32 [batch, height, width, 3] from -1 to 1."""
+    return tf.random.stateless_uniform([batch, *SIZE, 3], [0, 0], -1, 1)
+
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
-PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
+PRECISIONS: tuple[ImagePrecision, ...] = ("float32", "bfloat16", "int8")
 BARE = "forward pass: Keras, float32"
 
 Calls = Mapping[str, Callable[[], object]]
@@ -119,6 +124,7 @@ def _networks(model: keras.Model) -> dict[str, Callable[[tf.Tensor], tf.Tensor]]
         BARE: tf.function(predict, input_signature=[pixels], autograph=False),
         "forward pass: frozen, float32": freeze(predict, pixels),
         "forward pass: frozen, bfloat16": bfloat16_function(predict, pixels),
+        "forward pass: frozen, int8": int8_function(predict, pixels, [some_pixels(4)]),
     }
 
 
@@ -141,10 +147,10 @@ def _obvious(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
 def _whole(
     model: keras.Model,
     networks: Mapping[str, Callable[[tf.Tensor], tf.Tensor]],
-    ours: Mapping[Precision, SessionModel],
+    ours: Mapping[ImagePrecision, SessionModel],
     texts: tf.Tensor,
 ) -> Calls:
-    pixels = tf.random.stateless_uniform([len(texts), *SIZE, 3], [0, 0], -1, 1)
+    pixels = some_pixels(len(texts))
     request = {"image": texts.numpy()}
     obvious = _obvious(model)
     calls: dict[str, Callable[[], object]] = {
