@@ -76,6 +76,7 @@ setup(
             "kubernetes-validate",
             "lightgbm",
             "mypy",
+            "pillow-heif",
             "playwright",
             "pytest",
             "pytest-xdist",

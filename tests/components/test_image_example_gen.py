@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import struct
+import sys
 import zlib
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from pillow_heif import register_heif_opener
 from tfx.dsl.components.base import base_beam_executor
 from tfx.orchestration import metadata, pipeline
 from tfx.orchestration.local.local_dag_runner import LocalDagRunner
@@ -292,7 +294,8 @@ def tiff(*tags: int, order: str = "<") -> bytes:
 
 
 def converted(number: int, image_format: str, **options) -> bytes:
-    """A photo in a format that Pillow writes."""
+    """A photo in a format that Pillow writes, with pillow-heif's HEIF."""
+    register_heif_opener()
     file = io.BytesIO()
     Image.fromarray(np.random.default_rng(number).integers(0, 256, (24, 36, 3), np.uint8)).resize((72, 48)).save(
         file, image_format, **options
@@ -366,7 +369,7 @@ def test_a_class_that_is_lost_stops_the_run_whatever_share_may_be(flowers, inges
 
 
 def test_photos_are_made_jpeg_beside_themselves_once_and_take_their_places(tmp_path, ingest):
-    kinds = {"webp": "WEBP", "avif": "AVIF", "tif": "TIFF", "jp2": "JPEG2000"}
+    kinds = {"webp": "WEBP", "avif": "AVIF", "tif": "TIFF", "jp2": "JPEG2000", "heic": "HEIF"}
     files = {
         f"rose/{number}.{ending}": converted(number, kind)
         for number, (ending, kind) in enumerate(item for item in kinds.items() for _ in range(6))
@@ -385,7 +388,13 @@ def test_photos_are_made_jpeg_beside_themselves_once_and_take_their_places(tmp_p
     data = str(tmp_path / "data")
 
     done = convert_to_jpeg(unread_files(data), 10_000)
-    assert sorted(done.made) == sorted(["WebP"] * 8 + ["AVIF"] * 6 + ["TIFF"] * 7 + ["JPEG 2000"] * 6)
+    assert sorted(done.made) == sorted(["WebP"] * 8 + ["AVIF"] * 6 + ["TIFF"] * 7 + ["JPEG 2000"] * 6 + ["HEIC"] * 6)
+    for number in range(30):  # of each format
+        (path,) = (tmp_path / "data/rose").glob(f"{number}.*.converted.jpg")
+        with Image.open(path) as image, Image.open(io.BytesIO(converted(number, "PNG"))) as original:
+            assert np.abs(np.asarray(image, float) - np.asarray(original, float)).mean() < 30, (
+                path
+            )  # noise, which is lossily compressed
     reasons = {Path(path).name: reason for path, reason in done.failed.items()}
     assert set(reasons) == {"a.heic", "b.cr2"}
     assert reasons["a.heic"].startswith("HEIC: ") and reasons["b.cr2"].startswith(
@@ -393,7 +402,7 @@ def test_photos_are_made_jpeg_beside_themselves_once_and_take_their_places(tmp_p
     )
 
     names = {Path(found.path).name for found in find_images(data).photos}
-    assert len(names) == 28 and "named.jpg.converted.jpg" in names and "named.jpg" not in names
+    assert len(names) == 34 and "named.jpg.converted.jpg" in names and "named.jpg" not in names
     with Image.open(f"{data}/rose/turned.webp.converted.jpg") as image:
         assert image.size == (48, 72) and not image.getexif()
     with Image.open(f"{data}/rose/deep.tiff.converted.jpg") as image:
@@ -404,7 +413,14 @@ def test_photos_are_made_jpeg_beside_themselves_once_and_take_their_places(tmp_p
     assert [one.path for one in (*found.photos, *found.unread)] == ["rose/0.webp.converted.jpg", "rose/a.heic"]
     examples = ingest(tmp_path / "data", max_unreadable_share=0.1)
     assert kinds_left_out(report(examples)) == {"HEIC": 1, "RAW (Canon)": 1}
-    assert len(records(examples, "train")) + len(records(examples, "eval")) == 28
+    assert len(records(examples, "train")) + len(records(examples, "eval")) == 34
+
+
+def test_without_its_decoder_heic_is_left_with_what_brings_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    write(tmp_path, {"rose/a.heic": converted(1, "HEIF")})
+    done = convert_to_jpeg(unread_files(str(tmp_path)), 10_000)
+    assert [*done.failed.values()] == ["HEIC: its decoder is missing: pip install pillow-heif (or ingraph[convert])"]
 
 
 def test_what_is_too_large_to_be_read_is_not_converted_either(tmp_path):
