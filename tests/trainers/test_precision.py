@@ -198,6 +198,24 @@ def test_a_layer_in_int8_is_sums_of_whole_numbers(most):
     assert expected.max() == 255
 
 
+def test_what_is_no_bias_and_groups_of_channels_stay_in_float32():
+    source = np.random.default_rng(8)
+    kernels = [source.normal(0, 0.2, shape).astype(np.float32) for shape in ([3, 3, 3, 8], [3, 3, 4, 8], [3, 3, 8, 8])]
+
+    def function(pixels: tf.Tensor) -> tf.Tensor:
+        first, groups, whole = kernels
+        features = tf.nn.relu(tf.nn.conv2d(pixels, first, 1, "SAME"))
+        features = tf.nn.relu(tf.nn.conv2d(features, groups, 1, "SAME") + 0.25)
+        features = tf.nn.relu(tf.nn.conv2d(features, groups, 1, "SAME"))
+        return tf.reduce_mean(tf.nn.relu(tf.nn.conv2d(features, whole, 1, "SAME")), [1, 2])
+
+    in_int8 = int8_function(function, SPEC, [PIXELS])
+    operations = [operation.type for operation in frozen_function(in_int8, SPEC).graph.get_operations()]
+    assert (operations.count("_FusedQuantizedConv2D"), operations.count("Conv2D")) == (1, 3)
+    expected = function(PIXELS).numpy()
+    np.testing.assert_allclose(in_int8(PIXELS), expected, atol=0.02 * expected.max())
+
+
 def test_a_network_without_such_layers_and_no_photos_are_said(model, inception):
     with pytest.raises(TrainingError, match="as InceptionV3 has, and this network has none"):
         int8_of(model)

@@ -267,7 +267,7 @@ def _layers(graph: graph_pb2.GraphDef) -> dict[str, _Layer]:
         names, bias, before = [relu.name], None, nodes[_producer(relu.input[0])]
         if before.op in ("AddV2", "BiasAdd"):
             added = _values(nodes[_producer(before.input[1])])
-            if added is None or added.size != added.shape[-1]:
+            if added is None or not added.ndim or added.size != added.shape[-1]:
                 continue
             bias = added.reshape(-1)
             names.append(before.name)
@@ -371,11 +371,14 @@ def int8_graph(graph: graph_pb2.GraphDef, fed: str, photos: Iterable[tf.Tensor])
         deviation then, by 0.090 without, by 0.031 in bfloat16.
     """
     layers = _layers(graph)
+    seen = _seen(graph, fed, layers, photos)
+    # Not convolutions in groups of channels.
+    layers = {name: layer for name, layer in layers.items() if layer.kernel.shape[2] == len(seen.means[layer.given])}
     if not layers:
         raise TrainingError(
             "it is for convolutions with a ReLU before and behind them, as InceptionV3 has, and this network has none"
         )
-    return _Int8Graph(graph, layers, _seen(graph, fed, layers, photos)).made()
+    return _Int8Graph(graph, layers, seen).made()
 
 
 class _Int8Graph:
