@@ -34,9 +34,9 @@ run: $(READY)  ## train, check and publish the demo models
 test: $(READY)  ## lint and all tests, side by side
 	@$(MAKE) --no-print-directory --jobs 2 lint suite
 
-# Two processes more than there are cores, since some tests wait for others. Which stay in one, tests/conftest.py says.
+# A process more than there are cores, since some tests wait for others. Which stay in one, tests/conftest.py says.
 suite: $(READY)
-	.venv/bin/python -m pytest --numprocesses $$(($$(nproc) + 2)) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	.venv/bin/python -m pytest --numprocesses $$(($$(nproc) + 1)) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)  ## ruff and mypy
 	.venv/bin/ruff check .
