@@ -171,7 +171,7 @@ def test_convolutions_behind_a_relu_compute_in_int8_and_the_answers_move_by_what
 
 @pytest.mark.parametrize("most", [None, 0.75], ids=["all numbers", "what is larger becomes the greatest"])
 def test_a_layer_in_int8_is_sums_of_whole_numbers(most):
-    """By numpy: inputs from 0 to 255 and weights from -127 to 127, with a factor of the layer and of each channel."""
+    """By numpy: inputs from 0 to 255 and weights from -63 to 63, with a factor of the layer and of each channel."""
     source = np.random.default_rng(7)
     kernel, bias = source.normal(0, 0.3, [3, 3, 8, 6]).astype(np.float32), source.normal(0, 0.3, 6).astype(np.float32)
 
@@ -183,7 +183,7 @@ def test_a_layer_in_int8_is_sums_of_whole_numbers(most):
     shown = tf.minimum(PIXELS, most) if most else PIXELS
     of_input = float(np.maximum(shown, 0).max()) / 255
     of_output = float(function(shown).numpy().max()) / 255
-    of_weights = np.abs(kernel).max(axis=(0, 1, 2)) / 127
+    of_weights = np.abs(kernel).max(axis=(0, 1, 2)) / 63
     whole = np.minimum(np.round(expected_given / of_input), 255)
     weights = np.round(kernel / of_weights)
     sums = tf.nn.conv2d(whole, weights, 2, "VALID").numpy()
