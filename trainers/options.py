@@ -63,7 +63,7 @@ Memory = Annotated[ByteSize, Field(gt=0)]
 
 Precision = Literal["float32", "bfloat16"]
 # Of what is exported of photos' networks; see trainers/image/precision.py.
-ImagePrecision = Precision | Literal["int8"]
+ImagePrecision = Literal["float32", "bfloat16", "int8"]
 
 # See trainers/devices.py. `auto`: all GPUs, or the processor where there are none.
 DeviceChoice = Literal["auto", "cpu"] | Annotated[int, Field(ge=1, strict=True)]

@@ -333,3 +333,9 @@ def test_options_of_photos_survive_their_json():
     options = FineTuneOptions(mode="fine_tune", trained_blocks=2, epochs=3, blocks=["mixed5"])
     assert FineTuneOptions.model_validate_json(options.model_dump_json()) == options
     assert json.loads(options.model_dump_json())["blocks"] == ["mixed5"]
+
+
+def test_a_precision_that_there_is_not_is_said_with_those_that_there_are():
+    expected = "trainer.precision: Input should be 'float32', 'bfloat16' or 'int8', received 'int4'"
+    with pytest.raises(BrokenInput, match=expected):
+        load_config("configs/flowers.yaml", ["trainer.precision=int4"])
