@@ -280,7 +280,7 @@ def _client(workdir: Path, month: Month) -> Iterator[None]:
 
 def _ask(port: int, done: threading.Event, month: Month) -> None:
     with RestClient(port=port, retry=RetryPolicy(attempts=1)) as client:
-        while not done.wait(0.05):
+        while not done.wait(0.1):
             try:
                 answer = client.predict(NAME, QUESTION)["output_0"]
             except Exception as error:

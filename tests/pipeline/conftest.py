@@ -62,7 +62,7 @@ class HeartRun:
 
 # TFX takes longer to load than most runs of small data: processes are forked from one that has loaded it.
 LOADED = multiprocessing.get_context("forkserver")
-LOADED.set_forkserver_preload(["setuptools", "pipeline.dag", "pipeline.runners.local", "pipeline.history"])
+LOADED.set_forkserver_preload(["setuptools", "pipeline.dag", "pipeline.runners.local", "pipeline.history", __name__])
 
 
 def ingraph(*arguments: str, project: Path = PROJECT, fresh: bool = False) -> Finished:

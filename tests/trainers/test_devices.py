@@ -1,7 +1,7 @@
 """Training on several devices and workers ends as on one; mixed precision leaves float32 weights; who uses which.
 
-As a process of its own, `python -m tests.trainers.test_devices FOLDER 1 2`, it trains tiny models of each task on one
-logical device and on two of them, and prints losses and answers as JSON; with `worker`, on those that TF_CONFIG names.
+Tiny models of each task are trained in processes of their own, on one logical device and on two of them, or on those
+that TF_CONFIG names.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import os
 import socket
-import subprocess
-import sys
+import uuid
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +23,7 @@ import tensorflow as tf
 from pydantic import ValidationError
 
 from serving.reference_predictions import example_id
+from tests.pipeline.conftest import LOADED
 from trainers import devices as devices_module
 from trainers.devices import Devices, Workers, training_devices, worker_places
 from trainers.errors import TrainingError
@@ -42,6 +44,7 @@ from transform.options import ImageOptions
 from transform.tabular import NUMBERS
 
 STEPS = 20
+WEIGHTS = "mobilenet.weights.h5"
 Result = dict[str, list[float]]
 _PIXELS = ImageOptions(height=32, width=32)
 
@@ -139,48 +142,56 @@ def _flat(values: np.ndarray) -> list[float]:
     return np.asarray(values, np.float64).ravel().tolist()
 
 
-def main(folder: Path, *devices: str) -> None:
-    weights = folder / "mobilenet.weights.h5"
-    if devices == ("worker",):
-        options = TabularTrainerOptions(model="network")
-        found = training_devices(options)
-        given = SimpleNamespace(serving_model_dir=str(folder / "export"), model_run_dir=str(folder / "a/b/model_run/1"))
-        results = {"count": found.count, "number": found.workers.number}
-        with worker_places(given, found) as own:
-            place = Path(own.model_run_dir)
-            results["network"] = network("auto", place, several=False)
-            results["photos"] = photos("auto", place, weights=str(weights), trained_blocks=1)
-            Path(own.serving_model_dir).mkdir(parents=True)
-            (Path(own.serving_model_dir) / "by").write_text(str(found.workers.number))
-        # Whoever comes out sees what the chief has exported.
-        results["export"] = (folder / "export/by").read_text()
-    else:
-        cpu = tf.config.list_physical_devices("CPU")[0]
-        two = [tf.config.LogicalDeviceConfiguration()] * 2
-        tf.config.set_logical_device_configuration(cpu, two)
-        keras.utils.set_random_seed(1)
-        keras.applications.MobileNet(input_shape=(32, 32, 3), include_top=False, weights=None).save_weights(weights)
-        results = {}
-        for one in map(int, devices):
-            results[str(one)] = {task.__name__: task(one, folder) for task in (networks, network, text)} | {
-                "photos": photos(one, folder, weights=str(weights), trained_blocks=1),
-                # Rows that fill a batch up would count in its means.
-                "photos from scratch": photos(one, folder, 20, weights="none"),
-            }
-    print(json.dumps(results))
+def as_worker(folder: Path) -> dict[str, Any]:
+    """What one of several workers trains, and how it ends."""
+    found = training_devices(TabularTrainerOptions(model="network"))
+    given = SimpleNamespace(serving_model_dir=str(folder / "export"), model_run_dir=str(folder / "a/b/model_run/1"))
+    results: dict[str, Any] = {"count": found.count, "number": found.workers.number}
+    with worker_places(given, found) as own:
+        place = Path(own.model_run_dir)
+        results["network"] = network("auto", place, several=False)
+        results["photos"] = photos("auto", place, weights=str(folder / WEIGHTS), trained_blocks=1)
+        Path(own.serving_model_dir).mkdir(parents=True)
+        (Path(own.serving_model_dir) / "by").write_text(str(found.workers.number))
+    # Whoever comes out sees what the chief has exported.
+    return results | {"export": (folder / "export/by").read_text()}
 
 
-def run(folder: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tests.trainers.test_devices", str(folder), *arguments]
-    root = Path(__file__).parents[2]
-    given = {**os.environ, "PYTHONPATH": str(root), "CUDA_VISIBLE_DEVICES": "-1", **environment}
-    return subprocess.Popen(command, cwd=root, env=given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def on_one_device_and_on_two(folder: Path) -> dict[str, Any]:
+    """What is trained on each number of devices."""
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    keras.utils.set_random_seed(1)
+    weights = str(folder / WEIGHTS)
+    keras.applications.MobileNet(input_shape=(32, 32, 3), include_top=False, weights=None).save_weights(weights)
+    return {
+        str(count): {task.__name__: task(count, folder) for task in (networks, network, text)}
+        | {
+            "photos": photos(count, folder, weights=weights, trained_blocks=1),
+            # Rows that fill a batch up would count in its means.
+            "photos from scratch": photos(count, folder, 20, weights="none"),
+        }
+        for count in (1, 2)
+    }
 
 
-def ended(process: subprocess.Popen[str]) -> dict[str, Any]:
-    output, errors = process.communicate(timeout=500)
-    assert process.returncode == 0, errors[-3000:]
-    return dict(json.loads(output.splitlines()[-1]))
+def started(training: Callable[[Path], dict[str, Any]], folder: Path, **environment: str) -> tuple[BaseProcess, Path]:
+    """A process that trains, and the file that takes what comes of it."""
+    file = folder / f"{uuid.uuid4()}.json"
+    process = LOADED.Process(target=_train, args=(training, folder, environment, file))
+    process.start()
+    return process, file
+
+
+def _train(training: Callable[[Path], dict[str, Any]], folder: Path, environment: dict[str, str], file: Path) -> None:
+    os.environ.update({"CUDA_VISIBLE_DEVICES": "-1", **environment})
+    file.write_text(json.dumps(training(folder)))
+
+
+def ended(process: BaseProcess, file: Path) -> dict[str, Any]:
+    process.join(500)
+    assert process.exitcode == 0
+    return dict(json.loads(file.read_text()))
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +202,7 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def results(folder) -> dict[str, dict[str, Result]]:
     """What came of each number of devices."""
-    return ended(run(folder, "1", "2"))
+    return ended(*started(on_one_device_and_on_two, folder))
 
 
 @pytest.mark.parametrize("task", ["networks", "network", "text", "photos", "photos from scratch"])
@@ -216,11 +227,11 @@ def test_two_workers_train_as_one_process_does_and_the_chief_alone_exports(resul
     cluster = {"chief": addresses[:1], "worker": addresses[1:]}
     tasks = [{"type": "chief", "index": 0}, {"type": "worker", "index": 0}]
     configs = [json.dumps({"cluster": cluster, "task": task, "environment": "cloud"}) for task in tasks]
-    processes = [run(folder, "worker", TF_CONFIG=config) for config in configs]
+    workers = [started(as_worker, folder, TF_CONFIG=config) for config in configs]
     try:
-        found = [ended(process) for process in processes]
+        found = [ended(*worker) for worker in workers]
     finally:
-        for process in processes:
+        for process, _ in workers:
             process.kill()
     assert [(each["count"], each["number"], each["export"]) for each in found] == [(2, 0, "0"), (2, 1, "0")]
     for each in found:
@@ -338,7 +349,3 @@ def test_what_is_not_there_is_refused_in_a_sentence():
 def test_options_that_would_do_nothing_are_refused(make, sentence):
     with pytest.raises(ValidationError, match=sentence):
         make()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), *sys.argv[2:])

@@ -327,11 +327,13 @@ def _train(
     transform = TransformGraph(transform_output)
     handle = options.embedding_handle
     embedding = pretrained_of(options)
-    train = memory.read("train", fn_args.train_files, transform, TEXT_MODELS[options.model].inputs(embedding, options))
+    # The same for both splits, which are read by one graph then.
+    inputs = TEXT_MODELS[options.model].inputs(embedding, options)
+    train = memory.read("train", fn_args.train_files, transform, inputs)
     features = train.spec() if isinstance(train, RowStore) else train.features
     terms = known_terms(transform_output, features)
     classifier = untrained_classifier(train, terms, len(labels), options, embedding)
-    evaluation = memory.read("eval", fn_args.eval_files, transform, classifier.inputs)
+    evaluation = memory.read("eval", fn_args.eval_files, transform, inputs)
 
     meaning = MeaningOfWeights.of(transform, preprocessing, labels, terms, handle)
     start = start_warm(classifier.model, meaning, fn_args.base_model) if options.warm_start else ""
