@@ -398,7 +398,7 @@ def test_static_vectors_beside_ngrams_are_served_as_they_were_trained(encoder_fo
 
 
 def test_without_context_pieces_a_vector_is_that_of_a_text_of_one_piece(encoder_folder, records, tmp_path):
-    trainer = static_options(encoder_folder, vector_width=8, context_pieces=0)
+    trainer = static_options(encoder_folder, vector_width=8, context_pieces=0, ngrams=False)
     left = assert_served_as_trained(trainer, records, tmp_path, 1e-5)
     kept = keras.models.load_model(left / "model.keras").get_layer("piece_vectors").get_weights()[0]
     np.testing.assert_array_equal(kept, alone(encoder_folder))

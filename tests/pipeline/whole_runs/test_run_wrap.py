@@ -27,7 +27,7 @@ from trainers.image.options import IMAGENET, read_label_file
 
 # InceptionV3 takes nothing smaller.
 SIZE = 75
-PHOTOS = 200
+PHOTOS = 100
 LABELS = read_label_file(IMAGENET, background_first=False)
 # How far a served probability may be from Keras's own.
 NEAR = 1e-4
@@ -128,7 +128,7 @@ def assert_best(served: list[str], expected: np.ndarray) -> None:
 
 
 def test_photos_fall_into_many_classes(keras_says):
-    assert len(set(keras_says.argmax(axis=1).tolist())) >= 50
+    assert len(set(keras_says.argmax(axis=1).tolist())) >= 40
 
 
 def test_the_run_ends_with_a_label_of_imagenet(finished, workdir):
