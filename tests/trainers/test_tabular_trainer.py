@@ -125,6 +125,17 @@ def test_hat_functions_are_one_at_their_knot_linear_in_between_and_add_up_to_one
     found = hats.predict(np.array([[-9, 0], [0, 0], [0.25, 0], [1, 0], [2, 0], [99, 0]], np.float32), verbose=0)
     expected = [[1, 0, 0], [1, 0, 0], [0.75, 0.25, 0], [0, 1, 0], [0, 0.5, 0.5], [0, 0, 1]]
     np.testing.assert_allclose(found, expected, atol=1e-6)
+    # Each column for itself, however many there are, and whatever stands beside an infinite number.
+    many = np.random.default_rng(0).normal(size=[3000, 20]).astype(np.float32)
+    asked = np.concatenate([many[:50], np.full([1, 20], np.inf), np.full([1, 20], -np.inf)]).astype(np.float32)
+    numbers = keras.Input([20])
+    found = keras.Model(numbers, _hats(numbers, many)).predict(asked, verbose=0)
+    expected = [
+        np.interp(column, own, one)
+        for column, own in zip(asked.T, (knots(column, rows=3000) for column in many.T), strict=True)
+        for one in np.eye(len(own))
+    ]
+    np.testing.assert_allclose(found, np.transpose(expected), atol=1e-3)
     assert _hats(numbers, np.zeros([3, 2], np.float32)) is None
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, count, groupby, islice
+from itertools import chain, count, islice
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
+from scipy.linalg import block_diag
 
 from trainers.blending import cross_entropies
 from trainers.devices import training_devices
@@ -47,32 +48,46 @@ def knots(values: np.ndarray, rows: int) -> np.ndarray:
     return np.unique(np.concatenate([np.quantile(part, shares, method="nearest") for part in (values, different)]))
 
 
+# Knots are far nearer to 0, and what is infinite would be no number times 0.
+_LARGEST_NUMBER = 1e20
+# The lines of a hat see the numbers of so many columns, all but one of them times 0: matrix products of this size take
+# less than going over the hats once more.
+_COLUMNS_AT_ONCE = 16
+
+
 def _hats(numbers: keras.KerasTensor, values: np.ndarray) -> keras.KerasTensor | None:
     """float32 [batch, m]: of each number with knots, what it has of each hat function; 1 in the sum of a number."""
     of_columns = {column: knots(part, len(values)) for column, part in enumerate(values.T)}
-    of_columns = {column: found for column, found in of_columns.items() if len(found)}
-    if not of_columns:
-        return None
-    most = max(len(found) for found in of_columns.values())
-    slopes, shifts = np.zeros([2, len(of_columns), most - 1], np.float32)
-    for place, found in enumerate(of_columns.values()):
-        slopes[place, : len(found) - 1] = 1 / np.diff(found)
-        shifts[place, : len(found) - 1] = -found[:-1] / np.diff(found)
-    chosen = keras.ops.take(numbers, list(of_columns), axis=1)
-    steps = keras.layers.EinsumDense("bi,it->bit", [len(of_columns), most - 1], bias_axes="it", trainable=False)
-    # Between two knots from 0 to 1, and behind them 1: a hat is what two such ramps differ by.
-    ramps = keras.ops.clip(steps(chosen), 0.0, 1.0)
-    steps.set_weights([slopes, shifts])
-    hats = keras.ops.pad(ramps, [[0, 0], [0, 0], [1, 0]], constant_values=1.0) - keras.ops.pad(
-        ramps, [[0, 0], [0, 0], [0, 1]]
-    )
-    # Sliced, as taking each by its number costs a tenth of what a whole blend takes to answer.
-    parts, first = [], 0
-    for width, alike in groupby(map(len, of_columns.values())):
-        last = first + sum(1 for _ in alike)
-        parts.append(keras.layers.Flatten()(hats[:, first:last, :width]))
-        first = last
+    with_knots = [column for column, found in of_columns.items() if len(found)]
+    parts = []
+    for begin in range(0, len(with_knots), _COLUMNS_AT_ONCE):
+        columns = with_knots[begin : begin + _COLUMNS_AT_ONCE]
+        lines = [_lines_of_hats(of_columns[column]) for column in columns]
+        chosen = keras.ops.clip(keras.ops.take(numbers, columns, axis=1), -_LARGEST_NUMBER, _LARGEST_NUMBER)
+        rising, falling = (
+            _fixed_dense(chosen, block_diag(*(line[side, 0] for line in lines)), [line[side, 1] for line in lines])
+            for side in (0, 1)
+        )
+        parts.append(keras.layers.ReLU()(keras.ops.minimum(rising, falling)))
     return _joined(parts)
+
+
+def _lines_of_hats(found: np.ndarray) -> np.ndarray:
+    """[2, 2, knots]: slopes and shifts of the line up to each knot, and of the one down from it.
+
+    A hat is what is above 0 of the lower one. Up to the first knot, and from the last one on, the line is 1.
+    """
+    slopes = 1 / np.diff(found)
+    rising = [0, *slopes], [1, *(-found[:-1] * slopes)]
+    falling = [*-slopes, 0], [*(found[1:] * slopes), 1]
+    return np.array([rising, falling], np.float32)
+
+
+def _fixed_dense(tensor: keras.KerasTensor, kernel: np.ndarray, bias: Sequence[np.ndarray]) -> keras.KerasTensor:
+    layer = keras.layers.Dense(kernel.shape[1], trainable=False)
+    found = layer(tensor)
+    layer.set_weights([kernel, np.concatenate(bias)])
+    return found
 
 
 @dataclass
