@@ -58,10 +58,13 @@ def ridge_head(
     """
     mean, deviation = _mean_and_deviation(features)
     root, targets = _roots_and_targets(labels, classes, weights)
-    rows = (np.asarray(features, np.float64) - mean) / deviation
+    rows = np.array(features, np.float64)
+    rows -= mean
+    rows /= deviation
     # A penalty must not hold the mean of a class down: rows and targets are centred by their weights.
-    row_mean = (root**2 * rows).mean(axis=0)
-    rows = root * (rows - row_mean)
+    row_mean = np.average(rows, axis=0, weights=weights)
+    rows -= row_mean
+    rows *= root
     if len(rows) <= rows.shape[1]:
         values, vectors = np.linalg.eigh(rows @ rows.T)
     else:
@@ -140,14 +143,13 @@ def _solved(
 def _best_temperature(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
     """What the scores are multiplied by for the least cross entropy of their softmax, and that.
 
-    A row's label counts as if it were another in one of so many cases as there are rows, and one: where all rows are
-    told, it is by their number how sure an answer may be.
+    Labels are smoothed by 1 / (rows + 1): where all rows are told, it is by their number how sure an answer may be.
     """
-    doubt = 1 / (len(labels) + 1)
+    smoothing = 1 / (len(labels) + 1)
 
     def cross_entropy(logarithm: float) -> float:
         logits = np.exp(logarithm) * scores
-        of_label = (1 - doubt) * logits[np.arange(len(labels)), labels] + doubt * logits.mean(axis=1)
+        of_label = (1 - smoothing) * logits[np.arange(len(labels)), labels] + smoothing * logits.mean(axis=1)
         return float(np.average(logsumexp(logits, axis=1) - of_label, weights=weights))
 
     found = minimize_scalar(
