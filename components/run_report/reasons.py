@@ -16,7 +16,7 @@ from components.run_report.evaluation import ShownExample, eval_files
 from components.run_report.finished_run import FinishedRun
 from components.serving_check.candidate import request_inputs, without_label
 from serving.reference_predictions import choose_examples, example_id, read_examples
-from serving.session_model import SessionModel
+from serving.session_model import SessionModel, saved_signatures
 from serving.signatures.explain import BASE, CONTRIBUTIONS, ERROR, EXPLAIN, LABEL, PARTS, PROBABILITY
 
 # Of more rows a mean is hardly another; and so long at most, of which the first row is always there.
@@ -79,10 +79,11 @@ def explained_run(run: FinishedRun, mistakes: Sequence[ShownExample]) -> Explain
     """
     if not {"model", "examples"} <= set(run.artifacts):
         return None
-    model = SessionModel(path_utils.serving_model_path(run.artifacts["model"].uri))
+    path = path_utils.serving_model_path(run.artifacts["model"].uri)
+    if EXPLAIN not in saved_signatures(path):
+        return None
+    model = SessionModel(path)
     try:
-        if EXPLAIN not in model.signatures:
-            return None
         wanted = {one.id for one in mistakes}
         records = {id_: record for record in read_examples(eval_files(run)) if (id_ := example_id(record)) in wanted}
         found = dict(_asked(model, run, [(one.id, records[one.id]) for one in mistakes if one.id in records]))
