@@ -32,7 +32,7 @@ from trainers.image.backbones import image_backbone
 from trainers.image.batches import ImageTraining, image_training_batches
 from trainers.image.fine_tuning import compile_classifier
 from trainers.image.options import FineTuneOptions
-from trainers.image.splits import read_image_split, read_images
+from trainers.image.splits import image_transform, read_image_split, read_images
 from trainers.splits import TransformGraph
 from transform.image import preprocessing_fn
 from transform.options import ImageOptions
@@ -59,7 +59,7 @@ def main() -> None:
         graph = transform_graph(
             preprocessing_fn, {"preprocessing": PREPROCESSING.model_dump_json()}, SPEC, file, folder
         )
-        photos = read_images([file], TransformGraph(graph))
+        photos = read_images([file], image_transform(TransformGraph(graph)))
         trainer = FineTuneOptions(mode="fine_tune", weights="none")
         split = read_image_split(photos)
         training = ImageTraining(photos, split, 2, PREPROCESSING.scaling, trainer, Path(folder))

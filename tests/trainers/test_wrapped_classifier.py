@@ -322,6 +322,29 @@ def test_a_wrong_scaling_is_refused_and_the_right_one_is_not(labelled, right):
                 check_scaling(found, chosen)
 
 
+def test_photos_are_read_in_the_batches_of_a_dataset_by_one_graph_for_all_splits():
+    traced = []
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    def transform(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
+        traced.append(serialized)
+        return {"label": tf.strings.to_number(serialized, tf.int64)}
+
+    many, few, bad = (
+        Images(tf.data.Dataset.from_tensor_slices(records), transform)
+        for records in ([str(number) for number in range(70)], ["3", "1"], ["4", "five"])
+    )
+    read = [{name: values.numpy().tolist() for name, values in batch.items()} for batch in many.read(32)]
+    assert [len(batch["label"]) for batch in read] == [32, 32, 6]
+    assert read == [
+        {name: values.tolist() for name, values in batch.items()} for batch in many.batches(32).as_numpy_iterator()
+    ]
+    assert [batch["label"].numpy().tolist() for batch in few.read(32, few.records.repeat(2).skip(1))] == [[1, 3, 1]]
+    with pytest.raises(tf.errors.InvalidArgumentError, match="five"):
+        list(bad.read(1))
+    assert len(traced) == 1
+
+
 def test_without_photos_no_scaling_is_tried():
     empty = Images(tf.data.Dataset.range(0), lambda numbers: {})
     found = tried_scalings(ImageClassifier(lambda pixels: pixels, None), PREPROCESSING, empty)

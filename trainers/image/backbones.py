@@ -353,7 +353,7 @@ def _continued(trial: _Trial, records: tf.data.Dataset, training: ImageTraining)
     labels = [trial.labels]
     parts = {block: [values] if len(values) else [] for block, values in trial.values.items()}
     # The files hold photos in an order that has nothing to do with their classes.
-    for batch in training.photos.batches(BATCH_SIZE, records).map(kept_photos(training.options)):
+    for batch in map(kept_photos(training.options), training.photos.read(BATCH_SIZE, records)):
         labels.append(batch[LABEL].numpy())
         for block, values in features(batch[IMAGE]).items():
             parts[block].append(values.numpy())

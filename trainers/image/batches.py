@@ -254,7 +254,7 @@ def _compute(model: keras.Model, training: ImageTraining, shapes: Mapping[str, t
         return outputs
 
     start = 0
-    for batch in training.photos.batches(BATCH_SIZE):
+    for batch in training.photos.read(BATCH_SIZE):
         pixels = tf.boolean_mask(batch[IMAGE], is_usable(batch))
         stop = start + int(pixels.shape[0])
         for copy in range(copies):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,29 +36,46 @@ class Images:
 
     def batches(self, batch_size: int, records: tf.data.Dataset | None = None) -> tf.data.Dataset:
         """Batches of `record`, `image`, `label` and `error`; of all records, or of those given instead."""
-
-        @tf.autograph.experimental.do_not_convert
-        def features(serialized: tf.Tensor) -> Batch:
-            return {RECORD: serialized, **self.transform(serialized)}
-
         chosen = self.records if records is None else records
         # The decoder works on the photos of a batch in parallel: one batch ahead is enough to keep the training busy.
-        return chosen.batch(batch_size).map(features).prefetch(1)
+        return chosen.batch(batch_size).map(self._features).prefetch(1)
+
+    def read(self, batch_size: int, records: tf.data.Dataset | None = None) -> Iterator[Batch]:
+        """The same batches, once, without a dataset's graph: it takes a second until one that decodes is ready."""
+        chosen = self.records if records is None else records
+        with ThreadPoolExecutor(1) as decoder:
+            ahead: Future[Batch] | None = None
+            for serialized in chosen.batch(batch_size):
+                batch, ahead = ahead, decoder.submit(self._features, serialized)
+                if batch is not None:
+                    yield batch.result()
+            if ahead is not None:
+                yield ahead.result()
+
+    @tf.autograph.experimental.do_not_convert
+    def _features(self, serialized: tf.Tensor) -> Batch:
+        return {RECORD: serialized, **self.transform(serialized)}
 
 
-def read_images(file_patterns: Sequence[str], graph: TransformGraph) -> Images:
-    """The photos of gzipped TFRecord files of raw tf.Examples, in the order of the files' names.
-
-    Args:
-        file_patterns: as Trainer's FnArgs gives them.
-        graph: what makes model features.
-    """
+def image_transform(graph: TransformGraph) -> Callable[[tf.Tensor], Batch]:
+    """String [batch] of serialized tf.Examples to `image`, `label` and `error`; splits share it, see Images.read."""
     raw_feature_spec = graph.raw_feature_spec
 
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
     def transform(serialized: tf.Tensor) -> Batch:
         features = graph(tf.io.parse_example(serialized, raw_feature_spec))
         return {name: features[name] for name in (IMAGE, LABEL, ERROR)}
 
+    return transform
+
+
+def read_images(file_patterns: Sequence[str], transform: Callable[[tf.Tensor], Batch]) -> Images:
+    """The photos of gzipped TFRecord files of raw tf.Examples, in the order of the files' names.
+
+    Args:
+        file_patterns: as Trainer's FnArgs gives them.
+        transform: as image_transform makes it.
+    """
     files = sorted(path for pattern in file_patterns for path in tf.io.gfile.glob(pattern))
     return Images(tf.data.TFRecordDataset(files, compression_type="GZIP"), transform)
 
@@ -103,7 +121,7 @@ def read_image_split(photos: Images) -> ImageSplit:
     """Go through a split once, decoding each photo to learn whether it can be used."""
     ids: list[str] = []
     labels, held_out, usable = [np.zeros([0], np.int64)], [np.zeros([0], bool)], [np.zeros([0], bool)]
-    for batch in photos.batches(BATCH_SIZE):
+    for batch in photos.read(BATCH_SIZE):
         ids.extend(example_id(record) for record in batch[RECORD].numpy())
         labels.append(batch[LABEL].numpy())
         held_out.append(is_held_out(batch).numpy())
@@ -128,7 +146,7 @@ def image_predictions(classifier: ImageClassifier, photos: Images, labels: Seque
     """
     ids: list[str] = []
     rows, truth = [np.zeros([0, len(labels)], np.float32)], [np.zeros([0], np.int64)]
-    for batch in photos.batches(BATCH_SIZE):
+    for batch in photos.read(BATCH_SIZE):
         good = np.flatnonzero(batch[ERROR].numpy() == b"")
         ids.extend(example_id(batch[RECORD].numpy()[row]) for row in good)
         rows.append(classifier.predict(batch[IMAGE]).numpy()[good])

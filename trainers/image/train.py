@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,15 @@ from trainers.image.batches import ImageTraining
 from trainers.image.fine_tuning import ImageWarmStart, fine_tuned
 from trainers.image.models import FrozenClassifier, ImageClassifier, frozen_classifier
 from trainers.image.options import AUTO, FineTuneOptions, WrapOptions, read_trainer_options
-from trainers.image.splits import BATCH_SIZE, Images, image_predictions, is_usable, read_image_split, read_images
+from trainers.image.splits import (
+    BATCH_SIZE,
+    Images,
+    image_predictions,
+    image_transform,
+    is_usable,
+    read_image_split,
+    read_images,
+)
 from trainers.image.wrap import check_scaling, tried_scalings, wrapped_classifier
 from trainers.options import ServingOptions, TunerOptions, tuned_options
 from trainers.splits import TransformGraph, data_fingerprint
@@ -64,8 +73,8 @@ def _train(fn_args: FnArgs, options: FineTuneOptions | WrapOptions, best: BestHy
     transform_output = tft.TFTransformOutput(fn_args.transform_output)
     labels = [label.decode() for label in transform_output.vocabulary_by_name(VOCABULARY)]
     transform = TransformGraph(transform_output)
-    train_images = read_images(fn_args.train_files, transform)
-    eval_images = read_images(fn_args.eval_files, transform)
+    decoded = image_transform(transform)
+    train_images, eval_images = read_images(fn_args.train_files, decoded), read_images(fn_args.eval_files, decoded)
     train, evaluation = read_image_split(train_images), read_image_split(eval_images)
     made_from = data_fingerprint(train.fingerprint, evaluation.fingerprint)
 
@@ -162,7 +171,7 @@ def _in_int8(
 
 
 def _usable_pixels(images: Images) -> Iterator[tf.Tensor]:
-    for batch in images.batches(BATCH_SIZE).take(_CALIBRATION_BATCHES):
+    for batch in islice(images.read(BATCH_SIZE), _CALIBRATION_BATCHES):
         yield tf.boolean_mask(batch[IMAGE], tf.equal(batch[ERROR], ""))
 
 
@@ -186,7 +195,7 @@ def tuner_fn(fn_args: FnArgs) -> TunerFnResult:
     tuner = TunerOptions.model_validate_json(fn_args.custom_config["tuner"])
     transform_output = tft.TFTransformOutput(fn_args.transform_graph_path)
     classes = len(transform_output.vocabulary_by_name(VOCABULARY))
-    photos = read_images(fn_args.train_files, TransformGraph(transform_output))
+    photos = read_images(fn_args.train_files, image_transform(TransformGraph(transform_output)))
     return search_for_images(photos, classes, preprocessing, options, tuner, fn_args.working_dir)
 
 
@@ -223,7 +232,6 @@ def _part(photos: Images, tuner: TunerOptions, held_out: bool) -> Images:
 def _probabilities(classifier: ImageClassifier, photos: Images) -> np.ndarray:
     """float32 [n, classes], of the photos that `read_image_split` has labels of."""
     rows = [
-        tf.boolean_mask(classifier.predict(batch[IMAGE]), is_usable(batch)).numpy()
-        for batch in photos.batches(BATCH_SIZE)
+        tf.boolean_mask(classifier.predict(batch[IMAGE]), is_usable(batch)).numpy() for batch in photos.read(BATCH_SIZE)
     ]
     return np.concatenate(rows)

@@ -291,7 +291,7 @@ def _some_photos(photos: Images) -> tuple[np.ndarray, np.ndarray]:
     """The pixels and labels of the first TRIED_PHOTOS that can be used, labels -1 where the classifier has none."""
     pixels: list[np.ndarray] = []
     labels = np.zeros([0], np.int64)
-    for batch in photos.batches(BATCH_SIZE):
+    for batch in photos.read(BATCH_SIZE):
         good = batch[ERROR].numpy() == b""
         pixels.append(batch[IMAGE].numpy()[good])
         labels = np.concatenate([labels, batch[LABEL].numpy()[good]])
