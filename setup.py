@@ -53,6 +53,7 @@ setup(
         "matplotlib~=3.9",
         "Pillow",
         "scipy",
+        "threadpoolctl",
         "ydf",
         "APScheduler~=3.11",
         "pydantic~=2.7",

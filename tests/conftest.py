@@ -17,7 +17,8 @@ import setuptools  # noqa: F401
 gc.disable()
 
 # The processes that share the files keep all processors busy: more threads in each only wait for one another.
-os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+for threads in ("TF_NUM_INTRAOP_THREADS", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+    os.environ.setdefault(threads, "1")
 
 if TYPE_CHECKING:
     from tests.pipeline.conftest import HeartRun

@@ -8,12 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
+from threadpoolctl import threadpool_limits
 
 # Of the mean eigenvalue of the features' covariance.
 PENALTIES = np.logspace(-3, 2, 11)
 # What keras.layers.Normalization divides by at least.
 SMALLEST_DEVIATION = 1e-7
 _LARGEST_TEMPERATURE = 100.0
+# By so many rows blocks are chosen: more take long, and change little. Of products this small, threads mostly wait for
+# one another: on two busy cores a choice took a minute by two of them, and takes 2 s by one.
+_ROWS_THAT_CHOOSE = 1000
 
 
 @dataclass(frozen=True)
@@ -65,13 +69,14 @@ def ridge_head(
     row_mean = np.average(rows, axis=0, weights=weights)
     rows -= row_mean
     rows *= root
-    if len(rows) <= rows.shape[1]:
-        values, vectors = np.linalg.eigh(rows @ rows.T)
-    else:
-        values, directions = np.linalg.eigh(rows.T @ rows)
-        vectors = rows @ directions / np.sqrt(np.maximum(values, np.finfo(float).tiny))
-    solution = _solved(values, vectors, root, targets, labels, weights, judged)
-    kernel = rows.T @ solution.dual
+    with threadpool_limits(1 if len(rows) <= _ROWS_THAT_CHOOSE else None, user_api="blas"):
+        if len(rows) <= rows.shape[1]:
+            values, vectors = np.linalg.eigh(rows @ rows.T)
+        else:
+            values, directions = np.linalg.eigh(rows.T @ rows)
+            vectors = rows @ directions / np.sqrt(np.maximum(values, np.finfo(float).tiny))
+        solution = _solved(values, vectors, root, targets, labels, weights, judged)
+        kernel = rows.T @ solution.dual
     return RidgeHead(
         mean=mean.astype(np.float32),
         deviation=deviation.astype(np.float32),
@@ -158,10 +163,7 @@ def _best_temperature(scores: np.ndarray, labels: np.ndarray, weights: np.ndarra
     return float(np.exp(found.x)), float(found.fun)
 
 
-# By so many rows blocks are chosen: more take long, and change little.
-_ROWS_THAT_CHOOSE = 1000
-
-
+@threadpool_limits.wrap(limits=1, user_api="blas")
 def chosen_blocks(
     features: Mapping[str, np.ndarray], labels: np.ndarray, classes: int, weights: np.ndarray, judged: np.ndarray
 ) -> list[str]:
