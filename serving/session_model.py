@@ -298,18 +298,6 @@ def _check_operations(path: str, meta_graph: meta_graph_pb2.MetaGraphDef, foreig
             )
 
 
-def saved_signatures(path: str) -> Mapping[str, meta_graph_pb2.SignatureDef]:
-    """The signatures of a SavedModel by their names, read without loading it.
-
-    Args:
-        path: the directory that holds saved_model.pb.
-
-    Raises:
-        OSError, RuntimeError: the directory holds no SavedModel that a session can run.
-    """
-    return dict(loader_impl.SavedModelLoader(path).get_meta_graph_def_from_tags(["serve"]).signature_def)
-
-
 class SessionModel:
     """A SavedModel in a session, tag set {serve}: what TensorFlow Serving runs, and nothing it could not run.
 

@@ -14,9 +14,9 @@ from tfx.utils import path_utils
 from components.errors import printable
 from components.run_report.evaluation import ShownExample, eval_files
 from components.run_report.finished_run import FinishedRun
-from components.serving_check.candidate import request_inputs, without_label
+from components.serving_check.candidate import read_signatures, request_inputs, without_label
 from serving.reference_predictions import choose_examples, example_id, read_examples
-from serving.session_model import SessionModel, saved_signatures
+from serving.session_model import SessionModel
 from serving.signatures.explain import BASE, CONTRIBUTIONS, ERROR, EXPLAIN, LABEL, PARTS, PROBABILITY
 
 # Of more rows a mean is hardly another; and so long at most, of which the first row is always there.
@@ -80,7 +80,7 @@ def explained_run(run: FinishedRun, mistakes: Sequence[ShownExample]) -> Explain
     if not {"model", "examples"} <= set(run.artifacts):
         return None
     path = path_utils.serving_model_path(run.artifacts["model"].uri)
-    if EXPLAIN not in saved_signatures(path):
+    if EXPLAIN not in read_signatures(path):
         return None
     model = SessionModel(path)
     try:

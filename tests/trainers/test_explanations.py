@@ -349,6 +349,14 @@ def test_the_report_has_the_reasons_of_mistakes_and_the_mean_contribution_of_col
     assert "c3" in importance_chart(explained.importance.parts)
     assert explained_run(FinishedRun("planted", "run"), []) is None
 
+    # One that gives no reasons is not loaded, which it could not be.
+    file = tmp_path / "model/Format-Serving/saved_model.pb"
+    saved = SavedModel.FromString(file.read_bytes())
+    del saved.meta_graphs[0].signature_def["explain"]
+    file.write_bytes(saved.SerializeToString())
+    shutil.rmtree(file.parent / "variables")
+    assert explained_run(run, [mistake]) is None
+
 
 EXPLAINING_OPERATIONS = {"All", "StatelessRandomGetKeyCounter", "StatelessRandomUniformV2", "While"}
 

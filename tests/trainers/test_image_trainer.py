@@ -21,6 +21,7 @@ import tensorflow as tf
 from PIL import Image
 from pydantic import ValidationError
 from tfx.components.trainer.fn_args_utils import FnArgs
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from benchmarks.harness.pipelines import transform_graph
 from pipeline.runners.beam_speedups import apply_beam_speedups
@@ -30,7 +31,7 @@ from trainers.errors import TrainingError
 from trainers.fitting import training_folder
 from trainers.image import backbones
 from trainers.image.backbones import backbone_blocks, image_backbone, kept_backbone
-from trainers.image.batches import FrozenFeatures, ImageTraining, augmented, frozen_features, greyed
+from trainers.image.batches import FrozenFeatures, ImageTraining, augmented, greyed
 from trainers.image.fine_tuning import compile_classifier, fine_tuned
 from trainers.image.heads import chosen_blocks, ridge_head
 from trainers.image.models import ImageClassifier
@@ -345,13 +346,23 @@ def test_smoothed_labels_punish_certainty(tmp_path):
 
 
 @pytest.mark.parametrize("rows", [300, 1500])  # of the latter, a thousand choose
-def test_the_blocks_that_tell_the_classes_are_chosen(rows):
+def test_the_blocks_that_tell_the_classes_are_chosen_by_one_thread(rows, monkeypatch):
     chance, labels = np.random.default_rng(0), np.arange(rows) % 3
     features = {name: chance.normal(size=[rows, 20]) for name in "abcde"}
     for number, name in enumerate("bc"):
         features[name] += 3 * (labels == number)[:, None]
-    chosen = chosen_blocks(features, labels, 3, np.ones(rows), np.arange(rows))
+    threads = []
+
+    def eigh(products: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        threads.extend(each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas")
+        return decomposed(products)
+
+    decomposed = np.linalg.eigh
+    monkeypatch.setattr(np.linalg, "eigh", eigh)
+    with threadpool_limits(2, user_api="blas"):
+        chosen = chosen_blocks(features, labels, 3, np.ones(rows), np.arange(rows))
     assert {"b", "c"} <= set(chosen) and "e" not in chosen
+    assert set(threads) == {1}
 
 
 def test_rows_of_copies_do_not_judge_and_follow_the_photos_that_are_chosen():
@@ -362,22 +373,6 @@ def test_rows_of_copies_do_not_judge_and_follow_the_photos_that_are_chosen():
     assert some.values["b"].ravel().tolist() == [1, 2, 5, 9, 10, 12]
     assert some.photos.tolist() == [0, 1, 2, 3, 0, 2]
     assert FrozenFeatures({}, np.tile(np.arange(3), 2)).judged.tolist() == [0, 1, 2]
-
-
-def test_a_grey_copy_of_some_photos_is_among_the_frozen_features(tmp_path):
-    pixels = keras.Input([32, 32, 3])
-    mean = keras.Model(pixels, {"mean": keras.ops.mean(pixels, axis=(1, 2))})
-    task = training(tmp_path, augmentation={"grey": 0.2})
-    found = frozen_features(mean, task, "some")
-    assert len(found.photos) == 60 + 12
-    colour, grey = found.values["mean"][:60], found.values["mean"][60:]
-    luma = colour @ [0.299, 0.587, 0.114]
-    np.testing.assert_allclose(grey, np.tile(luma[found.photos[60:], None], [1, 3]), atol=1e-5)
-    assert len(frozen_features(mean, training(tmp_path, augmentation={"grey": 0}), "none").photos) == 60
-    both = training(tmp_path, augmentation={"flip": True, "grey": 1, "copies": 2})
-    changed = frozen_features(mean, both, "copies").values["mean"]
-    assert changed.shape == (180, 3)
-    np.testing.assert_allclose(changed[60:], np.tile(luma[:, None], [2, 3]), atol=1e-5)
 
 
 def test_grey_photos_are_told_too_where_colours_tell_the_classes_of_the_others(tmp_path, weights_file):

@@ -14,6 +14,7 @@ from pipeline.config import load_config
 from tests.trainers.test_image_trainer import PIXELS, PROJECT, Trainer, accuracy, predictions, training
 from trainers.fitting import _Memory
 from trainers.image.backbones import image_backbone
+from trainers.image.batches import frozen_features
 from trainers.image.fine_tuning import ImageWarmStart, fine_tuned
 from trainers.image.models import ImageClassifier
 from trainers.image.options import FineTuneOptions
@@ -206,3 +207,19 @@ def test_a_wrapped_classifier_has_no_warm_start():
 def test_a_saved_models_weights_cannot_be_taken_over():
     with pytest.raises(ValidationError, match="warm_start is for backbones of Keras"):
         FineTuneOptions(mode="fine_tune", warm_start=True, weights="/a/saved_model")
+
+
+def test_a_grey_copy_of_some_photos_is_among_the_frozen_features(tmp_path):
+    pixels = keras.Input([32, 32, 3])
+    mean = keras.Model(pixels, {"mean": keras.ops.mean(pixels, axis=(1, 2))})
+    task = training(tmp_path, augmentation={"grey": 0.2})
+    found = frozen_features(mean, task, "some")
+    assert len(found.photos) == 60 + 12
+    colour, grey = found.values["mean"][:60], found.values["mean"][60:]
+    luma = colour @ [0.299, 0.587, 0.114]
+    np.testing.assert_allclose(grey, np.tile(luma[found.photos[60:], None], [1, 3]), atol=1e-5)
+    assert len(frozen_features(mean, training(tmp_path, augmentation={"grey": 0}), "none").photos) == 60
+    both = training(tmp_path, augmentation={"flip": True, "grey": 1, "copies": 2})
+    changed = frozen_features(mean, both, "copies").values["mean"]
+    assert changed.shape == (180, 3)
+    np.testing.assert_allclose(changed[60:], np.tile(luma[:, None], [2, 3]), atol=1e-5)
