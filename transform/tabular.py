@@ -128,6 +128,8 @@ def category_text(values: tf.Tensor, column: Column) -> tf.Tensor:
     if column.kind == "boolean":
         true, known = boolean_values(values)
         return tf.where(known, tf.where(true, "1", "0"), "")
+    if values.dtype == tf.string and column.kind != "hash":
+        return _value_text(values)  # "" where it is missing
     missing = is_missing(values)
     if column.kind == "hash":
         text = tf.strings.as_string(_hash_bucket(values, column))

@@ -280,7 +280,7 @@ def _block(forest: Forest, trees: Sequence[int], dtype: type) -> _Block:
 
 
 # A look-up passes over all trees, so that columns of few values share one, in tables that a core's cache holds.
-_JOINED_BYTES = 1 << 17
+_JOINED_BYTES = 1 << 18
 
 
 def _joined_tables(tables: Sequence[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
