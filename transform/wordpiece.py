@@ -264,6 +264,10 @@ class WordPieceTokenizer(tf.Module):
         self._unknown, self._first, self._last = (
             numbers[piece] for piece in (tokenizer.unknown, tokenizer.first, tokenizer.last)
         )
+        # Traced once for all graphs that cut texts, as that takes a second. It hides behind a lambda, since an export
+        # would take a function among the attributes along as well.
+        function = tf.function(self._numbers, autograph=False, reduce_retracing=True)
+        self._traced = lambda *arguments: function(*arguments)
 
     def __call__(self, texts: tf.Tensor, maximum_length: int, maximum_bytes: int = 65_536) -> tf.RaggedTensor:
         """int32 [batch, n]: the numbers of the pieces of texts, string [batch], with those before and behind.
@@ -273,6 +277,11 @@ class WordPieceTokenizer(tf.Module):
             maximum_length: how many pieces of a text there are at most, those before and behind included.
             maximum_bytes: of a text, what follows after so many is dropped.
         """
+        number = self._numbers if tf.executing_eagerly() else self._traced
+        pieces: tf.RaggedTensor = number(texts, maximum_length, maximum_bytes)
+        return pieces
+
+    def _numbers(self, texts: tf.Tensor, maximum_length: int, maximum_bytes: int) -> tf.RaggedTensor:
         words = self.words(texts, maximum_bytes)
         # Each is one piece at least.
         words = words[:, : maximum_length - 2]

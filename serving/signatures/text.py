@@ -51,6 +51,10 @@ def served_model(
     text_input = {TEXT: tf.TensorSpec(None, tf.string, name=TEXT)}
     examples_input = {"examples": tf.TensorSpec([None], tf.string, name="examples")}
 
+    # One function for all signatures, as tracing a network or a tokenizer takes up to seconds.
+    predict = tf.function(predict, autograph=False, reduce_retracing=True)
+
+    @tf.function(autograph=False, reduce_retracing=True)
     def probabilities_of_text(text: tf.Tensor) -> tf.Tensor:
         return predict(transform(raw_features({text_column: text}, text_spec)))
 
