@@ -22,6 +22,8 @@ from components.table_example_gen.facts import choice_of_terms
 from serving import reference_predictions
 from serving.reference_predictions import FILE_NAME
 from serving.session_model import SessionModel
+from serving.signatures.common import Labels
+from serving.signatures.text import served_model
 from tests.pipeline.conftest import answers_over_both
 from trainers.errors import TrainingError
 from trainers.text.embeddings import TextEmbedding
@@ -168,6 +170,10 @@ def test_a_session_answers_as_the_training_graph_does(saved_model, records):
     session = SessionModel(saved_model)
     answers = session.run("serve_examples", {"examples": np.array(serialized, object)})["probabilities"]
     np.testing.assert_allclose(answers, expected.probabilities, atol=1e-6)
+    # A session would copy a graph that the search for variables without a value has made larger.
+    before = session._session.graph.get_operations()
+    assert session.unset_variables() == []
+    assert session._session.graph.get_operations() == before
     session.close()
 
 
@@ -259,6 +265,21 @@ def test_what_cannot_be_had_is_said_in_one_sentence(handle, sentence):
     with pytest.raises(TrainingError, match=sentence) as stopped:
         TextEmbedding(handle)
     assert "\n" not in str(stopped.value)
+
+
+def test_all_signatures_share_one_graph_of_the_network(tmp_path):
+    traced = []
+
+    def predict(features: dict[str, tf.Tensor]) -> tf.Tensor:
+        traced.append(features)
+        return tf.fill([tf.size(features["text"]), 2], 0.5)
+
+    (tmp_path / "labels").write_text("no\nyes\n")
+    spec = {name: tf.io.FixedLenFeature([], tf.string) for name in ("text", "label")}
+    labels = Labels(str(tmp_path / "labels"))
+    model = served_model(dict, predict, labels, spec, "text", classes=2, resources={}, explain=8)
+    assert len(model.concrete_signatures) == 5
+    assert len(traced) == 1
 
 
 @pytest.mark.parametrize("language", ["Japanese", "Arabic"])
