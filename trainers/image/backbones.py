@@ -21,7 +21,6 @@ from trainers.image.batches import BATCH_SIZE, ImageTraining, kept_photos
 from trainers.image.heads import chosen_blocks, ridge_head
 from trainers.image.options import BACKBONES, BLUE_GREEN_RED, IMAGENET, NO_WEIGHTS, STANDARDISED, FineTuneOptions
 from trainers.image.precision import float32_function
-from trainers.warm_start import copy_weights
 from transform.options import ImageOptions
 
 # Of ImageNet's photos: in the order blue, green, red, from 0 to 255; and in the order red, green, blue, from 0 to 1.
@@ -150,10 +149,11 @@ def image_backbone(name: str, weights: str, preprocessing: ImageOptions, for_sev
         return _from_keras_file(weights, shape)
     if weights != NO_WEIGHTS and not weights.endswith(".h5"):
         return _from_saved_model(weights, pixels)
-    # Weights go by the order of the layers: they are read before anything is put in front of them.
     backbone = _construct(name, shape, as_trained)
     if weights != NO_WEIGHTS:
-        _load_weights(backbone, name, shape, weights)
+        # The file knows nothing of the layers that turn pixels into what the backbone was trained on.
+        bare = backbone if as_trained is pixels else keras.Model(as_trained, backbone.output)
+        _load_weights(bare, name, weights)
     return backbone
 
 
@@ -188,19 +188,14 @@ def _with_imagenet_weights(name: str, shape: Shape, pixels: keras.KerasTensor) -
         ) from error
 
 
-def _load_weights(backbone: keras.Model, name: str, shape: Shape, path: str) -> None:
-    # The file knows nothing of the layers that turn pixels into what the backbone was trained on.
-    bare = _construct(name, shape, keras.Input(shape))
+def _load_weights(backbone: keras.Model, name: str, path: str) -> None:
     try:
-        bare.load_weights(path)
+        backbone.load_weights(path)
     except (OSError, ValueError) as error:
         raise TrainingError(
             f"{path}: these weights cannot be loaded into a {name} without its head: {first_line(error)}; "
             "trainer.weights takes what save_weights made of keras.applications' model with include_top=False"
         ) from error
-    added = len(backbone.layers) - len(bare.layers)
-    for layer, source in zip(backbone.layers[added:], bare.layers, strict=True):
-        copy_weights(source, layer)
 
 
 def _from_keras_file(path: str, shape: Shape) -> keras.Model:
