@@ -120,7 +120,7 @@ class _Builder:
             rows, self._count * width, embeddings_initializer=start, embeddings_regularizer=penalty, name=name
         )
 
-    def _logits(self, tensor: keras.KerasTensor) -> keras.KerasTensor:
+    def _part_of_logits(self, tensor: keras.KerasTensor) -> keras.KerasTensor:
         return keras.layers.Reshape([self._count, self._classes])(tensor)
 
     def _apart(self, tensor: keras.KerasTensor) -> keras.KerasTensor:
@@ -155,7 +155,7 @@ class _Builder:
     def columns(self, numbers: keras.KerasTensor, tables: _Tables) -> None:
         """Of categories, one in each column: the embeddings of all of them, one after the other."""
         self.parts.own.append(self._apart(tables.embedded(numbers)))
-        self.parts.linear.append(self._logits(keras.ops.sum(tables.linear(numbers), axis=1)))
+        self.parts.linear.append(self._part_of_logits(keras.ops.sum(tables.linear(numbers), axis=1)))
 
     def sums(
         self,
@@ -168,7 +168,7 @@ class _Builder:
         """Of lists and terms: sums of their embeddings, each times its weight."""
         self.parts.own.append(self._apart(_weighted_sum(tables.embedded(numbers), embedded)))
         logits = _weighted_sum(tables.linear(numbers), linear)
-        self.parts.linear.append(self._logits(logits if scale == 1.0 else scale * logits))
+        self.parts.linear.append(self._part_of_logits(logits if scale == 1.0 else scale * logits))
 
     def logits(self) -> keras.KerasTensor:
         """float32 [batch, networks, classes]."""
@@ -182,7 +182,7 @@ class _Builder:
         if shared is not None:
             hidden.append(self._apart(keras.layers.Dense(self._count * first, kernel_initializer=start)(shared)))
             to_logits = keras.layers.Dense(self._count * self._classes, kernel_initializer="zeros")
-            linear.append(self._logits(to_logits(shared)))
+            linear.append(self._part_of_logits(to_logits(shared)))
         if own is not None:
             hidden.append(_own_dense(own, first, start))
         tensor = _sum(hidden)
