@@ -168,6 +168,16 @@ def test_a_long_text_keeps_its_first_pieces_and_the_one_behind_it(tokenizer):
     ]
 
 
+def test_all_graphs_share_one_of_the_tokenizer_which_cuts_as_it_does_eagerly(tokenizer, monkeypatch):
+    traced, words = [], WordPieceTokenizer.words
+    monkeypatch.setattr(WordPieceTokenizer, "words", lambda *given: traced.append(given) or words(*given))
+    texts = tf.constant(["unaffable fine film", "", "the"])
+    graphs = [tf.function(lambda texts: tokenizer(texts, 7), autograph=False) for _ in range(2)]
+    cut = [graph(texts).to_list() for graph in graphs]
+    assert len(traced) == 1
+    assert cut == [tokenizer(texts, 7).to_list()] * 2
+
+
 def test_capitals_and_accents_stay_where_the_tokenizer_keeps_them(tmp_path):
     write_encoder(tmp_path)
     (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": false}')
