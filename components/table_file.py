@@ -1,7 +1,7 @@
 """Table files: CSV, TSV and JSON lines, plain or compressed, read row by row, with the line of what is wrong.
 
 components.table_example_gen.sources reads the same rows a hundred times as fast, and knows no lines. TableFile is for
-data that must be whole: the first line that cannot be read ends it with a sentence. separated_records and json_records
+data that must be whole: the first line that cannot be read ends it with a sentence. RecordReader and json_records
 are for data of which every good row counts: they say which line is broken, and go on behind it. padded_rows is for what
 a person types or pipes in: it forgives rows that are short.
 """
@@ -335,51 +335,65 @@ LONGEST_SEARCH = 2**20
 _OPEN_QUOTE = "unexpected end of data"
 
 
-def separated_records(lines: Iterator[bytes], delimiter: str) -> Iterator[tuple[int, list[str] | str]]:
-    """Each record with the line in which it begins: its fields, or why it is broken; blank lines are none.
+class RecordReader:
+    """The records of a CSV or TSV file, one after the other.
 
-    A broken record costs one line, whatever its quotes span: the next one begins in the line after it.
+    Each is the line in which it begins, from 1, and its fields, none of a blank line, or why it is broken. A broken
+    record costs one line, whatever its quotes span: the next one begins in the line after it.
 
     Args:
         lines: of the file, with their ends; the first record is the header.
         delimiter: between fields.
+
+    Attributes:
+        line: in which the next record begins.
+        ahead: lines from there on that were read already.
+        delimiter: between fields.
     """
-    csv.field_size_limit(LONGEST_FIELD)
-    ahead: deque[bytes] = deque()
-    number, columns = 1, 0
-    while first := _next_line(ahead, lines):
-        taken = [first]
-        record = _extended(taken, ahead, lines, delimiter)
+
+    def __init__(self, lines: Iterator[bytes], delimiter: str) -> None:
+        csv.field_size_limit(LONGEST_FIELD)
+        self.line = 1
+        self.ahead: deque[bytes] = deque()
+        self.delimiter = delimiter
+        self._lines = lines
+        self._columns = 0
+
+    def __iter__(self) -> RecordReader:
+        return self
+
+    def __next__(self) -> tuple[int, list[str] | str]:
+        begun, taken = self.line, [self._next_line()]
+        if not taken[0]:
+            raise StopIteration
+        record = self._record(taken)
         if isinstance(record, list):
-            columns = columns or len(record)
-            if record and len(record) != columns:
-                record = f"{len(record)} fields, the header has {columns}"
+            self._columns = self._columns or len(record)
+            if record and len(record) != self._columns:
+                record = f"{len(record)} fields, the header has {self._columns}"
         if isinstance(record, str):
-            ahead.extendleft(reversed(taken[1:]))
+            self.ahead.extendleft(reversed(taken[1:]))
             del taken[1:]
-        if record:
-            yield number, record
-        number += len(taken)
+        self.line += len(taken)
+        return begun, record
 
+    def _next_line(self) -> bytes:
+        return self.ahead.popleft() if self.ahead else next(self._lines, b"")
 
-def _next_line(ahead: deque[bytes], lines: Iterator[bytes]) -> bytes:
-    return ahead.popleft() if ahead else next(lines, b"")
-
-
-def _extended(taken: list[bytes], ahead: deque[bytes], lines: Iterator[bytes], delimiter: str) -> list[str] | str:
-    """The record that begins in `taken`, which gets the further lines that it spans; or what is wrong with it."""
-    record = _parse(taken, delimiter)
-    length = len(taken[0])
-    while record == _OPEN_QUOTE:
-        line = _next_line(ahead, lines)
-        if not line or length > LONGEST_SEARCH:
-            taken += [line] * bool(line)
-            return "a quote opens a field and none closes it"
-        taken.append(line)
-        length += len(line)
-        if b'"' in line:
-            record = _parse(taken, delimiter)
-    return record
+    def _record(self, taken: list[bytes]) -> list[str] | str:
+        """The record that begins in `taken`, which gets the further lines that it spans; or what is wrong with it."""
+        record = _parse(taken, self.delimiter)
+        length = len(taken[0])
+        while record == _OPEN_QUOTE:
+            line = self._next_line()
+            if not line or length > LONGEST_SEARCH:
+                taken += [line] * bool(line)
+                return "a quote opens a field and none closes it"
+            taken.append(line)
+            length += len(line)
+            if b'"' in line:
+                record = _parse(taken, self.delimiter)
+        return record
 
 
 def _parse(lines: list[bytes], delimiter: str) -> list[str] | str:

@@ -56,8 +56,8 @@ def score(
 ) -> None:
     """Write the labels that a published model gives to all rows or photos of files.
 
-    Tables and texts come as CSV, TSV or JSON lines, gzipped or not, texts also with one on each line of a .txt; photos
-    as files, folders, or a table with their paths in the column path. Places may be an object store's. What cannot be
+    Tables and texts come as CSV, TSV, JSON lines or Parquet, texts also with one on each line of a .txt; photos as
+    files, folders, or a table with their paths in the column path. Places may be an object store's. What cannot be
     scored goes to OUTPUT's name with .errors.jsonl as its ending, with the reason.
 
     \b

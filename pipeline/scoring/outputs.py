@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Protocol
@@ -15,6 +13,7 @@ import apache_beam as beam
 import numpy as np
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
@@ -25,23 +24,33 @@ from pipeline.scoring.inputs import BadItem
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """The model's answer for one row or photo.
+class Predictions:
+    """The model's answers for some rows or photos.
 
     Attributes:
-        source: the file.
-        line: in which the row begins, from 1; None for a photo.
-        label: that `serving_default` answers: the best one, the one that a decision chooses, or the model's label for
-            unknown.
-        probability: of that label; None where the model gives none, and of the label for unknown.
-        probabilities: label -> probability, the best first, as many as the model's `classify` ranks.
+        sources: the file of each, string [n].
+        lines: of rows the lines in which they begin, from 1, int64 [n]; null for photos.
+        labels: that `serving_default` answers, string [n]: the best one, the one that a decision chooses, or the
+            model's label for unknown.
+        of_labels: their probabilities, float32 [n]; null where the model gives none, and for the label for unknown.
+        ranked: the labels of each, the best first, as many as the model's `classify` ranks, string [n * ranks].
+        probabilities: theirs, float32 [n, ranks].
     """
 
-    source: str
-    line: int | None
-    label: str
-    probability: np.float32 | None
-    probabilities: Mapping[str, np.float32]
+    sources: pa.StringArray
+    lines: pa.Int64Array
+    labels: pa.StringArray
+    of_labels: pa.FloatArray
+    ranked: pa.StringArray
+    probabilities: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def by_rank(self, values: pa.Array) -> pa.ListArray:
+        """What is given for each rank of each row, row by row."""
+        rows, ranks = self.probabilities.shape
+        return pa.ListArray.from_arrays(pa.array(np.arange(rows + 1) * ranks, pa.int32()), values)
 
 
 _ROWS_PER_GROUP = 8192
@@ -60,7 +69,7 @@ _SCHEMA = pa.schema(
 class RowWriter(Protocol):
     """Writes rows into an open file."""
 
-    def write(self, rows: Sequence[Prediction | BadItem]) -> None: ...
+    def write(self, rows: Predictions) -> None: ...
 
     def close(self) -> None: ...
 
@@ -69,8 +78,27 @@ class _JsonLines:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
 
-    def write(self, rows: Sequence[Prediction | BadItem]) -> None:
-        self._file.writelines(_json(_as_dict(row)) + b"\n" for row in rows)
+    def write(self, rows: Predictions) -> None:
+        lines, of_labels = pc.cast(rows.lines, pa.string()), _json_numbers(rows.of_labels)
+        values = [_json_strings(rows.sources), lines, _json_strings(rows.labels), of_labels, _json_objects(rows)]
+        parts: list[Any] = []
+        for name, column in zip(_COLUMNS, values, strict=True):
+            parts += [f'{"," if parts else "{"}"{name}":', pc.fill_null(column, "null")]
+        self._file.write(_together(*parts, "}\n"))
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _BadLines:
+    """Bad items as JSON lines."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def write(self, items: Sequence[BadItem]) -> None:
+        for item in items:
+            self._file.write(orjson.dumps({name: getattr(item, name) for name in ("source", "line", "reason")}) + b"\n")
 
     def close(self) -> None:
         self._file.close()
@@ -78,27 +106,39 @@ class _JsonLines:
 
 class _Csv:
     def __init__(self, file: BinaryIO) -> None:
-        self._text = io.TextIOWrapper(file, "utf-8", newline="")
-        self._writer = csv.DictWriter(self._text, _COLUMNS, lineterminator="\n")
-        self._writer.writeheader()
+        self._file = file
+        file.write(",".join(_COLUMNS).encode() + b"\n")
 
-    def write(self, rows: Sequence[Prediction | BadItem]) -> None:
-        for row in map(_as_dict, rows):
-            self._writer.writerow(row | {"probabilities": _json(row["probabilities"]).decode()})
+    def write(self, rows: Predictions) -> None:
+        lines, of_labels = pc.cast(rows.lines, pa.string()), _json_numbers(rows.of_labels)
+        columns = [
+            _csv_fields(rows.sources),
+            lines,
+            _csv_fields(rows.labels),
+            of_labels,
+            _csv_fields(_json_objects(rows)),
+        ]
+        parts: list[Any] = []
+        for column in columns:
+            parts += [pc.fill_null(column, ""), ","]
+        self._file.write(_together(*parts[:-1], "\n"))
 
     def close(self) -> None:
-        self._text.close()
+        self._file.close()
 
 
 class _Parquet:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._writer = pq.ParquetWriter(file, _SCHEMA)
-        self._rows: list[dict[str, Any]] = []
+        self._batches: list[pa.RecordBatch] = []
 
-    def write(self, rows: Sequence[Prediction | BadItem]) -> None:
-        self._rows += map(_as_dict, rows)
-        if len(self._rows) >= _ROWS_PER_GROUP:
+    def write(self, rows: Predictions) -> None:
+        ranked = rows.by_rank(rows.ranked)
+        probabilities = pa.MapArray.from_arrays(ranked.offsets, ranked.values, pa.array(rows.probabilities.reshape(-1)))
+        columns = [rows.sources, rows.lines, rows.labels, rows.of_labels, probabilities]
+        self._batches.append(pa.RecordBatch.from_arrays(columns, schema=_SCHEMA))
+        if sum(map(len, self._batches)) >= _ROWS_PER_GROUP:
             self._write_group()
 
     def close(self) -> None:
@@ -107,18 +147,45 @@ class _Parquet:
         self._file.close()
 
     def _write_group(self) -> None:
-        rows = [row | {"probabilities": list(row["probabilities"].items())} for row in self._rows]
-        self._writer.write_table(pa.Table.from_pylist(rows, _SCHEMA))
-        self._rows = []
+        self._writer.write_table(pa.Table.from_batches(self._batches, _SCHEMA))
+        self._batches = []
 
 
-def _as_dict(row: Prediction | BadItem) -> dict[str, Any]:
-    names = _COLUMNS if isinstance(row, Prediction) else ("source", "line", "reason")
-    return {name: getattr(row, name) for name in names}
+def _together(*parts: pa.StringArray | str) -> memoryview:
+    """All rows behind each other, each made of its parts."""
+    rows = pc.binary_join_element_wise(*parts, "")
+    whole = pa.ListArray.from_arrays(pa.array([0, len(rows)], pa.int32()), rows)
+    return memoryview(pc.binary_join(whole, "")[0].as_buffer())
 
 
-def _json(value: object) -> bytes:
-    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+def _json_objects(rows: Predictions) -> pa.StringArray:
+    """Label to probability."""
+    probabilities = _json_numbers(pa.array(rows.probabilities.reshape(-1)))
+    members = pc.binary_join_element_wise(_json_strings(rows.ranked), probabilities, ":")
+    return pc.binary_join_element_wise("{", pc.binary_join(rows.by_rank(members), ","), "}", "")
+
+
+def _json_numbers(values: pa.FloatArray) -> pa.StringArray:
+    """As orjson writes float32: as few digits as tell them apart."""
+    numbers = np.ascontiguousarray(values.to_numpy(zero_copy_only=False), np.float32)
+    text = orjson.dumps(numbers, option=orjson.OPT_SERIALIZE_NUMPY).decode()
+    found = pc.split_pattern(pa.array([text[1:-1]]), ",").values if len(values) else pa.array([], pa.string())
+    return pc.if_else(values.is_valid(), found, pa.scalar(None, pa.string()))
+
+
+def _json_strings(values: pa.StringArray) -> pa.StringArray:
+    return _of_distinct(values, lambda value: orjson.dumps(value).decode())
+
+
+def _csv_fields(values: pa.StringArray) -> pa.StringArray:
+    """Quoted where they must be."""
+    quoted = pc.binary_join_element_wise('"', pc.replace_substring(values, '"', '""'), '"', "")
+    return pc.if_else(pc.match_substring_regex(values, '[,"\r\n]'), quoted, values)
+
+
+def _of_distinct(values: pa.StringArray, function: Callable[[str], str]) -> pa.StringArray:
+    encoded = values.dictionary_encode()
+    return pa.array(map(function, encoded.dictionary.to_pylist()), pa.string()).take(encoded.indices)
 
 
 # By the ending of the file's name.
@@ -147,7 +214,7 @@ class Shard:
 
 
 class WriteShard(beam.DoFn):
-    """Lists of predictions, or of bad items -> a Shard for each bundle, under a name that no other attempt has.
+    """Predictions, or lists of bad items -> a Shard for each bundle, under a name that no other attempt has.
 
     Args:
         folder: takes the files.
@@ -165,19 +232,20 @@ class WriteShard(beam.DoFn):
         """Forget the bundle before."""
         self._path = ""
         self._rows = 0
+        self._reason = ""
         self._ends_run = False
 
-    def process(self, rows: Sequence[Prediction | BadItem]) -> None:
+    def process(self, rows: Predictions | Sequence[BadItem]) -> None:
         """Write rows."""
         if not self._path:
             self._path = f"{self._folder}/{uuid.uuid4().hex}{self._suffix}"
-            self._writer = open_row_writer(self._path)
-            self._first = (rows[0].source, rows[0].line or 0)
-            self._reason = ""
-        for row in rows:
-            if isinstance(row, BadItem) and (not self._reason or (row.whole_file and not self._ends_run)):
-                self._reason = f"{row.place}: {row.reason}"
-                self._ends_run = row.whole_file
+            self._writer: Any = _BadLines(_created(self._path)) if self._is_bad else open_row_writer(self._path)
+            self._first = _first_place(rows)
+        if not isinstance(rows, Predictions):
+            for item in rows:
+                if not self._reason or (item.whole_file and not self._ends_run):
+                    self._reason = f"{item.place}: {item.reason}"
+                    self._ends_run = item.whole_file
         self._writer.write(rows)
         self._rows += len(rows)
 
@@ -190,9 +258,20 @@ class WriteShard(beam.DoFn):
             yield WindowedValue(shard, window.max_timestamp(), [window])
 
 
+def _first_place(rows: Predictions | Sequence[BadItem]) -> tuple[str, int]:
+    if isinstance(rows, Predictions):
+        return rows.sources[0].as_py(), rows.lines[0].as_py() or 0
+    return rows[0].source, rows[0].line or 0
+
+
 def open_row_writer(path: str) -> RowWriter:
     """A writer into a new file."""
-    return ROW_WRITERS[Path(path).suffix](FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED))
+    return ROW_WRITERS[Path(path).suffix](_created(path))
+
+
+def _created(path: str) -> BinaryIO:
+    file: BinaryIO = FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED)
+    return file
 
 
 def publish_shards(shards: Sequence[str], target: str) -> list[str]:

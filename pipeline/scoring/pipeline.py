@@ -6,11 +6,13 @@ import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import apache_beam as beam
 import numpy as np
 import orjson
+import pyarrow as pa
 import tensorflow as tf
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
@@ -18,13 +20,12 @@ from apache_beam.transforms.combiners import ToListCombineFn
 from apache_beam.utils.shared import Shared
 
 from components.errors import BrokenInput
+from components.table_example_gen.executor import in_threads
 from pipeline.options import IN_MEMORY_RUNNER, BeamOptions
 from pipeline.runners.beam_speedups import apply_beam_speedups
 from pipeline.runners.job_service import require_job_service
-from pipeline.scoring.inputs import BadItem, Item, PublishedModel, Source, find_sources, read_items
-from pipeline.scoring.outputs import ROW_WRITERS, Prediction, Shard, WriteShard, open_row_writer, publish_shards
-from serving.client.table_columns import table_value
-from serving.client.tensors import input_array
+from pipeline.scoring.inputs import BadItem, Batch, PublishedModel, Source, find_sources, model_inputs, read_items
+from pipeline.scoring.outputs import ROW_WRITERS, Predictions, Shard, WriteShard, open_row_writer, publish_shards
 from serving.session_model import SessionModel
 from serving.signatures.common import ANSWER
 
@@ -33,8 +34,8 @@ BAD = "bad"
 Inputs = Mapping[str, np.ndarray]
 
 
-class ScoreBatch(beam.DoFn):
-    """A list of items -> a list of their predictions, and under the tag BAD a list of those that have none.
+class Score(beam.DoFn):
+    """A batch, or a source, -> predictions, and under the tag BAD lists of the items that have none.
 
     The model is loaded once in each worker process, as TensorFlow Serving loads it.
 
@@ -52,47 +53,63 @@ class ScoreBatch(beam.DoFn):
         path = self._model.path
         self._session: SessionModel = self._shared.acquire(lambda: SessionModel(path))
 
-    def process(self, batch: list[Item | BadItem]) -> Iterator[object]:
-        """Score a batch; one bad item never spoils the others."""
-        bad = [item for item in batch if isinstance(item, BadItem)]
-        items, inputs = [], []
-        for item in batch:
-            if isinstance(item, Item):
-                try:
-                    inputs.append(self._inputs(item))
-                    items.append(item)
-                except ValueError as error:
-                    bad.append(BadItem(item.source, item.line, str(error)))
-        answers = self._answers(items, inputs) if items else []
-        bad += [answer for answer in answers if isinstance(answer, BadItem)]
-        predictions = [answer for answer in answers if isinstance(answer, Prediction)]
-        if predictions:
-            yield predictions
-        if bad:
-            yield beam.pvalue.TaggedOutput(BAD, sorted(bad, key=lambda item: (item.source, item.line or 0)))
+    def process(self, element: Batch | Source) -> Iterator[object]:
+        """Score what it holds; of a source, as many batches at a time as there are cores."""
+        batches = [element] if isinstance(element, Batch) else read_items(element)
+        for predictions, bad in in_threads(partial(scored, self._session, self._model), batches):
+            yield from predictions
+            if bad:
+                yield beam.pvalue.TaggedOutput(BAD, bad)
 
-    def _inputs(self, item: Item) -> Inputs:
-        """One value for each input, as `ingraph predict` sends it. Raises ValueError where a field is none."""
-        if self._model.takes == "photos":
-            return {name: np.array([_read_image(item.source)], np.object_) for name in self._model.inputs}
-        values = {}
-        for name, description in self._model.inputs.items():
-            try:
-                values[name] = input_array(name, [table_value(item.fields[name], description.dtype)], description.dtype)
-            except ValueError as error:
-                raise ValueError(f"column {name}: {error}") from None
-        return values
 
-    def _answers(self, items: Sequence[Item], inputs: Sequence[Inputs]) -> list[Prediction | BadItem]:
-        model = self._model
-        columns = {name: np.concatenate([each[name] for each in inputs]) for name in model.inputs}
+def scored(session: SessionModel, model: PublishedModel, batch: Batch) -> tuple[list[Predictions], list[BadItem]]:
+    """What a model says of a batch, and the items without an answer: one of these never spoils the others."""
+    if not len(batch):
+        return [], list(batch.bad)
+    arrays, reasons = _photos(batch, model) if model.takes == "photos" else model_inputs(batch, model.inputs)
+    bad = list(batch.without(reasons).bad)
+    predictions = []
+    for answers in _answers(session, model, batch, arrays, np.setdiff1d(np.arange(len(batch)), list(reasons))):
+        if isinstance(answers, Predictions):
+            predictions.append(answers)
+        else:
+            bad += answers
+    return predictions, sorted(bad, key=lambda item: (item.source, item.line or 0))
+
+
+def _photos(batch: Batch, model: PublishedModel) -> tuple[Inputs, dict[int, str]]:
+    """The content of each file for each input, and why those that cannot be read cannot."""
+    contents, reasons = np.full(len(batch), b"", np.object_), {}
+    for row, source in enumerate(batch.sources.to_pylist()):
         try:
-            outputs = self._session.run(model.signature, columns, model.outputs)
-        except tf.errors.OpError as error:
-            if len(items) == 1:
-                return [BadItem(items[0].source, items[0].line, str(error.message).partition("\n")[0])]
-            return [self._answers([item], [each])[0] for item, each in zip(items, inputs, strict=True)]
-        return [_answer(item, {name: outputs[name][row] for name in outputs}) for row, item in enumerate(items)]
+            contents[row] = _read_image(source)
+        except ValueError as error:
+            reasons[row] = str(error)
+    return dict.fromkeys(model.inputs, contents), reasons
+
+
+def _answers(
+    session: SessionModel, model: PublishedModel, batch: Batch, arrays: Inputs, rows: np.ndarray
+) -> Iterator[Predictions | list[BadItem]]:
+    """What the model says of these rows, and those of which it says nothing."""
+    if not len(rows):
+        return
+    try:
+        outputs = session.run(model.signature, {name: array[rows] for name, array in arrays.items()}, model.outputs)
+    except tf.errors.OpError as error:
+        if len(rows) > 1:
+            for half in np.array_split(rows, 2):
+                yield from _answers(session, model, batch, arrays, half)
+            return
+        outputs, reasons = {}, {0: str(error.message).partition("\n")[0]}
+    else:
+        reasons = _reasons(outputs)
+    answered = batch.take(rows).without(reasons)
+    if reasons:
+        yield list(answered.bad)
+    if len(answered):
+        kept = np.setdiff1d(np.arange(len(rows)), list(reasons))
+        yield _predictions(answered, {name: values[kept] for name, values in outputs.items()})
 
 
 def _read_image(path: str) -> bytes:
@@ -104,24 +121,39 @@ def _read_image(path: str) -> bytes:
     return content
 
 
-def _answer(item: Item, outputs: Mapping[str, np.ndarray]) -> Prediction | BadItem:
-    reason = _text(outputs.get("error", b""))
-    if reason:
-        return BadItem(item.source, item.line, reason)
+def _reasons(outputs: Inputs) -> dict[int, str]:
+    """Of the rows that have no answer."""
     if "labels" not in outputs:
-        (label,) = outputs.values()
-        if not label:
-            return BadItem(item.source, item.line, "the model gives no label")
-        return Prediction(item.source, item.line, _text(label), None, {})
-    labels = [_text(label) for label in outputs["labels"]]
-    probabilities = dict(zip(labels, outputs["probabilities"], strict=True))
-    # The label for unknown has no probability.
-    answer = _text(outputs[ANSWER]) if ANSWER in outputs else labels[0]
-    return Prediction(item.source, item.line, answer, probabilities.get(answer), probabilities)
+        (labels,) = outputs.values()
+        return {int(row): "the model gives no label" for row in np.flatnonzero(labels == b"")}
+    if "error" not in outputs:
+        return {}
+    errors = outputs["error"]
+    return {int(row): errors[row].decode("utf-8", "replace") for row in np.flatnonzero(errors != b"")}
 
 
-def _text(value: object) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+def _predictions(batch: Batch, outputs: Inputs) -> Predictions:
+    if "labels" not in outputs:
+        (labels,) = outputs.values()
+        ranked, probabilities = labels[:0], np.empty([len(labels), 0], np.float32)
+        of_labels = pa.nulls(len(labels), pa.float32())
+    else:
+        ranked, probabilities = outputs["labels"], np.asarray(outputs["probabilities"], np.float32)
+        labels = outputs.get(ANSWER, ranked[:, 0])
+        is_answer = ranked == labels[:, None]
+        places = np.arange(len(labels)), is_answer.argmax(axis=1)
+        # The label for unknown has no probability.
+        of_labels = pa.array(probabilities[places], mask=~is_answer[places])
+    return Predictions(
+        batch.sources, batch.lines, _strings(labels), of_labels, _strings(ranked.reshape(-1)), probabilities
+    )
+
+
+def _strings(values: np.ndarray) -> pa.StringArray:
+    try:
+        return pa.array(values, pa.binary()).cast(pa.string())
+    except pa.ArrowInvalid:
+        return pa.array([value.decode("utf-8", "replace") for value in values], pa.string())
 
 
 _BAD_SUFFIX = ".errors.jsonl"
@@ -212,14 +244,11 @@ def _run_pipeline(
     require_job_service(arguments)
     with beam.Pipeline(argv=arguments) as pipeline:
         # Not shuffled, and so in their order and never all in memory, where one worker does everything.
-        batches = (
-            pipeline
-            | "Sources" >> beam.Create(list(sources), reshuffle=False)
-            | "Read" >> beam.FlatMap(read_items).with_output_types(list[Item | BadItem])
-        )
+        elements = pipeline | "Sources" >> beam.Create(list(sources), reshuffle=False)
         if not _has_one_worker(options):
-            batches |= "Spread" >> beam.Reshuffle()
-        answers = batches | "Score" >> beam.ParDo(ScoreBatch(model)).with_outputs(BAD, main="scored")
+            batches = elements | "Read" >> beam.FlatMap(read_items).with_output_types(Batch)
+            elements = batches | "Spread" >> beam.Reshuffle()
+        answers = elements | "Score" >> beam.ParDo(Score(model)).with_outputs(BAD, main="scored")
         written = [
             answers.scored | "WriteScored" >> beam.ParDo(WriteShard(folder, suffix, False)).with_output_types(Shard),
             answers[BAD] | "WriteBad" >> beam.ParDo(WriteShard(folder, ".jsonl", True)).with_output_types(Shard),

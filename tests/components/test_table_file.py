@@ -11,12 +11,12 @@ import pytest
 
 from components.errors import BrokenInput
 from components.table_file import (
+    RecordReader,
     TableFile,
     decompressed_lines,
     is_row,
     json_records,
     padded_rows,
-    separated_records,
 )
 
 HARD_TEXT = 'one\r\ntwo\nthree\tfour, "five" \u2028six\x00 \\n café 👍'
@@ -139,7 +139,7 @@ def test_short_rows_of_a_csv_in_memory_are_filled_and_columns_without_a_name_lef
 
 def test_records_go_on_behind_a_broken_one_and_say_what_is_wrong_with_it():
     lines = iter([b"a,b\n", b"1,2\n", b"3\n", b'"4,5\n', b"6,7\n", b"8,\xff\n", b"9,10\n"])
-    assert list(separated_records(lines, ",")) == [
+    assert list(RecordReader(lines, ",")) == [
         (1, ["a", "b"]),
         (2, ["1", "2"]),
         (3, "1 fields, the header has 2"),

@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import csv
 import gzip
+import io
 import json
+import random
 import shutil
 import tracemalloc
 from collections.abc import Callable, Iterator
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import tensorflow as tf
 from click.testing import CliRunner, Result
 
+from components.table_file import RecordReader
 from pipeline import demo_data
 from pipeline.cli import main
-from pipeline.scoring.inputs import Source, read_items
+from pipeline.scoring.inputs import Batch, Source, find_model, model_inputs, read_items, read_rows
+from pipeline.scoring.pipeline import scored
 from serving.answers import UnknownRule
-from serving.client.table_columns import table_columns
+from serving.client.metadata import TensorDescription
+from serving.client.table_columns import table_columns, table_value
+from serving.client.tensors import input_array
 from serving.model_store import withdraw
 from serving.server.app import EmbeddedServer
 from serving.server.options import ServerOptions
@@ -204,13 +215,13 @@ def test_files_folders_and_patterns_are_read_in_order_and_a_field_may_span_lines
 
 
 def test_more_rows_than_a_batch_holds_stay_in_order_in_one_file(models, score, written, tmp_path):
-    path = written("a.csv", "thal,age,oldpeak\n" + "".join(f"x,{20 + n % 60},0\n" for n in range(1000)))
+    path = written("a.csv", "thal,age,oldpeak\n" + "".join(f"x,{20 + n % 60},0\n" for n in range(10_000)))
 
     assert score(models["patients"], path).exit_code == 0
 
     scored = rows(tmp_path / "scores.jsonl")
-    assert [row["line"] for row in scored] == list(range(2, 1002))
-    assert [row["label"] for row in scored] == ["disease" if n % 60 >= 30 else "healthy" for n in range(1000)]
+    assert [row["line"] for row in scored] == list(range(2, 10_002))
+    assert [row["label"] for row in scored] == ["disease" if n % 60 >= 30 else "healthy" for n in range(10_000)]
     assert names(tmp_path) == ["a.csv", "scores.jsonl"]
 
 
@@ -384,7 +395,7 @@ def test_every_output_format_holds_the_same(models, score, written, tmp_path):
 
 
 def test_several_workers_write_numbered_files_with_the_same_rows(models, written, score, tmp_path):
-    path = written("a.csv", "thal,age,oldpeak\n" + "".join(f"x,{20 + n % 60},0\n" for n in range(2000)))
+    path = written("a.csv", "thal,age,oldpeak\n" + "".join(f"x,{20 + n % 60},0\n" for n in range(20_000)))
     config = written(
         "mine.yaml",
         f"name: patients\ntask: tabular\nmodels: {Path(models['patients']).parent}\ndata: {{path: a.csv}}\n"
@@ -467,12 +478,137 @@ def test_a_model_without_classify_gives_labels_alone(score, written, tmp_path):
 
 
 def test_reading_takes_no_more_memory_where_there_are_more_rows(written):
-    path = written("a.csv", "thal,age\n" + f"{'normal' * 100},50\n" * 10_000)
+    path = written("a.csv", "thal,age\n" + f"{'normal' * 100},50\n" * 30_000)
     source = Source((str(path),), {"thal": "thal", "age": "age"}, "rows")
 
     tracemalloc.start()
-    assert sum(len(batch) for batch in read_items(source)) == 10_000
+    assert sum(len(batch) for batch in read_items(source)) == 30_000
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
 
-    assert peak < path.stat().st_size / 4
+    assert peak < path.stat().st_size / 8
+
+
+# Reading by columns
+
+FIELDS = ["a", "", " b ", '"c"', '"d,e"', '"f\ng"', '"h""i"', 'j"k', '"l"m', '"n', "o\rp", "\0", "é", '"q\r\nr"', '""']
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_rows_of_separated_files_are_those_of_the_csv_module_whatever_stands_in_them(written, monkeypatch, seed):
+    draw = random.Random(seed)
+    fields = draw.sample(FIELDS, 3) if seed % 2 else FIELDS[:3]
+    content = b"x,y\n"
+    for _ in range(60):
+        width = draw.choice([2] * 30 + [0, 1, 3])
+        content += ",".join(draw.choices(fields, k=width)).encode() + draw.choice([b"\n"] * 5 + [b"\r\n"])
+        content += b"\xe9,1\n" * (draw.random() < 0.02)
+    content = content.removesuffix(b"\n") if seed % 3 else content
+    monkeypatch.setattr("pipeline.scoring.inputs._BYTES", draw.choice([20, 100, 1000]))
+
+    found: list[tuple[int, list[str] | str]] = []
+    for batch in read_rows(str(written("a.csv", content)), {"y": "y", "x": "x"}):
+        values = zip(*(batch.columns[name].to_pylist() for name in "xy"), strict=True) if len(batch) else ()
+        found += zip(batch.lines.to_pylist(), map(list, values), strict=True)
+        found += [(item.line, item.reason) for item in batch.bad]
+
+    assert (
+        sorted(found, key=itemgetter(0))
+        == [(line, record) for line, record in RecordReader(iter(io.BytesIO(content).readline, b""), ",") if record][1:]
+    )
+
+
+CELLS = ["63", " 63 ", "63.0", "-1", "+2", "1e2", "0x10", "63.5", "", "  ", "nan", "inf", "1_0", "x", "1e400", "3" * 20]
+
+
+@pytest.mark.parametrize("dtype", ["int32", "int64", "float", "double", "string", "bool"])
+@pytest.mark.parametrize(
+    "cells", [CELLS, CELLS[:2], CELLS[:4], ["1.5", ".5", "-3e-2", ""], ["", ""], ["True", "false"]]
+)
+def test_the_cells_of_a_column_become_what_ingraph_predict_sends_of_each(dtype, cells):
+    batch = Batch.of_rows("a.csv", range(len(cells)), {"x": pa.array(cells)})
+
+    arrays, reasons = model_inputs(batch, {"x": TensorDescription(dtype, (None,))})
+
+    for row, cell in enumerate(cells):
+        try:
+            expected = input_array("x", [table_value(cell, dtype)], dtype)
+        except ValueError as error:
+            assert reasons[row] == f"column x: {error}"
+        else:
+            np.testing.assert_array_equal(arrays["x"][row : row + 1], expected)
+            assert arrays["x"].dtype == expected.dtype and row not in reasons
+
+
+def test_a_parquet_file_has_the_answers_of_a_csv_file_with_the_same_rows(models, score, written, tmp_path):
+    table = pd.read_csv(io.StringIO(PATIENTS * 3 + "normal,52,0.25,1\n"), skiprows=[4, 8])
+    assert table["age"].dtype == float and table["oldpeak"].isna().any() and table["thal"].isna().any()
+    written("a.csv", PATIENTS + "".join(PATIENTS.partition("\n")[2] for _ in range(2)) + "normal,52,0.25,1\n")
+    table.to_parquet(tmp_path / "a.parquet")
+    table.assign(thal=table["thal"].astype("category")).to_parquet(tmp_path / "b.parquet")
+
+    for name in ("a.csv", "a.parquet", "b.parquet"):
+        assert score(models["patients"], tmp_path / name, output=f"{name}.jsonl").exit_code == 0
+
+    expected = rows(tmp_path / "a.csv.jsonl")
+    assert len(expected) == 10
+    for name in ("a.parquet", "b.parquet"):
+        found = rows(tmp_path / f"{name}.jsonl")
+        assert [row["line"] for row in found] == list(range(1, 11))
+        for row, one in zip(found, expected, strict=True):
+            assert (row["label"], row["probabilities"]) == (one["label"], one["probabilities"])
+
+
+def test_values_of_parquet_that_are_none_of_a_column_cost_their_row(models, score, tmp_path):
+    ages = pa.array([63.0, 63.5, None, 1e30, float("nan")])
+    table = pa.table({"thal": ["fixed"] * 5, "age": ages, "oldpeak": pa.array([1, 2, 3, 4, 5])})
+    pq.write_table(table, tmp_path / "a.parquet")
+
+    assert score(models["patients"], tmp_path / "a.parquet").exit_code == 2
+
+    assert [row["line"] for row in rows(tmp_path / "scores.jsonl")] == [1, 3, 5]
+    assert places_and_reasons(tmp_path / "scores.errors.jsonl") == [
+        ("a.parquet", 2, "column age: expected int64, received '63.5'"),
+        ("a.parquet", 4, "column age: input 'age' must be a regular array of int64: object is no int64"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"PAR1 no more", "a.parquet: the file cannot be read: "),
+        (b"", "a.parquet: the file cannot be read: "),
+        (pa.table({"thal": ["x"], "age": [1]}), "a.parquet: the header lacks oldpeak; the model takes "),
+    ],
+)
+def test_a_parquet_file_that_cannot_be_read_is_told_in_a_sentence(models, score, written, tmp_path, content, reason):
+    if isinstance(content, bytes):
+        written("a.parquet", content)
+    else:
+        pq.write_table(content, tmp_path / "a.parquet")
+
+    result = score(models["patients"], tmp_path / "a.parquet")
+
+    assert result.exit_code == 2
+    assert reason in result.output and "nothing was written" in result.output
+
+
+def test_a_row_on_which_the_model_fails_costs_itself_alone(score, written, tmp_path):
+    base_path = small_models.save_all(tmp_path / "models")["patients"]
+
+    class Failing:
+        """A session that fails on batches with the age 13."""
+
+        def run(self, signature, inputs, outputs):
+            if (inputs["age"] == 13).any():
+                raise tf.errors.InvalidArgumentError(None, None, "no thirteen\nat all")
+            return {name: np.array([b"fine"] * len(inputs["age"])) for name in outputs}
+
+    model = find_model(base_path)
+    ages = [1, 13, 2, 3, 13, 4, 5]
+    columns = {"thal": pa.array(["x"] * 7), "age": pa.array(ages), "oldpeak": pa.array([0.5] * 7)}
+
+    predictions, bad = scored(Failing(), model, Batch.of_rows("a.csv", range(2, 9), columns))
+
+    assert [line for each in predictions for line in each.lines.to_pylist()] == [2, 4, 5, 7, 8]
+    assert [(item.line, item.reason) for item in bad] == [(3, "no thirteen"), (6, "no thirteen")]
