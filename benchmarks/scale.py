@@ -3,6 +3,7 @@
     .venv/bin/python -m benchmarks.scale rows [10000 100000 1000000]
     .venv/bin/python -m benchmarks.scale runs [100000 500000]
     .venv/bin/python -m benchmarks.scale trees [100000 1000000]
+    .venv/bin/python -m benchmarks.scale scores [100000 1000000]
     .venv/bin/python -m benchmarks.scale texts [10000 100000]
     .venv/bin/python -m benchmarks.scale photos [500 5000]
 
@@ -13,6 +14,8 @@ Every size runs in a process of its own.
 - Whole runs go from 26 numbers and 3 categories to a published model, within `trainer.memory` of 128 MiB, with few
   trees and epochs; what each step takes of time and memory is printed beside.
 - Trees are boosted of the same columns in memory, as `trainer.model: trees` does by its defaults.
+- Scores are what `ingraph score` writes about such rows of twelve columns, from CSV and from Parquet, beside what the
+  model alone takes; it learned from 20,000 by its defaults.
 - Texts are made of the film reviews' own words: each keeps a review's first half and takes another's second half, of
   the same label, so that the number of different terms grows as it does with real ones. They are read, analysed and
   learned from with the options of configs/reviews.yaml.
@@ -29,16 +32,21 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
+import pyarrow.parquet as pa_parquet
 
 from benchmarks.harness.pipelines import Scale, first_steps, growth, steps_until
 from benchmarks.harness.results import Goal
-from benchmarks.harness.running import own_process, peak_memory, report
+from benchmarks.harness.running import forget_peak_memory, own_process, peak_memory, report
+
+if TYPE_CHECKING:
+    from pipeline.scoring.inputs import PublishedModel
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -193,6 +201,48 @@ def measure_trees(rows: int) -> Scale:
     return Scale(rows, {"training": seconds}, peak_memory())
 
 
+_LEARNED_FROM = 20_000
+
+
+def measure_scores(rows: int) -> Scale:
+    """Publish a model in another process, make the rows up, and score them."""
+    from pipeline.options import BeamOptions
+    from pipeline.scoring.inputs import find_model
+    from pipeline.scoring.pipeline import score
+
+    with tempfile.TemporaryDirectory() as folder:
+        write_rows(Path(folder, "rows.csv"), _LEARNED_FROM)
+        Path(folder, "rows.yaml").write_text(ROWS_CONFIG, encoding="utf-8")
+        own_process(steps_until, "ServingPusher", f"{folder}/rows.yaml")
+        asked = Path(folder, "asked.csv")
+        write_rows(asked, rows)
+        batches = pa_csv.open_csv(asked)
+        with pa_parquet.ParquetWriter(f"{folder}/asked.parquet", batches.schema) as file:
+            for batch in batches:
+                file.write_batch(batch)
+        model = find_model(f"{folder}/models")
+        steps = {"the model alone": own_process(_model_alone, model, str(asked))}
+        forget_peak_memory()
+        for read, written in ((".csv", ".parquet"), (".parquet", ".csv")):
+            asked_for = [f"{folder}/asked{read}"], f"{folder}/scores{written}"
+            found, steps[f"{read} to {written}"] = timed(partial(score, model, *asked_for, BeamOptions()))
+            if (found.scored, found.bad) != (rows, 0):
+                raise RuntimeError(f"of {rows:,} rows {found.scored:,} were scored: {found.first_bad}")
+    return Scale(rows, steps, peak_memory())
+
+
+def _model_alone(model: PublishedModel, file: str) -> float:
+    """Seconds of its session, a batch of the rows of a file after the other."""
+    from pipeline.scoring.inputs import Source, model_inputs, read_items
+    from serving.session_model import SessionModel
+
+    session, seconds = SessionModel(model.path), 0.0
+    for batch in read_items(Source((file,), {name: name for name in model.inputs}, "rows")):
+        arrays, _ = model_inputs(batch, model.inputs)
+        seconds += timed(partial(session.run, model.signature, arrays, model.outputs))[1]
+    return seconds
+
+
 TEXTS_CONFIG = Path(__file__).resolve().parents[1] / "configs/reviews.yaml"
 
 
@@ -310,6 +360,9 @@ KINDS: Mapping[str, Kind] = {
         measure_runs, (100_000, 500_000), "whole runs by their rows", goals=(Goal(1.15), Goal(MEMORY_LIMIT, of="value"))
     ),
     "trees": Kind(measure_trees, (100_000, 1_000_000), "boosted trees by the rows that they learn from"),
+    "scores": Kind(
+        measure_scores, (100_000, 1_000_000), "batch scoring by the number of rows", goals=(Goal(1.15), FLAT)
+    ),
     "texts": Kind(measure_texts, (10_000, 100_000), "texts by their number"),
     "photos": Kind(measure_photos, (500, 5000), "photos by their number", goals=(None, FLAT), fewest=(FEWEST,)),
 }
