@@ -191,7 +191,7 @@ def _some(records: Iterator[_Record]) -> Iterator[_Record]:
 
 
 def _separated(path: str, file: BinaryIO, reader: RecordReader, columns: Mapping[str, str]) -> Iterator[Batch]:
-    """CSV and TSV. Blocks in which each line is a row are pyarrow's, others the csv module's, which takes ten times."""
+    """CSV and TSV. Blocks of nothing but rows are pyarrow's, others the csv module's, which takes twenty times."""
     line, first = next((record for record in reader if record[1]), (1, []))
     header = first if isinstance(first, str) else [name.strip() for name in first]
     if not header:
@@ -282,6 +282,8 @@ def _records(reader: RecordReader, end: int, places: Sequence[int]) -> Iterator[
 
 def _header_problem(header: Sequence[str], columns: Mapping[str, str]) -> str:
     missing = [column for column in columns.values() if column not in header]
+    if missing and len(header) == 1 and (found := [mark for mark in ";\t|," if mark in header[0]]):
+        return f"the header is one column, with {found[0]!r} in it; expected ',' between fields, in .tsv files a tab"
     if missing:
         return f"the header lacks {', '.join(missing)}; the model takes {', '.join(columns.values())}"
     twice = [column for column in columns.values() if header.count(column) > 1]
@@ -375,16 +377,16 @@ def _numbers(column: pa.Array, wanted: np.dtype[Any]) -> pa.Array | None:
     try:
         if example_type(column.type) in (WHOLE, NUMBER):
             found = pc.cast(column, pa.int64() if pa.types.is_integer(column.type) else pa.float64())
+            if pa.types.is_floating(found.type):  # where pandas has nothing
+                found = pc.if_else(pc.is_nan(found), pa.scalar(None, pa.float64()), found)
         else:
             texts = pc.utf8_trim_whitespace(_texts(column))
             texts = pc.if_else(pc.equal(texts, ""), pa.scalar(None, pa.string()), texts)
             found = _parsed(texts, wanted)
-        if pa.types.is_floating(found.type):
-            found = pc.if_else(pc.is_nan(found), pa.scalar(None, pa.float64()), found)
         if wanted.kind == "f":
             return pc.cast(found, pa.float64(), safe=False)
         if pa.types.is_floating(found.type):
-            if pc.any(pc.greater_equal(pc.abs(found), _EXACT)).as_py():
+            if pc.any(pc.invert(pc.less(pc.abs(found), _EXACT))).as_py():  # nor does NaN
                 return None
             found = pc.cast(found, pa.int64())  # refuses what is not whole
         bounds = pc.min_max(found).as_py()

@@ -336,6 +336,7 @@ def test_where_every_row_is_bad_the_output_is_empty(models, score, written, tmp_
     ("name", "content", "reason"),
     [
         ("b.csv", b"thal,age\nx,1\n", "b.csv:1: the header lacks oldpeak; the model takes"),
+        ("b.csv", b"thal;age;oldpeak\nx;1;1\n", "b.csv:1: the header is one column, with ';' in it; expected ','"),
         ("b.csv", b"thal,age,age,oldpeak\nx,1,1,1\n", "b.csv:1: the header names age more than once"),
         (
             "b.csv.gz",
@@ -486,7 +487,8 @@ def test_a_model_without_classify_gives_labels_alone(score, written, tmp_path):
     assert (row["label"], row["probability"], row["probabilities"]) == ("63|2.5|fixed", None, {})
 
 
-def test_reading_takes_no_more_memory_where_there_are_more_rows(written):
+def test_reading_takes_no_more_memory_where_there_are_more_rows(written, monkeypatch):
+    monkeypatch.setattr("pipeline.scoring.inputs._records", None)  # of the csv module, for rows that are none
     path = written("a.csv", "thal,age\n" + f"{'normal' * 100},50\n" * 30_000)
     source = Source((str(path),), {"thal": "thal", "age": "age"}, "rows")
 
@@ -527,13 +529,12 @@ def test_rows_of_separated_files_are_those_of_the_csv_module_whatever_stands_in_
     )
 
 
-CELLS = ["63", " 63 ", "63.0", "-1", "+2", "1e2", "0x10", "63.5", "", "  ", "nan", "inf", "1_0", "x", "1e400", "3" * 20]
+CELLS = ["63", " 63 ", "63.0", "-1", "+2", "1e2", "0x10", "63.5", "", "  ", "nan", "inf", "1_0", "x", "1e400"]
+CELLS += [".5", "1.", "3" * 20]
 
 
 @pytest.mark.parametrize("dtype", ["int32", "int64", "float", "double", "string", "bool"])
-@pytest.mark.parametrize(
-    "cells", [CELLS, CELLS[:2], CELLS[:4], ["1.5", ".5", "-3e-2", ""], ["", ""], ["True", "false"]]
-)
+@pytest.mark.parametrize("cells", [CELLS, CELLS[:4], ["true", "False"], *([cell, "1"] for cell in CELLS)])
 def test_the_cells_of_a_column_become_what_ingraph_predict_sends_of_each(dtype, cells):
     batch = Batch.of_rows("a.csv", range(len(cells)), {"x": pa.array(cells)})
 
