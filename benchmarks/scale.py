@@ -16,9 +16,9 @@ Every size runs in a process of its own.
 - Trees are boosted of the same columns in memory, as `trainer.model: trees` does by its defaults.
 - Scores are what `ingraph score` writes about such rows of twelve columns, from CSV and from Parquet, beside what the
   model alone takes; it learned from 20,000 by its defaults.
-- Texts are made of the film reviews' own words: each keeps a review's first half and takes another's second half, of
-  the same label, so that the number of different terms grows as it does with real ones. They are read, analysed and
-  learned from with the options of configs/reviews.yaml.
+- Texts of 300 characters or a little more are made of the film reviews' own words: of halves of reviews of the same
+  label, so that the number of different terms grows as it does with real ones. Whole runs go from them to a published
+  model by the defaults, within `trainer.memory` of 1 GiB; what each step takes is printed beside.
 - Photos have 100 KB, and go as far as rows do. A hundred of them show about what the libraries alone take.
 """
 
@@ -147,11 +147,18 @@ def measure_runs(rows: int) -> Scale:
     """Make wide rows up, and run all steps on them."""
     with tempfile.TemporaryDirectory() as folder:
         write_wide_rows(Path(folder, "rows.csv"), rows)
-        Path(folder, "rows.yaml").write_text(RUNS_CONFIG, encoding="utf-8")
-        steps = steps_until("ServingPusher", f"{folder}/rows.yaml")
+        return _whole_run(rows, RUNS_CONFIG, folder)
+
+
+def _whole_run(items: int, config: str, folder: str) -> Scale:
+    """All steps on what is in the folder, each printed with what it took."""
+    Path(folder, "run.yaml").write_text(config, encoding="utf-8")
+    steps = steps_until("ServingPusher", f"{folder}/run.yaml")
     for step, (seconds, peak) in steps.items():
-        print(f"{rows:>12,} rows  {step:<22} {seconds:8.1f} s  {peak:8,.0f} MiB", flush=True)
-    return Scale(rows, {step: seconds for step, (seconds, _) in steps.items()}, max(peak for _, peak in steps.values()))
+        print(f"{items:>12,}  {step:<22} {seconds:8.1f} s  {peak:8,.0f} MiB", flush=True)
+    return Scale(
+        items, {step: seconds for step, (seconds, _) in steps.items()}, max(peak for _, peak in steps.values())
+    )
 
 
 def write_wide_rows(path: Path, rows: int) -> None:
@@ -233,47 +240,33 @@ def measure_scores(rows: int) -> Scale:
 
 def _model_alone(model: PublishedModel, file: str) -> float:
     """Seconds of its session, a batch of the rows of a file after the other."""
-    from pipeline.scoring.inputs import Source, model_inputs, read_items
+    from pipeline.scoring.inputs import Columns, Source, read_items
+    from pipeline.scoring.pipeline import model_inputs
     from serving.session_model import SessionModel
 
     session, seconds = SessionModel(model.path), 0.0
-    for batch in read_items(Source((file,), {name: name for name in model.inputs}, "rows")):
+    for batch in read_items(Source((file,), Columns({name: name for name in model.inputs}), "rows")):
         arrays, _ = model_inputs(batch, model.inputs)
         seconds += timed(partial(session.run, model.signature, arrays, model.outputs))[1]
     return seconds
 
 
-TEXTS_CONFIG = Path(__file__).resolve().parents[1] / "configs/reviews.yaml"
+TEXTS_CONFIG = """
+name: texts
+task: text
+data: {path: documents.csv}
+preprocessing: {label: {column: label}, column: text}
+trainer: {memory: 1GiB}
+evaluation: {at_least: {auc: 0.7}}
+"""
+TEXT_LENGTH = 300
 
 
 def measure_texts(documents: int) -> Scale:
-    """Make the documents up, and read, analyse and train on them."""
-    from benchmarks.harness.pipelines import transform_graph
-    from benchmarks.text.quality import SPEC
-    from pipeline.config import load_config
-    from pipeline.runners.beam_speedups import apply_beam_speedups
-    from trainers.splits import TransformGraph
-    from trainers.text.options import NgramOptions
-    from trainers.text.train import fit_classifier, read_training_split
-    from transform.text import preprocessing_fn
-
-    apply_beam_speedups()
-    config = load_config(str(TEXTS_CONFIG))
-    trainer = config.trainer
-    assert isinstance(trainer, NgramOptions)
-    options = {"preprocessing": config.preprocessing.model_dump_json()}
-    steps = {}
+    """Make the documents up, and run all steps on them."""
     with tempfile.TemporaryDirectory() as folder:
-        write_documents(f"{folder}/documents.csv", documents)
-        examples, steps["reading"] = timed(lambda: read_examples(folder))
-        graph, steps["Transform"] = timed(lambda: transform_graph(preprocessing_fn, options, SPEC, examples, folder))
-        transform = TransformGraph(graph)
-
-        def training() -> None:
-            fit_classifier(read_training_split([examples], transform, trainer), graph, 2, trainer)
-
-        _, steps["training"] = timed(training)
-    return Scale(documents, steps, peak_memory())
+        write_documents(Path(folder, "documents.csv"), documents)
+        return _whole_run(documents, TEXTS_CONFIG, folder)
 
 
 def timed(step: Callable[[], Any]) -> tuple[Any, float]:
@@ -281,41 +274,26 @@ def timed(step: Callable[[], Any]) -> tuple[Any, float]:
     return step(), time.perf_counter() - started
 
 
-def write_documents(path: str, documents: int) -> None:
+def write_documents(path: Path, documents: int) -> None:
+    """A CSV file of texts that are fresh and rotten by turns."""
     from pipeline import demo_data
 
+    halves: dict[str, list[str]] = {"fresh": [], "rotten": []}
     with demo_data.fetch("reviews").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    of_label = {label: [row["text"].split() for row in rows if row["label"] == label] for label in ("fresh", "rotten")}
+        for row in csv.DictReader(file):
+            words = row["text"].split()
+            middle = len(words) // 2
+            halves[row["label"]] += [" ".join(half) for half in (words[:middle], words[middle:]) if half]
     source = random.Random(0)
-    with Path(path).open("w", encoding="utf-8", newline="") as file:
+    with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["text", "label"])
         for number in range(documents):
             label = ("fresh", "rotten")[number % 2]
-            first, second = source.choice(of_label[label]), source.choice(of_label[label])
-            writer.writerow([" ".join([*first[: len(first) // 2], *second[len(second) // 2 :]]), label])
-
-
-def read_examples(folder: str) -> str:
-    """The examples of `documents.csv`, as TableExampleGen makes them; the path of their file."""
-    import tensorflow as tf
-
-    from components.table_example_gen.executor import split_records
-    from components.table_example_gen.facts import merged_facts, shard_facts
-    from components.table_example_gen.options import Ingestion, TableReading
-    from components.table_example_gen.sources import plan_inputs
-
-    ingestion = Ingestion(reading=TableReading(as_text=True, strip=False))
-    shards = plan_inputs({"all": f"{folder}/documents.csv"}, ingestion)
-    facts = merged_facts(shard_facts(shard, ingestion) for shard in shards)
-    path = f"{folder}/examples.gz"
-    with tf.io.TFRecordWriter(path, "GZIP") as writer:
-        for shard in shards:
-            for _, records in split_records(shard, facts, ingestion):
-                for record in records:
-                    writer.write(record)
-    return path
+            text = source.choice(halves[label])
+            while len(text) < TEXT_LENGTH:
+                text += " " + source.choice(halves[label])
+            writer.writerow([text, label])
 
 
 PHOTOS_CONFIG = """

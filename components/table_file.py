@@ -204,7 +204,7 @@ class TableFile:
             if self._encoding != "utf-8":
                 raise BrokenInput(f"{self.path}: line {number} is not {self._encoding}: {error.reason}") from None
             raise BrokenInput(
-                f"{self.path}: line {number} is {not_utf8(error)}; save the file as UTF-8, or name its encoding by "
+                f"{self.path}: line {number} is {not_decoded(error)}; save the file as UTF-8, or name its encoding by "
                 "data.encoding"
             ) from None
 
@@ -260,9 +260,9 @@ def field_text(value: Any) -> str:
     return "" if value is None else orjson.dumps(value).decode()
 
 
-def not_utf8(error: UnicodeDecodeError) -> str:
+def not_decoded(error: UnicodeDecodeError, encoding: str = "utf-8") -> str:
     """Why a line cannot be decoded, in words."""
-    return f"not UTF-8 (byte {error.start + 1} is 0x{error.object[error.start]:02x})"
+    return f"not {encoding.upper()} (byte {error.start + 1} is 0x{error.object[error.start]:02x})"
 
 
 class DamagedFile(OSError):
@@ -342,22 +342,26 @@ class RecordReader:
     record costs one line, whatever its quotes span: the next one begins in the line after it.
 
     Args:
-        lines: of the file, with their ends; the first record is the header.
+        lines: of the file, with their ends.
         delimiter: between fields.
+        encoding: as Python names it; one in which ASCII stays as it is.
+        columns: how many fields a record has; 0 where the first one, a header, tells.
 
     Attributes:
         line: in which the next record begins.
         ahead: lines from there on that were read already.
         delimiter: between fields.
+        encoding: of the lines.
     """
 
-    def __init__(self, lines: Iterator[bytes], delimiter: str) -> None:
+    def __init__(self, lines: Iterator[bytes], delimiter: str, encoding: str = "utf-8", columns: int = 0) -> None:
         csv.field_size_limit(LONGEST_FIELD)
         self.line = 1
         self.ahead: deque[bytes] = deque()
         self.delimiter = delimiter
+        self.encoding = encoding
         self._lines = lines
-        self._columns = 0
+        self._columns = columns
 
     def __iter__(self) -> RecordReader:
         return self
@@ -382,7 +386,7 @@ class RecordReader:
 
     def _record(self, taken: list[bytes]) -> list[str] | str:
         """The record that begins in `taken`, which gets the further lines that it spans; or what is wrong with it."""
-        record = _parse(taken, self.delimiter)
+        record = self._parsed(taken)
         length = len(taken[0])
         while record == _OPEN_QUOTE:
             line = self._next_line()
@@ -392,18 +396,17 @@ class RecordReader:
             taken.append(line)
             length += len(line)
             if b'"' in line:
-                record = _parse(taken, self.delimiter)
+                record = self._parsed(taken)
         return record
 
-
-def _parse(lines: list[bytes], delimiter: str) -> list[str] | str:
-    try:
-        (record,) = csv.reader([b"".join(lines).decode()], delimiter=delimiter, strict=True)
-    except UnicodeDecodeError as error:
-        return not_utf8(error)
-    except csv.Error as error:
-        return str(error)
-    return record
+    def _parsed(self, lines: list[bytes]) -> list[str] | str:
+        try:
+            (record,) = csv.reader([b"".join(lines).decode(self.encoding)], delimiter=self.delimiter, strict=True)
+        except UnicodeDecodeError as error:
+            return not_decoded(error, self.encoding)
+        except csv.Error as error:
+            return str(error)
+        return record
 
 
 # What is asked of an object store at once.

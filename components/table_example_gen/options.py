@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 from collections.abc import Sequence
 from typing import Literal
 
@@ -67,6 +68,11 @@ class TableReading(BaseModel):
         if self.decimal == self.thousands:
             raise ValueError(f"decimal and thousands are both {self.decimal!r}; a number could not be told")
         return self
+
+    def grouped_number(self) -> str:
+        """A regular expression of numbers between whose digits may stand `thousands`."""
+        thousands, decimal = re.escape(self.thousands or ""), re.escape(self.decimal)
+        return rf"^\s*[+-]?(\d{{1,3}}({thousands}\d{{3}})+|\d+)({decimal}\d*)?\s*$"
 
 
 class SplitOptions(BaseModel):

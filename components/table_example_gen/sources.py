@@ -30,7 +30,7 @@ from components.table_file import (
     uncompressed_name,
 )
 
-_FORMATS: Mapping[str, TableFormat] = {
+FORMATS: Mapping[str, TableFormat] = {
     ".csv": "csv",
     ".txt": "csv",
     ".tsv": "tsv",
@@ -50,7 +50,7 @@ BATCH_ROWS = 50_000
 
 def format_of(path: str, reading: TableReading) -> TableFormat:
     """The format that the config or else the ending of the name says (before .gz and .zst): CSV where it says none."""
-    return reading.format or _FORMATS.get(PurePosixPath(uncompressed_name(path)).suffix, "csv")
+    return reading.format or FORMATS.get(PurePosixPath(uncompressed_name(path)).suffix, "csv")
 
 
 def table_files(path: str) -> list[str]:
@@ -85,7 +85,7 @@ def _table_files(path: str) -> list[str]:
             raise BrokenInput(f"{path}: no file matches; `data.path` in the config names the files to learn from")
         return found
     # A .json beside tables tells of them, more often than not; a folder is named for its tables.
-    endings = [ending for ending in _FORMATS if ending != ".json"]
+    endings = [ending for ending in FORMATS if ending != ".json"]
     tables = [file for file in found if PurePosixPath(uncompressed_name(file)).suffix in endings]
     if not tables:
         raise BrokenInput(f"{path}: no table is in this folder; expected files ending in {', '.join(endings)}")
@@ -402,9 +402,10 @@ def _hexadecimal_columns(block: bytes, shard: Shard, reading: TableReading, tabl
 def _without_thousands(column: pa.ChunkedArray, reading: TableReading) -> pa.ChunkedArray:
     """Numbers, where all values are: whole ones, or of double precision."""
     assert reading.thousands
-    thousands, decimal = re.escape(reading.thousands), re.escape(reading.decimal)
-    number = rf"^\s*[+-]?(\d{{1,3}}({thousands}\d{{3}})+|\d+)({decimal}\d*)?\s*$"
-    if column.null_count == len(column) or not pc.all(pc.match_substring_regex(column, number)).as_py():
+    if (
+        column.null_count == len(column)
+        or not pc.all(pc.match_substring_regex(column, reading.grouped_number())).as_py()
+    ):
         return column
     plain = pc.utf8_trim_whitespace(pc.replace_substring(column, reading.thousands, ""))
     if pc.any(pc.match_substring(plain, reading.decimal)).as_py():

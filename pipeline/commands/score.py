@@ -87,7 +87,7 @@ def _score(
     with garbage_collection_paused():
         from components.errors import BrokenInput
         from pipeline.config import load_config
-        from pipeline.options import BeamOptions
+        from pipeline.options import BeamOptions, TableRunConfig
         from pipeline.run import model_base_path
         from pipeline.scoring.inputs import find_model
         from pipeline.scoring.pipeline import check_output
@@ -101,8 +101,15 @@ def _score(
         return used, score_files(used, inputs, output, BeamOptions())
     config = load_config(model, overrides)
     used = find_model(model_base_path(config, workdir), version)
-    renamed_inputs = config.preprocessing.renamed_inputs()
-    return used, score_files(used, inputs, output, config.beam, config.cluster.image, renamed_inputs)
+    return used, score_files(
+        used,
+        inputs,
+        output,
+        config.beam,
+        config.cluster.image,
+        config.preprocessing.renamed_inputs(),
+        config.ingestion().reading if isinstance(config, TableRunConfig) else None,
+    )
 
 
 def _print(model: PublishedModel, scores: Scores, seconds: float) -> None:

@@ -7,9 +7,9 @@ import posixpath
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
-from typing import Any, BinaryIO, Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -24,26 +24,22 @@ from components.errors import BrokenInput, ModelUnavailable
 from components.image_example_gen.file_formats import UNREAD_EXTENSIONS
 from components.image_example_gen.image_files import IMAGE_EXTENSIONS
 from components.serving_check.candidate import read_signatures
-from components.table_example_gen.options import TableReading
-from components.table_example_gen.serialization import NUMBER, TEXT, WHOLE, example_column, example_type
+from components.table_example_gen.options import TableFormat, TableReading
+from components.table_example_gen.serialization import TEXT, example_column, example_type
+from components.table_example_gen.sources import FORMATS
 from components.table_file import (
     BYTE_ORDER_MARK,
     COMPRESSION_SUFFIXES,
-    DELIMITERS,
     FORMAT_OF_SUFFIX,
     RecordReader,
     decompressed,
     field_text,
     find_files,
-    format_of,
     json_records,
-    not_utf8,
+    not_decoded,
     uncompressed_name,
 )
 from serving.client.metadata import IMAGE_INPUTS, ModelMetadata, TensorDescription
-from serving.client.table_columns import table_value
-from serving.client.tensors import data_type_named, input_array
-from serving.missing_values import missing_value
 from serving.model_store import ModelStoreError, ModelVersion, list_versions, served_version
 from serving.signatures.common import ANSWER, CLASSIFY, SERVING_DEFAULT
 
@@ -125,26 +121,41 @@ def open_file(path: str) -> AbstractContextManager[BinaryIO]:
     return file
 
 
-LINES_SUFFIX, PARQUET_SUFFIX = ".txt", ".parquet"
+LINES_SUFFIX, PARQUET_SUFFIXES = ".txt", (".parquet", ".pq")
 
 
 # Of a batch, whichever comes first. With 1,024 rows at a time a blend takes half as long again; with 8,192 no less.
 _ROWS, _BYTES = 4096, 1 << 19
 
 
-def read_rows(path: str, columns: Mapping[str, str]) -> Iterator[Batch]:
+@dataclass(frozen=True)
+class Columns:
+    """The columns of files that a model takes, and how they are written.
+
+    Attributes:
+        names: what a column is called in a Batch -> what it is called in a file.
+        reading: of the files, as the ones learned from were read.
+        numbers: those of a Batch that are numbers.
+    """
+
+    names: Mapping[str, str]
+    reading: TableReading = field(default_factory=TableReading)
+    numbers: Collection[str] = ()
+
+
+def read_rows(path: str, columns: Columns) -> Iterator[Batch]:
     """The rows of a CSV, TSV, JSON lines, Parquet or text file, broken ones among them, some at a time.
 
-    Formats are those of components.table_file and Parquet, by the ending of the name; .txt holds one value of the only
-    column on each line. The keys of a JSON object are its own: one that lacks a column is broken.
+    The ending of the name says the format, and where it does not, the reading; .txt holds one value of the only column
+    on each line. The keys of a JSON object are its own: one that lacks a column is broken.
 
     Args:
         path: of the file; compressed where its first bytes say so. Any file system that Beam reads.
-        columns: what a column is called in a Batch -> what it is called in the file.
+        columns: those that are read.
     """
     try:
         with open_file(path) as file:
-            if path.lower().endswith(PARQUET_SUFFIX):
+            if _format(path, columns.reading) == "parquet":
                 yield from _parquet_rows(path, file, columns)
             else:
                 with decompressed(file) as content:
@@ -154,18 +165,61 @@ def read_rows(path: str, columns: Mapping[str, str]) -> Iterator[Batch]:
         yield _lost(path, None, f"the file cannot be read: {reason}")
 
 
+def _format(path: str, reading: TableReading) -> TableFormat:
+    return FORMATS.get(posixpath.splitext(uncompressed_name(path))[1]) or reading.format or "csv"
+
+
+def _with_missing(batch: Batch, reading: TableReading) -> Batch:
+    """The batch without the texts that stand for missing values."""
+    if not reading.missing:
+        return batch
+    missing = pa.array(reading.missing, pa.string())
+    columns = dict(batch.columns)
+    for name, column in columns.items():
+        if example_type(column.type) == TEXT:
+            texts = as_texts(column)
+            is_missing = pc.is_in(pc.utf8_trim_whitespace(texts), missing)
+            # Not if_else, which takes the wrong bytes of an array that is part of another one.
+            columns[name] = pc.replace_with_mask(texts, is_missing, pa.scalar("", pa.string()))
+    return replace(batch, columns=columns)
+
+
+def _with_plain_numbers(batch: Batch, columns: Columns) -> Batch:
+    """Numbers of CSV with a point before their decimals and nothing between their digits; others are bad."""
+    reading = columns.reading
+    if reading.decimal == "." and not reading.thousands:
+        return batch
+    number = reading.grouped_number() if reading.thousands else r"^[^.]*$"
+    found, reasons = dict(batch.columns), dict[int, str]()
+    for name in found.keys() & set(columns.numbers):
+        texts = pc.utf8_trim_whitespace(found[name])
+        is_number = pc.or_(pc.match_substring_regex(texts, number), pc.equal(texts, "")).to_numpy(zero_copy_only=False)
+        for row in np.flatnonzero(~is_number):
+            reasons[int(row)] = (
+                f"column {name}: {texts[row].as_py()!r} is no number by data.decimal {reading.decimal!r} and "
+                f"data.thousands {reading.thousands!r}"
+            )
+        plain = pc.replace_substring(texts, reading.thousands, "") if reading.thousands else texts
+        found[name] = pc.replace_substring(plain, reading.decimal, ".")
+    return replace(batch, columns=found).without(reasons)
+
+
 def _lost(path: str, line: int | None, reason: str) -> Batch:
     return Batch.of_rows(path, [], {}, [BadItem(path, line, reason, whole_file=True)])
 
 
-def _read(path: str, file: BinaryIO, columns: Mapping[str, str]) -> Iterator[Batch]:
-    lines = itertools.chain([file.readline().removeprefix(BYTE_ORDER_MARK)], iter(file.readline, b""))
-    table_format = format_of(path)
-    if uncompressed_name(path).endswith(LINES_SUFFIX) and len(columns) == 1:
-        return _batches(path, columns, _text_lines(lines))
-    if table_format == "jsonl":
-        return _batches(path, columns, _json_lines(lines, columns))
-    return _separated(path, file, RecordReader(lines, DELIMITERS[table_format]), columns)
+def _read(path: str, file: BinaryIO, columns: Columns) -> Iterator[Batch]:
+    first = file.readline().removeprefix(BYTE_ORDER_MARK)
+    lines, encoding = itertools.chain([first], iter(file.readline, b"")), columns.reading.encoding
+    if uncompressed_name(path).endswith(LINES_SUFFIX) and len(columns.names) == 1:
+        batches = _batches(path, columns.names, _text_lines(lines, encoding))
+    elif _format(path, columns.reading) == "jsonl":
+        batches = _batches(path, columns.names, _json_lines(lines, columns.names, encoding))
+    else:
+        for batch in _separated(path, file, first, columns):
+            yield _with_plain_numbers(_with_missing(batch, columns.reading), columns)
+        return
+    yield from (_with_missing(batch, columns.reading) for batch in batches)
 
 
 # The line in which a row begins, and its fields, or why it is broken.
@@ -190,30 +244,47 @@ def _some(records: Iterator[_Record]) -> Iterator[_Record]:
             return
 
 
-def _separated(path: str, file: BinaryIO, reader: RecordReader, columns: Mapping[str, str]) -> Iterator[Batch]:
-    """CSV and TSV. Blocks of nothing but rows are pyarrow's, others the csv module's, which takes twenty times."""
-    line, first = next((record for record in reader if record[1]), (1, []))
-    header = first if isinstance(first, str) else [name.strip() for name in first]
+def _separated(path: str, file: BinaryIO, first: bytes, columns: Columns) -> Iterator[Batch]:
+    """CSV and TSV. Blocks of nothing but rows are pyarrow's, others the csv module's, which takes twenty times.
+
+    Args:
+        path: of the file.
+        file: behind its first line.
+        first: that line.
+        columns: those that are read.
+    """
+    reading = columns.reading
+    delimiter = reading.delimiter or ("\t" if _format(path, reading) == "tsv" else ",")
+    reader = RecordReader(iter(file.readline, b""), delimiter, reading.encoding, len(reading.header))
+    reader.ahead.append(first)
+    line = 1
+    if reading.header:
+        header = list(reading.header)
+    else:
+        line, record = next((record for record in reader if record[1]), (1, []))
+        if isinstance(record, str):
+            yield _lost(path, line, record)
+            return
+        header = [name.strip() for name in record]
     if not header:
         return
-    problem = header if isinstance(header, str) else _header_problem(header, columns)
-    if problem:
+    if problem := _header_problem(header, columns.names, delimiter):
         yield _lost(path, line, problem)
         return
-    places = [header.index(column) for column in columns.values()]
+    places = [header.index(column) for column in columns.names.values()]
     while block := _block(file, reader.ahead):
-        found, ends, rest = _well_formed_rows(block, reader.delimiter, len(header), places)
+        found, ends, rest = _well_formed_rows(block, reader, len(header), places)
         if found:
             lines = reader.line + np.concatenate([[0], ends[:-1]])
             for first_row in range(0, len(lines), _ROWS):
                 rows = slice(first_row, first_row + _ROWS)
-                taken = {name: column[rows] for name, column in zip(columns, found, strict=True)}
+                taken = {name: column[rows] for name, column in zip(columns.names, found, strict=True)}
                 yield Batch.of_rows(path, lines[rows], taken)
             reader.line += int(ends[-1])
             reader.ahead.extend(_lines(rest))
         else:
             reader.ahead.extend(_lines(block))
-            yield from _batches(path, columns, _records(reader, reader.line + len(reader.ahead), places))
+            yield from _batches(path, columns.names, _records(reader, reader.line + len(reader.ahead), places))
 
 
 def _block(file: BinaryIO, ahead: deque[bytes]) -> bytes:
@@ -232,7 +303,7 @@ def _lines(block: bytes) -> list[bytes]:
 _Parsed = tuple[list[pa.StringArray], np.ndarray, bytes]
 
 
-def _well_formed_rows(block: bytes, delimiter: str, width: int, places: Sequence[int]) -> _Parsed:
+def _well_formed_rows(block: bytes, reader: RecordReader, width: int, places: Sequence[int]) -> _Parsed:
     """The rows of a block, read by pyarrow; no columns where it may hold others than those of RFC 4180, all as wide.
 
     pyarrow forgives what the csv module does not, and skips blank lines.
@@ -250,17 +321,17 @@ def _well_formed_rows(block: bytes, delimiter: str, width: int, places: Sequence
     length = int(ends[rows[-1]])
     block, rest, quotes = block[:length], block[length:], quotes[quotes <= length]
     before, behind = characters[quotes[::2] - 1], characters[quotes[1::2] + 1]
-    fields = b'"\n', delimiter.encode(), b"\r"
+    fields = b'"\n', reader.delimiter.encode(reader.encoding), b"\r"
     if not np.isin(before, list(b"".join(fields[:2]))).all() or not np.isin(behind, list(b"".join(fields))).all():
         return nothing
     names = [str(place) for place in range(width)]
     taken = list(dict.fromkeys(names[place] for place in places))
     try:
-        block.decode()
+        content = block.decode(reader.encoding).encode()
         table = pa.csv.read_csv(
-            pa.BufferReader(block),
-            pa.csv.ReadOptions(use_threads=False, block_size=length + 1, column_names=names),
-            pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=bool(is_inside.any())),
+            pa.BufferReader(content),
+            pa.csv.ReadOptions(use_threads=False, block_size=len(content) + 1, column_names=names),
+            pa.csv.ParseOptions(delimiter=reader.delimiter, newlines_in_values=bool(is_inside.any())),
             pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), include_columns=taken),
         )
     except (UnicodeDecodeError, pa.ArrowInvalid):
@@ -280,31 +351,34 @@ def _records(reader: RecordReader, end: int, places: Sequence[int]) -> Iterator[
             yield line, [record[place] for place in places]
 
 
-def _header_problem(header: Sequence[str], columns: Mapping[str, str]) -> str:
+def _header_problem(header: Sequence[str], columns: Mapping[str, str], delimiter: str = "") -> str:
     missing = [column for column in columns.values() if column not in header]
-    if missing and len(header) == 1 and (found := [mark for mark in ";\t|," if mark in header[0]]):
-        return f"the header is one column, with {found[0]!r} in it; expected ',' between fields, in .tsv files a tab"
+    if missing and delimiter and len(header) == 1 and (found := [mark for mark in ";\t|," if mark in header[0]]):
+        return (
+            f"the header is one column, with {found[0]!r} in it; expected {delimiter!r} between fields, which "
+            "data.delimiter of a CONFIG says"
+        )
     if missing:
         return f"the header lacks {', '.join(missing)}; the model takes {', '.join(columns.values())}"
     twice = [column for column in columns.values() if header.count(column) > 1]
     return f"the header names {twice[0]} more than once; rename one" if twice else ""
 
 
-def _parquet_rows(path: str, file: BinaryIO, columns: Mapping[str, str]) -> Iterator[Batch]:
+def _parquet_rows(path: str, file: BinaryIO, columns: Columns) -> Iterator[Batch]:
     table = pa.parquet.ParquetFile(pa.PythonFile(file, "r"))
-    problem = _header_problem(table.schema_arrow.names, columns)
+    problem = _header_problem(table.schema_arrow.names, columns.names)
     if problem:
         yield _lost(path, None, problem)
         return
     first = 1
-    for rows in table.iter_batches(_ROWS, columns=list(columns.values())):
-        found = {name: rows.column(column) for name, column in columns.items()}
-        yield Batch.of_rows(path, np.arange(first, first + len(rows)), found)
+    for rows in table.iter_batches(_ROWS, columns=list(columns.names.values())):
+        found = {name: rows.column(column) for name, column in columns.names.items()}
+        yield _with_missing(Batch.of_rows(path, np.arange(first, first + len(rows)), found), columns.reading)
         first += len(rows)
 
 
-def _json_lines(lines: Iterator[bytes], columns: Mapping[str, str]) -> Iterator[_Record]:
-    for number, found in json_records(lines):
+def _json_lines(lines: Iterator[bytes], columns: Mapping[str, str], encoding: str) -> Iterator[_Record]:
+    for number, found in json_records(_in_utf8(line, encoding) for line in lines):
         if isinstance(found, ValueError):
             yield number, f"not valid JSON: {found}"
         elif not isinstance(found, dict):
@@ -315,93 +389,26 @@ def _json_lines(lines: Iterator[bytes], columns: Mapping[str, str]) -> Iterator[
             yield number, [field_text(found[column]) for column in columns.values()]
 
 
-def _text_lines(lines: Iterator[bytes]) -> Iterator[_Record]:
+def _in_utf8(line: bytes, encoding: str) -> bytes:
+    """As it is where it cannot be decoded: the JSON in it is not valid then."""
+    with suppress(UnicodeDecodeError):
+        return line if encoding == "utf-8" else line.decode(encoding).encode()
+    return line
+
+
+def _text_lines(lines: Iterator[bytes], encoding: str) -> Iterator[_Record]:
     for number, line in enumerate(itertools.takewhile(bool, lines), start=1):
         try:
-            yield number, [line.decode().rstrip("\r\n")]
+            yield number, [line.decode(encoding).rstrip("\r\n")]
         except UnicodeDecodeError as error:
-            yield number, not_utf8(error)
+            yield number, not_decoded(error, encoding)
 
 
-def model_inputs(batch: Batch, inputs: Mapping[str, TensorDescription]) -> tuple[dict[str, np.ndarray], dict[int, str]]:
-    """One value for each row and input, as `ingraph predict` sends it; and the rows of which a field is none, and why.
-
-    Args:
-        batch: rows.
-        inputs: of the signature.
-    """
-    arrays: dict[str, np.ndarray] = {}
-    reasons: dict[int, str] = {}
-    for name, description in inputs.items():
-        arrays[name], of_column = _input(name, batch.columns[name], description.dtype)
-        for row, reason in of_column.items():
-            reasons.setdefault(row, f"column {name}: {reason}")
-    return arrays, reasons
-
-
-def _input(name: str, column: pa.Array, dtype: str) -> tuple[np.ndarray, dict[int, str]]:
-    if dtype == "string":
-        texts = _texts(column)
-        texts = pc.if_else(pc.equal(pc.utf8_trim_whitespace(texts), ""), missing_value(dtype), texts)
-        return pc.cast(texts, pa.binary()).to_numpy(zero_copy_only=False), {}
-    wanted = data_type_named(dtype).dtype
-    numbers = _numbers(column, wanted) if wanted.kind in "iuf" else None
-    if numbers is not None:
-        filled = pc.fill_null(numbers, pa.scalar(missing_value(dtype), numbers.type))
-        return filled.to_numpy(zero_copy_only=False).astype(wanted), {}
-    # Of the values some are none, or are written as pyarrow does not read them.
-    encoded = _texts(column).dictionary_encode()
-    codes = encoded.indices.to_numpy(zero_copy_only=False)
-    values, reasons = np.zeros(len(encoded.dictionary), wanted), {}
-    for place, text in enumerate(encoded.dictionary.to_pylist()):
-        try:
-            values[place] = input_array(name, [table_value(text, dtype)], dtype)[0]
-        except ValueError as error:
-            reasons[place] = str(error)
-    return values[codes], {int(row): reasons[codes[row]] for row in np.flatnonzero(np.isin(codes, list(reasons)))}
-
-
-def _texts(column: pa.Array) -> pa.StringArray:
+def as_texts(column: pa.Array) -> pa.StringArray:
     """As a CSV file would have them, "" for null."""
     if not pa.types.is_string(column.type):
         column = pc.cast(example_column(column, TEXT, TableReading()), pa.string())
     return pc.fill_null(column, "")
-
-
-# Beyond it a float holds no longer every whole number.
-_EXACT = 2.0**53
-
-
-def _numbers(column: pa.Array, wanted: np.dtype[Any]) -> pa.Array | None:
-    """float64, or int64 where whole numbers are wanted, null for missing; None: each value has to be looked at."""
-    try:
-        if example_type(column.type) in (WHOLE, NUMBER):
-            found = pc.cast(column, pa.int64() if pa.types.is_integer(column.type) else pa.float64())
-            if pa.types.is_floating(found.type):  # where pandas has nothing
-                found = pc.if_else(pc.is_nan(found), pa.scalar(None, pa.float64()), found)
-        else:
-            texts = pc.utf8_trim_whitespace(_texts(column))
-            texts = pc.if_else(pc.equal(texts, ""), pa.scalar(None, pa.string()), texts)
-            found = _parsed(texts, wanted)
-        if wanted.kind == "f":
-            return pc.cast(found, pa.float64(), safe=False)
-        if pa.types.is_floating(found.type):
-            if pc.any(pc.invert(pc.less(pc.abs(found), _EXACT))).as_py():  # nor does NaN
-                return None
-            found = pc.cast(found, pa.int64())  # refuses what is not whole
-        bounds = pc.min_max(found).as_py()
-        known = np.iinfo(wanted)
-        fits = bounds["min"] is None or (known.min <= bounds["min"] and bounds["max"] <= known.max)
-        return found if fits else None
-    except pa.ArrowInvalid:
-        return None
-
-
-def _parsed(texts: pa.StringArray, wanted: np.dtype[Any]) -> pa.Array:
-    if wanted.kind != "f" and not pc.any(pc.match_substring(texts, "x", ignore_case=True)).as_py():
-        with suppress(pa.ArrowInvalid):  # 63.0 is a whole number as well
-            return pc.cast(texts, pa.int64())
-    return pc.cast(texts, pa.float64())
 
 
 # A photo takes megabytes when it is decoded, and gains little from company.
@@ -415,12 +422,12 @@ class Source:
 
     Attributes:
         files: a table, a list of photos, or the photos themselves.
-        columns: of a table, see read_rows.
+        columns: of a table.
         kind: what the files are.
     """
 
     files: tuple[str, ...]
-    columns: Mapping[str, str]
+    columns: Columns
     kind: Literal["rows", "photos", "list of photos"]
 
 
@@ -437,7 +444,7 @@ def read_items(source: Source) -> Iterator[Batch]:
 
 def _listed(rows: Batch) -> Iterator[Batch]:
     """The photos that rows of a list name, by their paths from the list."""
-    texts = [path.strip() for path in _texts(rows.columns[_PATH]).to_pylist()] if rows.columns else []
+    texts = [path.strip() for path in as_texts(rows.columns[_PATH]).to_pylist()] if rows.columns else []
     rows = rows.without({place: "path is empty" for place, path in enumerate(texts) if not path})
     paths = [
         path if "://" in path or path.startswith("/") else posixpath.join(posixpath.dirname(source), path)
@@ -448,32 +455,36 @@ def _listed(rows: Batch) -> Iterator[Batch]:
         yield Batch.of_photos(paths[first : first + _PHOTOS])
 
 
-def find_sources(model: PublishedModel, places: Sequence[str], renamed_inputs: Mapping[str, str]) -> list[Source]:
+def find_sources(
+    model: PublishedModel, places: Sequence[str], renamed_inputs: Mapping[str, str], reading: TableReading
+) -> list[Source]:
     """The sources of what a model takes, in the order of the places.
 
     Args:
         model: what is asked.
         places: see find_files.
         renamed_inputs: input of the model -> what the column is called in the files, where it differs.
+        reading: of tables and texts.
 
     Raises:
         BrokenInput: a place holds no file.
     """
-    tables = (*_with_compressed(".csv", *FORMAT_OF_SUFFIX), PARQUET_SUFFIX)
+    tables = (*_with_compressed(".csv", *FORMAT_OF_SUFFIX), *PARQUET_SUFFIXES)
     if model.takes == "photos":
         # What the model does not read is asked for too: it has a reason, where silence would have none.
         photos = (*IMAGE_EXTENSIONS, *UNREAD_EXTENSIONS)
         return [source for place in places for source in _image_sources(find_files(place, photos), tables)]
     suffixes = tables + (_with_compressed(LINES_SUFFIX) if model.takes == "texts" else ())
-    columns = {name: renamed_inputs.get(name, name) for name in model.inputs}
+    numbers = frozenset(name for name, description in model.inputs.items() if description.dtype != "string")
+    columns = Columns({name: renamed_inputs.get(name, name) for name in model.inputs}, reading, numbers)
     return [Source((file,), columns, "rows") for place in places for file in find_files(place, suffixes)]
 
 
 def _image_sources(files: Sequence[str], tables: tuple[str, ...]) -> list[Source]:
     lists = [file for file in files if file.lower().endswith(tables)]
     photos = tuple(file for file in files if not file.lower().endswith(tables))
-    found = [Source((file,), {_PATH: _PATH}, "list of photos") for file in lists]
-    return [*found, Source(photos, {}, "photos")] if photos else found
+    found = [Source((file,), Columns({_PATH: _PATH}), "list of photos") for file in lists]
+    return [*found, Source(photos, Columns({}), "photos")] if photos else found
 
 
 def _with_compressed(*suffixes: str) -> tuple[str, ...]:

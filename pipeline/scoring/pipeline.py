@@ -5,14 +5,17 @@ from __future__ import annotations
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import apache_beam as beam
 import numpy as np
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 import tensorflow as tf
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
@@ -21,11 +24,17 @@ from apache_beam.utils.shared import Shared
 
 from components.errors import BrokenInput
 from components.table_example_gen.executor import in_threads
+from components.table_example_gen.options import TableReading
+from components.table_example_gen.serialization import NUMBER, WHOLE, example_type
 from pipeline.options import IN_MEMORY_RUNNER, BeamOptions
 from pipeline.runners.beam_speedups import apply_beam_speedups
 from pipeline.runners.job_service import require_job_service
-from pipeline.scoring.inputs import BadItem, Batch, PublishedModel, Source, find_sources, model_inputs, read_items
+from pipeline.scoring.inputs import BadItem, Batch, PublishedModel, Source, as_texts, find_sources, read_items
 from pipeline.scoring.outputs import ROW_WRITERS, Predictions, Shard, WriteShard, open_row_writer, publish_shards
+from serving.client.metadata import TensorDescription
+from serving.client.table_columns import table_value
+from serving.client.tensors import data_type_named, input_array
+from serving.missing_values import missing_value
 from serving.session_model import SessionModel
 from serving.signatures.common import ANSWER
 
@@ -75,6 +84,80 @@ def scored(session: SessionModel, model: PublishedModel, batch: Batch) -> tuple[
         else:
             bad += answers
     return predictions, sorted(bad, key=lambda item: (item.source, item.line or 0))
+
+
+def model_inputs(batch: Batch, inputs: Mapping[str, TensorDescription]) -> tuple[dict[str, np.ndarray], dict[int, str]]:
+    """One value for each row and input, as `ingraph predict` sends it; and the rows of which a field is none, and why.
+
+    Args:
+        batch: rows.
+        inputs: of the signature.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    reasons: dict[int, str] = {}
+    for name, description in inputs.items():
+        arrays[name], of_column = _input(name, batch.columns[name], description.dtype)
+        for row, reason in of_column.items():
+            reasons.setdefault(row, f"column {name}: {reason}")
+    return arrays, reasons
+
+
+def _input(name: str, column: pa.Array, dtype: str) -> tuple[np.ndarray, dict[int, str]]:
+    if dtype == "string":
+        texts = as_texts(column)
+        texts = pc.if_else(pc.equal(pc.utf8_trim_whitespace(texts), ""), missing_value(dtype), texts)
+        return pc.cast(texts, pa.binary()).to_numpy(zero_copy_only=False), {}
+    wanted = data_type_named(dtype).dtype
+    numbers = _numbers(column, wanted) if wanted.kind in "iuf" else None
+    if numbers is not None:
+        filled = pc.fill_null(numbers, pa.scalar(missing_value(dtype), numbers.type))
+        return filled.to_numpy(zero_copy_only=False).astype(wanted), {}
+    # Of the values some are none, or are written as pyarrow does not read them.
+    encoded = as_texts(column).dictionary_encode()
+    codes = encoded.indices.to_numpy(zero_copy_only=False)
+    values, reasons = np.zeros(len(encoded.dictionary), wanted), {}
+    for place, text in enumerate(encoded.dictionary.to_pylist()):
+        try:
+            values[place] = input_array(name, [table_value(text, dtype)], dtype)[0]
+        except ValueError as error:
+            reasons[place] = str(error)
+    return values[codes], {int(row): reasons[codes[row]] for row in np.flatnonzero(np.isin(codes, list(reasons)))}
+
+
+# Beyond it a float holds no longer every whole number.
+_EXACT = 2.0**53
+
+
+def _numbers(column: pa.Array, wanted: np.dtype[Any]) -> pa.Array | None:
+    """float64, or int64 where whole numbers are wanted, null for missing; None: each value has to be looked at."""
+    try:
+        if example_type(column.type) in (WHOLE, NUMBER):
+            found = pc.cast(column, pa.int64() if pa.types.is_integer(column.type) else pa.float64())
+            if pa.types.is_floating(found.type):  # where pandas has nothing
+                found = pc.if_else(pc.is_nan(found), pa.scalar(None, pa.float64()), found)
+        else:
+            texts = pc.utf8_trim_whitespace(as_texts(column))
+            texts = pc.if_else(pc.equal(texts, ""), pa.scalar(None, pa.string()), texts)
+            found = _parsed(texts, wanted)
+        if wanted.kind == "f":
+            return pc.cast(found, pa.float64(), safe=False)
+        if pa.types.is_floating(found.type):
+            if pc.any(pc.invert(pc.less(pc.abs(found), _EXACT))).as_py():  # nor does NaN
+                return None
+            found = pc.cast(found, pa.int64())  # refuses what is not whole
+        bounds = pc.min_max(found).as_py()
+        known = np.iinfo(wanted)
+        fits = bounds["min"] is None or (known.min <= bounds["min"] and bounds["max"] <= known.max)
+        return found if fits else None
+    except pa.ArrowInvalid:
+        return None
+
+
+def _parsed(texts: pa.StringArray, wanted: np.dtype[Any]) -> pa.Array:
+    if wanted.kind != "f" and not pc.any(pc.match_substring(texts, "x", ignore_case=True)).as_py():
+        with suppress(pa.ArrowInvalid):  # 63.0 is a whole number as well
+            return pc.cast(texts, pa.int64())
+    return pc.cast(texts, pa.float64())
 
 
 def _photos(batch: Batch, model: PublishedModel) -> tuple[Inputs, dict[int, str]]:
@@ -190,6 +273,7 @@ def score(
     options: BeamOptions,
     image: str | None = None,
     renamed_inputs: Mapping[str, str] | None = None,
+    reading: TableReading | None = None,
 ) -> Scores:
     """Write what a model says about every row or photo; nothing is under the final names until all of it is.
 
@@ -200,12 +284,13 @@ def score(
         options: what runs the pipeline. One worker keeps the order of the inputs.
         image: what remote workers run.
         renamed_inputs: input of the model -> what the column is called in the files, where it differs.
+        reading: of tables and texts; None for UTF-8, commas and points.
 
     Raises:
         BrokenInput: the inputs cannot be read, or the output cannot be written; nothing is left of it.
     """
     check_output(output)
-    sources = find_sources(model, inputs, renamed_inputs or {})
+    sources = find_sources(model, inputs, renamed_inputs or {}, reading or TableReading())
     tables = [file for source in sources if source.kind != "photos" for file in source.files]
     if Path(output).resolve() in (Path(file).resolve() for file in tables):
         raise BrokenInput(f"{output} is an input and the output; --output has to name another file")

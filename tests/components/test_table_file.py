@@ -5,6 +5,9 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import random
+import tracemalloc
+from operator import itemgetter
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,7 @@ from components.table_file import (
     json_records,
     padded_rows,
 )
+from pipeline.scoring.inputs import Columns, Source, read_items, read_rows
 
 HARD_TEXT = 'one\r\ntwo\nthree\tfour, "five" \u2028six\x00 \\n café 👍'
 
@@ -168,3 +172,46 @@ def test_lines_are_unzipped_and_lose_their_byte_order_mark():
 def test_what_is_not_utf8_after_a_byte_order_mark_is_named_as_it_stands_in_the_line(tmp_path):
     with pytest.raises(BrokenInput, match=r"line 1 is not UTF-8 \(byte 4 is 0xe9\); save the file as UTF-8"):
         table(tmp_path, b"\xef\xbb\xbfcaf\xe9,label\n").columns()
+
+
+FIELDS = ["a", "", " b ", '"c"', '"d,e"', '"f\ng"', '"h""i"', 'j"k', '"l"m', '"n', "o\rp", "\0", "é", '"q\r\nr"', '""']
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_rows_of_separated_files_are_those_of_the_csv_module_whatever_stands_in_them(tmp_path, monkeypatch, seed):
+    draw = random.Random(seed)
+    fields = draw.sample(FIELDS, 3) if seed % 2 else FIELDS[:3]
+    content = b"x,y\n"
+    for _ in range(60):
+        width = draw.choice([2] * 30 + [0, 1, 3])
+        content += ",".join(draw.choices(fields, k=width)).encode() + draw.choice([b"\n"] * 5 + [b"\r\n"])
+        content += b"\xe9,1\n" * (draw.random() < 0.02)
+    content = content.removesuffix(b"\n") if seed % 3 else content
+    path = tmp_path / "a.csv"
+    path.write_bytes(content)
+    monkeypatch.setattr("pipeline.scoring.inputs._BYTES", draw.choice([20, 100, 1000]))
+
+    found: list[tuple[int, list[str] | str]] = []
+    for batch in read_rows(str(path), Columns({"y": "y", "x": "x"})):
+        values = zip(*(batch.columns[name].to_pylist() for name in "xy"), strict=True) if len(batch) else ()
+        found += zip(batch.lines.to_pylist(), map(list, values), strict=True)
+        found += [(item.line, item.reason) for item in batch.bad]
+
+    assert (
+        sorted(found, key=itemgetter(0))
+        == [(line, record) for line, record in RecordReader(iter(io.BytesIO(content).readline, b""), ",") if record][1:]
+    )
+
+
+def test_reading_takes_no_more_memory_where_there_are_more_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.scoring.inputs._records", None)  # of the csv module, for rows that are none
+    path = tmp_path / "a.csv"
+    path.write_text("thal,age\n" + f"{'normal' * 100},50\n" * 30_000)
+    source = Source((str(path),), Columns({"thal": "thal", "age": "age"}), "rows")
+
+    tracemalloc.start()
+    assert sum(len(batch) for batch in read_items(source)) == 30_000
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert peak < path.stat().st_size / 8

@@ -5,11 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
+import numpy as np
+import pyarrow as pa
 import pytest
 import tensorflow as tf
 from click.testing import CliRunner, Result
 
 from pipeline.cli import main
+from pipeline.scoring.inputs import Batch
+from pipeline.scoring.pipeline import model_inputs
+from serving.client.metadata import TensorDescription
+from serving.client.table_columns import table_value
+from serving.client.tensors import input_array
 from serving.missing_values import missing_value
 from serving.server.app import EmbeddedServer
 from serving.server.options import ServerOptions
@@ -210,3 +217,24 @@ def test_an_unknown_label_is_told(ask):
 
     assert result.exit_code == 2
     assert "Unrecognized servable version label: stable" in result.output
+
+
+CELLS = ["63", " 63 ", "63.0", "-1", "+2", "1e2", "0x10", "63.5", "", "  ", "nan", "inf", "1_0", "x", "1e400"]
+CELLS += [".5", "1.", "3" * 20]
+
+
+@pytest.mark.parametrize("dtype", ["int32", "int64", "float", "double", "string", "bool"])
+@pytest.mark.parametrize("cells", [CELLS, CELLS[:4], ["true", "False"], *([cell, "1"] for cell in CELLS)])
+def test_the_cells_of_a_file_to_score_become_what_the_command_sends_of_each(dtype, cells):
+    batch = Batch.of_rows("a.csv", range(len(cells)), {"x": pa.array(cells)})
+
+    arrays, reasons = model_inputs(batch, {"x": TensorDescription(dtype, (None,))})
+
+    for row, cell in enumerate(cells):
+        try:
+            expected = input_array("x", [table_value(cell, dtype)], dtype)
+        except ValueError as error:
+            assert reasons[row] == f"column x: {error}"
+        else:
+            np.testing.assert_array_equal(arrays["x"][row : row + 1], expected)
+            assert arrays["x"].dtype == expected.dtype and row not in reasons

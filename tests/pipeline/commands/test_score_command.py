@@ -6,11 +6,8 @@ import csv
 import gzip
 import io
 import json
-import random
 import shutil
-import tracemalloc
 from collections.abc import Callable, Iterator
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +19,12 @@ import pytest
 import tensorflow as tf
 from click.testing import CliRunner, Result
 
-from components.table_file import RecordReader
 from pipeline import demo_data
 from pipeline.cli import main
-from pipeline.scoring.inputs import Batch, Source, find_model, model_inputs, read_items, read_rows
+from pipeline.scoring.inputs import Batch, find_model
 from pipeline.scoring.pipeline import scored
 from serving.answers import UnknownRule
-from serving.client.metadata import TensorDescription
-from serving.client.table_columns import table_columns, table_value
-from serving.client.tensors import input_array
+from serving.client.table_columns import table_columns
 from serving.model_store import withdraw
 from serving.server.app import EmbeddedServer
 from serving.server.options import ServerOptions
@@ -54,9 +48,11 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def score(tmp_path) -> Callable[..., Result]:
     """The command on files in a folder of its own, by default into scores.jsonl there."""
 
-    def invoke(model: str, *inputs: str | Path, output: str = "scores.jsonl", options: tuple[str, ...] = ()) -> Result:
+    def invoke(
+        model: str | Path, *inputs: str | Path, output: str = "scores.jsonl", options: tuple[str, ...] = ()
+    ) -> Result:
         places = [argument for place in inputs for argument in ("--input", str(place))]
-        return CliRunner().invoke(main, ["score", model, *places, "--output", str(tmp_path / output), *options])
+        return CliRunner().invoke(main, ["score", str(model), *places, "--output", str(tmp_path / output), *options])
 
     return invoke
 
@@ -68,6 +64,20 @@ def written(tmp_path) -> Callable[..., Path]:
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
         return path
+
+    return write
+
+
+@pytest.fixture
+def mine(models, written) -> Callable[[str], Path]:
+    """A config of the published patients that says so of its data."""
+
+    def write(data: str) -> Path:
+        return written(
+            "mine.yaml",
+            f"name: patients\ntask: tabular\nmodels: {Path(models['patients']).parent}\ndata: {{path: a.csv, {data}}}\n"
+            "preprocessing: {label: {column: target}}\nevaluation: {at_least: {accuracy: 0.5}}\n",
+        )
 
     return write
 
@@ -404,14 +414,9 @@ def test_every_output_format_holds_the_same(models, score, written, tmp_path):
         assert dict(from_parquet["probabilities"]) == pytest.approx(row["probabilities"], abs=1e-7)
 
 
-def test_several_workers_write_numbered_files_with_the_same_rows(models, written, score, tmp_path):
+def test_several_workers_write_numbered_files_with_the_same_rows(models, mine, written, score, tmp_path):
     path = written("a.csv", "thal,age,oldpeak\n" + "".join(f"x,{20 + n % 60},0\n" for n in range(20_000)))
-    config = written(
-        "mine.yaml",
-        f"name: patients\ntask: tabular\nmodels: {Path(models['patients']).parent}\ndata: {{path: a.csv}}\n"
-        "preprocessing: {label: {column: target}}\nevaluation: {at_least: {accuracy: 0.5}}\n",
-    )
-    result = score(str(config), path, options=("--set", "beam.options.direct_num_workers=2"))
+    result = score(mine("strip: true"), path, options=("--set", "beam.options.direct_num_workers=2"))
 
     assert result.exit_code == 0, result.output
     files = ["scores-00000-of-00002.jsonl", "scores-00001-of-00002.jsonl"]
@@ -487,67 +492,61 @@ def test_a_model_without_classify_gives_labels_alone(score, written, tmp_path):
     assert (row["label"], row["probability"], row["probabilities"]) == ("63|2.5|fixed", None, {})
 
 
-def test_reading_takes_no_more_memory_where_there_are_more_rows(written, monkeypatch):
-    monkeypatch.setattr("pipeline.scoring.inputs._records", None)  # of the csv module, for rows that are none
-    path = written("a.csv", "thal,age\n" + f"{'normal' * 100},50\n" * 30_000)
-    source = Source((str(path),), {"thal": "thal", "age": "age"}, "rows")
-
-    tracemalloc.start()
-    assert sum(len(batch) for batch in read_items(source)) == 30_000
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-
-    assert peak < path.stat().st_size / 8
-
-
 # Reading by columns
 
-FIELDS = ["a", "", " b ", '"c"', '"d,e"', '"f\ng"', '"h""i"', 'j"k', '"l"m', '"n', "o\rp", "\0", "é", '"q\r\nr"', '""']
+SPREADSHEET = 'delimiter: ";", decimal: ",", thousands: ".", missing: ["?", none], encoding: cp1252'
+PATIENTS_OF_A_SPREADSHEET = "Größe;thal;age;oldpeak\n1;fixed;63;2,3\n1.000,5;normal;41;?\n€;none;70;1.000,0\n"
 
 
-@pytest.mark.parametrize("seed", range(60))
-def test_rows_of_separated_files_are_those_of_the_csv_module_whatever_stands_in_them(written, monkeypatch, seed):
-    draw = random.Random(seed)
-    fields = draw.sample(FIELDS, 3) if seed % 2 else FIELDS[:3]
-    content = b"x,y\n"
-    for _ in range(60):
-        width = draw.choice([2] * 30 + [0, 1, 3])
-        content += ",".join(draw.choices(fields, k=width)).encode() + draw.choice([b"\n"] * 5 + [b"\r\n"])
-        content += b"\xe9,1\n" * (draw.random() < 0.02)
-    content = content.removesuffix(b"\n") if seed % 3 else content
-    monkeypatch.setattr("pipeline.scoring.inputs._BYTES", draw.choice([20, 100, 1000]))
+@pytest.mark.parametrize(
+    ("data", "name", "content"),
+    [
+        (SPREADSHEET, "a.csv", PATIENTS_OF_A_SPREADSHEET.encode("cp1252")),
+        (SPREADSHEET, "a.csv", PATIENTS_OF_A_SPREADSHEET.replace("fixed;63", '"fixed";" 63"').encode("cp1252")),
+        (SPREADSHEET, "a.csv", (PATIENTS_OF_A_SPREADSHEET + "\n").encode("cp1252")),  # a blank line: row by row
+        (
+            SPREADSHEET,
+            "a.parquet",
+            parquet(
+                thal=pa.array(["fixed", "normal", "?"]).dictionary_encode(), age=["63", "41", "70"], oldpeak=["?"] * 3
+            ),
+        ),
+        (
+            SPREADSHEET,
+            "a.jsonl",
+            '{"thal": "fixed", "age": 63, "oldpeak": 2.3}\n{"thal": "normal", "age": "41", "oldpeak": "?"}\n'
+            '{"thal": " none", "age": "70", "oldpeak": "1.5", "é": "é"}\n'.encode("cp1252"),
+        ),
+        ("header: [oldpeak, thal, age], format: csv", "a.data", b"2.3,fixed,63\n,normal,41\n1,,70\n"),
+        ("delimiter: '|', strip: false", "a.tsv", b"thal|age|oldpeak\nfixed|63|2.3\nnormal|41|\n|70|1\n"),
+    ],
+)
+def test_files_are_read_as_a_config_says_that_those_learned_from_are(
+    score, mine, written, tmp_path, data, name, content
+):
+    result = score(mine(data), written(name, content))
 
-    found: list[tuple[int, list[str] | str]] = []
-    for batch in read_rows(str(written("a.csv", content)), {"y": "y", "x": "x"}):
-        values = zip(*(batch.columns[name].to_pylist() for name in "xy"), strict=True) if len(batch) else ()
-        found += zip(batch.lines.to_pylist(), map(list, values), strict=True)
-        found += [(item.line, item.reason) for item in batch.bad]
-
-    assert (
-        sorted(found, key=itemgetter(0))
-        == [(line, record) for line, record in RecordReader(iter(io.BytesIO(content).readline, b""), ",") if record][1:]
-    )
+    assert result.exit_code == 0, result.output
+    scored = rows(tmp_path / "scores.jsonl")
+    assert [row["probabilities"]["disease"] for row in scored] == pytest.approx(DISEASE, abs=1e-6)
 
 
-CELLS = ["63", " 63 ", "63.0", "-1", "+2", "1e2", "0x10", "63.5", "", "  ", "nan", "inf", "1_0", "x", "1e400"]
-CELLS += [".5", "1.", "3" * 20]
+def test_numbers_that_are_none_by_the_config_are_told_with_what_it_says(score, mine, written, tmp_path):
+    path = written("a.csv", "thal;age;oldpeak\nx;63;2.3\nx;1.0;1\nx;60;1.00\nx;1.000;x\nx;60;-1.000,5\n")
 
+    assert score(mine('delimiter: ";", decimal: ",", thousands: "."'), path).exit_code == 2
 
-@pytest.mark.parametrize("dtype", ["int32", "int64", "float", "double", "string", "bool"])
-@pytest.mark.parametrize("cells", [CELLS, CELLS[:4], ["true", "False"], *([cell, "1"] for cell in CELLS)])
-def test_the_cells_of_a_column_become_what_ingraph_predict_sends_of_each(dtype, cells):
-    batch = Batch.of_rows("a.csv", range(len(cells)), {"x": pa.array(cells)})
+    assert [row["line"] for row in rows(tmp_path / "scores.jsonl")] == [6]
+    told = "is no number by data.decimal ',' and data.thousands '.'"
+    cells = [(2, "oldpeak", "2.3"), (3, "age", "1.0"), (4, "oldpeak", "1.00"), (5, "oldpeak", "x")]
+    expected = [("a.csv", line, f"column {column}: {cell!r} {told}") for line, column, cell in cells]
+    assert places_and_reasons(tmp_path / "scores.errors.jsonl") == expected
 
-    arrays, reasons = model_inputs(batch, {"x": TensorDescription(dtype, (None,))})
+    assert score(mine("decimal: ','"), written("a.csv", 'thal,age,oldpeak\nx,63,"2,3"\nx,63,2.3\n')).exit_code == 2
 
-    for row, cell in enumerate(cells):
-        try:
-            expected = input_array("x", [table_value(cell, dtype)], dtype)
-        except ValueError as error:
-            assert reasons[row] == f"column x: {error}"
-        else:
-            np.testing.assert_array_equal(arrays["x"][row : row + 1], expected)
-            assert arrays["x"].dtype == expected.dtype and row not in reasons
+    assert places_and_reasons(tmp_path / "scores.errors.jsonl") == [
+        ("a.csv", 3, "column oldpeak: '2.3' is no number by data.decimal ',' and data.thousands None")
+    ]
 
 
 def test_a_parquet_file_has_the_answers_of_a_csv_file_with_the_same_rows(models, score, written, tmp_path):
