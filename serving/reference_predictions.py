@@ -113,14 +113,18 @@ def read_examples(files: Sequence[str]) -> Iterator[bytes]:
 _RECORDS_AT_ONCE, _BYTES_AT_ONCE = 1024, 4 * 2**20
 # Read together: so many records, or as many as are a part of those bytes, were all as large as the first ones.
 _READ_TOGETHER, _PARTS, _LOOKED_AT = 128, 32, 32
+_ENOUGH_RECORDS = 64
 
 
-def read_record_batches(files: Sequence[str], most: int = _RECORDS_AT_ONCE) -> Iterator[np.ndarray]:
-    """object [n]: records of TFRecord files, some MiB of them at a time.
+def read_record_batches(
+    files: Sequence[str], most: int = _RECORDS_AT_ONCE, enough_bytes: int = _BYTES_AT_ONCE
+) -> Iterator[np.ndarray]:
+    """object [n]: records of TFRecord files, at most some MiB of them at a time.
 
     Args:
         files: compressed where the name ends in .gz.
         most: how many there are in a batch, however small they are.
+        enough_bytes: with which a batch ends that has enough records for their number not to matter.
     """
     for compression, alike in itertools.groupby(files, lambda file: "GZIP" if file.endswith(".gz") else ""):
         records = tf.data.TFRecordDataset(list(alike), compression)
@@ -132,7 +136,7 @@ def read_record_batches(files: Sequence[str], most: int = _RECORDS_AT_ONCE) -> I
             waiting.append(part)
             count += len(part)
             size += sum(map(len, part))
-            if count + together > most or size >= _BYTES_AT_ONCE:
+            if count + together > most or size >= (enough_bytes if count >= _ENOUGH_RECORDS else _BYTES_AT_ONCE):
                 yield np.concatenate(waiting)
                 waiting, count, size = [], 0, 0
         if waiting:

@@ -62,7 +62,7 @@ def term_vocabulary(
     if ranking == "frequency":
         labels = tf.fill(tf.shape(labels), "any")
     (path,) = tft.experimental.ptransform_analyzer(
-        inputs=[terms.flat_values, tf.gather(labels, terms.value_rowids()), labels],
+        inputs=[*_counted(terms, labels)],
         ptransform=_WriteVocabulary(name, ranking, minimum_count, maximum_size),
         output_dtypes=[tf.string],
         output_shapes=[[]],
@@ -71,6 +71,16 @@ def term_vocabulary(
     )
     annotators.annotate_asset(name, name)
     return path
+
+
+def _counted(terms: tf.RaggedTensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+    """What TermCounts.add takes: counted here, a batch is no longer one Python object for each term of each text."""
+    classes, class_of_text, texts = tf.unique_with_counts(labels, out_idx=tf.int64)
+    different, places = tf.unique(terms.flat_values, out_idx=tf.int64)
+    pairs = places * tf.size(classes, tf.int64) + tf.gather(class_of_text, terms.value_rowids())
+    shape = [tf.size(different, tf.int64), tf.size(classes, tf.int64)]
+    counts = tf.math.unsorted_segment_sum(tf.ones_like(pairs), pairs, shape[0] * shape[1])
+    return different, tf.reshape(counts, shape), classes, texts
 
 
 @dataclass
@@ -85,11 +95,19 @@ class TermCounts:
     texts: Counter[bytes] = field(default_factory=Counter)
     terms: defaultdict[bytes, Counter[bytes]] = field(default_factory=lambda: defaultdict(Counter))
 
-    def add(self, terms: np.ndarray, term_labels: np.ndarray, labels: np.ndarray) -> None:
-        """Count a batch: terms of all its texts, the label of the text of each, and the label of each text."""
-        self.texts.update(labels.tolist())
-        for label in set(labels.tolist()):
-            self.terms[label].update(terms[term_labels == label].tolist())
+    def add(self, terms: np.ndarray, counts: np.ndarray, labels: np.ndarray, texts: np.ndarray) -> None:
+        """Count a batch.
+
+        Args:
+            terms: object [terms], the different ones of all its texts.
+            counts: int64 [terms, classes], how many of its texts of each class have each of them.
+            labels: object [classes], the different ones.
+            texts: int64 [classes], how many there are of each.
+        """
+        self.texts.update(dict(zip(labels.tolist(), texts.tolist(), strict=True)))
+        for label, of_label in zip(labels.tolist(), counts.T, strict=True):
+            found = np.flatnonzero(of_label)
+            self.terms[label].update(dict(zip(terms[found].tolist(), of_label[found].tolist(), strict=True)))
         self._forget()
 
     def merge(self, other: TermCounts) -> None:
@@ -150,7 +168,7 @@ class _CountTerms(beam.CombineFn):
     def create_accumulator(self) -> TermCounts:
         return TermCounts()
 
-    def add_input(self, accumulator: TermCounts, batch: tuple[np.ndarray, np.ndarray, np.ndarray]) -> TermCounts:
+    def add_input(self, accumulator: TermCounts, batch: tuple[np.ndarray, ...]) -> TermCounts:
         accumulator.add(*batch)
         return accumulator
 

@@ -319,11 +319,16 @@ def test_a_vocabulary_by_information_gain_knows_what_tells_the_class(tmp_path):
     assert vocabulary(by_frequency, "words") == ["4 the", "2 day"]
 
 
+def batch(terms: list[bytes], counts: dict[bytes, list[int]]) -> tuple[np.ndarray, ...]:
+    """One text of each label, and how often each term is in those of each."""
+    of_labels = np.array(list(counts.values())).T
+    return np.array(terms, object), of_labels, np.array(list(counts), object), np.ones(len(counts), np.int64)
+
+
 def test_counting_forgets_the_rarest_terms_where_there_are_too_many():
     counts = TermCounts(maximum=10)
     for number in range(100):
-        terms = np.array([b"often", b"%d" % number, b"%d" % (number % 3 + 1000)], object)
-        counts.add(terms, np.array([b"x"] * 3, object), np.array([b"x"], object))
+        counts.add(*batch([b"often", b"%d" % number, b"%d" % (number % 3 + 1000)], {b"x": [1, 1, 1]}))
         assert len(counts.terms[b"x"]) <= 10
     assert counts.terms[b"x"][b"often"] == 100
     assert counts.texts[b"x"] == 100
@@ -332,8 +337,8 @@ def test_counting_forgets_the_rarest_terms_where_there_are_too_many():
 
 def test_counts_of_several_workers_are_added_up():
     first, second = TermCounts(), TermCounts()
-    first.add(np.array([b"a", b"b"], object), np.array([b"x", b"y"], object), np.array([b"x", b"y"], object))
-    second.add(np.array([b"a", b"a"], object), np.array([b"x", b"y"], object), np.array([b"x", b"y"], object))
+    first.add(*batch([b"a", b"b"], {b"x": [1, 0], b"y": [0, 1]}))
+    second.add(*batch([b"a"], {b"x": [1], b"y": [1]}))
     first.merge(second)
     assert ranked_terms(first, "frequency", minimum_count=1) == [(b"a", 3), (b"b", 1)]
     assert first.texts == {b"x": 2, b"y": 2}
@@ -341,9 +346,7 @@ def test_counts_of_several_workers_are_added_up():
 
 def test_counts_are_the_same_after_the_way_to_another_worker():
     counts = TermCounts(maximum=7)
-    counts.add(
-        np.array([b"a", b"b", b"a"], object), np.array([b"x", b"y", b"x"], object), np.array([b"x", b"y"], object)
-    )
+    counts.add(*batch([b"a", b"b"], {b"x": [2, 0], b"y": [0, 1]}))
     assert pickle.loads(pickle.dumps(counts)) == counts
     assert pickle.loads(pickle.dumps(TermCounts())) == TermCounts()
 
