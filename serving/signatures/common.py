@@ -185,6 +185,9 @@ class ServedModel(tf.Module):
             name: _concrete(name, function, inputs, self.arguments[name])
             for name, (function, inputs) in signatures.items()
         }
+        # Variables that no module holds, as a forest's tables.
+        graphs = [signature.graph for signature in self.concrete_signatures.values()]
+        self.tables = list({table.ref(): table for graph in graphs for table in graph.variables}.values())
 
 
 def _concrete(

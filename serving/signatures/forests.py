@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TypeAlias
 
 import numpy as np
 import tensorflow as tf
@@ -74,6 +75,34 @@ class Forest:
                 return found
             found.append(np.stack([self.no[inner], self.yes[inner]], axis=1).reshape(-1))
 
+    def compiled(self, dtype: type, width: int) -> Sequence[_Block | _Walk]:
+        """What answers for the trees that are more than a leaf, of so many numbers of a dtype; made once."""
+        if (dtype, width) not in self._compiled:
+            blocks = _blocks(self, dtype)
+            self._compiled[dtype, width] = [_Walk.of(self, dtype, width)] if blocks is None else blocks
+        return self._compiled[dtype, width]
+
+    @cached_property
+    def _compiled(self) -> dict[tuple[type, int], Sequence[_Block | _Walk]]:
+        return {}
+
+
+_Table: TypeAlias = np.ndarray | tf.Variable
+# Bytes of a constant that stands in each graph.
+_SMALL = 1024
+
+
+def _shared(table: np.ndarray) -> _Table:
+    """A large table as a variable, of which there is one for all signatures.
+
+    Of constants each signature has its own, and optimizing a graph copies them a dozen times: with tables of 9 MB, five
+    signatures were 88 MB on disk and 850 in a session, where they are 10 and 90.
+    """
+    if table.nbytes <= _SMALL:
+        return table
+    with tf.init_scope():
+        return tf.Variable(table, trainable=False)
+
 
 def _comparable(thresholds: np.ndarray, dtype: type) -> np.ndarray:
     """The thresholds t of `x >= t` for numbers x of a dtype: the smallest of its numbers that are not below.
@@ -92,7 +121,7 @@ def forest_scores(forest: Forest, numbers: tf.Tensor, categories: tf.Tensor) -> 
     """float32 [batch, outputs]: for each output its bias and the leaves that a row comes to, added up in float64.
 
     Args:
-        forest: the trees; they become constants of the graph.
+        forest: the trees; their tables are variables, which a forest keeps and serving.signatures.common exports.
         numbers: float32 or float64 [batch, n], NaN where missing; the dtype is the one that conditions are compared in.
         categories: int64 [batch, m], the number of each category; missing where there is no such number.
 
@@ -100,11 +129,10 @@ def forest_scores(forest: Forest, numbers: tf.Tensor, categories: tf.Tensor) -> 
     column rules leaves out, which ones is looked up for all trees at once, and the leaf that no column rules out is the
     answer. Deep trees, and those of many columns, are walked level by level.
     """
-    blocks = _blocks(forest, numbers.dtype.as_numpy_dtype)
-    if blocks is None:
-        sums = _walk(forest, numbers, categories)
-    else:
-        sums = tf.add_n([block.sums(numbers, categories, len(forest.bias)) for block in blocks]) + _lone_leaves(forest)
+    compiled = forest.compiled(numbers.dtype.as_numpy_dtype, numbers.shape[1])
+    sums = tf.add_n([part.sums(numbers, categories, len(forest.bias)) for part in compiled])
+    if isinstance(compiled[0], _Block):
+        sums += _lone_leaves(forest)
     return tf.cast(sums + tf.constant(forest.bias, tf.float64), tf.float32)
 
 
@@ -129,7 +157,7 @@ class _Columns:
     """
 
     numbers: np.ndarray
-    thresholds: np.ndarray
+    thresholds: _Table
     counts: np.ndarray
     categories: np.ndarray
     sizes: np.ndarray
@@ -155,7 +183,7 @@ class _Columns:
         count = len(self.numbers)
         if count:
             values = tf.transpose(tf.gather(numbers, self.numbers, axis=1))
-            passed = tf.searchsorted(tf.constant(self.thresholds), values, side="right")
+            passed = tf.searchsorted(tf.convert_to_tensor(self.thresholds), values, side="right")
             counts = self.counts[:, None]
             parts.append(tf.where(tf.math.is_nan(values), counts + 1, tf.minimum(passed, counts)))
         if len(self.categories):
@@ -194,20 +222,26 @@ class _Block:
         strides: int32 [groups, columns]: how many rows are from a value of a column of a group to the next; 0 for
             columns of other groups.
         first: int32 [groups], the first row of each group.
-        slots: float64 [words, bits + 1, n]: the values of the leaf of each bit, and 0 where no bit is left.
+        slots: float64 [words * (bits + 1), n]: the values of the leaf of each bit of each word, and 0 where no bit is
+            left.
         outputs: int32 [words]: the output that the leaves of each word add to.
     """
 
     columns: _Columns
-    table: np.ndarray
+    table: _Table
     strides: np.ndarray
     first: np.ndarray
-    slots: np.ndarray
+    slots: _Table
     outputs: np.ndarray
+
+    def shared(self) -> _Block:
+        """The same with the large tables as variables."""
+        columns = replace(self.columns, thresholds=_shared(self.columns.thresholds))
+        return replace(self, columns=columns, table=_shared(self.table), slots=_shared(self.slots))
 
     def sums(self, numbers: tf.Tensor, categories: tf.Tensor, outputs: int) -> tf.Tensor:
         """float64 [batch, outputs]: the leaves of each row, added up by output."""
-        table = tf.constant(self.table)
+        table, slots = tf.convert_to_tensor(self.table), tf.convert_to_tensor(self.slots)
         rows = tf.linalg.matmul(self.strides, self.columns.values(numbers, categories)) + self.first[:, None]
         first, *others = tf.unstack(rows)
         left = tf.gather(table, first)
@@ -215,11 +249,10 @@ class _Block:
             left = tf.bitwise.bitwise_and(left, tf.gather(table, rows))
         # One bit is left in one of a tree's words: as many bits are below it as leaves are before the answer. Where
         # none is left, all bits are below.
-        words, slots, width = self.slots.shape
         before = tf.cast(tf.raw_ops.PopulationCount(x=left - 1), tf.int32)
-        slot = before + tf.range(0, words * slots, slots)
+        slot = before + tf.range(0, slots.shape[0], slots.shape[0] // table.shape[1])
         # Of single numbers, gather_nd takes two thirds of gather's time.
-        leaves = tf.gather_nd(tf.reshape(tf.constant(self.slots), [words * slots, width]), slot[..., None])
+        leaves = tf.gather_nd(slots, slot[..., None])
         return _summed(leaves, self.outputs, outputs)
 
 
@@ -276,7 +309,8 @@ def _block(forest: Forest, trees: Sequence[int], dtype: type) -> _Block:
     joined, strides = _joined_tables(tables)
     first = np.cumsum([0, *map(len, joined[:-1])]).astype(np.int32)
     outputs = np.repeat(forest.tree_outputs[[*trees]], words)
-    return _Block(columns, np.concatenate(joined).view(signed), strides, first, slots, outputs)
+    table = np.concatenate(joined).view(signed)
+    return _Block(columns, table, strides, first, slots.reshape(-1, slots.shape[2]), outputs)
 
 
 # A look-up passes over all trees, so that columns of few values share one, in tables that a core's cache holds.
@@ -322,7 +356,7 @@ def _blocks(forest: Forest, dtype: type) -> list[_Block] | None:
         made.append(_block(forest, trees[start : start + size].tolist(), dtype))
         if sum(block.table.nbytes + block.slots.nbytes for block in made) > _MOST_BYTES:
             return None
-    return made
+    return [block.shared() for block in made]
 
 
 def _lone_leaves(forest: Forest) -> np.ndarray:
@@ -334,51 +368,123 @@ def _lone_leaves(forest: Forest) -> np.ndarray:
     return np.bincount(forest.tree_outputs[lone], values[:, 0], len(forest.bias))
 
 
-def _walk(forest: Forest, numbers: tf.Tensor, categories: tf.Tensor) -> tf.Tensor:
-    """float64 [batch, outputs]: the sums of the leaves, by a step down for each level of the deepest tree."""
-    nodes = np.concatenate(forest.levels)
-    condition, column, missing = forest.condition[nodes], forest.column[nodes], forest.missing[nodes]
-    is_leaf, in_set, oblique = (condition == kind for kind in (LEAF, IN_SET, OBLIQUE))
-    dtype = numbers.dtype.as_numpy_dtype
-    values = _walked_values(forest, numbers, categories)
-    width, batch = numbers.shape[1], tf.shape(values)[0]
-    row = tf.range(batch)[:, None] * values.shape[1]
-    flat = tf.reshape(values, [-1])
+@dataclass(frozen=True)
+class _Walk:
+    """All trees, gone down a level of the deepest one at a time.
 
-    # Level after level, the two nodes that follow a node stand side by side: a number, plus 1 where a condition holds.
-    child = np.arange(len(nodes), dtype=np.int32)
-    child[~is_leaf] = len(forest.roots) + 2 * np.arange((~is_leaf).sum())
-    # A leaf looks at the last value, which no condition holds for.
-    place = np.full(len(nodes), values.shape[1] - 1, np.int32)
-    place[condition == AT_LEAST] = (column + width * missing)[condition == AT_LEAST]
-    place[in_set] = column[in_set] + 3 * width
-    thresholds = np.maximum(_comparable(forest.threshold[nodes], dtype), np.finfo(dtype).min)
-    thresholds[is_leaf | in_set] = 0
-    bitmaps, start = _bitmaps(forest, nodes)
-    projection = np.where(oblique, column, -1).astype(np.int32)
+    Level after level, the two nodes that follow a node stand side by side: a number, plus 1 where a condition holds.
 
-    at = tf.tile(tf.range(len(forest.roots))[None, :], [batch, 1])
-    first = 0
-    for level in forest.levels[:-1]:
-        here = slice(first, first + len(level))
-        first += len(level)
-        value = tf.gather(flat, row + tf.gather(place, at))
-        holds = tf.greater_equal(value, tf.gather(thresholds, at))
-        if in_set[here].any():
-            begins, category = tf.gather(start, at), tf.cast(value, tf.int32)
-            word = tf.where(begins >= 0, begins + tf.bitwise.right_shift(category, 5), 0)
-            bit = tf.bitwise.right_shift(tf.gather(bitmaps, word), tf.bitwise.bitwise_and(category, 31))
-            holds = tf.where(begins >= 0, tf.equal(tf.bitwise.bitwise_and(bit, 1), 1), holds)
-        if oblique[here].any():
-            chosen = tf.gather(projection, at)
-            total = _weighted_sums(
-                forest, tf.maximum(chosen, 0), flat, row + 2 * width, values.shape[1] - 2 - 2 * width
+    Attributes:
+        forest: the trees.
+        levels: of each, whether it has conditions of a set, and of a weighted sum.
+        child: int32 [nodes], the first of the two that follow a node; a leaf follows itself.
+        place: int32 [nodes], which of _walked_values a condition looks at; a leaf at the last one, of which none holds.
+        thresholds: [nodes], of the numbers' dtype.
+        bitmaps, start: see _bitmaps.
+        projection: int32 [nodes], the row of a weighted sum among the projections; -1 where there is none.
+        missing: bool [nodes], what a condition of a weighted sum comes to where that is missing.
+        terms: of each term of the weighted sums, by projection: int32 [projections], which of _walked_values it is, and
+            of the numbers' dtype, what stands in for a missing one, and its weight.
+        leaf: int32 [nodes], the row of `leaf_values` for a leaf.
+        leaf_values: float64 [leaves, n].
+    """
+
+    forest: Forest
+    levels: Sequence[tuple[bool, bool]]
+    child: _Table
+    place: _Table
+    thresholds: _Table
+    bitmaps: _Table
+    start: _Table
+    projection: _Table
+    missing: _Table
+    terms: Sequence[Sequence[_Table]]
+    leaf: _Table
+    leaf_values: _Table
+
+    @classmethod
+    def of(cls, forest: Forest, dtype: type, width: int) -> _Walk:
+        """What is looked up on the way.
+
+        Args:
+            forest: the trees.
+            dtype: of the numbers.
+            width: how many numbers there are.
+        """
+        nodes = np.concatenate(forest.levels)
+        condition, column, missing = forest.condition[nodes], forest.column[nodes], forest.missing[nodes]
+        is_leaf, in_set, oblique = (condition == kind for kind in (LEAF, IN_SET, OBLIQUE))
+        child = np.arange(len(nodes), dtype=np.int32)
+        child[~is_leaf] = len(forest.roots) + 2 * np.arange((~is_leaf).sum())
+        place = np.full(len(nodes), 3 * width + len(forest.category_counts) + 1, np.int32)
+        place[condition == AT_LEAST] = (column + width * missing)[condition == AT_LEAST]
+        place[in_set] = column[in_set] + 3 * width
+        thresholds = np.maximum(_comparable(forest.threshold[nodes], dtype), np.finfo(dtype).min)
+        thresholds[is_leaf | in_set] = 0
+        bitmaps, start = _bitmaps(forest, nodes)
+        ends = np.cumsum([len(level) for level in forest.levels[:-1]])
+        return cls(
+            forest=forest,
+            levels=[
+                (bool(sets.any()), bool(sums.any()))
+                for sets, sums in zip(np.split(in_set, ends)[:-1], np.split(oblique, ends)[:-1], strict=True)
+            ],
+            child=_shared(child),
+            place=_shared(place),
+            thresholds=_shared(thresholds),
+            bitmaps=_shared(bitmaps),
+            start=_shared(start),
+            projection=_shared(np.where(oblique, column, -1).astype(np.int32)),
+            missing=_shared(missing),
+            terms=[[*map(_shared, term)] for term in _terms(forest, dtype, width)],
+            leaf=_shared(forest.leaf[nodes]),
+            leaf_values=_shared(forest.leaf_values),
+        )
+
+    def sums(self, numbers: tf.Tensor, categories: tf.Tensor, outputs: int) -> tf.Tensor:
+        """float64 [batch, outputs]: the leaves of each row, added up by output."""
+        values = _walked_values(self.forest, numbers, categories)
+        batch = tf.shape(values)[0]
+        row = tf.range(batch)[:, None] * values.shape[1]
+        flat = tf.reshape(values, [-1])
+        child, place, thresholds, bitmaps, start, projection, missing = (
+            tf.convert_to_tensor(table)
+            for table in (
+                self.child, self.place, self.thresholds, self.bitmaps, self.start, self.projection, self.missing
             )
-            above = tf.where(tf.math.is_nan(total), tf.gather(missing, at), total >= tf.gather(thresholds, at))
-            holds = tf.where(chosen >= 0, above, holds)
-        at = tf.gather(child, at) + tf.cast(holds, tf.int32)
-    leaves = tf.gather(tf.constant(forest.leaf_values, tf.float64), tf.gather(forest.leaf[nodes], at))
-    return _summed(leaves, forest.tree_outputs, len(forest.bias))
+        )  # fmt: skip
+        at = tf.tile(tf.range(len(self.forest.roots))[None, :], [batch, 1])
+        for has_sets, has_sums in self.levels:
+            value = tf.gather(flat, row + tf.gather(place, at))
+            holds = tf.greater_equal(value, tf.gather(thresholds, at))
+            if has_sets:
+                begins, category = tf.gather(start, at), tf.cast(value, tf.int32)
+                word = tf.where(begins >= 0, begins + tf.bitwise.right_shift(category, 5), 0)
+                bit = tf.bitwise.right_shift(tf.gather(bitmaps, word), tf.bitwise.bitwise_and(category, 31))
+                holds = tf.where(begins >= 0, tf.equal(tf.bitwise.bitwise_and(bit, 1), 1), holds)
+            if has_sums:
+                chosen = tf.gather(projection, at)
+                total = self._weighted_sums(tf.maximum(chosen, 0), flat, row)
+                above = tf.where(tf.math.is_nan(total), tf.gather(missing, at), total >= tf.gather(thresholds, at))
+                holds = tf.where(chosen >= 0, above, holds)
+            at = tf.gather(child, at) + tf.cast(holds, tf.int32)
+        leaves = tf.gather(tf.convert_to_tensor(self.leaf_values), tf.gather(tf.convert_to_tensor(self.leaf), at))
+        return _summed(leaves, self.forest.tree_outputs, outputs)
+
+    def _weighted_sums(self, chosen: tf.Tensor, flat: tf.Tensor, row: tf.Tensor) -> tf.Tensor:
+        """[batch, trees]: the weighted sum of each chosen projection, added up in the order that YDF has.
+
+        Args:
+            chosen: int32 [batch, trees], their rows.
+            flat: [n], the values.
+            row: int32 [batch, 1], where those of each row begin.
+        """
+        total = tf.zeros(tf.shape(chosen), flat.dtype)
+        for term in self.terms:
+            place, replacement, weight = (tf.gather(tf.convert_to_tensor(table), chosen) for table in term)
+            number = tf.gather(flat, row + place)
+            total += tf.where(tf.math.is_nan(number), replacement, number) * weight
+        return total
 
 
 def _walked_values(forest: Forest, numbers: tf.Tensor, categories: tf.Tensor) -> tf.Tensor:
@@ -427,22 +533,11 @@ def _bitmaps(forest: Forest, nodes: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return np.packbits(bits, axis=1, bitorder="little").view("<i4").reshape(-1), start
 
 
-def _weighted_sums(forest: Forest, chosen: tf.Tensor, flat: tf.Tensor, row: tf.Tensor, zero: int) -> tf.Tensor:
-    """[batch, trees]: the weighted sum of each chosen projection, added up in the order of its columns, as YDF does.
-
-    Args:
-        forest: with the projections.
-        chosen: int32 [batch, trees], their rows.
-        flat: [n], the values.
-        row: int32 [batch, 1], where the numbers of each row begin among the values.
-        zero: where a 0 stands, counted from there.
-    """
-    dtype = flat.dtype.as_numpy_dtype
-    places = np.where(forest.projection_columns < 0, zero, forest.projection_columns).astype(np.int32)
-    total = tf.zeros(tf.shape(chosen), flat.dtype)
-    for term in range(places.shape[1]):
-        number = tf.gather(flat, row + tf.gather(places[:, term], chosen))
-        replacement = tf.gather(forest.projection_replacements[:, term].astype(dtype), chosen)
-        weight = tf.gather(forest.projection_weights[:, term].astype(dtype), chosen)
-        total += tf.where(tf.math.is_nan(number), replacement, number) * weight
-    return total
+def _terms(forest: Forest, dtype: type, width: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """See _Walk.terms. One that fills a projection up is a 0."""
+    zero = 3 * width + len(forest.category_counts)
+    columns = forest.projection_columns
+    places = np.where(columns < 0, zero, columns + 2 * width).astype(np.int32)
+    for term in range(columns.shape[1]):
+        replacements, weights = forest.projection_replacements[:, term], forest.projection_weights[:, term]
+        yield places[:, term], replacements.astype(dtype), weights.astype(dtype)

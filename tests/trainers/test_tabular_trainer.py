@@ -284,13 +284,13 @@ TABLE = rows(300)
 
 CORE_OPERATIONS = {
     "Abs", "Add", "AddN", "AddV2", "Any", "ArgMax", "AsString", "AssignVariableOp", "BiasAdd", "BitwiseAnd",
-    "BroadcastTo", "Cast", "ConcatV2", "Const", "Cos", "Cumsum", "DenseBincount", "DivNoNan", "Einsum", "Equal",
-    "ExpandDims", "Fill", "FloorDiv", "FloorMod", "GatherNd", "GatherV2", "Greater", "GreaterEqual", "HashTableV2",
-    "Identity", "InitializeTableFromTextFileV2", "IsFinite", "IsNan", "LeftShift", "Less", "LessEqual", "Log", "Log1p",
-    "LogicalAnd", "LogicalNot", "LogicalOr", "LookupTableFindV2", "LowerBound", "MatMul", "Max", "Maximum", "Mean",
-    "MergeV2Checkpoints", "Minimum", "Mul", "Ndtri", "Neg", "NoOp", "NotEqual", "OnesLike", "Pack", "Pad", "PadV2",
-    "ParseExampleV2", "PartitionedCall", "Placeholder", "PlaceholderWithDefault", "PopulationCount", "Prod",
-    "RaggedTensorToTensor", "Range", "ReadVariableOp", "RealDiv", "Relu", "Reshape", "RestoreV2", "ReverseV2",
+    "BroadcastTo", "Cast", "ConcatV2", "Const", "Cos", "Cumsum", "DenseBincount", "DisableCopyOnRead", "DivNoNan",
+    "Einsum", "Equal", "ExpandDims", "Fill", "FloorDiv", "FloorMod", "GatherNd", "GatherV2", "Greater", "GreaterEqual",
+    "HashTableV2", "Identity", "InitializeTableFromTextFileV2", "IsFinite", "IsNan", "LeftShift", "Less", "LessEqual",
+    "Log", "Log1p", "LogicalAnd", "LogicalNot", "LogicalOr", "LookupTableFindV2", "LowerBound", "MatMul", "Max",
+    "Maximum", "Mean", "MergeV2Checkpoints", "Minimum", "Mul", "Ndtri", "Neg", "NoOp", "NotEqual", "OnesLike", "Pack",
+    "Pad", "PadV2", "ParseExampleV2", "PartitionedCall", "Placeholder", "PlaceholderWithDefault", "PopulationCount",
+    "Prod", "RaggedTensorToTensor", "Range", "ReadVariableOp", "RealDiv", "Relu", "Reshape", "RestoreV2", "ReverseV2",
     "RightShift", "SaveV2", "Select", "SelectV2", "Shape", "ShardedFilename", "Sigmoid", "Sign", "Sin", "Size",
     "Softmax", "SparseConcat", "SparseToDense", "Split", "SplitV", "Sqrt", "Squeeze", "StatefulPartitionedCall",
     "StaticRegexFullMatch", "StaticRegexReplace", "StridedSlice", "StringJoin", "StringLength", "StringLower",
@@ -478,6 +478,12 @@ def test_the_export_has_core_operations_alone(saved_model):
     graphs = [content.meta_graphs[0].graph_def, *content.meta_graphs[0].graph_def.library.function]
     found = {node.op for graph in graphs for node in getattr(graph, "node", getattr(graph, "node_def", ()))}
     assert found - CORE_OPERATIONS == set()
+
+
+def test_the_functions_of_an_export_hold_no_large_table_which_each_signature_would_have_of_its_own(saved_model):
+    library = SavedModel.FromString(Path(saved_model, "saved_model.pb").read_bytes()).meta_graphs[0].graph_def.library
+    nodes = [node for function in library.function for node in function.node_def if node.op == "Const"]
+    assert max(node.attr["value"].tensor.ByteSize() for node in nodes) < 2**16
 
 
 def test_an_empty_request_has_an_empty_answer(session):
