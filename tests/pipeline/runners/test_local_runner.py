@@ -169,6 +169,26 @@ def test_examples_of_files_are_those_that_tfx_reads_in_batches_of_four_mebibytes
     assert len(rows["ours"]) == 9004 and rows["ours"] == rows["theirs"] == rows["of 2"]
 
 
+def test_the_more_columns_a_schema_has_the_more_examples_are_in_a_batch(tmp_path):
+    apply_beam_speedups()
+    with tf.io.TFRecordWriter(f"{tmp_path}/texts.gz", "GZIP") as writer:
+        for number in range(2000):
+            example = tf.train.Example()
+            example.features.feature["text"].bytes_list.value.append(b"%1000d" % number)
+            writer.write(example.SerializeToString())
+    for columns, expected in [(1, 256), (2, 384), (4, 640)]:  # the first 128 times n that have 128 KiB for each
+        spec = {"text": tf.io.VarLenFeature(tf.string)}
+        spec |= {f"number{place}": tf.io.VarLenFeature(tf.int64) for place in range(columns - 1)}
+        schema = tft.DatasetMetadata.from_feature_spec(spec).schema
+        COLLECTED.clear()
+        with beam.Pipeline(argv=BEAM_PIPELINE_ARGS) as pipeline:
+            source = tf_example_record.TFExampleRecord(f"{tmp_path}/*", telemetry_descriptors=["test"], schema=schema)
+            _ = pipeline | source.BeamSource() | beam.Map(collect)
+        assert {batch.num_rows for batch in COLLECTED[:-1]} == {expected}
+        texts = [int(text[0]) for batch in COLLECTED for text in batch.column("text").to_pylist()]
+        assert texts == list(range(2000))
+
+
 def test_the_sources_of_an_analyzer_are_those_that_transform_finds():
     apply_beam_speedups()
     with tf.Graph().as_default():
