@@ -72,7 +72,7 @@ month: $(READY)  ## thirty days of retraining, with a server and a client beside
 	.venv/bin/python -m benchmarks.retraining_month
 
 portable: $(READY)  ## all tasks' ingestion and Transform by Beam workers in other processes
-	INGRAPH_LONG_TESTS=1 .venv/bin/python -m pytest tests/pipeline/runners/test_job_service.py
+	INGRAPH_LONG_TESTS=1 .venv/bin/python -m pytest tests/pipeline/runners/test_beam_engine.py
 
 doctor: $(READY)  ## say whether this machine has what ingraph needs
 	@.venv/bin/ingraph doctor

@@ -39,7 +39,7 @@ from benchmarks.harness.results import Goal, Measurement
 from benchmarks.harness.running import own_process, report
 from pipeline import demo_data
 from pipeline.history import open_metadata_store, read_recorded_run, run_ids
-from pipeline.options import IN_MEMORY_RUNNER
+from pipeline.runners.beam_engine import IN_MEMORY_RUNNER
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 

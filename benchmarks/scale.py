@@ -213,7 +213,7 @@ _LEARNED_FROM = 20_000
 
 def measure_scores(rows: int) -> Scale:
     """Publish a model in another process, make the rows up, and score them."""
-    from pipeline.options import BeamOptions
+    from pipeline.runners.beam_engine import BeamOptions
     from pipeline.scoring.inputs import find_model
     from pipeline.scoring.pipeline import score
 

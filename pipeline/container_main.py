@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from components.errors import RunStopped
 from pipeline.exit_status import status_of_error
-from pipeline.runners.job_service import require_job_service
+from pipeline.runners.beam_engine import require_engine
 from serving.loading import garbage_collection_paused
 from trainers.errors import TrainingError
 from transform.errors import PreprocessingError
@@ -28,7 +28,7 @@ def container_main(arguments: Sequence[str]) -> None:
 
     def run_step(parsed: object) -> None:
         try:
-            require_job_service(arguments)
+            require_engine(arguments)
             kubeflow_v2_run_executor.main(parsed)
         except (RunStopped, PreprocessingError, TrainingError) as stopped:
             sys.stderr.write(f"{stopped}\n")

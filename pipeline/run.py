@@ -40,7 +40,7 @@ from pipeline.history import (
     write_run_record,
 )
 from pipeline.options import RunConfig
-from pipeline.runners.job_service import require_job_service
+from pipeline.runners.beam_engine import require_engine
 from pipeline.screen import RunScreen, SamplePrediction, sample_prediction
 from pipeline.spans import SpanFiles, SpanWindow, remove_old_windows, span_window, write_span_files
 from pipeline.tasks import TASKS, convert_data, raw_data, schema_file
@@ -356,7 +356,7 @@ def _prepared(
 ) -> PreparedRun:
     described, config, data, spans = config, found.config, found.data, found.spans
     beam_arguments = config.beam.pipeline_args(config.cluster.image)
-    require_job_service(beam_arguments)
+    require_engine(beam_arguments)
 
     screen.loading()
     with garbage_collection_paused():

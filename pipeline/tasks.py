@@ -275,7 +275,7 @@ def raw_data(config: RunConfig) -> RawData:
     Raises:
         BrokenInput: there are none, or they cannot be used; the message says where and why.
     """
-    return TASKS[config.task].raw_data(config, _data_path(config))
+    return TASKS[config.task].raw_data(config, data_path(config))
 
 
 def convert_data(config: RunConfig) -> list[str]:
@@ -287,10 +287,11 @@ def convert_data(config: RunConfig) -> list[str]:
     convert = TASKS[config.task].convert
     if convert is None:
         raise BrokenInput(f"--convert makes JPEGs of photos; task: {config.task} reads its files as they are")
-    return convert(config, _data_path(config))
+    return convert(config, data_path(config))
 
 
-def _data_path(config: RunConfig) -> str:
+def data_path(config: RunConfig) -> str:
+    """Where a config's data are, a line each where they are several files; "" for spans and BigQuery."""
     return config.data.path or (str(demo_data.fetch(config.data.dataset)) if config.data.dataset else "")
 
 

@@ -37,7 +37,7 @@ LONGEST_FILES = (
     "test_run_digits.py",
     "test_devices.py",
     "test_text_models.py",
-    "test_job_service.py",
+    "test_beam_engine.py",
     "test_image_warm_start.py",
     "test_image_trainer.py",
     "test_run_mixed_table.py",

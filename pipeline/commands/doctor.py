@@ -6,13 +6,14 @@ import ctypes
 import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
@@ -38,6 +39,7 @@ from components.errors import BrokenInput, printable
 from pipeline import demo_data
 from pipeline.commands import c_runtime
 from pipeline.exit_status import ExitStatus
+from pipeline.runners.beam_engine import Trial, package_versions, require_engine, try_engine
 
 DISK_NEEDED = 10**9  # bytes: a run of the demos leaves some 100 MB
 DISK_COMFORTABLE = 5 * 10**9
@@ -254,6 +256,78 @@ def check_gpus(gpus: Gpus) -> Check:
     return Check("GPU", State.WARNING, f"{found}, and none is used: {detail}", advice)
 
 
+def diagnose_engine(config: str, overrides: Sequence[str], workdir: str) -> Iterator[Check]:
+    """Whether the Beam engine that a config names runs what ingraph sends it, each check as soon as it is known.
+
+    Args:
+        config: the file.
+        overrides: of its keys.
+        workdir: of the runs, which workers write to.
+
+    Raises:
+        BrokenInput: the config cannot be used.
+    """
+    from pipeline.config import load_config
+    from pipeline.runners.beam_engine import IN_MEMORY_RUNNER
+    from pipeline.tasks import data_path
+
+    loaded = load_config(config, overrides)
+    arguments = loaded.beam.pipeline_args(loaded.cluster.image)
+    if loaded.beam.runner == IN_MEMORY_RUNNER:
+        yield Check("Beam engine", State.OK, "none: each step runs Beam in its own process")
+        return
+    try:
+        require_engine(arguments)
+    except BrokenInput as error:
+        detail, _, advice = str(error).partition("; ")
+        yield Check("Beam engine", State.PROBLEM, detail, advice.capitalize())
+        return
+    yield Check("Beam engine", State.OK, f"{loaded.beam.runner}: what it needs answers")
+    spans = loaded.data.spans.path if loaded.data.spans else ""
+    named = (data_path(loaded) or spans).splitlines()
+    paths = [path for path in map(_fixed_part, named) if path and Path(path).exists()]
+    yield from check_trial(try_engine(arguments, Path(workdir), paths), package_versions(), workdir)
+
+
+def _fixed_part(pattern: str) -> str:
+    """A path up to what stands for others, `*` or `{SPAN}`; "" for an object store's."""
+    if "://" in pattern:
+        return ""
+    fixed = re.split(r"[*?\[{]", pattern)[0]
+    return fixed if fixed == pattern else str(Path(fixed + "_").parent)
+
+
+def check_trial(trial: Trial, here: Mapping[str, str], workdir: str) -> Iterator[Check]:
+    """What a function found that a worker ran.
+
+    Args:
+        trial: of it.
+        here: package -> its version in this environment.
+        workdir: that workers must share.
+    """
+    if trial.failure:
+        advice = "The logs of the engine and of its workers say more; docs/beam.md has what a worker needs."
+        yield Check("Beam worker", State.PROBLEM, trial.failure, advice)
+        return
+    ran = f"ran a function after {trial.seconds:.0f} s"
+    apart = [
+        f"{package} {trial.versions.get(package) or 'missing'} instead of {version or 'none'}"
+        for package, version in here.items()
+        if trial.versions.get(package, "") != version
+    ]
+    if apart:
+        advice = "Give workers the environment, or the image, that ingraph runs in here: functions are sent by name."
+        yield Check("Beam worker", State.PROBLEM, f"{ran}, with {', '.join(apart)}", advice)
+    else:
+        yield Check("Beam worker", State.OK, f"{ran}, in an environment of the same versions")
+    unseen = [*trial.unseen, *([] if trial.shared else [workdir])]
+    if unseen:
+        advice = "Put data, --workdir and models on a disk that all machines reach under the same path."
+        yield Check("Beam paths", State.PROBLEM, f"a worker does not see {', '.join(unseen)}", advice)
+    else:
+        yield Check("Beam paths", State.OK, "a worker sees the data, and shares --workdir with this machine")
+
+
 def load_tiny_model() -> None:
     """Write a SavedModel, load it in a session and have it answer; raises where any of it fails."""
     import numpy as np
@@ -299,23 +373,35 @@ COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 
 
 @click.command()
+@click.option("--beam", "config", type=click.Path(), metavar="CONFIG", help="Try the Beam engine that CONFIG names.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of CONFIG.")
+@click.option("--workdir", default=".", show_default=True, help="Of the runs, for --beam: workers write there.")
 @click.option("--json", "as_json", is_flag=True, help="Print the checks as one JSON document.")
 @click.pass_context
-def doctor(context: click.Context, as_json: bool) -> None:
-    """Say whether this machine has what ingraph needs.
+def doctor(context: click.Context, config: str | None, overrides: tuple[str, ...], workdir: str, as_json: bool) -> None:
+    """Say whether this machine has what ingraph needs, or with --beam, whether workers have.
 
     One line per point: Python, glibc, libstdc++, TensorFlow, TFX, kfp, the model loader, GPUs, disk space in the
     current directory, network; and what to do where something is not fine. Takes about 15 seconds.
 
-    Exit status: 0 when everything needed is fine (warnings included), 1 when there is a problem.
+    With --beam: whether the engine answers, a worker runs a function within three minutes, has the same versions, and
+    sees the data and --workdir.
+
+    Exit status: 0 when everything needed is fine (warnings included), 1 when there is a problem, 2 when CONFIG cannot
+    be used.
     """
 
     checks = []
-    for check in diagnose(Path.cwd()):
-        checks.append(check)
-        if not as_json:
-            state = click.style(f"{check.state:8}", fg=COLOURS[check.state])
-            click.echo(f"{state} {check.name:13} {check.detail}" + (f". {check.advice}" if check.advice else ""))
+    try:
+        for check in diagnose(Path.cwd()) if config is None else diagnose_engine(config, overrides, workdir):
+            checks.append(check)
+            if not as_json:
+                state = click.style(f"{check.state:8}", fg=COLOURS[check.state])
+                said = check.detail + (f". {check.advice}" if check.advice else "")
+                click.echo(f"{state} {check.name:13} {printable(said)}")
+    except BrokenInput as error:
+        click.echo(f"Error: {error}", err=True)
+        raise SystemExit(ExitStatus.BROKEN_INPUT) from None
     fine = all(check.state != State.PROBLEM for check in checks)
     if as_json:
         click.echo(json.dumps({"fine": fine, "checks": [dataclasses.asdict(check) for check in checks]}, indent=2))

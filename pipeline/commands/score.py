@@ -87,8 +87,9 @@ def _score(
     with garbage_collection_paused():
         from components.errors import BrokenInput
         from pipeline.config import load_config
-        from pipeline.options import BeamOptions, TableRunConfig
+        from pipeline.options import TableRunConfig
         from pipeline.run import model_base_path
+        from pipeline.runners.beam_engine import BeamOptions
         from pipeline.scoring.inputs import find_model
         from pipeline.scoring.pipeline import check_output
         from pipeline.scoring.pipeline import score as score_files

@@ -1,3 +1,3 @@
 """Runners: where a pipeline runs, in this process, on Beam's job service, or on a cluster."""
 
-__all__ = ["beam_speedups", "compile", "job_service", "kubeflow", "local", "rehearsal", "vertex"]
+__all__ = ["beam_engine", "beam_speedups", "compile", "kubeflow", "local", "rehearsal", "vertex"]

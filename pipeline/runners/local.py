@@ -18,7 +18,7 @@ from tfx.orchestration.portable import launcher, runtime_parameter_utils
 from tfx.proto.orchestration import pipeline_pb2
 
 from components.serving_check.model_process import interrupt_running
-from pipeline.options import BeamOptions
+from pipeline.runners.beam_engine import BeamOptions
 
 BEAM_PIPELINE_ARGS = BeamOptions().pipeline_args()
 

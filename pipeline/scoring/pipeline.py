@@ -26,9 +26,8 @@ from components.errors import BrokenInput
 from components.table_example_gen.executor import in_threads
 from components.table_example_gen.options import TableReading
 from components.table_example_gen.serialization import NUMBER, WHOLE, example_type
-from pipeline.options import IN_MEMORY_RUNNER, BeamOptions
+from pipeline.runners.beam_engine import IN_MEMORY_RUNNER, BeamOptions, require_engine
 from pipeline.runners.beam_speedups import apply_beam_speedups
-from pipeline.runners.job_service import require_job_service
 from pipeline.scoring.inputs import BadItem, Batch, PublishedModel, Source, as_texts, find_sources, read_items
 from pipeline.scoring.outputs import ROW_WRITERS, Predictions, Shard, WriteShard, open_row_writer, publish_shards
 from serving.client.metadata import TensorDescription
@@ -326,7 +325,7 @@ def _run_pipeline(
 ) -> None:
     apply_beam_speedups()
     arguments = options.pipeline_args(image)
-    require_job_service(arguments)
+    require_engine(arguments)
     with beam.Pipeline(argv=arguments) as pipeline:
         # Not shuffled, and so in their order and never all in memory, where one worker does everything.
         elements = pipeline | "Sources" >> beam.Create(list(sources), reshuffle=False)

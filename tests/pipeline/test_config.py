@@ -11,7 +11,7 @@ import yaml
 
 from components.errors import BrokenInput
 from pipeline.config import load_config, quick_config
-from pipeline.options import BeamOptions
+from pipeline.runners.beam_engine import BeamOptions
 from trainers.image.options import FineTuneOptions
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -239,6 +239,40 @@ def test_workers_in_containers_without_an_image_are_refused(options):
 def test_workers_that_are_no_containers_need_no_image():
     arguments = BeamOptions(runner="PortableRunner", options=ELSEWHERE).pipeline_args()
     assert arguments[:2] == ["--runner=PortableRunner", "--job_endpoint=localhost:1"]
+
+
+HERE, BESIDE = ["--environment_type=LOOPBACK"], ["--environment_type=EXTERNAL", "--environment_config=localhost:50000"]
+
+
+@pytest.mark.parametrize(
+    ("runner", "master", "expected"),
+    [
+        ("flink", "localhost:8081", ["--runner=FlinkRunner", "--flink_master=http://localhost:8081", *HERE]),
+        ("flink", "https://flink:443", ["--runner=FlinkRunner", "--flink_master=https://flink:443", *BESIDE]),
+        ("flink", "[local]", ["--runner=FlinkRunner", "--flink_master=[local]", *HERE]),
+        ("spark", "10.0.0.7:7077", ["--runner=SparkRunner", "--spark_master_url=spark://10.0.0.7:7077", *BESIDE]),
+        ("spark", "local[2]", ["--runner=SparkRunner", "--spark_master_url=local[2]", *HERE]),
+        ("spark", "local", ["--runner=SparkRunner", "--spark_master_url=local", *HERE]),
+    ],
+)
+def test_a_master_stands_for_the_runner_the_option_and_the_workers_of_its_cluster(runner, master, expected):
+    assert BeamOptions(runner=runner, master=master).pipeline_args() == [*expected, "--sdk_container_image=unused"]
+
+
+def test_options_win_over_what_a_master_stands_for():
+    pool = {"environment_type": "EXTERNAL", "environment_config": "localhost:6", "parallelism": 4}
+    arguments = BeamOptions(runner="flink", master="localhost:8081", options=pool).pipeline_args()
+    assert arguments[2:5] == ["--environment_type=EXTERNAL", "--environment_config=localhost:6", "--parallelism=4"]
+    with pytest.raises(BrokenInput, match=r"beam\.runner is flink, whose workers are containers"):
+        BeamOptions(runner="flink", master="flink:8081", options={"environment_type": "DOCKER"}).pipeline_args()
+
+
+@pytest.mark.parametrize(
+    "options", [{"runner": "flink"}, {"master": "a:1"}, {"runner": "FlinkRunner", "master": "a:1"}]
+)
+def test_a_master_goes_with_its_runner(options):
+    with pytest.raises(ValueError, match="expected master: HOST:PORT with runner: flink or spark, and with no other"):
+        BeamOptions(**options)
 
 
 def test_names_with_dashes_are_refused():

@@ -17,6 +17,7 @@ from pipeline.commands import doctor
 from pipeline.commands.doctor import Check, Gpus, State
 from pipeline.commands.doctor import doctor as command
 from pipeline.exit_status import ExitStatus
+from pipeline.runners.beam_engine import Trial
 
 NAMES = ["Python", "glibc", "libstdc++", "disk space", "network", "TensorFlow", "model loader", "GPU", "kfp", "TFX"]
 
@@ -86,6 +87,51 @@ def test_gpus_are_counted_on_the_pci_bus_and_tensorflow_is_asked_about_them(tmp_
     # Neither its sound nor another maker's card.
     assert (found.cards, found.build, found.seen, found.hidden) == (1, "cuda", ("Tesla T4",), hidden)
     assert doctor.gpus_of_machine(tmp_path, tmp_path) == Gpus(0)
+
+
+HERE = {"python": "3.11.2", "ingraph": "0.1.0", "tfx": ""}
+
+
+@pytest.mark.parametrize(
+    ("trial", "states", "said"),
+    [
+        (Trial("", 4.4, HERE, [], True), ["ok", "ok"], "ran a function after 4 s, in an environment of the same"),
+        (Trial("no worker has", 9, {}, [], False), ["problem"], "no worker has"),
+        (Trial("", 4, {**HERE, "ingraph": ""}, [], True), ["problem", "ok"], "with ingraph missing instead of 0.1.0"),
+        (Trial("", 4, {**HERE, "tfx": "1"}, [], True), ["problem", "ok"], "with tfx 1 instead of none"),
+        (Trial("", 4, HERE, ["/data"], True), ["ok", "problem"], "a worker does not see /data"),
+        (Trial("", 4, HERE, ["/data"], False), ["ok", "problem"], "a worker does not see /data, /runs"),
+    ],
+)
+def test_what_a_worker_lacks_is_named(trial, states, said):
+    checks = list(doctor.check_trial(trial, HERE, "/runs"))
+    assert [check.state for check in checks] == states
+    assert said in " ".join(check.detail for check in checks)
+    assert all(bool(check.advice) == (check.state != State.OK) for check in checks)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "fixed"),
+    [
+        ("/data/a.csv", "/data/a.csv"),
+        ("/data/part-*.csv", "/data"),
+        ("/data/{YYYY}/a.csv", "/data"),
+        ("gs://bucket/a.csv", ""),
+    ],
+)
+def test_of_a_pattern_the_folder_is_looked_for(pattern, fixed):
+    assert doctor._fixed_part(pattern) == fixed
+
+
+def test_without_an_engine_nothing_is_tried(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["doctor", "--beam", "configs/heart.yaml"])
+    assert ended.value.code == 0
+    assert "none: each step runs Beam in its own process" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as ended:
+        main(["doctor", "--beam", "configs/heart.yaml", "--set", "beam={runner: flink}"])
+    assert ended.value.code == ExitStatus.BROKEN_INPUT
+    assert "expected master: HOST:PORT with runner: flink or spark" in capsys.readouterr().err
 
 
 def test_details_hold_what_was_found():

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
+import apache_beam
 import grpc
 import numpy as np
 import pytest
@@ -21,13 +25,13 @@ from components.errors import BrokenInput
 from components.image_example_gen.component import REPORT_FILE
 from pipeline.config import load_config
 from pipeline.dag import Locations, create_pipeline
-from pipeline.options import BeamOptions, RunConfig
+from pipeline.options import RunConfig
+from pipeline.runners.beam_engine import BeamOptions, package_versions, require_engine, try_engine
 from pipeline.runners.beam_speedups import apply_beam_speedups
-from pipeline.runners.job_service import require_job_service
 from pipeline.runners.local import LocalRunner
 from pipeline.tasks import raw_data, schema_file
 from tests.pipeline.conftest import ingraph
-from tests.pipeline.runners.beam_services import BeamServices, beam_services
+from tests.pipeline.runners.beam_services import JOB_SERVICE, ON_LOOPBACK, BeamServices, beam_services
 
 
 @pytest.fixture
@@ -44,25 +48,67 @@ def arguments(endpoint: str, runner: str = "PortableRunner") -> list[str]:
 @pytest.mark.parametrize("endpoint", ["127.0.0.1:1", "no such host:1"])
 def test_an_endpoint_that_nobody_listens_at_is_named_with_what_to_do(endpoint):
     with pytest.raises(BrokenInput, match=rf"job_endpoint is '{endpoint}', .* start one .* or name another"):
-        require_job_service(arguments(endpoint), seconds=0.2)
+        require_engine(arguments(endpoint), seconds=0.2)
 
 
 def test_a_listener_that_is_no_job_service_is_none(silent_endpoint):
     with pytest.raises(BrokenInput, match=r"no Beam job service answers within 0\.2 s"):
-        require_job_service(arguments(silent_endpoint), seconds=0.2)
+        require_engine(arguments(silent_endpoint), seconds=0.2)
 
 
-def test_one_that_is_there_passes():
+@pytest.fixture
+def service() -> Iterator[str]:
+    """Speaks gRPC, as a job service and a pool of workers do."""
     server = grpc.server(ThreadPoolExecutor(1))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
-    require_job_service(arguments(f"127.0.0.1:{port}"))
+    yield f"127.0.0.1:{port}"
     server.stop(None).wait()
 
 
-@pytest.mark.parametrize("given", [arguments("embed"), arguments("127.0.0.1:1", "FlinkRunner"), ["--runner=x"]])
+def test_one_that_is_there_passes(service):
+    require_engine(arguments(service))
+    require_engine([*arguments(service), f"--environment_config={service}"])
+
+
+@pytest.mark.parametrize("given", [arguments("embed"), ["--runner=x"], ["--runner=DataflowRunner"]])
 def test_what_needs_no_job_service_is_not_asked_for_one(given):
-    require_job_service(given, seconds=0)
+    require_engine(given, seconds=0)
+
+
+@pytest.mark.parametrize("endpoint", ["the service", "embed"])
+def test_a_pool_of_workers_that_is_not_there_is_named_with_what_to_do(endpoint, service):
+    given = arguments(service if endpoint == "the service" else endpoint)
+    with pytest.raises(BrokenInput, match=r"environment_config is '127\.0\.0\.1:1', where no pool of .*; start one in"):
+        require_engine([*given, "--environment_config=127.0.0.1:1"], seconds=0.2)
+
+
+# Java is not needed to get as far as these tests do.
+JAVA = f"--job_server_java_launcher={sys.executable}"
+
+
+def flink(master: str, *options: str) -> list[str]:
+    return [*BeamOptions(runner="flink", master=master).pipeline_args(), *options]
+
+
+@pytest.fixture
+def jar(tmp_path) -> str:
+    (tmp_path / "job-server.jar").touch()
+    return str(tmp_path / "job-server.jar")
+
+
+def test_what_a_cluster_needs_is_asked_for_in_turn(jar, silent_endpoint, tmp_path):
+    with pytest.raises(BrokenInput, match=r"FlinkRunner, whose job server is a Java program, and 'no-java' is no"):
+        require_engine(flink("127.0.0.1:1", "--job_server_java_launcher=no-java"))
+    with pytest.raises(BrokenInput, match=r"not to be had .* name it as beam\.options\.flink_job_server_jar"):
+        require_engine(flink("127.0.0.1:1", JAVA, f"--flink_job_server_jar={tmp_path}/none.jar"))
+    with pytest.raises(BrokenInput, match=r"master of FlinkRunner is 'http://127\.0\.0\.1:1', where nothing answers"):
+        require_engine(flink("127.0.0.1:1", JAVA, f"--flink_job_server_jar={jar}"))
+    require_engine(flink(silent_endpoint, JAVA, f"--flink_job_server_jar={jar}"))
+    require_engine(flink("[local]", JAVA, f"--flink_job_server_jar={jar}"))
+    spark = BeamOptions(runner="spark", master="127.0.0.1:1").pipeline_args()
+    with pytest.raises(BrokenInput, match=r"master of SparkRunner is 'spark://127\.0\.0\.1:1', where nothing answers"):
+        require_engine([*spark, JAVA, f"--spark_job_server_jar={jar}"])
 
 
 def test_a_run_says_so_before_it_loads_anything(config_file, tmp_path):
@@ -88,6 +134,68 @@ def services(tmp_path_factory) -> Iterator[BeamServices]:
     apply_beam_speedups()  # here, as in every run, and not in the workers
     with beam_services(tmp_path_factory.mktemp("services")) as started:
         yield started
+
+
+def test_a_worker_says_what_it_has_and_sees(services, tmp_path):
+    seen, unseen = tmp_path / "seen", tmp_path / "unseen"
+    seen.touch()
+    trial = try_engine(services.options.pipeline_args(), tmp_path / "runs", [str(seen), str(unseen)])
+    assert (trial.failure, trial.unseen, trial.shared) == ("", [str(unseen)], True)
+    assert trial.versions == package_versions()
+    assert trial.versions["apache-beam"] == apache_beam.__version__
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_why_a_worker_did_not_come_is_told_in_a_line(services, tmp_path):
+    refused = try_engine([*services.options.pipeline_args(), "--environment_config=localhost:1"], tmp_path, [])
+    assert "failed to connect to all addresses" in refused.failure
+    assert (refused.versions, refused.shared) == ({}, False)
+    late = try_engine(services.options.pipeline_args(), tmp_path, [], seconds=0.1)
+    assert late.failure == "no worker has answered within 0.1 s"
+
+
+def test_doctor_names_versions_that_are_apart(config_file, tmp_path, monkeypatch):
+    other = tmp_path / "other" / "ingraph-9.9.dist-info"
+    other.mkdir(parents=True)
+    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: ingraph\nVersion: 9.9\n")
+    (tmp_path / "services").mkdir()
+    monkeypatch.setenv("PYTHONPATH", str(other.parent))
+    with beam_services(tmp_path / "services") as services:
+        monkeypatch.delenv("PYTHONPATH")
+        file = config_file("a,bought\n1,yes\n2,no\n", f"beam: {json.dumps(services.options.model_dump())}\n")
+        found = ingraph("doctor", "--json", "--beam", file, "--workdir", str(tmp_path))
+    assert found.status == 1, found
+    checks = {check["name"]: check for check in json.loads(found.output)["checks"]}
+    assert [check["state"] for check in checks.values()] == ["ok", "problem", "ok"]
+    assert f"with ingraph 9.9 instead of {metadata.version('ingraph')}" in checks["Beam worker"]["detail"]
+
+
+# Beam's job service in Python, told what Flink's in Java would be told.
+AS_JAVA = f"""#!{sys.executable}
+import os, sys
+from pathlib import Path
+given = sys.argv[1:]
+Path(sys.argv[0] + ".said").write_text(" ".join(given))
+port = given[given.index("--job-port") + 1]
+os.execv(sys.executable, [sys.executable, "-c", {ON_LOOPBACK!r}, {JOB_SERVICE!r}, "--port", port])
+"""
+
+
+def test_flink_is_handed_its_pipeline_by_beams_own_runner(config_file, services, silent_endpoint, jar, tmp_path):
+    java = tmp_path / "java"
+    java.write_text(AS_JAVA)
+    java.chmod(0o755)
+    workers = {name: services.options.options[name] for name in ("environment_type", "environment_config")}
+    options = {"job_server_java_launcher": str(java), "flink_job_server_jar": jar, **workers}
+    beam = {"runner": "flink", "master": silent_endpoint, "options": options}
+    file = config_file("a,bought\n1,yes\n2,no\n", f"beam: {json.dumps(beam)}\n")
+    found = ingraph("doctor", "--beam", file, "--workdir", str(tmp_path / "runs"))
+    assert found.status == 0, found
+    assert [line.split()[:3] for line in found.output.splitlines()] == [
+        ["ok", "Beam", "engine"], ["ok", "Beam", "worker"], ["ok", "Beam", "paths"],
+    ]  # fmt: skip
+    said = Path(f"{java}.said").read_text().split()
+    assert said[:4] == ["-jar", jar, "--flink-master", f"http://{silent_endpoint}"]
 
 
 def written(folder: Path, content: dict) -> RunConfig:
