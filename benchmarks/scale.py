@@ -1,13 +1,13 @@
 """Time and memory of tables, texts and photos by their number.
 
     .venv/bin/python -m benchmarks.scale rows [10000 100000 1000000]
-    .venv/bin/python -m benchmarks.scale runs [100000 500000]
+    .venv/bin/python -m benchmarks.scale runs [100000 500000] [--processes 2]
     .venv/bin/python -m benchmarks.scale trees [100000 1000000]
     .venv/bin/python -m benchmarks.scale scores [100000 1000000]
-    .venv/bin/python -m benchmarks.scale texts [10000 100000]
+    .venv/bin/python -m benchmarks.scale texts [10000 100000] [--processes 2]
     .venv/bin/python -m benchmarks.scale photos [500 5000]
 
-Every size runs in a process of its own.
+Every size runs in a process of its own, and Beam in it, or in several of its own.
 
 - Rows of twelve columns are made up, the same ones each time, and go through what `ingraph run` does up to Transform:
   its components, its runner and its Beam options.
@@ -56,14 +56,14 @@ class Kind:
     """What is made more of.
 
     Attributes:
-        measure: makes that many up and runs on them.
+        measure: makes that many up and runs on them; whole runs take the number of Beam's `processes`.
         sizes: by default.
         title: of the table.
         goals: of the time of an item and of the memory at the last size.
         fewest: a size before all others, to compare them with.
     """
 
-    measure: Callable[[int], Scale]
+    measure: Callable[..., Scale]
     sizes: Sequence[int]
     title: str
     goals: Sequence[Goal | None] = ()
@@ -75,9 +75,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("kind", choices=sorted(KINDS))
     parser.add_argument("sizes", type=int, nargs="*")
+    parser.add_argument("--processes", type=int, default=1, help="of Beam, in whole runs")
     given = parser.parse_args()
     kind = KINDS[given.kind]
-    found = [own_process(kind.measure, size) for size in (*kind.fewest, *(given.sizes or kind.sizes))]
+    measure = kind.measure if given.processes == 1 else partial(kind.measure, processes=given.processes)
+    found = [own_process(measure, size) for size in (*kind.fewest, *(given.sizes or kind.sizes))]
     report(kind.title, growth(given.kind, found, *kind.goals))
 
 
@@ -143,15 +145,17 @@ evaluation: {at_least: {auc: 0.7}}
 NUMBERS, CATEGORIES, VALUES = 26, 3, 50
 
 
-def measure_runs(rows: int) -> Scale:
+def measure_runs(rows: int, processes: int = 1) -> Scale:
     """Make wide rows up, and run all steps on them."""
     with tempfile.TemporaryDirectory() as folder:
         write_wide_rows(Path(folder, "rows.csv"), rows)
-        return _whole_run(rows, RUNS_CONFIG, folder)
+        return _whole_run(rows, RUNS_CONFIG, folder, processes)
 
 
-def _whole_run(items: int, config: str, folder: str) -> Scale:
+def _whole_run(items: int, config: str, folder: str, processes: int) -> Scale:
     """All steps on what is in the folder, each printed with what it took."""
+    if processes > 1:
+        config += f"beam: {{options: {{direct_running_mode: multi_processing, direct_num_workers: {processes}}}}}\n"
     Path(folder, "run.yaml").write_text(config, encoding="utf-8")
     steps = steps_until("ServingPusher", f"{folder}/run.yaml")
     for step, (seconds, peak) in steps.items():
@@ -262,11 +266,11 @@ evaluation: {at_least: {auc: 0.7}}
 TEXT_LENGTH = 300
 
 
-def measure_texts(documents: int) -> Scale:
+def measure_texts(documents: int, processes: int = 1) -> Scale:
     """Make the documents up, and run all steps on them."""
     with tempfile.TemporaryDirectory() as folder:
         write_documents(Path(folder, "documents.csv"), documents)
-        return _whole_run(documents, TEXTS_CONFIG, folder)
+        return _whole_run(documents, TEXTS_CONFIG, folder, processes)
 
 
 def timed(step: Callable[[], Any]) -> tuple[Any, float]:

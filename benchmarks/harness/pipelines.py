@@ -17,7 +17,7 @@ import tensorflow_transform.beam as tft_beam
 from tfx_bsl.public import tfxio
 
 from benchmarks.harness.results import Goal, Measurement
-from benchmarks.harness.running import forget_peak_memory, peak_memory
+from benchmarks.harness.running import forget_peak_memory, peak_memory, watching_workers
 from pipeline.runners.local import BEAM_PIPELINE_ARGS
 from serving.loading import garbage_collection_paused
 
@@ -95,7 +95,7 @@ def first_steps(config_file: str, speedups: Sequence[Speedup] | None = None) -> 
 def steps_until(
     last: str, config_file: str, speedups: Sequence[Speedup] | None = None, only: Sequence[str] = ()
 ) -> dict[str, tuple[float, float]]:
-    """Step -> seconds, and the most memory in MiB that this process had in it.
+    """Step -> seconds, and the most memory in MiB that this process, or one that it started, had in it.
 
     Args:
         last: after which the run ends.
@@ -106,7 +106,7 @@ def steps_until(
     from pipeline.config import load_config
     from pipeline.dag import Locations, create_pipeline
     from pipeline.runners.beam_speedups import apply_beam_speedups
-    from pipeline.runners.local import BEAM_PIPELINE_ARGS, LocalRunner
+    from pipeline.runners.local import LocalRunner
     from pipeline.tasks import raw_data, schema_file
 
     apply_beam_speedups(speedups)
@@ -124,14 +124,16 @@ def steps_until(
         base_path=f"{folder}/models",
     )
 
-    def ended(step: str, spent: float) -> None:
-        if not only or step in only:
-            found[step] = spent, peak_memory()
-        if step == last:
-            raise _Enough
+    pipeline = create_pipeline(config, locations, "first-steps", config.beam.pipeline_args())
+    with contextlib.suppress(_Enough), watching_workers() as peak_of_workers:
 
-    pipeline = create_pipeline(config, locations, "first-steps", BEAM_PIPELINE_ARGS)
-    with contextlib.suppress(_Enough):
+        def ended(step: str, spent: float) -> None:
+            peak = max(peak_memory(), peak_of_workers())
+            if not only or step in only:
+                found[step] = spent, peak
+            if step == last:
+                raise _Enough
+
         LocalRunner("first-steps", lambda step: forget_peak_memory(), ended).run(pipeline)
     return found
 

@@ -9,8 +9,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -67,12 +68,12 @@ def reported(path: Path) -> list[Measurement]:
     return _MEASUREMENTS.validate_json(path.read_bytes())
 
 
-def peak_memory() -> float:
-    """The most that this process ever had in memory, in MiB.
+def peak_memory(process: str = "self") -> float:
+    """The most that a process, this one or one by its id, ever had in memory, in MiB.
 
     Not by getrusage: its maximum counts what the process was before it became this program.
     """
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    status = Path("/proc", process, "status").read_text(encoding="utf-8")
     peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
     return int(peak.split()[1]) / 1024
 
@@ -80,6 +81,48 @@ def peak_memory() -> float:
 def forget_peak_memory() -> None:
     """Let peak_memory begin anew."""
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+@contextlib.contextmanager
+def watching_workers() -> Iterator[Callable[[], float]]:
+    """Give a function of the most memory, in MiB, that a process below this one had since it was last called.
+
+    Looked at twice a second, as a process that has ended tells it no more.
+    """
+    peaks: dict[int, float] = {}
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.5):
+            for pid in _descendants(os.getpid()):
+                with contextlib.suppress(OSError, StopIteration):
+                    peaks[pid] = peak_memory(str(pid))
+
+    def most() -> float:
+        found = max(peaks.values(), default=0.0)
+        peaks.clear()
+        return found
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield most
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _descendants(pid: int) -> list[int]:
+    parents = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            with contextlib.suppress(OSError):
+                # Behind the name in brackets: the state, and the parent.
+                parents[int(folder.name)] = int((folder / "stat").read_text("utf-8").rpartition(")")[2].split()[1])
+    found = [pid]
+    for one in found:
+        found += [child for child, parent in parents.items() if parent == one]
+    return found[1:]
 
 
 def own_process(function: Callable[..., Any], *arguments: Any) -> Any:

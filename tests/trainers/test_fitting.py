@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,14 @@ from trainers import blending, row_store
 from trainers.blending import cross_entropies
 from trainers.fitting import FinishedParts, FusedAdam, steps_per_execution
 from trainers.row_store import RowMemory, RowStore, Stream
-from trainers.splits import TransformedBatch, TransformedSplit, joined_split, shuffled_batches, training_weights
+from trainers.splits import (
+    TransformedBatch,
+    TransformedSplit,
+    joined_split,
+    shuffled_batches,
+    training_weights,
+    transformed_batches,
+)
 from trainers.tabular.members import Table, train_members
 from trainers.tabular.models import build_model, keras_classifier
 from trainers.tabular.options import TabularTrainerOptions
@@ -172,6 +180,42 @@ def as_rows(split: TransformedSplit) -> list[list]:
         for name, column in split.features.items()
     }
     return [list(row) for row in zip(split.labels.tolist(), split.weights.tolist(), *columns.values(), strict=True)]
+
+
+class _LateAtFirst:
+    """A graph that takes the longer, the earlier the rows come."""
+
+    raw_feature_spec = {"x": tf.io.FixedLenFeature([1], tf.int64), "wait": tf.io.FixedLenFeature([], tf.float32)}
+
+    def __call__(self, features):
+        waited = tf.py_function(lambda wait: time.sleep(float(wait[0])) or wait, [features["wait"]], tf.float32)
+        with tf.control_dependencies([waited]):
+            return {"x": tf.identity(features["x"]), "label": features["x"][:, 0] % 3 - 1}
+
+
+def test_rows_keep_their_order_though_several_batches_are_transformed_at_once(tmp_path):
+    records = [
+        tf.train.Example(
+            features=tf.train.Features(
+                feature={
+                    "x": tf.train.Feature(int64_list=tf.train.Int64List(value=[row])),
+                    "wait": tf.train.Feature(float_list=tf.train.FloatList(value=[max(0.0, 0.3 - row / 100)])),
+                }
+            )
+        ).SerializeToString()
+        for row in range(95)
+    ]
+    file = str(tmp_path / "rows.gz")
+    with tf.io.TFRecordWriter(file, "GZIP") as writer:
+        for record in records:
+            writer.write(record)
+    batches = list(transformed_batches([file], _LateAtFirst(), batch_size=10))
+    assert [len(batch.ids) for batch in batches] == [10] * 9 + [5]
+    split = joined_split(batches)
+    usable = [row for row in range(95) if row % 3]
+    assert split.features["x"][:, 0].tolist() == usable and split.left_out == 32
+    assert split.labels.tolist() == [row % 3 - 1 for row in usable]
+    assert split.ids == [example_id(records[row]) for row in usable]
 
 
 def test_rows_on_disk_are_those_in_memory(store, in_memory):
