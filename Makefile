@@ -9,7 +9,7 @@ READY := .venv/.ready$(if $(GPU),-gpu)
 UV := .venv/tools/bin/uv
 LOCK_OPTIONS := --quiet --no-header --generate-hashes --python-version 3.11
 
-.PHONY: setup help run test suite lint browser screenshots load idle bench bench-compare month portable overhead fuzz compat airflow-check protos lock doctor clean
+.PHONY: setup help run test suite lint browser screenshots load idle bench bench-compare month portable flink overhead fuzz compat airflow-check protos lock doctor clean
 
 setup: $(READY)  ## make .venv: locked dependencies and ingraph itself (the default target; GPU=1: with CUDA's libraries)
 
@@ -73,6 +73,9 @@ month: $(READY)  ## thirty days of retraining, with a server and a client beside
 
 portable: $(READY)  ## all tasks' ingestion and Transform by Beam workers in other processes
 	INGRAPH_LONG_TESTS=1 .venv/bin/python -m pytest tests/pipeline/runners/test_beam_engine.py
+
+flink: $(READY)  ## the same and the run of heart on a cluster of Flink, which is fetched (300 MB); needs Java 17
+	INGRAPH_FLINK=1 .venv/bin/python -m pytest tests/pipeline/runners/test_beam_engine.py -k flink
 
 doctor: $(READY)  ## say whether this machine has what ingraph needs
 	@.venv/bin/ingraph doctor

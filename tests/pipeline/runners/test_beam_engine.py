@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -31,7 +33,14 @@ from pipeline.runners.beam_speedups import apply_beam_speedups
 from pipeline.runners.local import LocalRunner
 from pipeline.tasks import raw_data, schema_file
 from tests.pipeline.conftest import ingraph
-from tests.pipeline.runners.beam_services import JOB_SERVICE, ON_LOOPBACK, BeamServices, beam_services
+from tests.pipeline.runners.beam_services import (
+    JOB_SERVICE,
+    ON_LOOPBACK,
+    BeamServices,
+    FlinkCluster,
+    beam_services,
+    flink_cluster,
+)
 
 
 @pytest.fixture
@@ -324,12 +333,16 @@ takes_long = pytest.mark.skipif("INGRAPH_LONG_TESTS" not in os.environ, reason="
 def test_remote_workers_write_the_same_examples_and_compute_the_same_graph(data, services, tmp_path):
     config = data(tmp_path)
     here = output(config, tmp_path / "here", BeamOptions())
-    assert here.records("train") and here.records("eval")
     workers = services.workers_started()
 
     remote = output(config, tmp_path / "remote", services.options)
 
     assert services.workers_started() == workers + 2  # one for the ExampleGen and one for Transform
+    assert_same(remote, here)
+
+
+def assert_same(remote: Output, here: Output) -> None:
+    assert here.records("train") and here.records("eval")
     for split in SPLITS:
         assert remote.records(split) == here.records(split)
     report = here.examples / REPORT_FILE
@@ -343,3 +356,52 @@ def test_remote_workers_write_the_same_examples_and_compute_the_same_graph(data,
             np.testing.assert_allclose(computed[name], values, rtol=1e-6, atol=1e-7)
         else:
             np.testing.assert_array_equal(computed[name], values)
+
+
+takes_flink = pytest.mark.skipif("INGRAPH_FLINK" not in os.environ, reason="fetches Flink; make flink runs it")
+
+
+@pytest.fixture(scope="module")
+def flink_cluster_there(services, tmp_path_factory) -> Iterator[tuple[FlinkCluster, BeamOptions]]:
+    """A cluster of two task managers, whose Python workers come from the pool."""
+    workers = {name: services.options.options[name] for name in ("environment_type", "environment_config")}
+    with flink_cluster(tmp_path_factory.mktemp("flink")) as cluster:
+        master = f"127.0.0.1:{cluster.rest_port}"
+        options = BeamOptions(runner="flink", master=master, options={**workers, "parallelism": 2})
+        require_engine(options.pipeline_args())
+        yield cluster, options
+
+
+@takes_flink
+@pytest.mark.parametrize("data", [table, texts, photos])
+def test_flink_writes_the_same_examples_and_computes_the_same_graph(data, flink_cluster_there, tmp_path):
+    _, options = flink_cluster_there
+    config = data(tmp_path)
+    assert_same(output(config, tmp_path / "remote", options), output(config, tmp_path / "here", BeamOptions()))
+
+
+@takes_flink
+def test_a_run_on_flink_publishes_what_a_local_one_does(flink_cluster_there, tmp_path):
+    _, options = flink_cluster_there
+    told = f"beam={json.dumps(options.model_dump())}"
+    here = ingraph("run", "configs/heart.yaml", "--workdir", str(tmp_path / "here"))
+    there = ingraph("run", "configs/heart.yaml", "--workdir", str(tmp_path / "there"), "--set", told)
+    assert (here.status, there.status) == (0, 0), there
+    said = ("metrics", "REST", "gRPC")
+    assert [line for line in there.output.splitlines() if line.startswith(said)] == [
+        line for line in here.output.splitlines() if line.startswith(said)
+    ]
+
+
+@takes_flink
+def test_a_task_manager_of_flink_that_is_killed_changes_nothing(flink_cluster_there, tmp_path):
+    cluster, options = flink_cluster_there
+    config = texts(tmp_path)
+    timer = threading.Timer(5, cluster.task_managers[0].kill)
+    timer.start()
+    try:
+        remote = output(config, tmp_path / "remote", options)
+    finally:
+        timer.cancel()
+    assert cluster.task_managers[0].wait(1) == -signal.SIGKILL
+    assert_same(remote, output(config, tmp_path / "here", BeamOptions()))
