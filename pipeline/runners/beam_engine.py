@@ -102,10 +102,11 @@ class BeamOptions(BaseModel):
             BrokenInput: workers are containers, and no image is given.
         """
         runner, options = self._of_beam()
-        in_containers = (
-            runner == "DataflowRunner" or options.get("environment_type", _ENVIRONMENT.get(runner)) == _DOCKER
-        )
-        if in_containers and not image and _IMAGE_OPTION not in options:
+        if (
+            options.get("environment_type", _ENVIRONMENT.get(runner)) == _DOCKER
+            and not image
+            and _IMAGE_OPTION not in options
+        ):
             raise BrokenInput(
                 f"beam.runner is {self.runner}, whose workers are containers that must hold ingraph: "
                 "`--set cluster.image=REGISTRY/ingraph:TAG` gives them the image of deploy/image/Dockerfile"
