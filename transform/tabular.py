@@ -244,7 +244,7 @@ def _split_cells(texts: tf.Tensor, rows: tf.Tensor, count: tf.Tensor, separator:
     in_rows = tf.RaggedTensor.from_value_rowids(
         categories, tf.gather(rows, parts.value_rowids()), nrows=count, validate=False
     )
-    found, _ = distinct(select_values(in_rows, tf.strings.length(categories) > 0))
+    found = distinct(select_values(in_rows, tf.strings.length(categories) > 0))
     empty = tf.reshape(tf.where(tf.equal(found.row_lengths(), 0)), [-1])
     values = tf.concat([found.flat_values, tf.fill(tf.shape(empty), "")], axis=0)
     return values, tf.concat([found.value_rowids(), empty], axis=0)

@@ -47,20 +47,41 @@ def character_terms(tokens: tf.RaggedTensor, shortest: int, longest: int) -> tf.
     return tf.strings.ngrams(characters, list(range(shortest, longest + 1)), separator="")
 
 
+# Of a number that stands beside its row's.
+_BITS = 40
+
+
 @tf.function(autograph=False, reduce_retracing=True)
-def distinct(values: tf.RaggedTensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor]:
-    """The different strings of each row in the order in which they first occur, and how often each does (int64)."""
+def distinct(values: tf.RaggedTensor) -> tf.RaggedTensor:
+    """The different strings of each row in the order in which they first occur."""
     rows = values.value_rowids()
     # One number for a row and a string; two strings of a row get the same one once in 10^12 pairs.
-    hashed = tf.strings.to_hash_bucket_fast(values.flat_values, 2**40)
-    keys = tf.bitwise.left_shift(rows, tf.constant(40, tf.int64)) + hashed
-    unique, places, counts = tf.unique_with_counts(keys, out_idx=tf.int64)
-    count = tf.size(unique, tf.int64)
-    first = tf.math.unsorted_segment_min(tf.range(tf.size(keys, tf.int64)), places, count)
-    distinct_values = tf.RaggedTensor.from_value_rowids(
+    keys = _with_row(rows, tf.strings.to_hash_bucket_fast(values.flat_values, 2**_BITS))
+    unique, places = tf.unique(keys, out_idx=tf.int64)
+    first = tf.math.unsorted_segment_min(tf.range(tf.size(keys, tf.int64)), places, tf.size(unique, tf.int64))
+    return tf.RaggedTensor.from_value_rowids(
         tf.gather(values.flat_values, first), tf.gather(rows, first), nrows=values.nrows(), validate=False
     )
-    return distinct_values, distinct_values.with_flat_values(counts)
+
+
+@tf.function(autograph=False, reduce_retracing=True)
+def distinct_numbers(values: tf.RaggedTensor) -> tuple[tf.RaggedTensor, tf.Tensor]:
+    """The different numbers, below 2^40, of each row in the order in which they first occur, and how often each does.
+
+    Args:
+        values: int64 [batch, n].
+
+    Returns:
+        int64 [batch, n], and int64 [all of these].
+    """
+    unique, _, counts = tf.unique_with_counts(_with_row(values.value_rowids(), values.flat_values), out_idx=tf.int64)
+    rows = tf.bitwise.right_shift(unique, tf.constant(_BITS, tf.int64))
+    numbers = tf.bitwise.bitwise_and(unique, tf.constant(2**_BITS - 1, tf.int64))
+    return tf.RaggedTensor.from_value_rowids(numbers, rows, nrows=values.nrows(), validate=False), counts
+
+
+def _with_row(rows: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
+    return tf.bitwise.left_shift(rows, tf.constant(_BITS, tf.int64)) + numbers
 
 
 # Each kind of term has a vocabulary of its name, and the feature `<kind>` with its weights in `<kind>_weights`.
@@ -144,20 +165,18 @@ def weighted_terms(
         float32 [batch, maximum_length], the tf-idf of each, of length 1 together; 0 to the end. A text without any
         known term is all 0.
     """
-    found, counts = distinct(found)
-    # A text has each of its terms once here, so the count of a term is the number of texts that have it.
-    vocabulary = _vocabulary(found, vocabulary_name, labels, options)
-    ids = _vocabulary_table(vocabulary, tf.lookup.TextFileIndex.LINE_NUMBER, -1).lookup(found.flat_values)
-    text_counts = _vocabulary_table(vocabulary, 0, 0).lookup(found.flat_values)
+    # A text has each of its terms once there, so the count of a term is the number of texts that have it.
+    vocabulary = _vocabulary(distinct(found), vocabulary_name, labels, options)
+    numbers = _number_of_term(vocabulary).lookup(found.flat_values)
+    known, counts = distinct_numbers(select_values(found.with_flat_values(numbers), numbers >= 0))
+    text_counts = _texts_of_number(vocabulary).lookup(known.flat_values)
 
-    known = ids >= 0
-    weights = tf_idf(counts.flat_values, text_counts, text_count)
     shape = [None, options.maximum_length]
-    dense_weights = select_values(counts.with_flat_values(weights), known).to_tensor(shape=shape)
+    weights = known.with_flat_values(tf_idf(counts, text_counts, text_count)).to_tensor(shape=shape)
     return (
-        select_values(counts.with_flat_values(ids + 1), known).to_tensor(shape=shape),
+        known.with_flat_values(known.flat_values + 1).to_tensor(shape=shape),
         # Of a text without a known term, 0 / 0: it stays 0.
-        tf.math.divide_no_nan(dense_weights, tf.norm(dense_weights, axis=1, keepdims=True)),
+        tf.math.divide_no_nan(weights, tf.norm(weights, axis=1, keepdims=True)),
     )
 
 
@@ -174,8 +193,8 @@ def token_sequence(texts: tf.Tensor, labels: tf.Tensor, options: TextOptions) ->
     tokens = words(normalized_text(texts, options.maximum_bytes))
     if options.character_ngrams is not None:
         tokens = character_terms(tokens, *options.character_ngrams)
-    vocabulary = _vocabulary(distinct(tokens)[0], TOKENS, labels, options)
-    ids = _vocabulary_table(vocabulary, tf.lookup.TextFileIndex.LINE_NUMBER, -1).lookup(tokens.flat_values)
+    vocabulary = _vocabulary(distinct(tokens), TOKENS, labels, options)
+    ids = _number_of_term(vocabulary).lookup(tokens.flat_values)
     numbers = tf.where(ids < 0, tf.constant(UNKNOWN_TOKEN, tf.int64), ids + FIRST_KNOWN_TOKEN)
     return tokens.with_flat_values(numbers).to_tensor(shape=[None, options.maximum_length])
 
@@ -196,7 +215,18 @@ def tf_idf(counts: tf.Tensor, text_counts: tf.Tensor, texts: tf.Tensor) -> tf.Te
     return frequency * (1 + tf.math.log(tf.cast(1 + texts, tf.float32) / tf.cast(1 + text_counts, tf.float32)))
 
 
-def _vocabulary_table(path: tf.Tensor, value_index: int, default: int) -> tf.lookup.StaticHashTable:
-    """Term -> a column of its line `text_count term` in the vocabulary's file."""
-    initializer = tf.lookup.TextFileInitializer(path, tf.string, 1, tf.int64, value_index, delimiter=" ")
-    return tf.lookup.StaticHashTable(initializer, default_value=default)
+# A vocabulary's file has a line `text_count term` for each.
+_LINE = tf.lookup.TextFileIndex.LINE_NUMBER
+_TEXT_COUNT, _TERM = 0, 1
+
+
+def _number_of_term(path: tf.Tensor) -> tf.lookup.StaticHashTable:
+    """Term -> the number of its line, -1 for one that has none."""
+    initializer = tf.lookup.TextFileInitializer(path, tf.string, _TERM, tf.int64, _LINE, delimiter=" ")
+    return tf.lookup.StaticHashTable(initializer, default_value=-1)
+
+
+def _texts_of_number(path: tf.Tensor) -> tf.lookup.StaticHashTable:
+    """The number of a line -> how many texts have its term."""
+    initializer = tf.lookup.TextFileInitializer(path, tf.int64, _LINE, tf.int64, _TEXT_COUNT, delimiter=" ")
+    return tf.lookup.StaticHashTable(initializer, default_value=0)

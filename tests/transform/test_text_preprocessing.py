@@ -17,7 +17,7 @@ from tfx_bsl.public import tfxio
 from pipeline.runners.local import BEAM_PIPELINE_ARGS
 from transform.errors import PreprocessingError
 from transform.options import LabelOptions, TextOptions
-from transform.text import character_terms, distinct, preprocessing_fn, tf_idf, word_terms, words
+from transform.text import character_terms, distinct, distinct_numbers, preprocessing_fn, tf_idf, word_terms, words
 from transform.text_normalization import normalized_text
 from transform.vocabularies import TermCounts, information_gain, ranked_terms
 
@@ -171,10 +171,12 @@ def test_terms_are_sequences_of_characters_and_the_space_between_words():
     assert found[1] == []
 
 
-def test_each_row_keeps_its_different_strings_with_their_counts():
-    values, counts = distinct(tf.ragged.constant([["b", "a", "b"], [], ["a", "b"]], dtype=tf.string))
-    assert values.to_list() == [[b"b", b"a"], [], [b"a", b"b"]]
-    assert counts.to_list() == [[2, 1], [], [1, 1]]
+def test_each_row_keeps_its_different_strings_and_numbers_in_the_order_in_which_they_come():
+    strings = distinct(tf.ragged.constant([["b", "a", "b"], [], ["a", "b"]], dtype=tf.string))
+    assert strings.to_list() == [[b"b", b"a"], [], [b"a", b"b"]]
+    numbers, counts = distinct_numbers(tf.ragged.constant([[7, 2**40 - 1, 7], [], [0, 7]], dtype=tf.int64))
+    assert numbers.to_list() == [[7, 2**40 - 1], [], [0, 7]]
+    assert counts.numpy().tolist() == [2, 1, 1, 1]
 
 
 def test_tf_idf_is_scikit_learns():
