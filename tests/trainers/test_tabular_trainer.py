@@ -295,8 +295,9 @@ CORE_OPERATIONS = {
     "Softmax", "SparseConcat", "SparseToDense", "Split", "SplitV", "Sqrt", "Squeeze", "StatefulPartitionedCall",
     "StaticRegexFullMatch", "StaticRegexReplace", "StridedSlice", "StringJoin", "StringLength", "StringLower",
     "StringNGrams", "StringSplitV2", "StringStrip", "StringToHashBucketFast", "StringToNumber", "Sub", "Substr", "Sum",
-    "Tile", "TopKV2", "Transpose", "UnicodeDecode", "UnicodeEncode", "UnicodeTranscode", "UniqueWithCounts", "Unpack",
-    "UnsortedSegmentMin", "UnsortedSegmentSum", "UpperBound", "VarHandleOp", "VarIsInitializedOp", "Where", "ZerosLike",
+    "Tile", "TopKV2", "Transpose", "UnicodeDecode", "UnicodeEncode", "UnicodeTranscode", "Unique", "UniqueWithCounts",
+    "Unpack", "UnsortedSegmentMin", "UnsortedSegmentSum", "UpperBound", "VarHandleOp", "VarIsInitializedOp", "Where",
+    "ZerosLike",
 }  # fmt: skip
 LINEAR, NETWORK = {"model": "linear"}, {"model": "network", "hidden_units": (8,)}
 BLEND = {"model": "blend", "hidden_units": (8,), "warm_start": False, "trees": {"count": 60, "forest": 20}}
