@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import tensorflow as tf
@@ -167,9 +168,9 @@ def weighted_terms(
     """
     # A text has each of its terms once there, so the count of a term is the number of texts that have it.
     vocabulary = _vocabulary(distinct(found), vocabulary_name, labels, options)
-    numbers = _number_of_term(vocabulary).lookup(found.flat_values)
+    numbers = _number_of_term(found.flat_values, vocabulary)
     known, counts = distinct_numbers(select_values(found.with_flat_values(numbers), numbers >= 0))
-    text_counts = _texts_of_number(vocabulary).lookup(known.flat_values)
+    text_counts = _texts_of_number(known.flat_values, vocabulary)
 
     shape = [None, options.maximum_length]
     weights = known.with_flat_values(tf_idf(counts, text_counts, text_count)).to_tensor(shape=shape)
@@ -194,7 +195,7 @@ def token_sequence(texts: tf.Tensor, labels: tf.Tensor, options: TextOptions) ->
     if options.character_ngrams is not None:
         tokens = character_terms(tokens, *options.character_ngrams)
     vocabulary = _vocabulary(distinct(tokens), TOKENS, labels, options)
-    ids = _number_of_term(vocabulary).lookup(tokens.flat_values)
+    ids = _number_of_term(tokens.flat_values, vocabulary)
     numbers = tf.where(ids < 0, tf.constant(UNKNOWN_TOKEN, tf.int64), ids + FIRST_KNOWN_TOKEN)
     return tokens.with_flat_values(numbers).to_tensor(shape=[None, options.maximum_length])
 
@@ -220,13 +221,25 @@ _LINE = tf.lookup.TextFileIndex.LINE_NUMBER
 _TEXT_COUNT, _TERM = 0, 1
 
 
-def _number_of_term(path: tf.Tensor) -> tf.lookup.StaticHashTable:
-    """Term -> the number of its line, -1 for one that has none."""
-    initializer = tf.lookup.TextFileInitializer(path, tf.string, _TERM, tf.int64, _LINE, delimiter=" ")
-    return tf.lookup.StaticHashTable(initializer, default_value=-1)
+def _number_of_term(terms: tf.Tensor, vocabulary: tf.Tensor) -> tf.Tensor:
+    """int64 [n]: the number of each term's line, -1 where it has none."""
+    return _looked_up(terms, vocabulary, key=_TERM, value=_LINE, default=-1)
 
 
-def _texts_of_number(path: tf.Tensor) -> tf.lookup.StaticHashTable:
-    """The number of a line -> how many texts have its term."""
-    initializer = tf.lookup.TextFileInitializer(path, tf.int64, _LINE, tf.int64, _TEXT_COUNT, delimiter=" ")
-    return tf.lookup.StaticHashTable(initializer, default_value=0)
+def _texts_of_number(numbers: tf.Tensor, vocabulary: tf.Tensor) -> tf.Tensor:
+    """int64 [n]: how many texts have the term of each line."""
+    return _looked_up(numbers, vocabulary, key=_LINE, value=_TEXT_COUNT, default=0)
+
+
+def _looked_up(keys: tf.Tensor, vocabulary: tf.Tensor, key: int, value: int, default: int) -> tf.Tensor:
+    """One part of a vocabulary's lines by another."""
+
+    def lookup(keys: tf.Tensor, file: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        # Outside of the graph once the file is there: each call of the graph would go through all of it again.
+        with nullcontext() if tf.is_symbolic_tensor(file) else tf.init_scope():
+            initializer = tf.lookup.TextFileInitializer(file, keys.dtype, key, tf.int64, value, delimiter=" ")
+            table = tf.lookup.StaticHashTable(initializer, default_value=default)
+            size = table.size()
+        return table.lookup(keys), size
+
+    return tft.apply_vocabulary(keys, vocabulary, lookup_fn=lookup)

@@ -367,6 +367,9 @@ def test_all_operations_of_the_exports_are_core(planted, table):
         graphs = [content.meta_graphs[0].graph_def, *content.meta_graphs[0].graph_def.library.function]
         found = {node.op for graph in graphs for node in getattr(graph, "node", getattr(graph, "node_def", ()))}
         assert found - tables.CORE_OPERATIONS - EXPLAINING_OPERATIONS == set()
+        of_requests = texts.operations_of_requests(str(path))
+        assert "LookupTableFindV2" in of_requests
+        assert {name for name in of_requests if name.startswith("InitializeTable")} == set()
 
 
 def test_words_are_explained_and_add_up(tmp_path):

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from pydantic import TypeAdapter
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tfx.components.trainer.fn_args_utils import FnArgs
 
 from benchmarks.harness.pipelines import transform_graph
@@ -127,7 +128,28 @@ def exported(
             custom_config=custom_config,
         )
     )
+    found = operations_of_requests(f"{folder}/model/Format-Serving")
+    # A table is filled when the model is loaded: a request that did it would read all of a vocabulary each time.
+    assert {name for name in found if name.startswith("InitializeTable")} == set()
     return f"{folder}/model/Format-Serving"
+
+
+def operations_of_requests(saved_model: str) -> set[str]:
+    """Of all signatures, without those of loading."""
+    (graph,) = SavedModel.FromString(Path(saved_model, "saved_model.pb").read_bytes()).meta_graphs
+    functions = {function.signature.name: function.node_def for function in graph.graph_def.library.function}
+    nodes = {node.name: node for node in graph.graph_def.node}
+    outputs = [info.name for signature in graph.signature_def.values() for info in signature.outputs.values()]
+    waiting = [nodes[name.partition(":")[0]] for name in outputs if name]
+    found, called = set(), set()
+    while waiting:
+        node = waiting.pop()
+        found.add(node.op)
+        for value in node.attr.values():
+            for name in {value.func.name, *(function.name for function in value.list.func)} - {"", *called}:
+                called.add(name)
+                waiting += functions[name]
+    return found
 
 
 MODELS = {
