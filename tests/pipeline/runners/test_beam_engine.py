@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import socket
 import sys
@@ -180,19 +181,21 @@ def test_doctor_names_versions_that_are_apart(config_file, tmp_path, monkeypatch
 
 
 # Beam's job service in Python, told what Flink's in Java would be told.
-AS_JAVA = f"""#!{sys.executable}
+JOB_SERVER = f"""
 import os, sys
 from pathlib import Path
-given = sys.argv[1:]
-Path(sys.argv[0] + ".said").write_text(" ".join(given))
+said, *given = sys.argv[1:]
+Path(said).write_text(" ".join(given))
 port = given[given.index("--job-port") + 1]
 os.execv(sys.executable, [sys.executable, "-c", {ON_LOOPBACK!r}, {JOB_SERVICE!r}, "--port", port])
 """
 
 
 def test_flink_is_handed_its_pipeline_by_beams_own_runner(config_file, services, silent_endpoint, jar, tmp_path):
-    java = tmp_path / "java"
-    java.write_text(AS_JAVA)
+    said, program, java = tmp_path / "said", tmp_path / "job_server.py", tmp_path / "java"
+    program.write_text(JOB_SERVER)
+    command = shlex.join([sys.executable, str(program), str(said)])
+    java.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
     java.chmod(0o755)
     workers = {name: services.options.options[name] for name in ("environment_type", "environment_config")}
     options = {"job_server_java_launcher": str(java), "flink_job_server_jar": jar, **workers}
@@ -203,8 +206,7 @@ def test_flink_is_handed_its_pipeline_by_beams_own_runner(config_file, services,
     assert [line.split()[:3] for line in found.output.splitlines()] == [
         ["ok", "Beam", "engine"], ["ok", "Beam", "worker"], ["ok", "Beam", "paths"],
     ]  # fmt: skip
-    said = Path(f"{java}.said").read_text().split()
-    assert said[:4] == ["-jar", jar, "--flink-master", f"http://{silent_endpoint}"]
+    assert said.read_text().split()[:4] == ["-jar", jar, "--flink-master", f"http://{silent_endpoint}"]
 
 
 def written(folder: Path, content: dict) -> RunConfig:
