@@ -265,7 +265,7 @@ def diagnose_engine(config: str, overrides: Sequence[str], workdir: str) -> Iter
         workdir: of the runs, which workers write to.
 
     Raises:
-        BrokenInput: the config cannot be used.
+        BrokenInput: the config cannot be used, or the folder not be written to.
     """
     from pipeline.config import load_config
     from pipeline.runners.beam_engine import IN_MEMORY_RUNNER
@@ -280,7 +280,7 @@ def diagnose_engine(config: str, overrides: Sequence[str], workdir: str) -> Iter
         require_engine(arguments)
     except BrokenInput as error:
         detail, _, advice = str(error).partition("; ")
-        yield Check("Beam engine", State.PROBLEM, detail, advice.capitalize())
+        yield Check("Beam engine", State.PROBLEM, detail, advice[:1].upper() + advice[1:])
         return
     yield Check("Beam engine", State.OK, f"{loaded.beam.runner}: what it needs answers")
     spans = loaded.data.spans.path if loaded.data.spans else ""
@@ -375,7 +375,7 @@ COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 @click.command()
 @click.option("--beam", "config", type=click.Path(), metavar="CONFIG", help="Try the Beam engine that CONFIG names.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of CONFIG.")
-@click.option("--workdir", default=".", show_default=True, help="Of the runs, for --beam: workers write there.")
+@click.option("--workdir", help="Of the runs, for --beam: workers write there.  [default: .]")
 @click.option("--json", "as_json", is_flag=True, help="Print the checks as one JSON document.")
 @click.pass_context
 def doctor(context: click.Context, config: str | None, overrides: tuple[str, ...], workdir: str, as_json: bool) -> None:
@@ -391,9 +391,11 @@ def doctor(context: click.Context, config: str | None, overrides: tuple[str, ...
     be used.
     """
 
+    if config is None and (overrides or workdir is not None):
+        raise click.UsageError("--set and --workdir go with --beam CONFIG; without it, nothing looks at them")
     checks = []
     try:
-        for check in diagnose(Path.cwd()) if config is None else diagnose_engine(config, overrides, workdir):
+        for check in diagnose(Path.cwd()) if config is None else diagnose_engine(config, overrides, workdir or "."):
             checks.append(check)
             if not as_json:
                 state = click.style(f"{check.state:8}", fg=COLOURS[check.state])

@@ -167,9 +167,11 @@ def require_engine(arguments: Sequence[str], seconds: float = 5) -> None:
         _require_workers(options, endpoint == _EMBEDDED or is_this_machine(endpoint), seconds)
     for cluster in (one for one in _CLUSTERS.values() if one.runner == runner):
         master = options.get(cluster.option, "")
-        _require_job_server(arguments, options, runner)
+        _require_java(arguments, options, runner)
         _require_master(master, runner, seconds)
         _require_workers(options, is_this_machine(master), seconds)
+        # Last of all: it may be a download.
+        _require_job_server(arguments, options, runner)
 
 
 def is_this_machine(address: str) -> bool:
@@ -210,16 +212,17 @@ def _require_workers(options: Mapping[str, str], engine_is_here: bool, seconds: 
         )
 
 
+def _require_java(arguments: Sequence[str], options: Mapping[str, str], runner: str) -> None:
+    java = options.get("job_server_java_launcher", "java")
+    if f"--{_short(runner)}_submit_uber_jar" not in arguments and shutil.which(java) is None:
+        raise BrokenInput(
+            f"beam.runner is {runner}, whose job server is a Java program, and {java!r} is no program here; "
+            "install a Java runtime, or name one as beam.options.job_server_java_launcher"
+        )
+
+
 def _require_job_server(arguments: Sequence[str], options: Mapping[str, str], runner: str) -> None:
-    """Ask for Java, and let Beam find the job server's jar, or download it into its cache."""
-    of_runner = runner.removesuffix("Runner").lower()
-    if f"--{of_runner}_submit_uber_jar" not in arguments:
-        java = options.get("job_server_java_launcher", "java")
-        if shutil.which(java) is None:
-            raise BrokenInput(
-                f"beam.runner is {runner}, whose job server is a Java program, and {java!r} is no program here; "
-                "install a Java runtime, or name one as beam.options.job_server_java_launcher"
-            )
+    """Let Beam find the job server's jar, or download it into its cache."""
     from apache_beam.options.pipeline_options import PipelineOptions
     from apache_beam.runners.portability import flink_runner, spark_runner
 
@@ -229,9 +232,14 @@ def _require_job_server(arguments: Sequence[str], options: Mapping[str, str], ru
         server.local_jar(server.path_to_jar(), options.get("jar_cache_dir"))
     except (RuntimeError, ValueError, OSError) as error:
         raise BrokenInput(
-            f"the jar of Beam's job server for {runner} is not to be had ({str(error).splitlines()[0]}): fetch it "
-            f"where the network is open, and name it as beam.options.{of_runner}_job_server_jar"
+            f"the jar of Beam's job server for {runner} is not to be had ({str(error).splitlines()[0]}); fetch it "
+            f"where the network is open, and name it as beam.options.{_short(runner)}_job_server_jar"
         ) from error
+
+
+def _short(runner: str) -> str:
+    """As Beam's options begin."""
+    return runner.removesuffix("Runner").lower()
 
 
 def _require_master(master: str, runner: str, seconds: float) -> None:
@@ -279,8 +287,16 @@ def try_engine(arguments: Sequence[str], folder: Path, paths: Sequence[str], sec
         folder: that workers must share; something is written there for a while.
         paths: that workers must see.
         seconds: after which it is given up.
+
+    Raises:
+        BrokenInput: the folder cannot be written to.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise BrokenInput(f"{folder}: cannot be written to: {error.strerror}; --workdir names another") from error
     with tempfile.TemporaryDirectory(prefix=".ingraph-doctor-", dir=folder.absolute()) as shared:
         token = os.urandom(8).hex()
         Path(shared, "here").write_text(token, encoding="ascii")

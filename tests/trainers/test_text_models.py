@@ -23,7 +23,7 @@ from components.table_example_gen.facts import choice_of_terms
 from serving import reference_predictions
 from serving.reference_predictions import FILE_NAME
 from serving.session_model import SessionModel
-from serving.signatures.common import Labels
+from serving.signatures.common import Labels, ServedModel, export, freeze
 from serving.signatures.text import served_model
 from tests.pipeline.conftest import answers_over_both
 from trainers.errors import TrainingError
@@ -197,6 +197,19 @@ def test_a_session_answers_as_the_training_graph_does(saved_model, records):
     assert session.unset_variables() == []
     assert {added.type for added in set(session._session.graph.get_operations()) - {*before}} <= {"VarIsInitializedOp"}
     session.close()
+
+
+def test_what_rows_are_gathered_from_is_one_variable_of_an_export_and_other_weights_are_constants(tmp_path):
+    chance = np.random.default_rng(0)
+    table, kernel = (tf.Variable(chance.normal(size=size).astype(np.float32)) for size in ([300, 8], [8, 64]))
+    frozen = freeze(lambda ids: tf.gather(table, ids) @ kernel, tf.TensorSpec([None], tf.int64))
+    asked = {"ids": tf.TensorSpec([None], tf.int64)}
+    model = ServedModel({name: (lambda ids: {"found": frozen(ids)}, asked) for name in ("one", "other")}, {})
+    assert [variable.shape.as_list() for variable in model.tables] == [[300, 8]]
+    export(model, str(tmp_path / "model"))
+    session, ids = SessionModel(str(tmp_path / "model")), np.array([7, 0, 299, 7])
+    for name in ("one", "other"):
+        np.testing.assert_allclose(session.run(name, {"ids": ids})["found"], table.numpy()[ids] @ kernel.numpy(), 1e-5)
 
 
 def test_the_model_has_learned_what_the_words_say(saved_model):

@@ -134,6 +134,31 @@ def test_without_an_engine_nothing_is_tried(capsys):
     assert "expected master: HOST:PORT with runner: flink or spark" in capsys.readouterr().err
 
 
+def test_what_cannot_be_tried_is_said_in_a_sentence(tmp_path, capsys):
+    def told(*arguments: str) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as ended:
+            main(["doctor", *arguments])
+        said = capsys.readouterr()
+        return ended.value.code, said.out + said.err
+
+    status, said = told("--set", "a=b")
+    assert status == ExitStatus.BROKEN_INPUT and "--set and --workdir go with --beam CONFIG" in said
+    # Its job service is one that Beam starts.
+    beam = [
+        "--beam",
+        "configs/heart.yaml",
+        "--set",
+        "beam={runner: PortableRunner, options: {environment_type: LOOPBACK}}",
+    ]
+    status, said = told(*beam, "--workdir", "/proc/no")
+    assert status == ExitStatus.BROKEN_INPUT and "/proc/no: cannot be written to: No such file or directory" in said
+    status, said = told(*beam, "--set", "beam.options.job_endpoint=127.0.0.1:1")
+    assert (
+        status == 1
+        and "Start one (`python -m apache_beam.runners.portability.local_job_service_main --port PORT`)" in said
+    )
+
+
 def test_details_hold_what_was_found():
     assert doctor.check_python((3, 12, 1)).detail.startswith("3.12.1 ")
     assert doctor.check_glibc((2, 36)).detail.startswith("2.36")

@@ -111,7 +111,7 @@ def test_what_a_cluster_needs_is_asked_for_in_turn(jar, silent_endpoint, tmp_pat
     with pytest.raises(BrokenInput, match=r"FlinkRunner, whose job server is a Java program, and 'no-java' is no"):
         require_engine(flink("127.0.0.1:1", "--job_server_java_launcher=no-java"))
     with pytest.raises(BrokenInput, match=r"not to be had .* name it as beam\.options\.flink_job_server_jar"):
-        require_engine(flink("127.0.0.1:1", JAVA, f"--flink_job_server_jar={tmp_path}/none.jar"))
+        require_engine(flink(silent_endpoint, JAVA, f"--flink_job_server_jar={tmp_path}/none.jar"))
     with pytest.raises(BrokenInput, match=r"master of FlinkRunner is 'http://127\.0\.0\.1:1', where nothing answers"):
         require_engine(flink("127.0.0.1:1", JAVA, f"--flink_job_server_jar={jar}"))
     require_engine(flink(silent_endpoint, JAVA, f"--flink_job_server_jar={jar}"))
