@@ -103,10 +103,33 @@ def example_id(serialized_example: bytes) -> str:
     return hashlib.sha256(serialized_example).hexdigest()
 
 
-def read_examples(files: Sequence[str]) -> Iterator[bytes]:
-    """Serialized tf.Examples of TFRecord files, compressed where the name ends in .gz."""
-    for records in read_record_batches(files):
+def read_examples(files: Sequence[str], most: int | None = None) -> Iterator[bytes]:
+    """Serialized tf.Examples of TFRecord files, compressed where the name ends in .gz.
+
+    Args:
+        files: of a split.
+        most: of very many files, so many examples at most, the first ones of each: files follow the order of the data,
+            so that these are from everywhere. None for all. Few files are read whole.
+    """
+    of_file = None if most is None or len(files) < _MANY_FILES else -(-most // len(files))
+    for records in read_record_batches(files, of_file=of_file):
         yield from records
+
+
+# In fewer files, the first examples of each might be those of one time alone.
+_MANY_FILES = 16
+
+
+def find_examples(files: Sequence[str], ids: Collection[str], most: int) -> dict[str, bytes]:
+    """Id -> record of these examples; those that `read_examples` gives for `most` are looked at first."""
+    found: dict[str, bytes] = {}
+    for bound in (most, None):
+        for record in read_examples(files, bound):
+            if len(found) == len(ids):
+                return found
+            if (id_ := example_id(record)) in ids:
+                found[id_] = record
+    return found
 
 
 # One by one, records take forty times as long; but photos are not to be in memory by the thousand.
@@ -117,7 +140,10 @@ _ENOUGH_RECORDS = 64
 
 
 def read_record_batches(
-    files: Sequence[str], most: int = _RECORDS_AT_ONCE, enough_bytes: int = _BYTES_AT_ONCE
+    files: Sequence[str],
+    most: int = _RECORDS_AT_ONCE,
+    enough_bytes: int = _BYTES_AT_ONCE,
+    of_file: int | None = None,
 ) -> Iterator[np.ndarray]:
     """object [n]: records of TFRecord files, at most some MiB of them at a time.
 
@@ -125,9 +151,10 @@ def read_record_batches(
         files: compressed where the name ends in .gz.
         most: how many there are in a batch, however small they are.
         enough_bytes: with which a batch ends that has enough records for their number not to matter.
+        of_file: how many are read of each file at most; None for all.
     """
     for compression, alike in itertools.groupby(files, lambda file: "GZIP" if file.endswith(".gz") else ""):
-        records = tf.data.TFRecordDataset(list(alike), compression)
+        records = _records(list(alike), compression, of_file)
         largest = max(map(len, records.take(_LOOKED_AT).as_numpy_iterator()), default=1)
         together = min(_READ_TOGETHER, max(1, _BYTES_AT_ONCE // _PARTS // max(1, largest)))
         waiting: list[np.ndarray] = []
@@ -143,21 +170,42 @@ def read_record_batches(
             yield np.concatenate(waiting)
 
 
-def choose_examples(files: Sequence[str], maximum: int) -> tuple[list[tuple[str, bytes]], int]:
-    """Id and record of up to `maximum` examples, and how many there are in all.
+def _records(files: list[str], compression: str, of_file: int | None) -> tf.data.Dataset:
+    if of_file is None:
+        return tf.data.TFRecordDataset(files, compression)
+    first = tf.autograph.experimental.do_not_convert(
+        lambda file: tf.data.TFRecordDataset(file, compression).take(of_file)
+    )
+    return tf.data.Dataset.from_tensor_slices(files).flat_map(first)
 
-    Those with the smallest ids: a choice at random, and the same one in each run.
+
+# A choice among so many is as good as one among all.
+_CHOSEN_AMONG = 100_000
+
+
+def choose_examples(
+    files: Sequence[str], maximum: int, among: int = _CHOSEN_AMONG
+) -> tuple[list[tuple[str, bytes]], int]:
+    """Id and record of up to `maximum` examples, and how many were looked at.
+
+    Those with the smallest ids among the ones that `read_examples` gives for `among`: a choice at random, and the same
+    one in each run.
     """
     count = 0
-    chosen: list[tuple[str, bytes]] = []
-    for records in read_record_batches(files):
-        count += len(records)
-        identified: Iterable[tuple[str, bytes]] = zip(map(example_id, records), records, strict=True)
-        if chosen and len(chosen) == maximum:  # of many rows, hardly any comes before these
-            identified = (found for found in identified if found < chosen[-1])
-        # Twins have one id and one record.
-        chosen = heapq.nsmallest(maximum, itertools.chain(chosen, identified))
-    return chosen, count
+
+    def identified() -> Iterator[tuple[str, bytes]]:
+        nonlocal count
+        for record in read_examples(files, max(maximum, among)):
+            count += 1
+            yield example_id(record), record
+
+    # Twins have one id and one record.
+    return heapq.nsmallest(maximum, identified()), count
+
+
+def choose_ids(files: Sequence[str], maximum: int) -> list[str]:
+    """The ids that choose_examples chooses among as many."""
+    return heapq.nsmallest(maximum, map(example_id, read_examples(files, maximum)))
 
 
 def write(path: str, predictions: ReferencePredictions | Iterable[ReferencePredictions]) -> None:
@@ -186,21 +234,14 @@ def write(path: str, predictions: ReferencePredictions | Iterable[ReferencePredi
 
 
 _ROWS_AT_ONCE = 65_536
-_DIGITS = 8
 
 
-def is_drawn(id_: str, share: float) -> bool:
-    """Whether an example is of a share of all, drawn by their ids: equal examples are in it or not."""
-    return share >= 1 or int(id_[:_DIGITS], 16) < share * 16**_DIGITS
-
-
-def read(path: str, ids: Collection[str] | None = None, most: int | None = None) -> ReferencePredictions:
+def read(path: str, ids: Collection[str] | None = None) -> ReferencePredictions:
     """Read what `write` wrote, in the order of the file.
 
     Args:
         path: anything that tf.io.gfile takes.
         ids: of the rows that are read; None for all.
-        most: about so many rows at most are read: those that are drawn, see `share_of`.
 
     Raises:
         tf.errors.NotFoundError: there is no such file.
@@ -208,16 +249,11 @@ def read(path: str, ids: Collection[str] | None = None, most: int | None = None)
     wanted = None if ids is None else pa.array(list(ids), pa.string())
     parts, width = [], 0
     with _opened(path) as file:
-        share = _share(file, most)
         for batch in file.iter_batches(_ROWS_AT_ONCE):
             if len(batch):
                 width = len(batch.column("probabilities")[0])
             if wanted is not None:
                 batch = batch.filter(pc.is_in(batch.column("id"), value_set=wanted))
-            if share < 1:
-                batch = batch.filter(
-                    pa.array([is_drawn(id_, share) for id_ in batch.column("id").to_pylist()], pa.bool_())
-                )
             parts.append(batch)
         table = pa.Table.from_batches(parts, file.schema_arrow)
     values = pc.list_flatten(table.column("probabilities")).to_numpy()
@@ -230,18 +266,15 @@ def read(path: str, ids: Collection[str] | None = None, most: int | None = None)
     )
 
 
-def share_of(path: str, most: int) -> tuple[float, int]:
-    """The share of rows that `read` draws for `most`, and how many there are in all.
+def row_count(path: str) -> int:
+    """How many rows `write` wrote.
 
     Raises:
         tf.errors.NotFoundError: there is no such file.
     """
     with _opened(path) as file:
-        return _share(file, most), file.metadata.num_rows
-
-
-def _share(file: pq.ParquetFile, most: int | None) -> float:
-    return 1.0 if most is None else min(1.0, most / max(file.metadata.num_rows, 1))
+        rows: int = file.metadata.num_rows
+    return rows
 
 
 def _opened(path: str) -> pq.ParquetFile:

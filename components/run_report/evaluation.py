@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +22,7 @@ from serving import reference_predictions
 from serving.answers import read_decision
 from serving.model_store import PROVENANCE_FILE as PUBLISHED_PROVENANCE_FILE
 from serving.model_store import fingerprints
-from serving.reference_predictions import example_id, read_examples
+from serving.reference_predictions import choose_ids, example_id, find_examples, read_examples
 from serving.session_model import SessionModel
 from serving.signatures.common import LABEL, SERVE_EXAMPLES, TRANSFORM_FEATURES, read_labels
 from trainers.artifacts import PROVENANCE_FILE
@@ -60,7 +60,7 @@ def _metrics(metrics: tfma.proto.metrics_for_slice_pb2.MetricsForSlice) -> Slice
     return SliceMetrics(slice_name(metrics.slice_key), models[CANDIDATE], models[BASELINE])
 
 
-# Figures and charts of more examples hardly differ from those of so many; the gates look at all of them.
+# Figures and charts of more examples hardly differ from those of so many; the Evaluator looks at all of them.
 MOST_EXAMPLES = 200_000
 EVAL_SPLIT, TEST_SPLIT = "eval", "test"
 BATCH_SIZE = 256
@@ -80,8 +80,9 @@ def read_predictions(run: FinishedRun, with_baseline: bool = True) -> EvalPredic
         return None
     model = run.artifacts["model"]
     file = f"{model.uri}/{reference_predictions.FILE_NAME}"
-    share, count = reference_predictions.share_of(file, MOST_EXAMPLES)
-    reference = reference_predictions.read(file, most=MOST_EXAMPLES)
+    files, count = eval_files(run), reference_predictions.row_count(file)
+    is_drawn = count > MOST_EXAMPLES
+    reference = reference_predictions.read(file, choose_ids(files, MOST_EXAMPLES) if is_drawn else None)
     if reference.truth is None:
         return None
     usable = np.flatnonzero(reference.truth >= 0)
@@ -93,21 +94,27 @@ def read_predictions(run: FinishedRun, with_baseline: bool = True) -> EvalPredic
     baseline = run.artifacts.get("baseline_model") if with_baseline else None
     compared = baseline if baseline and baseline.flag("has_model") and not is_same_model(model, baseline) else None
     weight = run.config.get("data", {}).get("weight")
+    most = MOST_EXAMPLES if is_drawn else None
     return EvalPredictions(
         ids=reference.ids,
         labels=labels,
         truth=truth,
         probabilities=reference.probabilities,
-        baseline=_asked(compared, reference.ids, eval_files(run), labels) if compared else None,
-        weights=_weights(reference.ids, eval_files(run), weight, share) if weight else None,
+        baseline=_asked(compared, reference.ids, read_examples(files, most), labels) if compared else None,
+        weights=_weights(reference.ids, read_examples(files, most), weight) if weight else None,
         decision=read_decision(candidate),
         baseline_decision=read_decision(path_utils.serving_model_path(compared.uri)) if compared else None,
-        drawn_of=count if share < 1 else None,
+        drawn_of=count if is_drawn else None,
     )
 
 
-def read_test_predictions(run: FinishedRun) -> EvalPredictions | None:
-    """What the exported model says of the test split, in a session; None without such a split, or without a model."""
+def read_test_predictions(run: FinishedRun, count: int) -> EvalPredictions | None:
+    """What the exported model says of the test split, in a session; None without such a split, or without a model.
+
+    Args:
+        run: whose model.
+        count: how many examples the split holds; of more than MOST_EXAMPLES, so many are drawn.
+    """
     if not {"model", "examples"} <= set(run.artifacts):
         return None
     if TEST_SPLIT not in json.loads(run.artifacts["examples"].text("split_names") or "[]"):
@@ -119,7 +126,7 @@ def read_test_predictions(run: FinishedRun) -> EvalPredictions | None:
     weights: list[float] = []
     model = SessionModel(path)
     try:
-        for records in _batches(_split_files(run, TEST_SPLIT)):
+        for records in _batches(_drawn(_split_files(run, TEST_SPLIT), count)):
             examples = {"examples": np.array(records, dtype=object)}
             numbers = model.run(TRANSFORM_FEATURES, examples, [LABEL])[LABEL]
             usable = numbers >= 0
@@ -140,7 +147,16 @@ def read_test_predictions(run: FinishedRun) -> EvalPredictions | None:
         probabilities=np.concatenate(probabilities),
         weights=np.array(weights) if weight else None,
         decision=read_decision(path),
+        drawn_of=count if count > MOST_EXAMPLES else None,
     )
+
+
+def _drawn(files: Sequence[str], count: int) -> Iterable[bytes]:
+    """The examples of a split; of more than MOST_EXAMPLES, so many."""
+    if count <= MOST_EXAMPLES:
+        return read_examples(files)
+    chosen = set(choose_ids(files, MOST_EXAMPLES))
+    return (record for record in read_examples(files, MOST_EXAMPLES) if example_id(record) in chosen)
 
 
 def eval_files(run: FinishedRun) -> list[str]:
@@ -162,11 +178,9 @@ def is_same_model(model: RunArtifact, baseline: RunArtifact) -> bool:
     return mine == served
 
 
-def _batches(files: Sequence[str], share: float = 1.0) -> Iterator[list[bytes]]:
+def _batches(records: Iterable[bytes]) -> Iterator[list[bytes]]:
     batch: list[bytes] = []
-    for record in read_examples(files):
-        if share < 1 and not reference_predictions.is_drawn(example_id(record), share):
-            continue
+    for record in records:
         batch.append(record)
         if len(batch) == BATCH_SIZE:
             yield batch
@@ -175,28 +189,24 @@ def _batches(files: Sequence[str], share: float = 1.0) -> Iterator[list[bytes]]:
         yield batch
 
 
-def _weights(ids: Sequence[str], files: Sequence[str], column: str, share: float) -> np.ndarray:
+def _weights(ids: Sequence[str], records: Iterable[bytes], column: str) -> np.ndarray:
     """float64 [n]: of the examples with these ids."""
-    of_id = {
-        example_id(record): example_weight(tf.train.Example.FromString(record), column)
-        for records in _batches(files, share)
-        for record in records
-    }
+    of_id = {example_id(record): example_weight(tf.train.Example.FromString(record), column) for record in records}
     return np.array([of_id[id_] for id_ in ids])
 
 
-def _asked(baseline: RunArtifact, ids: Sequence[str], files: Sequence[str], labels: Sequence[str]) -> np.ndarray:
+def _asked(baseline: RunArtifact, ids: Sequence[str], examples: Iterable[bytes], labels: Sequence[str]) -> np.ndarray:
     """The baseline's probabilities of the examples with these ids, in the order of the labels."""
     path = path_utils.serving_model_path(baseline.uri)
     wanted = set(ids)
     of_id: dict[str, np.ndarray] = {}
     model = SessionModel(path)
     try:
-        for records in _batches(files):
+        for records in _batches(examples):
             chosen = {id_: record for record in records if (id_ := example_id(record)) in wanted}
             if chosen:
-                examples = {"examples": np.array(list(chosen.values()), dtype=object)}
-                of_id |= dict(zip(chosen, model.run(SERVE_EXAMPLES, examples)["probabilities"], strict=True))
+                asked = {"examples": np.array(list(chosen.values()), dtype=object)}
+                of_id |= dict(zip(chosen, model.run(SERVE_EXAMPLES, asked)["probabilities"], strict=True))
     finally:
         model.close()
     return aligned(np.stack([of_id[id_] for id_ in ids]), read_labels(path), labels)
@@ -296,13 +306,8 @@ def one_of_each_class(run: FinishedRun, predictions: EvalPredictions, at_most: i
 
 
 def _shown(run: FinishedRun, predictions: EvalPredictions, rows: list[int]) -> list[ShownExample]:
-    wanted = {predictions.ids[row] for row in rows}
-    inputs: dict[str, ShownInput] = {}
-    for record in read_examples(eval_files(run)):
-        if len(inputs) == len(wanted):
-            break
-        if (id_ := example_id(record)) in wanted:
-            inputs[id_] = shown_input(record, [run.label_column()])
+    records = find_examples(eval_files(run), {predictions.ids[row] for row in rows}, MOST_EXAMPLES)
+    inputs = {id_: shown_input(record, [run.label_column()]) for id_, record in records.items()}
     return [
         ShownExample(
             id=predictions.ids[row],

@@ -27,7 +27,13 @@ from components.run_report.charts import (
     steps_chart,
 )
 from components.run_report.dataset import read_data_summary, read_schema, read_statistics
-from components.run_report.evaluation import is_same_model, read_evaluation, read_predictions, read_test_predictions
+from components.run_report.evaluation import (
+    TEST_SPLIT,
+    is_same_model,
+    read_evaluation,
+    read_predictions,
+    read_test_predictions,
+)
 from components.run_report.finished_run import FinishedRun, artifact_json
 from components.run_report.gates import Gate, headline, read_gates
 from components.run_report.reasons import explained_run
@@ -106,8 +112,8 @@ def report_page(run: FinishedRun) -> str:
     evaluation = read_evaluation(run.artifacts["evaluation"]) if "evaluation" in run.artifacts else []
     serving_check = artifact_json(run, "infra_blessing", REPORT_FILE)
     gates = read_gates(run, evaluation, serving_check)
-    predictions, tested = read_predictions(run), read_test_predictions(run)
-    summary = read_data_summary(run)
+    predictions, summary = read_predictions(run), read_data_summary(run)
+    tested = read_test_predictions(run, summary.examples.get(TEST_SPLIT, 0) if summary else 0)
     curves = artifact_json(run, "model", LEARNING_CURVES_FILE)
     provenance = artifact_json(run, "model", PROVENANCE_FILE)
     replayed = artifact_json(run, "replay_blessing", REPLAY_FILE)
@@ -130,6 +136,7 @@ def report_page(run: FinishedRun) -> str:
         importance_picture=importance_chart(explained.importance.parts) if explained and explained.importance else "",
         tested=metric_estimates(tested) if tested else [],
         tested_examples=len(tested.ids) if tested else 0,
+        tested_drawn_of=tested.drawn_of if tested else None,
         evaluation=evaluation,
         same_as_served=_same_as_served(run),
         serving_check=serving_check,

@@ -12,10 +12,10 @@ import tensorflow as tf
 from tfx.utils import path_utils
 
 from components.errors import printable
-from components.run_report.evaluation import ShownExample, eval_files
+from components.run_report.evaluation import MOST_EXAMPLES, ShownExample, eval_files
 from components.run_report.finished_run import FinishedRun
 from components.serving_check.candidate import read_signatures, request_inputs, without_label
-from serving.reference_predictions import choose_examples, example_id, read_examples
+from serving.reference_predictions import choose_examples, find_examples
 from serving.session_model import SessionModel
 from serving.signatures.explain import BASE, CONTRIBUTIONS, ERROR, EXPLAIN, LABEL, PARTS, PROBABILITY
 
@@ -84,8 +84,7 @@ def explained_run(run: FinishedRun, mistakes: Sequence[ShownExample]) -> Explain
         return None
     model = SessionModel(path)
     try:
-        wanted = {one.id for one in mistakes}
-        records = {id_: record for record in read_examples(eval_files(run)) if (id_ := example_id(record)) in wanted}
+        records = find_examples(eval_files(run), {one.id for one in mistakes}, MOST_EXAMPLES)
         found = dict(_asked(model, run, [(one.id, records[one.id]) for one in mistakes if one.id in records]))
         of_mistakes = {id_: _reasons(answer) for id_, answer in found.items() if not answer[ERROR]}
         importance = None

@@ -113,7 +113,7 @@ class Candidate:
     """What there is to compare; examples and expected predictions are aligned.
 
     Attributes:
-        examples_in_split: how many examples the split holds.
+        looked_at: among how many examples of the split they were chosen: all, or of very many a part.
         left_out: how many chosen examples have no reference prediction.
         decision: which label `serving_default` answers, where it is not the most probable one.
         unknown: when serving_default answers a label that is not in the vocabulary; None for never.
@@ -123,7 +123,7 @@ class Candidate:
     vocabulary: Sequence[str]
     examples: Sequence[tf.train.Example]
     expected: ReferencePredictions
-    examples_in_split: int
+    looked_at: int
     left_out: int
     decision: Decision | None = None
     unknown: UnknownRule | None = None
@@ -147,13 +147,13 @@ class Candidate:
         """
         signatures = read_signatures(saved_model)
         labels = _read_labels(saved_model)
-        chosen, total = choose_examples(example_files, maximum_examples)
+        chosen, looked_at = choose_examples(example_files, maximum_examples)
         predictions = _read_reference(reference, labels, {example for example, _ in chosen})
         row_of = {example: row for row, example in enumerate(predictions.ids)}
         usable = [(example, record) for example, record in chosen if example in row_of]
         if not usable:
             raise ModelUnavailable(
-                f"none of the {total} examples in {example_files} has a reference prediction in {reference}; "
+                f"none of the {looked_at} examples in {example_files} has a reference prediction in {reference}; "
                 "train and check on the same examples"
             )
         inputs = signatures[SERVING_DEFAULT].inputs if SERVING_DEFAULT in signatures else ()
@@ -165,7 +165,7 @@ class Candidate:
                 without_label(tf.train.Example.FromString(record), inputs, feature_of_input) for _, record in usable
             ],
             expected=predictions.rows(rows),
-            examples_in_split=total,
+            looked_at=looked_at,
             left_out=len(chosen) - len(usable),
             decision=read_decision(saved_model),
             unknown=unknown,

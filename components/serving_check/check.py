@@ -29,7 +29,7 @@ class Report:
 
     Attributes:
         reasons: why the model is not blessed; empty when it is.
-        examples: how many examples the split holds.
+        examples: among how many examples of the split a choice was made: all, or of very many a part.
         checked: how many of them were sent.
         left_out: how many were chosen and have no reference prediction: training left them out as unusable.
         tolerance: how far a probability might be from its reference.
@@ -300,7 +300,7 @@ def check(
         reasons.append(str(failure))
     return Report(
         reasons=reasons,
-        examples=candidate.examples_in_split if candidate else 0,
+        examples=candidate.looked_at if candidate else 0,
         checked=len(candidate.examples) if candidate else 0,
         left_out=candidate.left_out if candidate else 0,
         tolerance=tolerance,

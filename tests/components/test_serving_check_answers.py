@@ -12,11 +12,12 @@ from serving.reference_predictions import (
     FILE_NAME,
     ReferencePredictions,
     choose_examples,
+    choose_ids,
     example_id,
-    is_drawn,
+    find_examples,
     read,
     read_examples,
-    share_of,
+    row_count,
     with_answers,
     write,
 )
@@ -290,7 +291,7 @@ def test_examples_without_a_reference_are_left_out_and_counted(trained, eval_exa
     full = Candidate.read(path, reference, files, 1000).expected
     write(reference, ReferencePredictions(full.ids[5:], full.labels[5:], full.probabilities[5:]))
     candidate = Candidate.read(path, reference, files, 1000)
-    assert (candidate.examples_in_split, candidate.left_out, len(candidate.examples)) == (40, 5, 35)
+    assert (candidate.looked_at, candidate.left_out, len(candidate.examples)) == (40, 5, 35)
     write(reference, ReferencePredictions(["other"], ["red"], full.probabilities[:1]))
     with pytest.raises(ModelUnavailable, match=r"none of the 40 examples in .* has a reference prediction"):
         Candidate.read(path, reference, files, 1000)
@@ -307,10 +308,7 @@ def test_reference_predictions_written_in_parts_are_read_whole_by_ids_or_as_a_dr
     two = read(path, {ids[705], ids[3], "other"})
     assert two.ids == [ids[3], ids[705]] and (two.probabilities == chance[[3, 705]]).all()
     assert read(path, ["other"]).probabilities.shape == (0, 2)
-    drawn, (share, count) = read(path, most=300), share_of(path, 300)
-    assert (share, count) == (0.3, 1000) and 255 < len(drawn.ids) < 345
-    assert drawn.ids == [id_ for id_ in ids if is_drawn(id_, share)]
-    assert set(read(path, most=100).ids) < set(drawn.ids)
+    assert row_count(path) == 1000
 
 
 def test_examples_are_chosen_by_the_smallest_ids_from_files_of_many_batches(tmp_path):
@@ -324,3 +322,23 @@ def test_examples_are_chosen_by_the_smallest_ids_from_files_of_many_batches(tmp_
     by_id = sorted((example_id(record), record) for record in records)
     for most in (1, 77, 1200, 5000):
         assert choose_examples(files, most) == (by_id[:most], 4000)
+
+
+def test_of_many_files_the_first_examples_of_each_are_looked_at_and_others_are_still_found(tmp_path):
+    files = [f"{tmp_path}/{number:02}.gz" for number in range(20)]
+    records = [[f"{file} {row}".encode() for row in range(50)] for file in files]
+    for file, part in zip(files, records, strict=True):
+        with tf.io.TFRecordWriter(file, "GZIP") as writer:
+            for record in part:
+                writer.write(record)
+    first = [record for part in records for record in part[:5]]
+    assert list(read_examples(files, 100)) == list(read_examples(files, 81)) == first
+    assert list(read_examples(files)) == [record for part in records for record in part]
+    assert list(read_examples(files[:15], 100)) == [record for part in records[:15] for record in part]
+    ids = {example_id(record): record for record in first}
+    assert choose_examples(files, 7, among=100) == (sorted(ids.items())[:7], 100)
+    assert choose_examples(files, 120, among=100)[1] == 120  # as many as are asked for
+    assert choose_ids(files, 100) == sorted(ids)
+    wanted = {example_id(record): record for record in (records[3][1], records[19][49])}
+    assert find_examples(files, set(wanted), 100) == wanted
+    assert find_examples(files, {*wanted, "of no example"}, 100) == wanted

@@ -17,9 +17,12 @@ import pytest
 import tensorflow as tf
 import tensorflow_transform as tft
 
+from components.run_report import evaluation
+from components.run_report.pages import report_page
 from components.table_example_gen.facts import shard_facts
 from components.table_example_gen.serialization import serialized_examples
 from components.table_example_gen.sources import plan_inputs, shard_batches
+from pipeline import reports
 from pipeline.config import load_config
 from serving.client.grpc import GrpcClient
 from serving.missing_values import MISSING_FLOAT, MISSING_INTEGER
@@ -177,6 +180,19 @@ def test_the_report_tells_how_the_model_does_on_the_test_split(mixed_run: MixedR
     section = report.read_text().partition("<h3>Test split</h3>")[2].partition("<h3>")[0]
     assert f"on the {len(rows)} examples of the test split" in section
     assert f'<th scope="row">accuracy</th><td>{right:.4f} (' in section
+
+
+def test_of_a_large_test_split_a_part_is_drawn_and_the_report_says_of_how_many(mixed_run: MixedRun, monkeypatch):
+    folder = mixed_run.folder / "runs/customers"
+    (page,) = (folder / "reports").glob("*.html")
+    run = reports.read_finished_run(folder, page.stem)
+    whole = evaluation.read_test_predictions(run, ROWS)
+    monkeypatch.setattr(evaluation, "MOST_EXAMPLES", 30)
+    drawn = evaluation.read_test_predictions(run, len(whole.ids))
+    assert set(drawn.ids) == set(sorted(whole.ids)[:30]) and drawn.drawn_of == len(whole.ids)
+    of_all = dict(zip(whole.ids, whole.probabilities.tolist(), strict=True))
+    assert drawn.probabilities == pytest.approx(np.array([of_all[one] for one in drawn.ids]), abs=1e-6)
+    assert f"30 of the {len(whole.ids)} examples of the test split, drawn by chance" in report_page(run)
 
 
 def test_the_labels_are_learned(training_labels):
