@@ -74,8 +74,8 @@ month: $(READY)  ## thirty days of retraining, with a server and a client beside
 portable: $(READY)  ## all tasks' ingestion and Transform by Beam workers in other processes
 	INGRAPH_LONG_TESTS=1 .venv/bin/python -m pytest tests/pipeline/runners/test_beam_engine.py
 
-flink: $(READY)  ## the same and the run of heart on a cluster of Flink, which is fetched (300 MB); needs Java 17
-	INGRAPH_FLINK=1 .venv/bin/python -m pytest tests/pipeline/runners/test_beam_engine.py -k flink
+flink: $(READY)  ## the runs of heart, reviews and digits on a cluster of Flink beside local ones; needs Java 17 and Maven
+	INGRAPH_FLINK=1 .venv/bin/python -m pytest -rP tests/pipeline/runners/test_beam_engine.py -k flink
 
 doctor: $(READY)  ## say whether this machine has what ingraph needs
 	@.venv/bin/ingraph doctor

@@ -40,7 +40,7 @@ from pipeline.history import (
     write_run_record,
 )
 from pipeline.options import RunConfig
-from pipeline.runners.beam_engine import require_engine
+from pipeline.runners.beam_engine import start_engine
 from pipeline.screen import RunScreen, SamplePrediction, sample_prediction
 from pipeline.spans import SpanFiles, SpanWindow, remove_old_windows, span_window, write_span_files
 from pipeline.tasks import TASKS, convert_data, raw_data, schema_file
@@ -355,8 +355,7 @@ def _prepared(
     config: RunConfig, found: _FoundData, base_path: str, folder: Path, run_id: str, screen: RunScreen
 ) -> PreparedRun:
     described, config, data, spans = config, found.config, found.data, found.spans
-    beam_arguments = config.beam.pipeline_args(config.cluster.image)
-    require_engine(beam_arguments)
+    beam_arguments = start_engine(config.beam.pipeline_args(config.cluster.image))
 
     screen.loading()
     with garbage_collection_paused():

@@ -7,6 +7,7 @@ runs a pipeline of one function, which a worker executes, and prints what it fou
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import shutil
@@ -18,14 +19,18 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from components.errors import BrokenInput
+
+if TYPE_CHECKING:
+    from apache_beam.runners.portability.job_server import JavaJarJobServer
 
 IN_MEMORY_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 # TFX builds a wheel of itself for remote workers before each step, 2 s a time, unless an image is named.
@@ -54,7 +59,7 @@ _CLUSTERS = {
     "flink": _Cluster("FlinkRunner", "flink_master", "http://"),
     "spark": _Cluster("SparkRunner", "spark_master_url", "spark://"),
 }
-_DOCKER, _EXTERNAL = "DOCKER", "EXTERNAL"
+_DOCKER, _EXTERNAL, _LOOPBACK = "DOCKER", "EXTERNAL", "LOOPBACK"
 # What Beam takes where no option says it.
 _ENVIRONMENT = {"PortableRunner": _DOCKER, "DataflowRunner": _DOCKER}
 # Where Beam's documentation places a pool beside each worker of a cluster.
@@ -133,7 +138,7 @@ class BeamOptions(BaseModel):
 def _workers_of(master: str) -> dict[str, OptionValue]:
     """Where Python's workers of a cluster come from: from the run itself where all is on one machine."""
     if is_this_machine(master):
-        return {"environment_type": "LOOPBACK"}
+        return {"environment_type": _LOOPBACK}
     return {"environment_type": _EXTERNAL, "environment_config": _POOL_OF_A_CLUSTER}
 
 
@@ -154,9 +159,9 @@ def require_engine(arguments: Sequence[str], seconds: float = 5) -> None:
     Raises:
         BrokenInput: no job service, no cluster, no pool of workers, no Java or no job server's jar is there.
     """
-    options = dict(argument.removeprefix("--").split("=", 1) for argument in arguments if "=" in argument)
+    options = _named(arguments)
     runner = options.get("runner", "")
-    if runner == _PORTABLE_RUNNER:
+    if runner == _PORTABLE_RUNNER or (_cluster_of(runner) and "job_endpoint" in options):
         endpoint = options.get("job_endpoint", _EMBEDDED)
         if endpoint != _EMBEDDED and not _speaks_grpc(endpoint, seconds):
             raise BrokenInput(
@@ -165,13 +170,89 @@ def require_engine(arguments: Sequence[str], seconds: float = 5) -> None:
                 "another"
             )
         _require_workers(options, endpoint == _EMBEDDED or is_this_machine(endpoint), seconds)
-    for cluster in (one for one in _CLUSTERS.values() if one.runner == runner):
+    elif cluster := _cluster_of(runner):
         master = options.get(cluster.option, "")
         _require_java(arguments, options, runner)
         _require_master(master, runner, seconds)
         _require_workers(options, is_this_machine(master), seconds)
         # Last of all: it may be a download.
         _require_job_server(arguments, options, runner)
+
+
+def start_engine(arguments: Sequence[str]) -> list[str]:
+    """Do as require_engine, and start what all pipelines of this process share with Flink or Spark.
+
+    Beam would start a job server for each pipeline, which takes 20 s a time: it is a Java program with all of the
+    engine's jars. And its own LOOPBACK fails where a cluster has several workers, see _start_workers.
+
+    Args:
+        arguments: Beam's pipeline options.
+
+    Returns:
+        the arguments, with the endpoints of what was started.
+
+    Raises:
+        BrokenInput: see require_engine; or the job server ends as it begins.
+    """
+    require_engine(arguments)
+    options = _named(arguments)
+    runner = options.get("runner", "")
+    if not _cluster_of(runner) or "job_endpoint" in options or _submits_uber_jar(arguments, runner):
+        return list(arguments)
+    reached = [*arguments, f"--job_endpoint={_start_job_server(tuple(arguments), runner)}"]
+    if options.get("environment_type") == _LOOPBACK:
+        reached.remove(f"--environment_type={_LOOPBACK}")
+        reached += [f"--environment_type={_EXTERNAL}", f"--environment_config={_start_workers()}"]
+    return reached
+
+
+@cache
+def _start_job_server(arguments: tuple[str, ...], runner: str) -> str:
+    """The endpoint of a job server, which ends with this process."""
+    port = int(_named(arguments).get("job_port", 0)) or _free_port()
+    server = _job_server([*arguments, f"--job_port={port}"], runner)
+    try:
+        server.start()
+    except RuntimeError as error:
+        raise BrokenInput(
+            f"the job server of {runner}, a Java program, ended as it began ({error}); the full log says why, and "
+            f"beam.options.{_short(runner)}_job_server_jar names another"
+        ) from error
+    atexit.register(server.stop)
+    return f"localhost:{port}"
+
+
+@cache
+def _start_workers() -> str:
+    """The endpoint of a pool whose workers are threads of this process, as those of LOOPBACK are.
+
+    Each worker of a cluster counts its Python workers from 1, and ends them by these numbers: in Beam's own pool it
+    would end those of another, too. Here they end with the cluster's side of their connection alone.
+    """
+    from apache_beam.portability.api import beam_fn_api_pb2
+    from apache_beam.runners.worker.worker_pool_main import BeamFnExternalWorkerPoolServicer
+
+    class Pool(BeamFnExternalWorkerPoolServicer):
+        def StopWorker(self, stop_worker_request: object, unused_context: object) -> object:  # noqa: N802 (Beam's)
+            return beam_fn_api_pb2.StopWorkerResponse()
+
+    endpoint, server = Pool.start()
+    atexit.register(server.stop, 0)
+    return str(endpoint)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port: int = found.getsockname()[1]
+    return port
+
+
+def _named(arguments: Sequence[str]) -> dict[str, str]:
+    return dict(argument.removeprefix("--").split("=", 1) for argument in arguments if "=" in argument)
+
+
+def _cluster_of(runner: str) -> _Cluster | None:
+    return next((cluster for cluster in _CLUSTERS.values() if cluster.runner == runner), None)
 
 
 def is_this_machine(address: str) -> bool:
@@ -214,7 +295,7 @@ def _require_workers(options: Mapping[str, str], engine_is_here: bool, seconds: 
 
 def _require_java(arguments: Sequence[str], options: Mapping[str, str], runner: str) -> None:
     java = options.get("job_server_java_launcher", "java")
-    if f"--{_short(runner)}_submit_uber_jar" not in arguments and shutil.which(java) is None:
+    if not _submits_uber_jar(arguments, runner) and shutil.which(java) is None:
         raise BrokenInput(
             f"beam.runner is {runner}, whose job server is a Java program, and {java!r} is no program here; "
             "install a Java runtime, or name one as beam.options.job_server_java_launcher"
@@ -223,11 +304,7 @@ def _require_java(arguments: Sequence[str], options: Mapping[str, str], runner: 
 
 def _require_job_server(arguments: Sequence[str], options: Mapping[str, str], runner: str) -> None:
     """Let Beam find the job server's jar, or download it into its cache."""
-    from apache_beam.options.pipeline_options import PipelineOptions
-    from apache_beam.runners.portability import flink_runner, spark_runner
-
-    job_server = {"FlinkRunner": flink_runner.FlinkJarJobServer, "SparkRunner": spark_runner.SparkJarJobServer}
-    server = job_server[runner](PipelineOptions(list(arguments)))
+    server = _job_server(arguments, runner)
     try:
         server.local_jar(server.path_to_jar(), options.get("jar_cache_dir"))
     except (RuntimeError, ValueError, OSError) as error:
@@ -235,6 +312,19 @@ def _require_job_server(arguments: Sequence[str], options: Mapping[str, str], ru
             f"the jar of Beam's job server for {runner} is not to be had ({str(error).splitlines()[0]}); fetch it "
             f"where the network is open, and name it as beam.options.{_short(runner)}_job_server_jar"
         ) from error
+
+
+def _job_server(arguments: Sequence[str], runner: str) -> JavaJarJobServer:
+    from apache_beam.options.pipeline_options import PipelineOptions
+    from apache_beam.runners.portability import flink_runner, spark_runner
+
+    servers = {"FlinkRunner": flink_runner.FlinkJarJobServer, "SparkRunner": spark_runner.SparkJarJobServer}
+    return servers[runner](PipelineOptions(list(arguments)))
+
+
+def _submits_uber_jar(arguments: Sequence[str], runner: str) -> bool:
+    """Whether a pipeline goes to the cluster as a jar, without a job server."""
+    return f"--{_short(runner)}_submit_uber_jar" in arguments
 
 
 def _short(runner: str) -> str:

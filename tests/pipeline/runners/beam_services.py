@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -17,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.request import urlopen
 
 from pipeline import demo_data
@@ -112,27 +112,31 @@ def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
             return
 
 
-# The newest that Beam 2.77 has a runner for; its wheel has what Flink's own distribution has. Apache License 2.0.
-FLINK = "apache-flink-libraries==2.2.1"
-FLINK_WHEEL = "apache_flink_libraries-2.2.1-py2.py3-none-any.whl"
-FLINK_SHA256 = "74dc5546fbd9add8fbcdf1222a237e09491f9b80296241aef8676ec56f8e686e"
+# The jars of Beam's job server, and Flink's own, by the profiles of pom.xml; of each the SHA-256.
+FLINK = Path(__file__).parent / "flink"
+JOB_SERVER, CLUSTER = "job_server", "cluster"
+COPY_DEPENDENCIES = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies"
+FLINK_JOB_SERVER = "org.apache.beam.runners.flink.FlinkJobServerDriver"
 JOB_MANAGER = "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"
 TASK_MANAGER = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
 # Without Flink's scripts, which work all of these out.
 FLINK_CONFIG = """
 jobmanager: {{rpc: {{address: 127.0.0.1, port: {rpc_port}}}, bind-host: 127.0.0.1}}
 rest: {{address: 127.0.0.1, bind-address: 127.0.0.1, port: {rest_port}}}
-restart-strategy: {{type: fixed-delay, fixed-delay: {{attempts: 5, delay: 2 s}}}}
+restart-strategy: {{type: fixed-delay, fixed-delay: {{attempts: 50, delay: 1 s}}}}
+cluster: {{evenly-spread-out-slots: true}}
+heartbeat: {{interval: 1000, timeout: 5000}}
 taskmanager:
   host: 127.0.0.1
   bind-host: 127.0.0.1
   cpu: {{cores: 1}}
   numberOfTaskSlots: 2
+  network: {{sort-shuffle: {{min-buffers: 32}}}}
   memory:
     framework: {{heap: {{size: 128m}}, off-heap: {{size: 128m}}}}
-    task: {{heap: {{size: 384m}}, off-heap: {{size: 0m}}}}
+    task: {{heap: {{size: 512m}}, off-heap: {{size: 0m}}}}
     managed: {{size: 128m}}
-    network: {{min: 64m, max: 64m}}
+    network: {{min: 256m, max: 256m}}
     jvm-metaspace: {{size: 256m}}
     jvm-overhead: {{min: 192m, max: 192m}}
 """
@@ -159,10 +163,22 @@ class FlinkCluster:
     def task_managers_there(self) -> int:
         """How many the job manager knows; 0 while it does not answer."""
         try:
-            with urlopen(f"http://127.0.0.1:{self.rest_port}/overview", timeout=5) as answer:
-                return int(json.load(answer)["taskmanagers"])
+            return int(self._asked("overview")["taskmanagers"])
         except OSError:
             return 0
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """Those that it ever had: number `jid`, `state` and the number of `tasks` in each state, by their start."""
+        return sorted(self._asked("jobs/overview")["jobs"], key=lambda job: job["start-time"])
+
+    def failures(self, job: str) -> list[str]:
+        """Why a job has begun anew, each time."""
+        history = self._asked(f"jobs/{job}/exceptions")["exceptionHistory"]["entries"]
+        return [entry["exceptionName"] for entry in history]
+
+    def _asked(self, question: str) -> Any:
+        with urlopen(f"http://127.0.0.1:{self.rest_port}/{question}", timeout=5) as answer:
+            return json.load(answer)
 
 
 @contextmanager
@@ -170,7 +186,7 @@ def flink_cluster(folder: Path) -> Iterator[FlinkCluster]:
     """Start Flink from its jars, which are fetched once; end it, and what it has started."""
     ports = {"rest_port": _free_port(), "rpc_port": _free_port()}
     (folder / "config.yaml").write_text(FLINK_CONFIG.format(**ports))
-    java = ["java", *JAVA_OPTIONS, "-cp", f"{_flink_jars()}/*"]
+    java = ["java", *JAVA_OPTIONS, "-cp", f"{_flink_jars(CLUSTER)}/*"]
 
     def start(name: str, main_class: str) -> subprocess.Popen[bytes]:
         with (folder / f"{name}.log").open("wb") as stream:
@@ -197,19 +213,52 @@ def flink_cluster(folder: Path) -> Iterator[FlinkCluster]:
             process.wait(30)
 
 
-def _flink_jars() -> Path:
-    """The folder of Flink's jars, in the cache of demo data."""
+def flink_job_server() -> Path:
+    """One jar of all that Beam's job server for Flink needs, as Beam itself distributes it: each job sends it whole."""
+    jar = demo_data.cache_directory() / "flink" / "job_server.jar"
+    if not jar.exists():
+        parts = sorted(_flink_jars(JOB_SERVER).glob("*.jar"))
+        services: dict[str, bytes] = {}
+        written = {MANIFEST}
+        unfinished = jar.with_suffix(".unfinished")
+        with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as whole:
+            whole.writestr(MANIFEST, f"Manifest-Version: 1.0\nMain-Class: {FLINK_JOB_SERVER}\nMulti-Release: true\n")
+            for archive in map(zipfile.ZipFile, parts):
+                for name in archive.namelist():
+                    if name.startswith(SERVICES):  # of each jar some
+                        services[name] = services.get(name, b"") + archive.read(name) + b"\n"
+                    elif name not in written and not name.endswith(("/", "module-info.class", ".SF", ".RSA", ".DSA")):
+                        written.add(name)
+                        whole.writestr(name, archive.read(name))
+                archive.close()
+            for name, content in services.items():
+                if not name.endswith("/"):
+                    whole.writestr(name, content)
+        unfinished.rename(jar)
+    return jar
+
+
+MANIFEST, SERVICES = "META-INF/MANIFEST.MF", "META-INF/services/"
+
+
+def _flink_jars(profile: str) -> Path:
+    """The folder of the jars of a profile, in the cache of demo data."""
     cache = demo_data.cache_directory() / "flink"
-    jars = cache / "pyflink" / "lib"
+    jars = cache / profile
     if not jars.is_dir():
         cache.mkdir(parents=True, exist_ok=True)
-        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
-        subprocess.run([*pip, "--dest", str(cache), FLINK], check=True)
-        wheel = cache / FLINK_WHEEL
-        with wheel.open("rb") as file:
-            assert hashlib.file_digest(file, "sha256").hexdigest() == FLINK_SHA256, f"{wheel} is not what it was"
-        with tempfile.TemporaryDirectory(dir=cache) as unpacked, zipfile.ZipFile(wheel) as archive:
-            archive.extractall(unpacked, [name for name in archive.namelist() if name.startswith("pyflink/lib/")])
-            shutil.move(Path(unpacked, "pyflink"), cache)
-        wheel.unlink()
+        maven = ["mvn", "--quiet", "--batch-mode", "--file", str(FLINK / "pom.xml"), "--activate-profiles", profile]
+        with tempfile.TemporaryDirectory(dir=cache) as folder:
+            fetched = Path(folder, profile)
+            chosen = ["-DincludeScope=runtime", f"-DoutputDirectory={fetched}"]
+            subprocess.run([*maven, COPY_DEPENDENCIES, *chosen], check=True)
+            found = [f"{_sha256(jar)}  {profile}/{jar.name}" for jar in sorted(fetched.iterdir())]
+            expected = [line for line in (FLINK / "SHA256SUMS").read_text().splitlines() if f"  {profile}/" in line]
+            assert sorted(found) == sorted(expected), f"not what was fetched before: {set(found) ^ set(expected)}"
+            fetched.rename(jars)
     return jars
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

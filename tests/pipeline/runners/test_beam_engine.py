@@ -8,12 +8,13 @@ import shlex
 import signal
 import socket
 import sys
-import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import apache_beam
 import grpc
@@ -22,6 +23,8 @@ import pytest
 import tensorflow as tf
 import tensorflow_transform as tft
 import yaml
+from tensorflow_data_validation import load_stats_binary
+from tensorflow_metadata.proto.v0 import statistics_pb2
 from tfx.dsl.compiler.compiler import Compiler
 
 from components.errors import BrokenInput
@@ -29,7 +32,8 @@ from components.image_example_gen.component import REPORT_FILE
 from pipeline.config import load_config
 from pipeline.dag import Locations, create_pipeline
 from pipeline.options import RunConfig
-from pipeline.runners.beam_engine import BeamOptions, package_versions, require_engine, try_engine
+from pipeline.runners import beam_engine
+from pipeline.runners.beam_engine import BeamOptions, package_versions, require_engine, start_engine, try_engine
 from pipeline.runners.beam_speedups import apply_beam_speedups
 from pipeline.runners.local import LocalRunner
 from pipeline.tasks import raw_data, schema_file
@@ -41,6 +45,7 @@ from tests.pipeline.runners.beam_services import (
     FlinkCluster,
     beam_services,
     flink_cluster,
+    flink_job_server,
 )
 
 
@@ -97,7 +102,7 @@ def test_a_pool_of_workers_that_is_not_there_is_named_with_what_to_do(endpoint, 
 JAVA = f"--job_server_java_launcher={sys.executable}"
 
 
-def flink(master: str, *options: str) -> list[str]:
+def for_flink(master: str, *options: str) -> list[str]:
     return [*BeamOptions(runner="flink", master=master).pipeline_args(), *options]
 
 
@@ -109,13 +114,13 @@ def jar(tmp_path) -> str:
 
 def test_what_a_cluster_needs_is_asked_for_in_turn(jar, silent_endpoint, tmp_path):
     with pytest.raises(BrokenInput, match=r"FlinkRunner, whose job server is a Java program, and 'no-java' is no"):
-        require_engine(flink("127.0.0.1:1", "--job_server_java_launcher=no-java"))
+        require_engine(for_flink("127.0.0.1:1", "--job_server_java_launcher=no-java"))
     with pytest.raises(BrokenInput, match=r"not to be had .* name it as beam\.options\.flink_job_server_jar"):
-        require_engine(flink(silent_endpoint, JAVA, f"--flink_job_server_jar={tmp_path}/none.jar"))
+        require_engine(for_flink(silent_endpoint, JAVA, f"--flink_job_server_jar={tmp_path}/none.jar"))
     with pytest.raises(BrokenInput, match=r"master of FlinkRunner is 'http://127\.0\.0\.1:1', where nothing answers"):
-        require_engine(flink("127.0.0.1:1", JAVA, f"--flink_job_server_jar={jar}"))
-    require_engine(flink(silent_endpoint, JAVA, f"--flink_job_server_jar={jar}"))
-    require_engine(flink("[local]", JAVA, f"--flink_job_server_jar={jar}"))
+        require_engine(for_flink("127.0.0.1:1", JAVA, f"--flink_job_server_jar={jar}"))
+    require_engine(for_flink(silent_endpoint, JAVA, f"--flink_job_server_jar={jar}"))
+    require_engine(for_flink("[local]", JAVA, f"--flink_job_server_jar={jar}"))
     spark = BeamOptions(runner="spark", master="127.0.0.1:1").pipeline_args()
     with pytest.raises(BrokenInput, match=r"master of SparkRunner is 'spark://127\.0\.0\.1:1', where nothing answers"):
         require_engine([*spark, JAVA, f"--spark_job_server_jar={jar}"])
@@ -185,18 +190,25 @@ JOB_SERVER = f"""
 import os, sys
 from pathlib import Path
 said, *given = sys.argv[1:]
-Path(said).write_text(" ".join(given))
+with Path(said).open("a") as file:
+    print(*given, file=file)
 port = given[given.index("--job-port") + 1]
 os.execv(sys.executable, [sys.executable, "-c", {ON_LOOPBACK!r}, {JOB_SERVICE!r}, "--port", port])
 """
 
 
-def test_flink_is_handed_its_pipeline_by_beams_own_runner(config_file, services, silent_endpoint, jar, tmp_path):
-    said, program, java = tmp_path / "said", tmp_path / "job_server.py", tmp_path / "java"
+@pytest.fixture
+def java(tmp_path) -> Path:
+    """Starts what stands for Flink's job server, and writes what it is told, a line each time, into the file `said`."""
+    program, java = tmp_path / "job_server.py", tmp_path / "java"
     program.write_text(JOB_SERVER)
-    command = shlex.join([sys.executable, str(program), str(said)])
+    command = shlex.join([sys.executable, str(program), str(tmp_path / "said")])
     java.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
     java.chmod(0o755)
+    return java
+
+
+def test_flink_is_handed_its_pipeline_by_beams_own_runner(config_file, services, silent_endpoint, jar, java, tmp_path):
     workers = {name: services.options.options[name] for name in ("environment_type", "environment_config")}
     options = {"job_server_java_launcher": str(java), "flink_job_server_jar": jar, **workers}
     beam = {"runner": "flink", "master": silent_endpoint, "options": options}
@@ -206,7 +218,41 @@ def test_flink_is_handed_its_pipeline_by_beams_own_runner(config_file, services,
     assert [line.split()[:3] for line in found.output.splitlines()] == [
         ["ok", "Beam", "engine"], ["ok", "Beam", "worker"], ["ok", "Beam", "paths"],
     ]  # fmt: skip
-    assert said.read_text().split()[:4] == ["-jar", jar, "--flink-master", f"http://{silent_endpoint}"]
+    said = (tmp_path / "said").read_text()
+    assert said.split()[:4] == ["-jar", jar, "--flink-master", f"http://{silent_endpoint}"]
+
+
+def test_pipelines_of_a_process_share_a_job_server_and_threads_as_workers(silent_endpoint, jar, java, tmp_path):
+    asked = for_flink(silent_endpoint, f"--job_server_java_launcher={java}", f"--flink_job_server_jar={jar}")
+    assert "--environment_type=LOOPBACK" in asked
+    reached = start_engine(asked)
+    assert start_engine(asked) == reached and start_engine(reached) == reached
+    assert (tmp_path / "said").read_text().count("--flink-master") == 1
+    added = [argument.partition("=")[0] for argument in reached if argument not in asked]
+    assert added == ["--job_endpoint", "--environment_type", "--environment_config"]
+    assert not {*asked} - {*reached} - {"--environment_type=LOOPBACK"}
+
+    for number in range(2):
+        with apache_beam.Pipeline(argv=reached) as pipeline:
+            where = pipeline | apache_beam.Create(range(3)) | apache_beam.Map(lambda row: f"{row} {os.getpid()}")
+            _ = where | apache_beam.io.WriteToText(f"{tmp_path}/{number}")
+        found = [line for file in tmp_path.glob(f"{number}-*") for line in file.read_text().splitlines()]
+        assert sorted(found) == [f"{row} {os.getpid()}" for row in range(3)]
+
+
+@pytest.mark.parametrize("given", [["--runner=x"], ["--runner=FlinkRunner", "--flink_submit_uber_jar"]])
+def test_what_has_no_job_server_starts_none(given, monkeypatch):
+    monkeypatch.setattr(beam_engine, "require_engine", lambda arguments: None)
+    assert start_engine(given) == given
+
+
+def test_a_job_server_that_ends_as_it_begins_stops_the_run(silent_endpoint, jar, tmp_path):
+    java = tmp_path / "java"
+    java.write_text("#!/bin/sh\nexit 3\n")
+    java.chmod(0o755)
+    asked = for_flink(silent_endpoint, f"--job_server_java_launcher={java}", f"--flink_job_server_jar={jar}")
+    with pytest.raises(BrokenInput, match=r"job server of FlinkRunner, a Java program, ended as it began .*error 3"):
+        start_engine(asked)
 
 
 def written(folder: Path, content: dict) -> RunConfig:
@@ -301,6 +347,10 @@ class Output:
         assets = Path(self.graph.transform_savedmodel_dir, "assets")
         return {file.name: file.read_bytes().splitlines() for file in assets.iterdir()}
 
+    def statistics(self) -> dict[str, statistics_pb2.DatasetFeatureStatisticsList]:
+        files = self.examples.parents[2].glob("StatisticsGen/statistics/*/Split-*/*")
+        return {file.parent.name: load_stats_binary(str(file)) for file in files}
+
     def transformed(self, records: list[bytes]) -> dict[str, np.ndarray]:
         features = tf.io.parse_example(records, self.graph.raw_feature_spec())
         return {name: value.numpy() for name, value in self.graph.transform_features_layer()(features).items()}
@@ -317,11 +367,15 @@ def output(config: RunConfig, folder: Path, beam: BeamOptions) -> Output:
         metadata=str(folder / "metadata.sqlite"),
         base_path=str(folder / "models"),
     )
-    pipeline = Compiler().compile(create_pipeline(config, locations, "run", beam.pipeline_args()))
+    pipeline = Compiler().compile(create_pipeline(config, locations, "run", start_engine(beam.pipeline_args())))
     steps = [node for node in pipeline.nodes if node.pipeline_node.node_info.id in STEPS]
     del pipeline.nodes[:]
     pipeline.nodes.extend(steps)
     LocalRunner("run", lambda step: None, lambda step, seconds: None).run_with_ir(pipeline)
+    return of_run(folder)
+
+
+def of_run(folder: Path) -> Output:
     (examples,), (graph,) = (
         (folder / "artifacts").glob(pattern) for pattern in ("*ExampleGen/examples/*", "Transform/transform_graph/*")
     )
@@ -363,47 +417,79 @@ def assert_same(remote: Output, here: Output) -> None:
 takes_flink = pytest.mark.skipif("INGRAPH_FLINK" not in os.environ, reason="fetches Flink; make flink runs it")
 
 
+@dataclass(frozen=True)
+class Flink:
+    """A cluster of two task managers.
+
+    Attributes:
+        cluster: the processes.
+        beam: what a config says to use it.
+    """
+
+    cluster: FlinkCluster
+    beam: BeamOptions
+
+    def with_workers_of(self, services: BeamServices) -> BeamOptions:
+        """Workers come from a pool instead of the process of the run; a pool can serve one task manager only."""
+        workers = {name: services.options.options[name] for name in ("environment_type", "environment_config")}
+        return self.beam.model_copy(update={"options": self.beam.options | workers | {"parallelism": 1}})
+
+
 @pytest.fixture(scope="module")
-def flink_cluster_there(services, tmp_path_factory) -> Iterator[tuple[FlinkCluster, BeamOptions]]:
-    """A cluster of two task managers, whose Python workers come from the pool."""
-    workers = {name: services.options.options[name] for name in ("environment_type", "environment_config")}
+def flink(tmp_path_factory) -> Iterator[Flink]:
+    options = {"flink_job_server_jar": str(flink_job_server()), "parallelism": 2}
     with flink_cluster(tmp_path_factory.mktemp("flink")) as cluster:
-        master = f"127.0.0.1:{cluster.rest_port}"
-        options = BeamOptions(runner="flink", master=master, options={**workers, "parallelism": 2})
-        require_engine(options.pipeline_args())
-        yield cluster, options
+        yield Flink(cluster, BeamOptions(runner="flink", master=f"127.0.0.1:{cluster.rest_port}", options=options))
 
 
 @takes_flink
-@pytest.mark.parametrize("data", [table, texts, photos])
-def test_flink_writes_the_same_examples_and_computes_the_same_graph(data, flink_cluster_there, tmp_path):
-    _, options = flink_cluster_there
-    config = data(tmp_path)
-    assert_same(output(config, tmp_path / "remote", options), output(config, tmp_path / "here", BeamOptions()))
+def test_workers_of_a_pool_do_for_flink_what_is_done_here(flink, services, tmp_path):
+    config = table(tmp_path)
+    remote = output(config, tmp_path / "remote", flink.with_workers_of(services))
+    assert_same(remote, output(config, tmp_path / "here", BeamOptions()))
 
 
 @takes_flink
-def test_a_run_on_flink_publishes_what_a_local_one_does(flink_cluster_there, tmp_path):
-    _, options = flink_cluster_there
-    told = f"beam={json.dumps(options.model_dump())}"
-    here = ingraph("run", "configs/heart.yaml", "--workdir", str(tmp_path / "here"))
-    there = ingraph("run", "configs/heart.yaml", "--workdir", str(tmp_path / "there"), "--set", told)
-    assert (here.status, there.status) == (0, 0), there
-    said = ("metrics", "REST", "gRPC")
+@pytest.mark.parametrize("name", ["heart", "reviews", "digits"])
+def test_a_run_on_flink_is_the_local_one(name, flink, tmp_path):
+    told = f"beam={json.dumps(flink.beam.model_dump())}"
+    before, started = len(flink.cluster.jobs()), time.monotonic()
+    there = ingraph("run", f"configs/{name}.yaml", "--workdir", str(tmp_path / "there"), "--set", told)
+    between = time.monotonic()
+    here = ingraph("run", f"configs/{name}.yaml", "--workdir", str(tmp_path / "here"))
+    print(f"{name}: {between - started:.0f} s on Flink, {time.monotonic() - between:.0f} s here")
+
+    assert (there.status, here.status) == (0, 0), there
+    jobs = flink.cluster.jobs()[before:]
+    assert len(jobs) >= 3 and {job["state"] for job in jobs} == {"FINISHED"}
+    assert [flink.cluster.failures(job["jid"]) for job in jobs] == [[]] * len(jobs)
+    remote, local = (of_run(tmp_path / place / "runs" / name) for place in ("there", "here"))
+    assert_same(remote, local)
+    assert remote.statistics() == local.statistics()
+    said = ("metrics", "evaluation", "serving", "REST", "gRPC")
     assert [line for line in there.output.splitlines() if line.startswith(said)] == [
         line for line in here.output.splitlines() if line.startswith(said)
     ]
 
 
 @takes_flink
-def test_a_task_manager_of_flink_that_is_killed_changes_nothing(flink_cluster_there, tmp_path):
-    cluster, options = flink_cluster_there
-    config = texts(tmp_path)
-    timer = threading.Timer(5, cluster.task_managers[0].kill)
-    timer.start()
-    try:
-        remote = output(config, tmp_path / "remote", options)
-    finally:
-        timer.cancel()
-    assert cluster.task_managers[0].wait(1) == -signal.SIGKILL
+def test_a_task_manager_of_flink_that_is_killed_changes_nothing(flink, tmp_path):
+    config, before, killed = texts(tmp_path), len(flink.cluster.jobs()), flink.cluster.task_managers[0]
+
+    def transform() -> list[dict[str, Any]]:
+        """Its job, once it is there: ExampleGen's comes first."""
+        return flink.cluster.jobs()[before + 1 :]
+
+    def kill_one_under_way() -> None:
+        while not any(job["tasks"]["finished"] for job in transform()):
+            time.sleep(0.1)
+        killed.kill()
+
+    with ThreadPoolExecutor(1) as thread:
+        meanwhile = thread.submit(kill_one_under_way)
+        remote = output(config, tmp_path / "remote", flink.beam)
+        meanwhile.result(1)
+    assert killed.wait(1) == -signal.SIGKILL
+    (job,) = transform()
+    assert flink.cluster.failures(job["jid"]) and job["state"] == "FINISHED"
     assert_same(remote, output(config, tmp_path / "here", BeamOptions()))
