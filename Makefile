@@ -9,7 +9,7 @@ READY := .venv/.ready$(if $(GPU),-gpu)
 UV := .venv/tools/bin/uv
 LOCK_OPTIONS := --quiet --no-header --generate-hashes --python-version 3.11
 
-.PHONY: setup help run test suite lint browser screenshots load idle bench bench-compare month portable flink overhead fuzz compat airflow-check protos lock doctor clean
+.PHONY: setup help run test suite lint browser screenshots load idle bench bench-compare month portable flink spark overhead fuzz compat airflow-check protos lock doctor clean
 
 setup: $(READY)  ## make .venv: locked dependencies and ingraph itself (the default target; GPU=1: with CUDA's libraries)
 
@@ -76,6 +76,9 @@ portable: $(READY)  ## all tasks' ingestion and Transform by Beam workers in oth
 
 flink: $(READY)  ## the runs of heart, reviews and digits on a cluster of Flink beside local ones; needs Java 17 and Maven
 	INGRAPH_FLINK=1 .venv/bin/python -m pytest -rP tests/pipeline/runners/test_beam_engine.py -k flink
+
+spark: $(READY)  ## the run of heart on a cluster of Spark beside the local one; needs Java 17 and Maven
+	INGRAPH_SPARK=1 .venv/bin/python -m pytest -rP tests/pipeline/runners/test_beam_engine.py -k spark
 
 doctor: $(READY)  ## say whether this machine has what ingraph needs
 	@.venv/bin/ingraph doctor

@@ -1,4 +1,4 @@
-"""Beam's Python job service, a pool of workers, and a cluster of Flink, each in processes of their own."""
+"""Beam's Python job service, a pool of workers, and clusters of Flink and Spark, each in processes of their own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,11 +112,13 @@ def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
             return
 
 
-# The jars of Beam's job server, and Flink's own, by the profiles of pom.xml; of each the SHA-256.
-FLINK = Path(__file__).parent / "flink"
-JOB_SERVER, CLUSTER = "job_server", "cluster"
+# The jars of clusters and of Beam's job servers, by the profiles of pom.xml; of each the SHA-256.
+CLUSTERS = Path(__file__).parent / "clusters"
 COPY_DEPENDENCIES = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies"
-FLINK_JOB_SERVER = "org.apache.beam.runners.flink.FlinkJobServerDriver"
+JOB_SERVERS = {
+    "flink": "org.apache.beam.runners.flink.FlinkJobServerDriver",
+    "spark": "org.apache.beam.runners.spark.SparkJobServerDriver",
+}
 JOB_MANAGER = "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"
 TASK_MANAGER = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
 # Without Flink's scripts, which work all of these out.
@@ -140,11 +142,12 @@ taskmanager:
     jvm-metaspace: {{size: 256m}}
     jvm-overhead: {{min: 192m, max: 192m}}
 """
-# What Flink's own configuration opens to it of Java 17.
-OPENED = ("lang", "net", "io", "nio", "util", "util.concurrent", "time")
+# What Flink's and Spark's own scripts open to them of Java 17.
+OPENED = ("java.lang", "java.lang.invoke", "java.net", "java.io", "java.nio", "java.util", "java.util.concurrent")
+OPENED += ("java.util.concurrent.atomic", "java.time", "sun.nio.ch", "sun.nio.cs", "sun.util.calendar")
 JAVA_OPTIONS = [
     "--add-exports=java.base/sun.net.util=ALL-UNNAMED",
-    *(f"--add-opens=java.base/java.{package}=ALL-UNNAMED" for package in OPENED),
+    *(f"--add-opens=java.base/{package}=ALL-UNNAMED" for package in OPENED),
 ]
 
 
@@ -186,54 +189,98 @@ def flink_cluster(folder: Path) -> Iterator[FlinkCluster]:
     """Start Flink from its jars, which are fetched once; end it, and what it has started."""
     ports = {"rest_port": _free_port(), "rpc_port": _free_port()}
     (folder / "config.yaml").write_text(FLINK_CONFIG.format(**ports))
-    java = ["java", *JAVA_OPTIONS, "-cp", f"{_flink_jars(CLUSTER)}/*"]
+    with ExitStack() as processes:
 
-    def start(name: str, main_class: str) -> subprocess.Popen[bytes]:
-        with (folder / f"{name}.log").open("wb") as stream:
-            return subprocess.Popen(
-                [*java, main_class, "--configDir", str(folder)],
-                stdout=stream,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        def start(name: str, main_class: str) -> subprocess.Popen[bytes]:
+            program = [f"{_jars('flink')}/*", main_class, "--configDir", str(folder)]
+            return processes.enter_context(_java(folder / f"{name}.log", program))
 
-    job_manager = start("job_manager", JOB_MANAGER)
-    task_managers = [start(f"task_manager{number}", TASK_MANAGER) for number in range(2)]
-    cluster = FlinkCluster(ports["rest_port"], task_managers)
-    try:
+        job_manager = start("job_manager", JOB_MANAGER)
+        task_managers = [start(f"task_manager{number}", TASK_MANAGER) for number in range(2)]
+        cluster = FlinkCluster(ports["rest_port"], task_managers)
         while cluster.task_managers_there() < len(task_managers):
-            ended = [one.returncode for one in (job_manager, *task_managers) if one.poll() is not None]
-            assert not ended, f"a process of Flink ended with status {ended[0]}; its log is in {folder}"
+            _require(job_manager, *task_managers)
             time.sleep(0.5)
         yield cluster
+
+
+@contextmanager
+def spark_cluster(folder: Path) -> Iterator[str]:
+    """Start a master and a worker of Spark from its jars, which are fetched once, and give the master's address."""
+    port, page = _free_port(), _free_port()
+    home = {"SPARK_HOME": str(folder), "SPARK_SCALA_VERSION": "2.12", "SPARK_LOCAL_IP": "127.0.0.1"}
+    (folder / "jars").symlink_to(_jars("spark"))
+    program, here = [f"{_jars('spark')}/*"], ["--host", "127.0.0.1", "--webui-port"]
+    master = [*program, SPARK_MASTER, *here, str(page), "--port", str(port)]
+    worker = [*program, SPARK_WORKER, *here, "0", "--cores", "2", "--memory", "2g", "--work-dir", str(folder / "work")]
+    with (
+        _java(folder / "master.log", master, **home) as first,
+        _java(folder / "worker.log", [*worker, f"spark://127.0.0.1:{port}"], **home) as second,
+    ):
+        while not _spark_workers(page):
+            _require(first, second)
+            time.sleep(0.5)
+        yield f"127.0.0.1:{port}"
+
+
+SPARK_MASTER = "org.apache.spark.deploy.master.Master"
+SPARK_WORKER = "org.apache.spark.deploy.worker.Worker"
+
+
+def _spark_workers(page: int) -> int:
+    try:
+        with urlopen(f"http://127.0.0.1:{page}/json/", timeout=5) as answer:
+            return int(json.load(answer)["aliveworkers"])
+    except OSError:
+        return 0
+
+
+@contextmanager
+def _java(log: Path, program: list[str], **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A Java program in a process group of its own, which is ended: class path, class and arguments."""
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            ["java", *JAVA_OPTIONS, "-cp", *program],
+            env=os.environ | environment,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        yield process
     finally:
-        for process in (job_manager, *task_managers):
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait(30)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(30)
 
 
-def flink_job_server() -> Path:
-    """One jar of all that Beam's job server for Flink needs, as Beam itself distributes it: each job sends it whole."""
-    jar = demo_data.cache_directory() / "flink" / "job_server.jar"
+def _require(*processes: subprocess.Popen[bytes]) -> None:
+    for process in processes:
+        assert process.poll() is None, f"{process.args} ended with status {process.returncode}"
+
+
+def job_server(engine: str) -> Path:
+    """One jar of all that Beam's job server for an engine needs, as Beam distributes it: each job sends it whole."""
+    profile = f"{engine}_job_server"
+    jar = demo_data.cache_directory() / "clusters" / f"{profile}.jar"
     if not jar.exists():
-        parts = sorted(_flink_jars(JOB_SERVER).glob("*.jar"))
+        parts = sorted(_jars(profile).glob("*.jar"))
         services: dict[str, bytes] = {}
         written = {MANIFEST}
         unfinished = jar.with_suffix(".unfinished")
         with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as whole:
-            whole.writestr(MANIFEST, f"Manifest-Version: 1.0\nMain-Class: {FLINK_JOB_SERVER}\nMulti-Release: true\n")
+            main_class = JOB_SERVERS[engine]
+            whole.writestr(MANIFEST, f"Manifest-Version: 1.0\nMain-Class: {main_class}\nMulti-Release: true\n")
             for archive in map(zipfile.ZipFile, parts):
                 for name in archive.namelist():
-                    if name.startswith(SERVICES):  # of each jar some
+                    if name.startswith(SERVICES) and name != SERVICES:  # of each jar some
                         services[name] = services.get(name, b"") + archive.read(name) + b"\n"
-                    elif name not in written and not name.endswith(("/", "module-info.class", ".SF", ".RSA", ".DSA")):
+                    elif name not in written and not name.endswith(("module-info.class", ".SF", ".RSA", ".DSA")):
                         written.add(name)
                         whole.writestr(name, archive.read(name))
                 archive.close()
             for name, content in services.items():
-                if not name.endswith("/"):
-                    whole.writestr(name, content)
+                whole.writestr(name, content)
         unfinished.rename(jar)
     return jar
 
@@ -241,19 +288,19 @@ def flink_job_server() -> Path:
 MANIFEST, SERVICES = "META-INF/MANIFEST.MF", "META-INF/services/"
 
 
-def _flink_jars(profile: str) -> Path:
+def _jars(profile: str) -> Path:
     """The folder of the jars of a profile, in the cache of demo data."""
-    cache = demo_data.cache_directory() / "flink"
+    cache = demo_data.cache_directory() / "clusters"
     jars = cache / profile
     if not jars.is_dir():
         cache.mkdir(parents=True, exist_ok=True)
-        maven = ["mvn", "--quiet", "--batch-mode", "--file", str(FLINK / "pom.xml"), "--activate-profiles", profile]
+        maven = ["mvn", "--quiet", "--batch-mode", "--file", str(CLUSTERS / "pom.xml"), "--activate-profiles", profile]
         with tempfile.TemporaryDirectory(dir=cache) as folder:
             fetched = Path(folder, profile)
             chosen = ["-DincludeScope=runtime", f"-DoutputDirectory={fetched}"]
             subprocess.run([*maven, COPY_DEPENDENCIES, *chosen], check=True)
             found = [f"{_sha256(jar)}  {profile}/{jar.name}" for jar in sorted(fetched.iterdir())]
-            expected = [line for line in (FLINK / "SHA256SUMS").read_text().splitlines() if f"  {profile}/" in line]
+            expected = [line for line in (CLUSTERS / "SHA256SUMS").read_text().splitlines() if f"  {profile}/" in line]
             assert sorted(found) == sorted(expected), f"not what was fetched before: {set(found) ^ set(expected)}"
             fetched.rename(jars)
     return jars
