@@ -148,7 +148,11 @@ _EMBEDDED = "embed"
 _THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 
 
-def require_engine(arguments: Sequence[str], seconds: float = 5) -> None:
+# How long each service has to answer.
+_SECONDS = 5.0
+
+
+def require_engine(arguments: Sequence[str], seconds: float = _SECONDS) -> None:
     """Connect to what a runner needs once, which costs milliseconds; Beam itself waits for ever, or ends in a trace.
 
     Args:
@@ -199,7 +203,11 @@ def start_engine(arguments: Sequence[str]) -> list[str]:
     runner = options.get("runner", "")
     if not _cluster_of(runner) or "job_endpoint" in options or _submits_uber_jar(arguments, runner):
         return list(arguments)
-    reached = [*arguments, f"--job_endpoint={_start_job_server(tuple(arguments), runner)}"]
+    endpoint = _start_job_server(tuple(arguments), runner)
+    if not _speaks_grpc(endpoint, _SECONDS):  # of a process that lives for days, it may have ended
+        _start_job_server.cache_clear()
+        endpoint = _start_job_server(tuple(arguments), runner)
+    reached = [*arguments, f"--job_endpoint={endpoint}"]
     if options.get("environment_type") == _LOOPBACK:
         reached.remove(f"--environment_type={_LOOPBACK}")
         reached += [f"--environment_type={_EXTERNAL}", f"--environment_config={_start_workers()}"]

@@ -26,7 +26,7 @@ from components.errors import BrokenInput
 from components.table_example_gen.executor import in_threads
 from components.table_example_gen.options import TableReading
 from components.table_example_gen.serialization import NUMBER, WHOLE, example_type
-from pipeline.runners.beam_engine import IN_MEMORY_RUNNER, BeamOptions, require_engine
+from pipeline.runners.beam_engine import IN_MEMORY_RUNNER, BeamOptions, start_engine
 from pipeline.runners.beam_speedups import apply_beam_speedups
 from pipeline.scoring.inputs import BadItem, Batch, PublishedModel, Source, as_texts, find_sources, read_items
 from pipeline.scoring.outputs import ROW_WRITERS, Predictions, Shard, WriteShard, open_row_writer, publish_shards
@@ -324,9 +324,7 @@ def _run_pipeline(
     model: PublishedModel, sources: Sequence[Source], folder: str, suffix: str, options: BeamOptions, image: str | None
 ) -> None:
     apply_beam_speedups()
-    arguments = options.pipeline_args(image)
-    require_engine(arguments)
-    with beam.Pipeline(argv=arguments) as pipeline:
+    with beam.Pipeline(argv=start_engine(options.pipeline_args(image))) as pipeline:
         # Not shuffled, and so in their order and never all in memory, where one worker does everything.
         elements = pipeline | "Sources" >> beam.Create(list(sources), reshuffle=False)
         if not _has_one_worker(options):

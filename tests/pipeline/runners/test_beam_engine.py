@@ -193,7 +193,7 @@ import os, sys
 from pathlib import Path
 said, *given = sys.argv[1:]
 with Path(said).open("a") as file:
-    print(*given, file=file)
+    print(*given, "pid", os.getpid(), file=file)
 port = given[given.index("--job-port") + 1]
 os.execv(sys.executable, [sys.executable, "-c", {ON_LOOPBACK!r}, {JOB_SERVICE!r}, "--port", port])
 """
@@ -240,6 +240,13 @@ def test_pipelines_of_a_process_share_a_job_server_and_threads_as_workers(silent
             _ = where | apache_beam.io.WriteToText(f"{tmp_path}/{number}")
         found = [line for file in tmp_path.glob(f"{number}-*") for line in file.read_text().splitlines()]
         assert sorted(found) == [f"{row} {os.getpid()}" for row in range(3)]
+
+    os.kill(int((tmp_path / "said").read_text().split()[-1]), signal.SIGKILL)
+    while (anew := start_engine(asked)) == reached:
+        time.sleep(0.1)  # until the end of the connection is noticed
+    assert (tmp_path / "said").read_text().count("--flink-master") == 2
+    assert [argument for argument in anew if argument not in reached] == [anew[len(asked) - 1]]
+    require_engine(anew)
 
 
 @pytest.mark.parametrize("given", [["--runner=x"], ["--runner=FlinkRunner", "--flink_submit_uber_jar"]])
@@ -463,6 +470,15 @@ def test_a_run_on_flink_is_the_local_one(name, flink, tmp_path):
     assert len(jobs) >= 3 and {job["state"] for job in jobs} == {"FINISHED"}
     assert [flink.cluster.failures(job["jid"]) for job in jobs] == [[]] * len(jobs)
     assert_same_as_a_local_run(name, there, tmp_path)
+
+
+@takes_flink
+def test_a_run_on_the_cluster_within_flinks_job_server_is_the_local_one(tmp_path):
+    options = {"flink_job_server_jar": str(job_server("flink")), "parallelism": 2}
+    told = f"beam={json.dumps({'runner': 'flink', 'master': '[local]', 'options': options})}"
+    there = ingraph("run", "configs/heart.yaml", "--workdir", str(tmp_path / "there"), "--set", told, fresh=True)
+    assert there.status == 0, there
+    assert_same_as_a_local_run("heart", there, tmp_path)
 
 
 def assert_same_as_a_local_run(name: str, there: Finished, folder: Path) -> None:
