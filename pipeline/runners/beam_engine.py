@@ -464,7 +464,7 @@ def _try(request: Mapping[str, Any]) -> None:
     def count(found: dict[str, Any]) -> None:
         Metrics.counter(namespace, json.dumps(found)).inc()
 
-    pipeline = beam.Pipeline(options=PipelineOptions(request["arguments"]))
+    pipeline = beam.Pipeline(options=PipelineOptions(start_engine(request["arguments"])))
     asked = json.dumps({**request, "arguments": [], "packages": PACKAGES})
     _ = pipeline | beam.Create([asked]) | beam.Map(look) | beam.Map(count)
     result = pipeline.run()
