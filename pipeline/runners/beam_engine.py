@@ -199,6 +199,10 @@ def start_engine(arguments: Sequence[str]) -> list[str]:
         BrokenInput: see require_engine; or the job server ends as it begins.
     """
     require_engine(arguments)
+    return _sharing(arguments)
+
+
+def _sharing(arguments: Sequence[str]) -> list[str]:
     options = _named(arguments)
     runner = options.get("runner", "")
     if not _cluster_of(runner) or "job_endpoint" in options or _submits_uber_jar(arguments, runner):
@@ -464,7 +468,7 @@ def _try(request: Mapping[str, Any]) -> None:
     def count(found: dict[str, Any]) -> None:
         Metrics.counter(namespace, json.dumps(found)).inc()
 
-    pipeline = beam.Pipeline(options=PipelineOptions(start_engine(request["arguments"])))
+    pipeline = beam.Pipeline(options=PipelineOptions(_sharing(request["arguments"])))
     asked = json.dumps({**request, "arguments": [], "packages": PACKAGES})
     _ = pipeline | beam.Create([asked]) | beam.Map(look) | beam.Map(count)
     result = pipeline.run()
