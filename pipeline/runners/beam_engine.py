@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import json
+import logging
 import os
 import shutil
 import signal
@@ -223,15 +224,33 @@ def _start_job_server(arguments: tuple[str, ...], runner: str) -> str:
     """The endpoint of a job server, which ends with this process."""
     port = int(_named(arguments).get("job_port", 0)) or _free_port()
     server = _job_server([*arguments, f"--job_port={port}"], runner)
+    said = _LastLine(logging.INFO)
+    log = logging.getLogger(type(server).__name__)  # has what the program prints
+    level = log.level
+    log.addHandler(said)
+    log.setLevel(logging.INFO)
     try:
         server.start()
     except RuntimeError as error:
         raise BrokenInput(
-            f"the job server of {runner}, a Java program, ended as it began ({error}); the full log says why, and "
-            f"beam.options.{_short(runner)}_job_server_jar names another"
-        ) from error
+            f"the job server of {runner}, a Java program, ended as it began: {said.line or error}; "
+            f"beam.options.{_short(runner)}_job_server_jar names its jar"
+        ) from None
+    finally:
+        log.removeHandler(said)
+        log.setLevel(level)
     atexit.register(server.stop)
     return f"localhost:{port}"
+
+
+class _LastLine(logging.Handler):
+    """Keeps the last line at the level INFO."""
+
+    line = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno == logging.INFO and record.getMessage():
+            self.line = record.getMessage()
 
 
 @cache
@@ -408,6 +427,7 @@ def try_engine(arguments: Sequence[str], folder: Path, paths: Sequence[str], sec
         spent = time.monotonic() - started
         found = {} if failure else json.loads(output.splitlines()[-1])
         arrived = Path(shared, "there").exists()
+    failure = failure or found.get("failure", "")
     return Trial(
         failure, spent, found.get("versions", {}), found.get("unseen", ()), found.get("shared", False) and arrived
     )
@@ -478,4 +498,7 @@ def _try(request: Mapping[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    _try(json.loads(sys.argv[1]))
+    try:
+        _try(json.loads(sys.argv[1]))
+    except BrokenInput as broken:
+        print(json.dumps({"failure": str(broken)}))

@@ -8,6 +8,7 @@ import shlex
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_transform as tft
 import yaml
+from apache_beam.portability.api import beam_fn_api_pb2, beam_fn_api_pb2_grpc
 from tensorflow_data_validation import load_stats_binary
 from tensorflow_metadata.proto.v0 import statistics_pb2
 from tfx.dsl.compiler.compiler import Compiler
@@ -249,6 +251,35 @@ def test_pipelines_of_a_process_share_a_job_server_and_threads_as_workers(silent
     require_engine(anew)
 
 
+class Control(beam_fn_api_pb2_grpc.BeamFnControlServicer):
+    """A cluster's side of its worker: waits for what a worker says, until it goes."""
+
+    def __init__(self) -> None:
+        self.has_come, self.has_gone = threading.Event(), threading.Event()
+
+    def Control(self, said, context):  # noqa: N802 (Beam's)
+        self.has_come.set()
+        for _ in said:
+            pass
+        self.has_gone.set()
+        yield from ()
+
+
+def test_a_cluster_worker_that_ends_its_own_does_not_end_those_of_another_with_its_number():
+    pool = beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolStub(grpc.insecure_channel(beam_engine._start_workers()))
+    sides, servers = [Control(), Control()], [grpc.server(ThreadPoolExecutor(2)) for _ in range(2)]
+    for side, server in zip(sides, servers, strict=True):
+        beam_fn_api_pb2_grpc.add_BeamFnControlServicer_to_server(side, server)
+        endpoint = {"url": f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"}
+        server.start()
+        pool.StartWorker(beam_fn_api_pb2.StartWorkerRequest(worker_id="1-1", control_endpoint=endpoint))
+        assert side.has_come.wait(30)
+    pool.StopWorker(beam_fn_api_pb2.StopWorkerRequest(worker_id="1-1"))
+    servers[0].stop(None).wait()
+    assert not sides[1].has_gone.wait(1)
+    servers[1].stop(None).wait()
+
+
 @pytest.mark.parametrize("given", [["--runner=x"], ["--runner=FlinkRunner", "--flink_submit_uber_jar"]])
 def test_what_has_no_job_server_starts_none(given, monkeypatch):
     monkeypatch.setattr(beam_engine, "require_engine", lambda arguments: None)
@@ -257,10 +288,10 @@ def test_what_has_no_job_server_starts_none(given, monkeypatch):
 
 def test_a_job_server_that_ends_as_it_begins_stops_the_run(silent_endpoint, jar, tmp_path):
     java = tmp_path / "java"
-    java.write_text("#!/bin/sh\nexit 3\n")
+    java.write_text("#!/bin/sh\necho no such class\nexit 3\n")
     java.chmod(0o755)
     asked = for_flink(silent_endpoint, f"--job_server_java_launcher={java}", f"--flink_job_server_jar={jar}")
-    with pytest.raises(BrokenInput, match=r"job server of FlinkRunner, a Java program, ended as it began .*error 3"):
+    with pytest.raises(BrokenInput, match=r"job server of FlinkRunner, .* ended as it began: no such class; "):
         start_engine(asked)
 
 
